@@ -1,0 +1,1 @@
+"""Prefect only: chain, schedule, observe. The work itself is in `tasks`."""

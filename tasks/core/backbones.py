@@ -1,0 +1,94 @@
+"""Where a backbone comes from: built in, an address, or a folder; and the picture sizes it takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from tasks.core.errors import BackboneError, ParamError
+from tasks.core.serialize import replacing, sha256
+
+BUILT_IN = "efficientnet_lite0"
+BUILT_IN_SIZE = 224  # pixels, what its weights were trained on
+BUILT_IN_SMALLEST = 64  # two cells of its last feature map; below that it sees too little
+
+
+def check(name: str) -> None:
+    """Refuses a name that can't be a backbone.
+
+    Raises:
+        ParamError: says what it may be.
+    """
+    if name != BUILT_IN and not _is_address(name) and not (Path(name) / "saved_model.pb").is_file():
+        raise ParamError(
+            f"model.backbone is {name!r}; it must be {BUILT_IN}, the URL of a TF Hub or Kaggle "
+            "feature vector, or a folder that holds a SavedModel"
+        )
+
+
+def image_size(name: str, setting: int | Literal["auto"], typical_side: float) -> int:
+    """Decides the side, in pixels, of the squares that a backbone is fed.
+
+    Args:
+        setting: `model.image_size`; a number is taken as it is.
+        typical_side: the shorter side of a typical picture. With `auto` the built-in backbone takes
+            pictures that are smaller than its own size at their size, in steps of 32 and no smaller
+            than 64: enlarging them adds time and no information.
+
+    Raises:
+        ParamError: `auto`, and the backbone's size is not known.
+    """
+    check(name)
+    if setting != "auto":
+        return setting
+    if name != BUILT_IN:
+        raise ParamError(f"model.image_size is 'auto', but the size that {name} takes is not known; "
+                         "give it in pixels")
+    rounded = -(-int(typical_side) // 32) * 32
+    return min(max(rounded, BUILT_IN_SMALLEST), BUILT_IN_SIZE)
+
+
+def cache_folder() -> Path:
+    """Where fetched and converted backbones are kept: `DARKROOM_CACHE`, else `.cache`.
+
+    Not the system's temporary folder, TF Hub's default, which is emptied now and then.
+    """
+    return Path(os.environ.get("DARKROOM_CACHE", ".cache"))
+
+
+def located(name: str) -> str:
+    """Gives the handle that `hub.load` takes, converting the built-in weights the first time.
+
+    Raises:
+        ParamError: no such backbone.
+        BackboneError: the built-in weights can't be read.
+    """
+    check(name)
+    os.environ.setdefault("TFHUB_CACHE_DIR", str(cache_folder() / "tfhub"))
+    return str(_built_in()) if name == BUILT_IN else name
+
+
+def _built_in() -> Path:
+    from tasks.core import efficientnet_lite
+
+    # Named after the converter's own text, so that a changed converter is not served old results.
+    version = sha256(Path(efficientnet_lite.__file__))[:12]
+    folder = cache_folder() / f"{BUILT_IN}-{version}"
+    if not folder.is_dir():
+        with replacing(folder) as temporary:
+            efficientnet_lite.convert(temporary)
+    return folder
+
+
+def unreadable(name: str, error: Exception) -> BackboneError:
+    """The error for a backbone that was named well but can't be fetched or loaded."""
+    text = " ".join(str(error).split())[:200]
+    return BackboneError(
+        f"model.backbone: {name} can't be loaded ({type(error).__name__}: {text}); "
+        f"with no network, use {BUILT_IN} or a folder that holds a SavedModel"
+    )
+
+
+def _is_address(name: str) -> bool:
+    return name.startswith(("https://", "http://"))

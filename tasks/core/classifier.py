@@ -1,0 +1,65 @@
+"""The classifier: a backbone, dropout, and a dense head that gives logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.core import backbones
+from tasks.core.contract import Contract
+from tasks.core.errors import ModelError
+from tasks.core.runtime import hub, keras, tf
+from tasks.core.serialize import read_json, write_json
+
+WEIGHTS = "classifier.weights.h5"
+FACTS = "classifier.json"
+
+
+def backbone_layer(name: str, *, trainable: bool) -> Any:
+    """Loads a backbone as a layer: float32 (n, h, w, 3) in [0, 1] to features (n, k).
+
+    Raises:
+        BackboneError: it can't be fetched or loaded.
+    """
+    handle = backbones.located(name)
+    try:
+        return hub.KerasLayer(handle, trainable=trainable, name="backbone")
+    except Exception as error:  # TF Hub raises whatever its resolver met: URL, tar, protobuf
+        raise backbones.unreadable(name, error) from error
+
+
+def network(backbone: Any, classes: int, image_size: int, dropout: float, l2: float) -> Any:
+    """Builds the classifier: pictures of float32 (n, image_size, image_size, 3) to logits."""
+    pictures = keras.Input((image_size, image_size, 3), name="image")
+    dense = keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(l2), name="head")
+    logits = dense(keras.layers.Dropout(dropout, name="dropout")(backbone(pictures, training=False)))
+    return keras.Model(pictures, logits, name="classifier")
+
+
+def save(folder: Path, model: Any, contract: Contract, facts: dict[str, Any]) -> None:
+    """Writes weights and facts. Keras' own .keras file holds times, so it is never the same twice."""
+    model.save_weights(folder / WEIGHTS)
+    write_json(folder / FACTS, contract.facts() | facts)
+
+
+def load(folder: Path) -> tuple[Any, Contract]:
+    """Reads a trained classifier back as (model giving logits, contract).
+
+    Raises:
+        ModelError: there is none.
+        BackboneError: its backbone can't be loaded any more.
+    """
+    file = folder / FACTS
+    if not file.is_file():
+        raise ModelError(f"{file} is missing; run `dvc repro train`")
+    facts = read_json(file)
+    contract = Contract.of(facts)
+    backbone = backbone_layer(facts["backbone"], trainable=True)
+    model = network(backbone, len(contract.class_names), contract.image_size, 0.0, 0.0)
+    model.load_weights(folder / WEIGHTS)
+    return model, contract
+
+
+def to_float(images: Any) -> Any:
+    """Scales uint8 pictures to the [0, 1] that TF Hub's common image signature asks for."""
+    return tf.cast(images, tf.float32) / 255.0

@@ -1,0 +1,39 @@
+"""What anyone must know to use a classifier."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tasks.core.images import Resize
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Stored in every artifact as JSON.
+
+    Pictures go in as RGB, upright, transparency on white, fitted into a square of `image_size`
+    pixels as `resize` says (bilinear, antialiased), float32 in [0, 1], shape (n, size, size, 3).
+    A softmax over `class_names` comes out, shape (n, classes).
+    """
+
+    class_names: tuple[str, ...]
+    image_size: int
+    resize: Resize
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Contract:
+        """Takes the contract out of a dict that may say more."""
+        return cls(tuple(facts["class_names"]), facts["image_size"], facts["resize"])
+
+    @classmethod
+    def parse(cls, text: str) -> Contract:
+        return cls.of(json.loads(text))
+
+    def facts(self) -> dict[str, Any]:
+        return asdict(self) | {"class_names": list(self.class_names)}
+
+    def text(self) -> str:
+        input_facts = {"channels": "RGB", "dtype": "float32", "range": [0, 1]}
+        return json.dumps(self.facts() | {"input": input_facts, "output": "softmax"}, ensure_ascii=False)

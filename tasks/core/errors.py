@@ -1,0 +1,39 @@
+"""Everything that can be a user's to mend, as one tree.
+
+DarkroomError       one clear line on stderr
+├── ParamError      a value in params.yaml                  exit 2
+├── DataError       a picture, a folder, a labels file      exit 2
+├── BackboneError   a backbone that can't be read           exit 2
+├── ModelError      an artifact that can't be read          exit 2
+└── Rejected        a check or a gate said no               exit 1
+"""
+
+from __future__ import annotations
+
+
+class DarkroomError(Exception):
+    """Something the user can mend; its text names the file or key, the value and the remedy."""
+
+    exit_code = 2
+
+
+class ParamError(DarkroomError):
+    """A value in params.yaml that is missing, unknown, of the wrong type or out of range."""
+
+
+class DataError(DarkroomError):
+    """A picture, a folder or a labels file that can't be used."""
+
+
+class BackboneError(DarkroomError):
+    """A backbone that can't be found or read."""
+
+
+class ModelError(DarkroomError):
+    """A trained model or an exported artifact that can't be found or read."""
+
+
+class Rejected(DarkroomError):
+    """A check or a gate that looked and said no."""
+
+    exit_code = 1

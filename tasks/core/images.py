@@ -1,0 +1,126 @@
+"""One way to read a picture, for scanning, building and predicting alike."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tasks.core.errors import DataError
+
+Pixels = npt.NDArray[np.uint8]
+Resize = Literal["stretch", "crop", "pad"]
+Packing = Literal["jpeg", "png", "raw"]
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "PPM")
+SUFFIXES = frozenset(
+    ".bmp .gif .jpe .jpeg .jpg .png .tif .tiff .webp .pbm .pgm .ppm .pnm".split()
+)
+MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, for an error not a warning
+
+
+def opened(data: bytes) -> Image.Image:
+    """Reads a picture's header, and no pixels yet.
+
+    Raises:
+        DataError: empty, not a picture, or larger than `MAX_PIXELS`. Says so without the file's name.
+    """
+    if not data:
+        raise DataError("is empty (0 bytes)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd EXIF and of size, which is judged below
+        try:
+            picture = Image.open(BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise DataError("is not a picture") from None
+        except Image.DecompressionBombError:
+            raise DataError("is too large to open safely") from None
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"has a broken header ({error})") from None
+    if picture.width * picture.height > MAX_PIXELS:
+        raise DataError(f"is too large: {picture.width} x {picture.height} pixels")
+    return picture
+
+
+def decoded(picture: Image.Image) -> Image.Image:
+    """Decodes the first frame as RGB, upright by its EXIF orientation, transparency on white.
+
+    Raises:
+        DataError: truncated or corrupt.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture.load()
+            return _rgb(ImageOps.exif_transpose(picture))
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        raise DataError(f"is truncated or corrupt ({error})") from None
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _eight_bit(picture)
+    if picture.has_transparency_data:
+        # Colours under transparent pixels are arbitrary; white is what a page would show.
+        picture = picture.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(ground, picture)
+    return picture.convert("RGB")
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it."""
+    values = np.asarray(picture).astype(np.float64)
+    top = 65535.0 if values.max(initial=0) > 255 else 255.0
+    return Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
+
+
+def resized(picture: Image.Image, size: int, how: Resize) -> Pixels:
+    """Fits an RGB picture into a square of `size` pixels, antialiased.
+
+    Args:
+        how: `stretch` ignores the aspect ratio, `crop` fills the square and cuts what is left
+            over, `pad` fits the picture whole on black.
+
+    Returns:
+        uint8 of shape (size, size, 3).
+    """
+    square, bilinear = (size, size), Image.Resampling.BILINEAR
+    if how == "crop":
+        picture = ImageOps.fit(picture, square, bilinear)
+    elif how == "pad":
+        picture = ImageOps.pad(picture, square, bilinear)
+    else:
+        picture = picture.resize(square, bilinear)
+    return np.asarray(picture)
+
+
+def read(path: Path, size: int, how: Resize) -> Pixels:
+    """Reads a picture file at the size a model wants: uint8 of shape (size, size, 3).
+
+    Raises:
+        DataError: names the file, what is wrong with it, and what to do.
+    """
+    try:
+        return resized(decoded(opened(path.read_bytes())), size, how)
+    except DataError as error:
+        raise DataError(f"{path} {error}; leave it out or replace it") from None
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; check the path") from None
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror}); check its permissions") from None
+
+
+def encoded(pixels: Pixels, kind: Packing) -> bytes:
+    """Packs pixels for a record: `raw` is the bytes in row-major order, without a header."""
+    if kind == "raw":
+        return pixels.tobytes()
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "jpeg" else {"compress_level": 6}
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()

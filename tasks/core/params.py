@@ -1,0 +1,232 @@
+"""The one reader of params.yaml.
+
+Every value has its one home there: nothing has a default here. The whole file is checked whenever
+any stage starts, so that a slip in `export` is found before an hour of training and not after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.core.errors import ParamError
+from tasks.core.images import Packing, Resize
+
+FILE = Path("params.yaml")
+
+Format = Literal[
+    "saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"
+]
+
+# Leaves are strict: `epochs: "8"` and `fine_tune: 1` are slips, not values to be guessed at.
+Text = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Switch = Annotated[bool, Strict()]
+Count = Annotated[Whole, Field(ge=1)]
+Natural = Annotated[Whole, Field(ge=0)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+
+section = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+
+
+@section
+class Data:
+    images: Text
+    labels: Text
+
+
+@section
+class Validate:
+    max_unreadable: Natural
+    min_per_class: Annotated[Whole, Field(ge=3)]  # one for each split
+    min_side: Count
+
+
+@section
+class Build:
+    validation_split: Share
+    test_split: Share
+    seed: Natural
+    resize: Resize
+    record: Packing
+
+
+@section
+class Model:
+    backbone: Text
+    image_size: Literal["auto"] | Annotated[Whole, Field(ge=32, le=1024)]
+    dropout: Fraction
+    l2: NotNegative
+
+
+@section
+class Augment:
+    rotation: Annotated[Number, Field(ge=0, le=180)]
+    translation: Fraction
+    zoom: Fraction
+    horizontal_flip: Switch
+
+
+@section
+class Train:
+    seed: Natural
+    batch_size: Count
+    head_epochs: Count
+    fine_tune: Switch
+    epochs: Count
+    patience: Count
+    learning_rate: Positive
+    momentum: Fraction
+    label_smoothing: Fraction
+    augment: Augment
+
+
+@section
+class Evaluate:
+    batch_size: Count
+    calibration_bins: Count
+    bootstrap: Annotated[Whole, Field(ge=100)]
+    seed: Natural
+
+
+@section
+class Rule:
+    metric: Text
+    min: Number | None = None
+    max: Number | None = None
+
+
+@section
+class Gate:
+    rules: tuple[Rule, ...]
+
+
+@section
+class Export:
+    formats: Annotated[tuple[Format, ...], Field(min_length=1)]
+    representative: Count
+    min_agreement: Annotated[Number, Field(ge=0, le=1)]
+
+
+@section
+class Report:
+    mistakes: Natural
+
+
+@section
+class Compute:
+    workers: Natural
+
+
+@section
+class Params:
+    data: Data
+    validate: Validate
+    build: Build
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    gate: Gate
+    export: Export
+    report: Report
+    compute: Compute
+
+    def __post_init__(self) -> None:
+        held_out = self.build.validation_split + self.build.test_split
+        if held_out >= 1:
+            raise ParamError(
+                f"build.validation_split and build.test_split are {held_out:g} together; "
+                "they must leave something to train on: make the sum less than 1"
+            )
+        for place, rule in enumerate(self.gate.rules):
+            if (rule.min is None) == (rule.max is None):
+                raise ParamError(
+                    f"gate.rules.{place} ({rule.metric}) needs either `min` or `max`: give one of the two"
+                )
+
+
+@cache
+def load(file: Path = FILE) -> Params:
+    """Reads and checks params.yaml.
+
+    Raises:
+        ParamError: names the file, the dotted key, the value that came and what is allowed.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamError(
+            f"{file} is not here; run from the root of the repository"
+        ) from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise ParamError(f"{file} is not valid YAML: {where}") from None
+    try:
+        return TypeAdapter(Params).validate_python(raw)
+    except ValidationError as error:
+        raise ParamError(f"{file}: " + _explain(error.errors())) from None
+    except ParamError as error:
+        raise ParamError(f"{file}: {error}") from None
+
+
+def _explain(problems: list[ErrorDetails]) -> str:
+    """Says what is wrong in the words of the file: key, value, what is allowed."""
+    # A misspelt key is both unknown and missing; the unknown one is what the user wrote.
+    problem = min(problems, key=lambda p: p["type"] != "unexpected_keyword_argument")
+    parts = _key(problem)
+    key = ".".join(parts) or "the file"
+    match problem["type"]:
+        case "unexpected_keyword_argument":
+            return f"{key} is not a parameter; known here: {', '.join(_known(parts))}"
+        case "missing":
+            return f"{key} is missing; give it a value"
+        case "dataclass_type":
+            return f"{key} is {problem['input']!r}; it must hold names with values"
+    allowed = " or ".join(_allowed(other["msg"]) for other in problems if _key(other) == parts)
+    return f"{key} is {problem['input']!r}; {allowed}"
+
+
+def _key(problem: ErrorDetails) -> list[str]:
+    """The dotted key's parts, without the arm of a union that pydantic adds at the end."""
+    return [str(part) for part in problem["loc"] if part != "constrained-int" and "[" not in str(part)]
+
+
+_PLAIN = {
+    "Input should": "it must",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+    "a valid tuple": "a list",
+    "Tuple": "the list",
+    "String": "the text",
+}
+
+
+def _allowed(message: str) -> str:
+    for term, plain in _PLAIN.items():
+        message = message.replace(term, plain)
+    return message
+
+
+def _known(parts: list[str]) -> list[str]:
+    """Lists the keys that may stand beside the one at fault."""
+    kind: Any = Params
+    for part in parts[:-1]:
+        if part.isdigit():
+            kind = get_args(kind)[0]
+        else:
+            kind = get_type_hints(kind)[part]
+    return [field.name for field in dataclasses.fields(kind)]

@@ -1,0 +1,60 @@
+"""TensorFlow as this project wants it: quiet, seeded, deterministic.
+
+Import `tf`, `keras` and `hub` from here and nowhere else: what must be set before TensorFlow
+is loaded is set here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as exceptions too
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps stderr's file shut: TensorFlow tells of missing GPUs before its log level counts."""
+    sys.stderr.flush()
+    saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tensorflow-hub's pkg_resources, among others
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nothing)
+
+
+with _silence():
+    import tensorflow as tf
+    import tensorflow_hub as hub
+    import tf_keras as keras
+
+    tf.config.list_physical_devices()
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+tf.get_logger().setLevel(logging.ERROR)
+
+AUTOTUNE = tf.data.AUTOTUNE
+
+
+def deterministic(seed: int) -> None:
+    """Makes this process give the same bits for the same work on the same kind of CPU."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def verbosity() -> int:
+    """Keras' own progress bar on a terminal, a line an epoch elsewhere."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "tf", "verbosity"]

@@ -1,0 +1,54 @@
+"""Stage `digits`: writes the 1,797 handwritten digits that scikit-learn ships as PNG files.
+
+They are real pictures (8 x 8 pixels, 17 grey levels), from the UCI set "Optical Recognition of
+Handwritten Digits", so that the pipeline has something to work on before you point `data.images`
+at your own. No network is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tasks.core import cli, params
+from tasks.core.errors import DataError
+from tasks.core.paths import DIGITS
+from tasks.core.serialize import replacing
+
+
+def write_digits(folder: Path) -> int:
+    """Writes `folder/<digit>/<number>.png` for every digit and returns how many."""
+    bunch = load_digits()
+    greys = np.round(bunch.images * 255 / 16).astype(np.uint8)
+    with replacing(folder) as temporary:
+        for number, (grey, digit) in enumerate(zip(greys, bunch.target, strict=True)):
+            file = temporary / str(digit) / f"{number:04d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(grey).save(file, optimize=True)
+    return len(greys)
+
+
+def check_source(folder: Path, labels: Path) -> None:
+    """Checks that the user's pictures are there, before DVC does with less to say.
+
+    Raises:
+        DataError: names the key, the path and the remedy.
+    """
+    if folder != DIGITS and not folder.is_dir():
+        raise DataError(f"data.images: {folder} is not a folder; point it at your pictures")
+    if not labels.is_file():
+        raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
+
+
+def main() -> None:
+    p = params.load()
+    check_source(Path(p.data.images), Path(p.data.labels))
+    count = write_digits(DIGITS)
+    cli.say(f"digits: {count} pictures in {DIGITS}")
+
+
+if __name__ == "__main__":
+    cli.stage(main)

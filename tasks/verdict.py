@@ -1,0 +1,35 @@
+"""Stage `verdict`: ends the run with exit 1 if a gate or an artifact said no.
+
+It is the last stage, so that metrics, predictions, gates and the report are written and locked by
+then: the run has failed, and everything is there to see why.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.core import cli
+from tasks.core.errors import Rejected
+from tasks.core.paths import EXPORT, GATES, PAGE
+from tasks.core.serialize import read_json
+
+
+def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
+    """Lets a model pass whose gates and artifacts all did.
+
+    Raises:
+        Rejected: names each gate or artifact at fault, its value and its threshold.
+    """
+    faults = [gate["why"] for gate in gates["gates"] if not gate["passed"]]
+    faults += [artifact["why"] for artifact in artifacts.values() if not artifact["passed"]]
+    if faults:
+        raise Rejected(f"rejected: {'; '.join(faults)} (see {PAGE})")
+
+
+def main() -> None:
+    check(read_json(GATES), read_json(EXPORT / "artifacts.json")["artifacts"])
+    cli.say(f"verdict: passed; the artifacts are in {EXPORT}/, the report is {PAGE}")
+
+
+if __name__ == "__main__":
+    cli.stage(main)

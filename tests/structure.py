@@ -1,0 +1,53 @@
+"""What the code says of itself, read as text: imports, and the parameters that a stage reads."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(file: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, at its top or anywhere within."""
+    found: set[str] = set()
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_files(file: Path) -> set[Path]:
+    """Files of this project that a file imports, and theirs in turn, and itself."""
+    seen: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        candidates = [ROOT / (name.replace(".", "/") + ".py") for name in imports(current)]
+        waiting += [path for path in candidates if path.is_file()]
+    return seen
+
+
+def parameters_read(file: Path) -> set[str]:
+    """Dotted keys that the function `main` reads as `p.section` or `p.section.key`."""
+    (main,) = [n for n in tree(file).body if isinstance(n, ast.FunctionDef) and n.name == "main"]
+    chains = {_chain(node) for node in ast.walk(main) if isinstance(node, ast.Attribute)}
+    keys = {chain[2:] for chain in chains if chain and chain.startswith("p.")}
+    return {key for key in keys if not any(other.startswith(key + ".") for other in keys)}
+
+
+def _chain(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (rest := _chain(node.value)):
+        return f"{rest}.{node.attr}"
+    return None
