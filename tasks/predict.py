@@ -42,7 +42,9 @@ def listed(paths: list[Path]) -> list[Path]:
     return result
 
 
-def readable(paths: list[Path], contract: Contract, unread: list[Path]) -> Iterator[tuple[Path, images.Pixels]]:
+def readable(
+    paths: list[Path], contract: Contract, unread: list[Path]
+) -> Iterator[tuple[Path, images.Pixels]]:
     """Reads pictures as the contract says; those that can't be read are named, and put in `unread`."""
     for path in paths:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
 from tasks.core import cli, images, params
 from tasks.core.manifest import SPLITS
@@ -73,31 +75,31 @@ def charts(history: pd.DataFrame) -> list[Chart]:
 
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
     """Rows of the confusion matrix: true class, and counts of each predicted class."""
-    table = pd.crosstab(predictions["label"], predictions["predicted"])
-    table = table.reindex(index=names, columns=names, fill_value=0)
-    totals = table.sum(axis=1).clip(lower=1)
+    matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=names)
+    shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
     return [
-        {"label": name, "cells": [{"count": int(n), "share": int(n) / int(totals[name])} for n in table.loc[name]]}
-        for name in names
+        {"label": name, "cells": [{"count": n, "share": s} for n, s in zip(counts, row, strict=True)]}
+        for name, counts, row in zip(names, matrix.tolist(), shares.tolist(), strict=True)
     ]
 
 
 def confused_pairs(predictions: pd.DataFrame) -> list[dict[str, Any]]:
     """The most frequent mistakes, for when there are too many classes for a matrix."""
     wrong = predictions[predictions["label"] != predictions["predicted"]]
-    counts = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False, kind="stable")
-    return [{"label": key[0], "predicted": key[1], "count": int(n)} for key, n in counts.head(MANY).items()]
+    counts = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(MANY)
+    return [{"label": label, "predicted": predicted, "count": n} for (label, predicted), n in counts]
 
 
 def doubtful(predictions: pd.DataFrame, folder: Path, count: int) -> list[dict[str, Any]]:
     """The pictures to look at: the surest mistakes first, then the least sure right answers."""
-    columns = [column for column in predictions if column.startswith("p_")]
+    columns = [column for column in predictions.columns if column.startswith("p_")]
     frame = predictions[["path", "label", "predicted"]].copy()
     frame["confidence"] = predictions[columns].max(axis=1)
     frame["right"] = frame["label"] == frame["predicted"]
     frame["order"] = frame["confidence"].where(frame["right"], -frame["confidence"])
     frame = frame.sort_values(["right", "order", "path"], kind="stable").head(count)
-    return [row | {"thumbnail": thumbnail(folder / row["path"])} for row in frame.to_dict("records")]
+    rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+    return [row | {"thumbnail": thumbnail(folder / row["path"])} for row in rows]
 
 
 def thumbnail(path: Path) -> str:
@@ -115,8 +117,9 @@ def page(folder: Path, shown: int, parameters: dict[str, dict[str, Any]]) -> str
     names = dataset["class_names"]
     artifacts = read_json(EXPORT / "artifacts.json")
     gates = read_json(GATES)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         artifacts=artifacts["artifacts"],
         chart_size=CHART,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dvclive import Live
+from dvclive.live import Live
 
 from tasks.core import classifier, cli, params, runtime
 from tasks.core.augment import augmented, draw

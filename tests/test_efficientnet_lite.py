@@ -28,6 +28,15 @@ from tasks.core import efficientnet_lite
 efficientnet_lite.convert(pathlib.Path(sys.argv[1]))
 """
 
+READ = """
+import pathlib, sys
+from tasks.core import efficientnet_lite, errors
+try:
+    efficientnet_lite.read_state_dict(pathlib.Path(sys.argv[1]))
+except errors.BackboneError as error:
+    print(error)
+"""
+
 
 # Files of torch's legacy format, put together by hand.
 
@@ -153,6 +162,22 @@ def test_the_hostile_pickle_would_run_if_it_were_trusted(tmp_path: Path) -> None
 def test_a_global_that_weights_have_no_use_for_is_named(file: Path, module: str, name: str) -> None:
     with pytest.raises(BackboneError, match=re.escape(f"{module}.{name},")):
         read(file, content(state_dict(a=f"c{module}\n{name}\n".encode()), FLOATS))
+
+
+def test_what_poses_as_an_array_is_refused_before_numpy_reads_its_address(file: Path) -> None:
+    """In a process of its own: numpy would follow the address and crash."""
+    interface = {"data": (4096, False), "shape": (4,), "typestr": "<f4", "version": 3}
+    posing = b"ccollections\nOrderedDict\n)R%sb" % opcodes({"__array_interface__": interface})
+    file.write_bytes(content(state_dict(a=posing)))
+    command = [sys.executable, "-c", READ, str(file)]
+    ended = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, "where a tensor should be" in ended.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("storages", [[], [FLOATS, FLOATS]], ids=["missing", "unused"])
+def test_storages_that_do_not_match_the_tensors_are_refused(file: Path, storages: list[np.ndarray]) -> None:
+    with pytest.raises(BackboneError, match="don't belong together"):
+        read(file, content(state_dict(a=tensor((24,), (1,))), *storages))
 
 
 def test_a_file_cut_anywhere_is_one_clear_error(file: Path) -> None:

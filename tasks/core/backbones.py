@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -43,8 +45,9 @@ def image_size(name: str, setting: int | Literal["auto"], typical_side: float) -
     if setting != "auto":
         return setting
     if name != BUILT_IN:
-        raise ParamError(f"model.image_size is 'auto', but the size that {name} takes is not known; "
-                         "give it in pixels")
+        raise ParamError(
+            f"model.image_size is 'auto', but the size that {name} takes is not known; give it in pixels"
+        )
     rounded = -(-int(typical_side) // 32) * 32
     return min(max(rounded, BUILT_IN_SMALLEST), BUILT_IN_SIZE)
 
@@ -70,15 +73,22 @@ def located(name: str) -> str:
 
 
 def _built_in() -> Path:
-    from tasks.core import efficientnet_lite
-
     # Named after the converter's own text, so that a changed converter is not served old results.
-    version = sha256(Path(efficientnet_lite.__file__))[:12]
+    version = sha256(Path(__file__).with_name("efficientnet_lite.py"))[:12]
     folder = cache_folder() / f"{BUILT_IN}-{version}"
     if not folder.is_dir():
         with replacing(folder) as temporary:
-            efficientnet_lite.convert(temporary)
+            _convert(temporary)
     return folder
+
+
+def _convert(folder: Path) -> None:
+    """Converts in a process of its own: the names in a SavedModel hang on what a process did before."""
+    words = [sys.executable, "-m", "tasks.core.efficientnet_lite", str(folder)]
+    done = subprocess.run(words, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise BackboneError(f"model.backbone: {BUILT_IN} can't be made from its weights ({last})")
 
 
 def unreadable(name: str, error: Exception) -> BackboneError:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from tasks.core.errors import DarkroomError
+from tasks.core.serialize import sha256
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 
@@ -45,7 +46,7 @@ def command(main: Callable[[], int]) -> NoReturn:
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """An argument parser that shows the module's docstring as its help."""
     return argparse.ArgumentParser(
-        prog=f"python -m tasks.{name()}" if name() else None,
+        prog=f"python -m {Path(sys.argv[0]).parent.name}.{name()}",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -87,7 +88,7 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def _terminate(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
@@ -102,21 +103,21 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def _sources() -> dict[Path, int]:
-    """When each file of our own code, and params.yaml, was last changed."""
+def _sources() -> dict[Path, str]:
+    """Digests of every file of our own code that is loaded, and of params.yaml."""
     own = [Path(file) for m in list(sys.modules.values()) if (file := getattr(m, "__file__", None))]
     root = Path.cwd()
     files = [file for file in own if file.is_relative_to(root / "tasks")] + [root / "params.yaml"]
-    return {file: file.stat().st_mtime_ns for file in files if file.exists()}
+    return {file: sha256(file) for file in files if file.exists()}
 
 
-def _check_unchanged(before: dict[Path, int]) -> None:
+def _check_unchanged(before: dict[Path, str]) -> None:
     """Refuses to end well if the code or params.yaml was edited meanwhile.
 
     DVC hashes dependencies when a stage ends: it would record the new text beside the old result.
     """
-    for file, then in before.items():
-        if not file.exists() or file.stat().st_mtime_ns != then:
+    for file, digest in before.items():
+        if not file.exists() or sha256(file) != digest:
             shown = file.relative_to(Path.cwd())
             raise DarkroomError(f"{shown} was changed while this stage ran; run it again")
 

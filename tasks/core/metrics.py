@@ -103,7 +103,10 @@ def per_class(labels: Array, probabilities: Array, names: tuple[str, ...]) -> di
         labels, probabilities.argmax(axis=1), labels=range(len(names)), zero_division=0.0
     )
     columns = ("precision", "recall", "f1", "n")
-    rows = (dict(zip(columns, (*map(_rounded, row[:3]), int(row[3])), strict=True)) for row in zip(*table, strict=True))
+    rows = (
+        dict(zip(columns, (*map(_rounded, row[:3]), int(row[3])), strict=True))
+        for row in zip(*table, strict=True)
+    )
     return dict(zip(names, rows, strict=True))
 
 

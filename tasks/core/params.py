@@ -7,12 +7,12 @@ any stage starts, so that a slip in `export` is found before an hour of training
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -22,9 +22,7 @@ from tasks.core.images import Packing, Resize
 
 FILE = Path("params.yaml")
 
-Format = Literal[
-    "saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"
-]
+Format = Literal["saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"]
 
 # Leaves are strict: `epochs: "8"` and `fine_tune: 1` are slips, not values to be guessed at.
 Text = Annotated[str, Field(min_length=1)]
@@ -38,24 +36,28 @@ Share = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 
-section = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+
+class Section:
+    """A part of the file: names with values, and no other names."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
 
-@section
-class Data:
+@dataclass(frozen=True)
+class Data(Section):
     images: Text
     labels: Text
 
 
-@section
-class Validate:
+@dataclass(frozen=True)
+class Validate(Section):
     max_unreadable: Natural
     min_per_class: Annotated[Whole, Field(ge=3)]  # one for each split
     min_side: Count
 
 
-@section
-class Build:
+@dataclass(frozen=True)
+class Build(Section):
     validation_split: Share
     test_split: Share
     seed: Natural
@@ -63,24 +65,24 @@ class Build:
     record: Packing
 
 
-@section
-class Model:
+@dataclass(frozen=True)
+class Model(Section):
     backbone: Text
     image_size: Literal["auto"] | Annotated[Whole, Field(ge=32, le=1024)]
     dropout: Fraction
     l2: NotNegative
 
 
-@section
-class Augment:
+@dataclass(frozen=True)
+class Augment(Section):
     rotation: Annotated[Number, Field(ge=0, le=180)]
     translation: Fraction
     zoom: Fraction
     horizontal_flip: Switch
 
 
-@section
-class Train:
+@dataclass(frozen=True)
+class Train(Section):
     seed: Natural
     batch_size: Count
     head_epochs: Count
@@ -93,45 +95,45 @@ class Train:
     augment: Augment
 
 
-@section
-class Evaluate:
+@dataclass(frozen=True)
+class Evaluate(Section):
     batch_size: Count
     calibration_bins: Count
     bootstrap: Annotated[Whole, Field(ge=100)]
     seed: Natural
 
 
-@section
-class Rule:
+@dataclass(frozen=True)
+class Rule(Section):
     metric: Text
     min: Number | None = None
     max: Number | None = None
 
 
-@section
-class Gate:
+@dataclass(frozen=True)
+class Gate(Section):
     rules: tuple[Rule, ...]
 
 
-@section
-class Export:
+@dataclass(frozen=True)
+class Export(Section):
     formats: Annotated[tuple[Format, ...], Field(min_length=1)]
     representative: Count
     min_agreement: Annotated[Number, Field(ge=0, le=1)]
 
 
-@section
-class Report:
+@dataclass(frozen=True)
+class Report(Section):
     mistakes: Natural
 
 
-@section
-class Compute:
+@dataclass(frozen=True)
+class Compute(Section):
     workers: Natural
 
 
-@section
-class Params:
+@dataclass(frozen=True)
+class Params(Section):
     data: Data
     validate: Validate
     build: Build
@@ -167,9 +169,7 @@ def load(file: Path = FILE) -> Params:
     try:
         raw = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamError(
-            f"{file} is not here; run from the root of the repository"
-        ) from None
+        raise ParamError(f"{file} is not here; run from the root of the repository") from None
     except (YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         raise ParamError(f"{file} is not valid YAML: {where}") from None
@@ -225,8 +225,5 @@ def _known(parts: list[str]) -> list[str]:
     """Lists the keys that may stand beside the one at fault."""
     kind: Any = Params
     for part in parts[:-1]:
-        if part.isdigit():
-            kind = get_args(kind)[0]
-        else:
-            kind = get_type_hints(kind)[part]
+        kind = get_args(kind)[0] if part.isdigit() else get_type_hints(kind)[part]
     return [field.name for field in dataclasses.fields(kind)]

@@ -6,7 +6,6 @@ import os
 import zipfile
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,10 @@ class Predictor(ABC):
     """A loaded artifact."""
 
     contract: Contract
+
+    @abstractmethod
+    def __init__(self, path: Path) -> None:
+        """Opens the file or folder."""
 
     @abstractmethod
     def predict(self, images: npt.NDArray[np.float32]) -> Probabilities:

@@ -18,8 +18,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as e
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps stderr's file shut: TensorFlow tells of missing GPUs before its log level counts."""
+def quiet() -> Iterator[None]:
+    """Keeps stderr's file shut: some of TensorFlow's C++ writes there whatever its log level is.
+
+    What goes wrong is raised as an exception all the same.
+    """
     sys.stderr.flush()
     saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
@@ -33,7 +36,7 @@ def _silence() -> Iterator[None]:
         os.close(nothing)
 
 
-with _silence():
+with quiet():
     import tensorflow as tf
     import tensorflow_hub as hub
     import tf_keras as keras
@@ -57,4 +60,4 @@ def verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
-__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "tf", "verbosity"]
+__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "quiet", "tf", "verbosity"]

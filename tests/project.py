@@ -1,0 +1,75 @@
+"""A copy of this checkout to run whole pipelines in, with pictures and a backbone small enough for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.structure import ROOT
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checkout of its own, with one commit and an empty cache."""
+
+    folder: Path
+
+    @classmethod
+    def copy(cls, folder: Path) -> Project:
+        """Copies the files that git knows, as they are in the working tree, without `dvc.lock`."""
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        for name in filter(None, listed.stdout.split("\0")):
+            source, target = ROOT / name, folder / name
+            if source.is_file() and name != "dvc.lock":
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+        project = cls(folder)
+        project.git("init", "--quiet")
+        project.git("config", "user.name", "A Tester")
+        project.git("config", "user.email", "tester@example.invalid")
+        project.git("add", "--all")
+        project.git("commit", "--quiet", "--message", "Start")
+        return project
+
+    def git(self, *words: str) -> None:
+        subprocess.run(["git", *words], cwd=self.folder, check=True, capture_output=True)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs `python -m WORDS` here, as a user would, and returns what it printed, streams mixed."""
+        return subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=self.folder,
+            env=self.environment(),
+            check=False,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def environment(self) -> dict[str, str]:
+        home = self.folder.parent / "prefect"  # nothing of a test goes into the user's own database
+        own = str(Path(sys.executable).parent)
+        return os.environ | {"PREFECT_HOME": str(home), "PATH": own + os.pathsep + os.environ["PATH"]}
+
+    def set(self, **values: str) -> None:
+        """Sets values in params.yaml by their last name, which must be there once."""
+        file = self.folder / "params.yaml"
+        text = file.read_text("utf-8")
+        for name, value in values.items():
+            text, count = re.subn(rf"(?m)^(\s+{name}:) [^#\n]*", rf"\1 {value}  ", text)
+            assert count == 1, f"{name} stands {count} times in params.yaml"
+        file.write_text(text, "utf-8")
+
+    def exists(self, name: str) -> bool:
+        return (self.folder / name).exists()

@@ -1,0 +1,58 @@
+"""Runs the pipeline cold in two clones and compares every digest that DVC locked.
+
+  python -m tests.reproduce [--keep]
+
+The clones lie in different folders, share no cache, and run under different hash seeds, time zones
+and locales. Exit 1 if any output differs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from tests.structure import ROOT
+
+SETTINGS = (
+    {"PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati", "LC_ALL": "C"},
+    {"PYTHONHASHSEED": "2", "TZ": "America/Caracas", "LC_ALL": "C.UTF-8"},
+)
+
+
+def run_cold(folder: Path, settings: dict[str, str]) -> dict[str, str]:
+    """Clones the last commit, runs the pipeline and returns the digest of each output."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    (folder / ".venv").symlink_to(sys.prefix)
+    own = str(Path(sys.executable).parent)
+    environment = {name: value for name, value in os.environ.items() if name != "DARKROOM_CACHE"}
+    environment |= {"PATH": own + os.pathsep + os.environ["PATH"]} | settings
+    subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=environment, check=True)
+    return digests(folder / "dvc.lock")
+
+
+def digests(lock: Path) -> dict[str, str]:
+    """Digests of all outputs that a lock file names."""
+    stages = YAML(typ="safe").load(lock.read_text("utf-8"))["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as top:
+        folders = [Path(top) / "one", Path(top) / "another" / "place"]
+        found = [run_cold(folder, settings) for folder, settings in zip(folders, SETTINGS, strict=True)]
+        same_lock = (folders[0] / "dvc.lock").read_bytes() == (folders[1] / "dvc.lock").read_bytes()
+    for path in found[0] | found[1]:
+        first, second = (digest.get(path, "missing") for digest in found)
+        print(f"{'same' if first == second else 'DIFFERENT':<10} {path:<28} {first} {second}")
+    print(f"dvc.lock is {'the same' if same_lock else 'DIFFERENT'}")
+    return 0 if same_lock else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Holds dvc.yaml, the layout and the documents against the code, so that no fact drifts from its twin."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.core import paths
+from tests.structure import ROOT, imports, own_files, parameters_read
+
+PIPELINE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))
+STAGES: dict[str, Any] = PIPELINE["stages"]
+NEVER_IN_THE_RESULT = {"compute.workers"}  # how many processes read pictures changes no byte
+TENSORS = {"build", "train", "evaluate", "export"}  # the stages that may load TensorFlow
+
+
+def module(stage: str) -> Path:
+    return ROOT / "tasks" / f"{stage}.py"
+
+
+def names(entries: list[Any]) -> set[str]:
+    """Paths of deps, outs or metrics, with or without options."""
+    return {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
+
+
+def outs(stage: str) -> set[str]:
+    return names(STAGES[stage].get("outs", [])) | names(STAGES[stage].get("metrics", []))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
+    assert STAGES[stage]["cmd"] == f"python -m tasks.{stage}"
+    assert module(stage).is_file()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_code_it_imports_and_no_other(stage: str) -> None:
+    code = {str(file.relative_to(ROOT)) for file in own_files(module(stage))}
+    assert {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")} == code
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_parameters_it_reads_and_no_other(stage: str) -> None:
+    assert set(STAGES[stage].get("params", [])) == parameters_read(module(stage)) - NEVER_IN_THE_RESULT
+
+
+def test_every_path_between_stages_is_the_one_that_the_code_uses() -> None:
+    ours = {str(value) for value in vars(paths).values() if isinstance(value, Path)}
+    assert set().union(*map(outs, STAGES)) == ours
+
+
+def test_what_a_stage_reads_another_writes_or_the_user_gives() -> None:
+    written = set().union(*map(outs, STAGES))
+    read = {dep for stage in STAGES.values() for dep in stage["deps"] if not dep.endswith((".py", ".html"))}
+    assert read <= written | {"${data.images}", "${data.labels}"}
+
+
+def every_module() -> list[Path]:
+    return sorted((ROOT / "tasks").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", every_module(), ids=lambda file: file.stem)
+def test_imports_go_one_way(file: Path) -> None:
+    found = imports(file)
+    assert not {name for name in found if name.split(".")[0] in ("flows", "prefect", "tests")}
+    others = {name for name in found if re.fullmatch(r"tasks\.(?!core\b)\w+", name)}
+    assert not others, "a stage or command imports from tasks.core alone"
+
+
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - TENSORS))
+def test_tensorflow_is_only_where_tensors_are(stage: str) -> None:
+    light = {file for file in own_files(module(stage)) if file.stem != "predictors"}
+    assert not any(name.split(".")[0] == "tensorflow" for file in light for name in imports(file)) or (
+        stage == "latency"
+    )
+
+
+def test_tensorflow_is_loaded_by_one_module() -> None:
+    loading = {
+        file.stem
+        for file in every_module()
+        if any(name in ("tensorflow", "tf_keras", "tensorflow_hub") for name in imports(file))
+    }
+    assert loading == {"runtime"}
+
+
+def test_the_readme_names_commands_and_files_that_exist() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    for name in re.findall(r"python -m ((?:tasks|flows)\.\w+)", text):
+        assert (ROOT / (name.replace(".", "/") + ".py")).is_file(), name
+    for target in re.findall(r"[`\n]make (\w+)", text):
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text("utf-8"), target
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_readme_names_parameters_that_exist() -> None:
+    values = YAML(typ="safe").load((ROOT / "params.yaml").read_text("utf-8"))
+    text = (ROOT / "README.md").read_text("utf-8")
+    for section, key in re.findall(rf"`({'|'.join(values)})\.(\w+)[`=.:]", text):
+        assert key in values[section] or key in ("h5", "onnx", "tflite"), f"{section}.{key}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_git_ignores_what_dvc_keeps_and_nothing_else(stage: str) -> None:
+    for entry in [*STAGES[stage].get("outs", []), *STAGES[stage].get("metrics", [])]:
+        path = entry if isinstance(entry, str) else next(iter(entry))
+        kept_by_dvc = isinstance(entry, str) or entry[path].get("cache", True)
+        ignored = subprocess.run(["git", "check-ignore", "--quiet", path], cwd=ROOT, check=False)
+        assert (ignored.returncode == 0) == kept_by_dvc, path
