@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import onnx
 
-from tasks.core import backbones, classifier, cli, efficientnet_lite, params, predictors, runtime
+from tasks.core import backbones, classifier, cli, efficientnet_lite, onnx_graph, params, predictors, runtime
 from tasks.core.contract import Contract
 from tasks.core.metrics import Array
 from tasks.core.paths import DATASET, EXPORT, GATES, MODELS
@@ -123,7 +123,7 @@ class Exporter:
         import tf2onnx  # brings TensorFlow along, which `runtime` must load first
 
         model, _ = tf2onnx.convert.from_function(self.serve, self.spec, opset=OPSET)
-        _settle_names(model)
+        onnx_graph.settle(model)
         for key, value in (
             ("classifier", self.contract.text()),
             ("class_names", "\n".join(self.contract.class_names)),
@@ -140,10 +140,6 @@ def _settle_fingerprint(path: Path) -> None:
     fingerprint = fingerprint_pb2.FingerprintDef.FromString(path.read_bytes())
     fingerprint.uuid = str(fingerprint.saved_model_checksum)
     path.write_bytes(fingerprint.SerializeToString(deterministic=True))
-
-
-def _settle_names(model: Any) -> None:
-    """Names the inner values of an ONNX graph by their place."""
 
 
 def _lines(names: tuple[str, ...]) -> str:

@@ -32,7 +32,7 @@ def network(backbone: Any, classes: int, image_size: int, dropout: float, l2: fl
     """Builds the classifier: pictures of float32 (n, image_size, image_size, 3) to logits."""
     pictures = keras.Input((image_size, image_size, 3), name="image")
     dense = keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(l2), name="head")
-    logits = dense(keras.layers.Dropout(dropout, name="dropout")(backbone(pictures, training=False)))
+    logits = dense(keras.layers.Dropout(dropout, name="dropout")(backbone(pictures)))
     return keras.Model(pictures, logits, name="classifier")
 
 

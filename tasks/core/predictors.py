@@ -52,14 +52,15 @@ class HDF5(Predictor):
     def __init__(self, path: Path) -> None:
         import h5py
 
-        from tasks.core.runtime import hub, keras
+        from tasks.core.runtime import hub, keras, tf
 
         with h5py.File(path) as file:
             self.contract = Contract.parse(file.attrs["classifier"])
-        self.model = keras.models.load_model(path, {"KerasLayer": hub.KerasLayer}, compile=False)
+        model = keras.models.load_model(path, {"KerasLayer": hub.KerasLayer}, compile=False)
+        self.infer = tf.function(lambda images: model(images, training=False))
 
     def predict(self, images: npt.NDArray[np.float32]) -> Probabilities:
-        answer: Probabilities = self.model(images, training=False).numpy()
+        answer: Probabilities = self.infer(images).numpy()
         return answer
 
 
