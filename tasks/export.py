@@ -100,7 +100,7 @@ class Exporter:
         if kind == "tflite_int8":
             converter.representative_dataset = self._representative
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        with runtime.quiet():
+        with cli.quiet():
             content = converter.convert()
         path.write_bytes(content)
         self._attach(path)

@@ -9,19 +9,21 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tasks.core.errors import DarkroomError
+from tasks.core.errors import DarkroomError, Rejected
 from tasks.core.serialize import sha256
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 
 
 def stage(main: Callable[[], None]) -> NoReturn:
-    """Runs a DVC stage: no arguments but `--help`, and its outputs given back if it fails."""
+    """Runs a DVC stage: no arguments but `--help`, and its earlier outputs back if it can't do its work."""
     module = sys.modules["__main__"]
     parser(module.__doc__).parse_args()
     die_with_parent()
@@ -33,7 +35,7 @@ def stage(main: Callable[[], None]) -> NoReturn:
         return 0
 
     code = _guarded(work)
-    if code:
+    if code not in (0, Rejected.exit_code):  # a verdict is whole, and someone wants to read it
         _give_back()
     sys.exit(code)
 
@@ -60,6 +62,25 @@ def name() -> str:
 def say(text: str) -> None:
     """Prints a line of progress, at once, also into a pipe."""
     print(text, flush=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps stderr's file shut: TensorFlow's C++ writes there whatever its log level is.
+
+    What goes wrong is raised as an exception all the same.
+    """
+    sys.stderr.flush()
+    saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tensorflow-hub's pkg_resources, among others
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nothing)
 
 
 def _guarded(work: Callable[[], int]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.cli import quiet
 from tasks.core.contract import Contract
 from tasks.core.errors import ModelError
 
@@ -72,8 +73,9 @@ class TFLite(Predictor):
 
         with zipfile.ZipFile(path) as extra:
             self.contract = Contract.parse(extra.read("classifier.json").decode())
-        self.interpreter = Interpreter(str(path), num_threads=min(2, os.cpu_count() or 1))
-        self.signature = self.interpreter.get_signature_runner("serving_default")
+        with quiet():
+            self.interpreter = Interpreter(str(path), num_threads=min(2, os.cpu_count() or 1))
+            self.signature = self.interpreter.get_signature_runner("serving_default")
 
     def predict(self, images: npt.NDArray[np.float32]) -> Probabilities:
         answers = [self.signature(image=image[None])["probabilities"] for image in images]

@@ -9,32 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as exceptions too
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps stderr's file shut: some of TensorFlow's C++ writes there whatever its log level is.
-
-    What goes wrong is raised as an exception all the same.
-    """
-    sys.stderr.flush()
-    saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tensorflow-hub's pkg_resources, among others
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nothing)
-
+from tasks.core.cli import quiet
 
 with quiet():
     import tensorflow as tf
@@ -60,4 +40,4 @@ def verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
-__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "quiet", "tf", "verbosity"]
+__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "tf", "verbosity"]

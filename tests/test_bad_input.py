@@ -1,0 +1,140 @@
+"""Every mistake a user can make is one clear line, the right exit code, and loses nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.structure import ROOT
+
+OLD = "what an earlier run left"
+
+
+def fill(folder: Path, counts: dict[str, int]) -> None:
+    """Writes grey pictures of 16 pixels, each of its own shade."""
+    for label, count in counts.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            Image.new("L", (16, 16), 5 + 7 * number + len(label)).save(folder / label / f"{number}.png")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A folder with params.yaml, two good classes of pictures, and an earlier run's summary."""
+    text = (ROOT / "params.yaml").read_text("utf-8").replace("data/digits", "pictures")
+    (tmp_path / "params.yaml").write_text(text, "utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/labels.csv").write_text("path,label\n")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/validation.json").write_text(OLD)
+    fill(tmp_path / "pictures", {"cat": 12, "dog": 12})
+    return tmp_path
+
+
+def run(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", f"tasks.{stage}"]
+    return subprocess.run(words, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+
+
+def only_line(done: subprocess.CompletedProcess[str]) -> str:
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+def change(folder: Path, pattern: str, value: str) -> None:
+    file = folder / "params.yaml"
+    text, count = re.subn(pattern, value, file.read_text("utf-8"), count=1)
+    assert count == 1
+    file.write_text(text, "utf-8")
+
+
+def remove_pictures(folder: Path) -> None:
+    (folder / "pictures").rename(folder / "elsewhere")
+
+
+def empty_pictures(folder: Path) -> None:
+    remove_pictures(folder)
+    (folder / "pictures").mkdir()
+
+
+def one_class(folder: Path) -> None:
+    (folder / "pictures/dog").rename(folder / "dogs")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (remove_pictures, ("data.images", "pictures", "is not a folder")),
+        (empty_pictures, ("data.images", "pictures", "holds no picture")),
+        (one_class, ("data.images", "'cat'", "at least two")),
+        (lambda f: change(f, "  epochs: 6 ", "  epochs: ten "), ("train.epochs", "'ten'", "whole number")),
+        (lambda f: change(f, "  patience: 3", "  patiense: 3"), ("train.patiense", "not a parameter")),
+    ],
+    ids=["missing folder", "empty folder", "one class", "wrong type", "unknown parameter"],
+)
+def test_a_mistake_is_exit_2(
+    workplace: Path, mistake: Callable[[Path], None], words: tuple[str, ...]
+) -> None:
+    mistake(workplace)
+    done = run("validate", workplace)
+    assert done.returncode == 2
+    assert all(word in only_line(done) for word in words), done.stderr
+    assert (workplace / "reports/validation.json").read_text() == OLD
+
+
+def zero_bytes(folder: Path) -> str:
+    (folder / "pictures/cat/0.png").write_bytes(b"")
+    return "cat/0.png"
+
+
+def truncated(folder: Path) -> str:
+    file = folder / "pictures/cat/0.png"
+    Image.effect_noise((64, 64), 90).save(file)
+    file.write_bytes(file.read_bytes()[:900])
+    return "cat/0.png"
+
+
+def text_named_jpg(folder: Path) -> str:
+    (folder / "pictures/dog/note.jpg").write_text("not a picture at all")
+    return "dog/note.jpg"
+
+
+def too_few(folder: Path) -> str:
+    for number in range(9):
+        (folder / f"pictures/dog/{number}.png").unlink()
+    return "enough of class dog: 3 found"
+
+
+@pytest.mark.parametrize("damage", [zero_bytes, truncated, text_named_jpg, too_few])
+def test_a_verdict_of_validation_is_exit_1_and_names_the_files(
+    workplace: Path, damage: Callable[[Path], str]
+) -> None:
+    named = damage(workplace)
+    done = run("validate", workplace)
+    assert done.returncode == 1
+    assert named in only_line(done)
+    assert "validate." in only_line(done), "the line names the parameter"
+
+
+def test_tolerated_unreadable_pictures_are_listed_and_left_out(workplace: Path) -> None:
+    zero_bytes(workplace)
+    change(workplace, "max_unreadable: 0", "max_unreadable: 1")
+    assert run("validate", workplace).returncode == 0
+    assert '"cat/0.png": "is empty (0 bytes)"' in (workplace / "reports/validation.json").read_text()
+
+
+def test_an_unknown_backbone_is_exit_2(workplace: Path) -> None:
+    assert run("validate", workplace).returncode == 0
+    change(workplace, "backbone: efficientnet_lite0", "backbone: resnext")
+    done = run("build", workplace)
+    assert done.returncode == 2
+    assert "model.backbone is 'resnext'; it must be efficientnet_lite0" in only_line(done)
+    assert not (workplace / "data/dataset").exists()
