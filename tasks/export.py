@@ -84,7 +84,8 @@ class Exporter:
         head = self.model.get_layer("head")
         logits = head(layer(pictures))
         model = keras.Model(pictures, keras.layers.Softmax(name="probabilities")(logits), name="classifier")
-        model.save(path, save_format="h5", include_optimizer=False)
+        with cli.quiet():  # Keras would rather have its own format
+            model.save(path, save_format="h5", include_optimizer=False)
         with h5py.File(path, "a") as file:
             file.attrs["classifier"] = self.contract.text()
 

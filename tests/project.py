@@ -45,8 +45,8 @@ class Project:
     def git(self, *words: str) -> None:
         subprocess.run(["git", *words], cwd=self.folder, check=True, capture_output=True)
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Runs `python -m WORDS` here, as a user would, and returns what it printed, streams mixed."""
+    def run(self, *words: str, apart: bool = False) -> subprocess.CompletedProcess[str]:
+        """Runs `python -m WORDS` here, as a user would; stderr goes into stdout unless kept `apart`."""
         return subprocess.run(
             [sys.executable, "-m", *words],
             cwd=self.folder,
@@ -54,7 +54,7 @@ class Project:
             check=False,
             text=True,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if apart else subprocess.STDOUT,
         )
 
     def environment(self) -> dict[str, str]:

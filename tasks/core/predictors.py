@@ -76,6 +76,8 @@ class TFLite(Predictor):
         with quiet():
             self.interpreter = Interpreter(str(path), num_threads=min(2, os.cpu_count() or 1))
             self.signature = self.interpreter.get_signature_runner("serving_default")
+            side = self.contract.image_size
+            self.predict(np.zeros((1, side, side, 3), np.float32))  # the first run talks
 
     def predict(self, images: npt.NDArray[np.float32]) -> Probabilities:
         answers = [self.signature(image=image[None])["probabilities"] for image in images]

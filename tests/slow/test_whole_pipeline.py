@@ -99,8 +99,8 @@ def test_every_artifact_predicts_the_same(project: Project) -> None:
     pictures = str(project.folder.parent / "pictures" / "green ink")
     answers = []
     for name in ("saved_model", "model.h5", "model.tflite", "model_int8.tflite", "model.onnx"):
-        done = project.run("tasks.predict", f"export/{name}", pictures, "--json")
-        assert done.returncode == 0, done.stdout
+        done = project.run("tasks.predict", f"export/{name}", pictures, "--json", apart=True)
+        assert (done.returncode, done.stderr) == (0, "")
         answers.append([(row["path"], row["class"]) for row in json.loads(done.stdout)])
     assert len(answers[0]) == 22
     assert all(answer == answers[0] for answer in answers)
@@ -129,7 +129,7 @@ def test_a_rejected_model_is_shown_and_not_exported(project: Project) -> None:
     assert "Rejected" in (project.folder / "reports/index.html").read_text()
     other_door = project.run("flows.pipeline")
     assert other_door.returncode == 1
-    assert other_door.stdout.strip().splitlines()[-1] == line
+    assert line in other_door.stdout.splitlines()
     rules.write_text(before)
     assert project.run("dvc", "repro").returncode == 0
     assert project.exists("export/model.onnx")
