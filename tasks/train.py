@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -61,7 +61,7 @@ def train_head(model: Any, train: Features, validation: Features, p: params.Trai
         rows = tf.data.Dataset.from_tensor_slices((train.values[order], train.labels[order]))
         return rows.batch(HEAD_BATCH)
 
-    fit(head, batches, held_out, "head", p.head_epochs, max(p.patience, HEAD_PATIENCE), 0, log)
+    fit(head, batches, held_out, "head", p.head_epochs, max(p.patience, HEAD_PATIENCE), log)
 
 
 def fine_tune(model: Any, data: Dataset, p: params.Train, log: Log) -> None:
@@ -77,7 +77,7 @@ def fine_tune(model: Any, data: Dataset, p: params.Train, log: Log) -> None:
         return training_batches(data, p, epoch)
 
     held_out = validation_batches(data)
-    fit(model, batches, held_out, "fine_tune", p.epochs, p.patience, runtime.verbosity(), log)
+    fit(model, batches, held_out, "fine_tune", p.epochs, p.patience, log, [Progress(p.epochs)])
 
 
 def fit(
@@ -87,8 +87,8 @@ def fit(
     phase: str,
     epochs: int,
     patience: int,
-    verbose: int,
     log: Log,
+    callbacks: Sequence[Any] = (),
 ) -> None:
     """Trains epoch by epoch and leaves the model with the weights of its best validation loss.
 
@@ -102,7 +102,8 @@ def fit(
             batches(epoch),
             initial_epoch=epoch,
             epochs=epoch + 1,
-            verbose=verbose,
+            verbose=0,
+            callbacks=list(callbacks),
             validation_data=held_out,
         ).history
         logs = {name: values[-1] for name, values in history.items()}
@@ -114,6 +115,17 @@ def fit(
         if waited == patience:
             break
     model.set_weights(weights)
+
+
+class Progress(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
+    """Keras' progress bar, which counts to the last epoch though each is fitted by itself."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(count_mode="steps")
+        self.last = epochs
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        super().set_params(params | {"verbose": runtime.verbosity(), "epochs": self.last})
 
 
 def loss(p: params.Train) -> Any:

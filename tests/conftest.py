@@ -2,9 +2,69 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.structure import ROOT
 
 # The built-in backbone is converted once for the checkout, not once for each folder a test works in.
 os.environ.setdefault("DARKROOM_CACHE", str(ROOT / ".cache"))
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A small data set of three colours, a backbone of one convolution, and a way to train on them."""
+
+    folder: Path
+
+    @property
+    def pictures(self) -> Path:
+        return self.folder / "pictures"
+
+    @property
+    def dataset(self) -> Path:
+        return self.folder / "dataset"
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "models"
+
+    def train(self, target: Path, **changes: Any) -> dict[str, Any]:
+        """Trains into `target`, with values of the section `train` changed; returns the best epoch's row."""
+        from tasks import train
+        from tasks.core import params
+        from tasks.core.records import Dataset
+
+        p = params.load(ROOT / "params.yaml")
+        quick = {"epochs": 3, "head_epochs": 40, "batch_size": 8, "learning_rate": 0.05}
+        settings = dataclasses.replace(p.train, **(quick | changes))
+        model = dataclasses.replace(p.model, backbone=str(self.folder / "backbone"))
+        return train.train(Dataset.load(self.dataset), target, target / "live", settings, model)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The small data set, built, and a classifier trained on it in `models`."""
+    from tasks import build
+    from tasks.core import manifest, params
+    from tasks.core.serialize import write_parquet
+    from tests.backbone import save_tiny_backbone
+    from tests.pictures import write_classes
+
+    tiny = Tiny(tmp_path_factory.mktemp("tiny"))
+    write_classes(tiny.pictures, count=20)
+    save_tiny_backbone(tiny.folder / "backbone")
+    (tiny.folder / "labels.csv").write_text("path,label\n")
+    entries = manifest.discover(tiny.pictures, tiny.folder / "labels.csv")
+    frame = manifest.scan(tiny.pictures, entries, 1)
+    write_parquet(tiny.folder / "manifest.parquet", frame, manifest.SCHEMA)
+    p = params.load(ROOT / "params.yaml").build
+    backbone = str(tiny.folder / "backbone")
+    build.build(tiny.pictures, tiny.folder / "manifest.parquet", tiny.dataset, p, backbone, 32, 1)
+    tiny.train(tiny.models)
+    return tiny

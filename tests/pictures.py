@@ -1,0 +1,25 @@
+"""Pictures that a small network can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageColor
+
+
+def write_classes(
+    folder: Path,
+    classes: Sequence[str] = ("blue", "green", "red"),
+    count: int = 12,
+    size: tuple[int, int] = (40, 32),
+) -> None:
+    """Writes `count` noisy PNG pictures of each class's own colour; a class is a colour's name."""
+    rng = np.random.default_rng(1)
+    for label in classes:
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            noise = rng.integers(-40, 40, (size[1], size[0], 3))
+            pixels = (np.array(ImageColor.getrgb(label)) + noise).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number:03d}.png")

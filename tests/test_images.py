@@ -1,0 +1,133 @@
+"""Whatever a camera or a tool writes is read as the same upright RGB, or refused in one line."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.core import images
+from tasks.core.errors import DataError
+
+ORANGE = (250, 130, 10)
+
+
+def plain(mode: str = "RGB") -> Image.Image:
+    return Image.new("RGB", (20, 10), ORANGE).convert(mode)
+
+
+def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes) -> np.ndarray:
+    return np.asarray(images.decoded(images.opened(data))).astype(int)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved(plain(), "JPEG", quality=95),
+        saved(plain("CMYK"), "JPEG", quality=95),
+        saved(plain("P"), "PNG"),
+        saved(plain("RGBA"), "PNG"),
+        saved(plain(), "BMP"),
+        saved(plain(), "WEBP", lossless=True),
+        saved(plain(), "TIFF"),
+        saved(plain(), "GIF", save_all=True, append_images=[Image.new("RGB", (20, 10), "black")]),
+    ],
+    ids=["jpeg", "cmyk", "palette", "rgba", "bmp", "webp", "tiff", "animated gif"],
+)
+def test_every_format_gives_the_same_colour(data: bytes) -> None:
+    pixels = decoded(data)
+    assert pixels.shape == (10, 20, 3)
+    assert np.abs(pixels.mean(axis=(0, 1)) - ORANGE).max() <= 12  # a palette dithers
+
+
+def test_grey_of_16_bits_is_scaled_and_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    pixels = decoded(saved(Image.fromarray(ramp), "PNG"))
+    assert np.array_equal(pixels[..., 0].ravel(), np.arange(256))
+
+
+def test_transparency_becomes_white() -> None:
+    assert decoded(saved(Image.new("RGBA", (4, 4), (*ORANGE, 0)), "PNG")).min() == 255
+
+
+def test_exif_orientation_is_applied() -> None:
+    picture = Image.new("RGB", (20, 10), "black")
+    picture.paste("white", (0, 0, 10, 10))  # the left half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: left comes to the top
+    pixels = decoded(saved(picture, "JPEG", exif=exif))
+    assert pixels.shape == (20, 10, 3)
+    assert pixels[:8].min() > 200
+    assert pixels[12:].max() < 50
+
+
+def bomb() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
+
+
+NOISE = Image.effect_noise((64, 64), 90)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"just some text", "not a picture"),
+        (saved(NOISE, "PNG")[:900], "truncated"),
+        (saved(NOISE, "JPEG")[:900], "truncated"),
+        (bomb(), "too large"),
+    ],
+    ids=["empty", "text", "truncated png", "truncated jpeg", "bomb"],
+)
+def test_what_can_not_be_read_is_refused_in_one_line(tmp_path: Path, data: bytes, words: str) -> None:
+    file = tmp_path / "a picture.jpg"
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=words) as caught:
+        images.read(file, 32, "stretch")
+    assert "a picture.jpg" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "corner_is_black", "edges_are_kept"),
+    [("stretch", False, True), ("crop", False, False), ("pad", True, True)],
+)
+def test_the_three_ways_to_fit_a_square(
+    how: images.Resize, corner_is_black: bool, edges_are_kept: bool
+) -> None:
+    picture = Image.new("RGB", (80, 40), "white")
+    picture.paste("red", (0, 0, 8, 40))
+    pixels = images.resized(picture, 20, how)
+    assert pixels.shape == (20, 20, 3)
+    assert (pixels[0, 10].max() == 0) == corner_is_black
+    assert (pixels[10, 0, 1] < 100) == edges_are_kept
+
+
+@pytest.mark.parametrize("kind", ["raw", "png"])
+def test_packing_loses_nothing(kind: images.Packing) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+    data = images.encoded(pixels, kind)
+    unpack: Callable[[bytes], np.ndarray] = (
+        (lambda d: np.frombuffer(d, np.uint8).reshape(8, 8, 3)) if kind == "raw" else decoded
+    )
+    assert np.array_equal(unpack(data), pixels)

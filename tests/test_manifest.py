@@ -1,0 +1,116 @@
+"""The three layouts are told apart, and every picture gets a true row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tasks.core import manifest
+from tasks.core.errors import DataError
+from tasks.core.serialize import read_parquet, write_parquet
+from tests.pictures import write_classes
+
+
+def labels_file(folder: Path, text: str = "path,label\n") -> Path:
+    file = folder / "labels.csv"
+    file.write_text(text, "utf-8")
+    return file
+
+
+def found(folder: Path, labels: Path) -> dict[str, tuple[str, str | None]]:
+    return {entry.path: (entry.label, entry.split_hint) for entry in manifest.discover(folder, labels)}
+
+
+def test_folders_are_classes(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", count=2)
+    (tmp_path / "pictures/red/deeper").mkdir()
+    (tmp_path / "pictures/red/000.png").rename(tmp_path / "pictures/red/deeper/000.png")
+    (tmp_path / "pictures/.hidden").mkdir()
+    (tmp_path / "pictures/red/Thumbs.db").write_bytes(b"x")
+    entries = found(tmp_path / "pictures", labels_file(tmp_path))
+    assert len(entries) == 6
+    assert entries["red/deeper/000.png"] == ("red", None)
+
+
+def test_folders_named_after_splits_are_hints(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        write_classes(tmp_path / "pictures" / name, count=1)
+    entries = found(tmp_path / "pictures", labels_file(tmp_path))
+    assert entries["val/blue/000.png"] == ("blue", "validation")
+    assert len(entries) == 9
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    rows = {
+        "path": ["red/000.png", "blue/000.png"],
+        "label": ["warm", "cold"],
+        "group": ["g", None],
+        "split": ["val", None],
+    }
+    file = tmp_path / f"labels{suffix}"
+    frame = pd.DataFrame(rows)
+    frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_parquet(file)
+    first, second = manifest.discover(tmp_path / "pictures", file)
+    assert (first.label, first.group, first.split_hint) == ("cold", None, None)
+    assert (second.label, second.group, second.split_hint) == ("warm", "g", "validation")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,label\nred/999.png,red\n", "red/999.png"),
+        ("path,label\nred/000.png,red\nred/000.png,blue\n", "twice"),
+        ("file,label\nred/000.png,red\n", "no column 'path'"),
+        ("path,label,split\nred/000.png,red,trian\n", "'trian'"),
+        ("path,label\nred/000.png,\n", "without a path or label"),
+    ],
+)
+def test_a_labels_file_with_a_slip_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    with pytest.raises(DataError, match=words) as caught:
+        manifest.discover(tmp_path / "pictures", labels_file(tmp_path, text))
+    assert "labels.csv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_picture_beside_the_class_folders_is_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    Image.new("RGB", (9, 9)).save(tmp_path / "pictures/stray.png")
+    with pytest.raises(DataError, match=r"stray\.png"):
+        manifest.discover(tmp_path / "pictures", labels_file(tmp_path))
+
+
+def test_every_picture_gets_a_row_and_a_bad_one_says_why(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", count=2)
+    (tmp_path / "pictures/red/001.png").write_bytes(b"")
+    entries = manifest.discover(tmp_path / "pictures", labels_file(tmp_path))
+    frame = manifest.scan(tmp_path / "pictures", entries, 1)
+    write_parquet(tmp_path / "manifest.parquet", frame, manifest.SCHEMA)
+    back = read_parquet(tmp_path / "manifest.parquet")
+    assert list(back.columns) == manifest.SCHEMA.names
+    bad = back[back["error"].notna()]
+    assert list(bad["path"]) == ["red/001.png"]
+    assert set(manifest.readable(back)["width"]) == {40}
+
+
+def test_two_processes_see_what_one_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_classes(tmp_path / "pictures", count=30)
+    entries = manifest.discover(tmp_path / "pictures", labels_file(tmp_path))
+    alone = manifest.scan(tmp_path / "pictures", entries, 1)
+    monkeypatch.setattr(manifest, "processes", lambda workers, _pictures: workers)
+    pd.testing.assert_frame_equal(alone, manifest.scan(tmp_path / "pictures", entries, 2))
+
+
+def test_measures_of_pictures_one_can_reckon() -> None:
+    black, white = (manifest.measures(Image.new("RGB", (32, 32), name)) for name in ("black", "white"))
+    assert (black["brightness"], black["entropy"], black["sharpness"]) == (0, 0, 0)
+    assert (white["brightness"], white["contrast"], white["saturation"]) == (1, 0, 0)
+    board = Image.new("L", (32, 32))
+    board.putdata([255 * ((x + y) % 2) for y in range(32) for x in range(32)])
+    seen = manifest.measures(board.convert("RGB"))
+    assert (seen["brightness"], seen["contrast"], seen["entropy"]) == (0.5, 0.5, 1)
+    assert manifest.measures(Image.new("RGB", (32, 32), "red"))["saturation"] == 1

@@ -1,0 +1,66 @@
+"""A slip in params.yaml is found before any work, and told in the words of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.core import params
+from tasks.core.errors import ParamError
+from tests.structure import ROOT
+
+SHIPPED = (ROOT / "params.yaml").read_text("utf-8")
+
+
+def load(folder: Path, text: str) -> params.Params:
+    file = folder / "params.yaml"
+    file.write_text(text, "utf-8")
+    return params.load(file)
+
+
+def test_the_shipped_file_is_good() -> None:
+    assert params.load(ROOT / "params.yaml").data.images == "data/digits"
+
+
+def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
+    assert (
+        load(tmp_path, SHIPPED.replace("learning_rate: 0.01", "learning_rate: 1e-3")).train.learning_rate
+        == 1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("epochs: 6", "epochs: ten", ("train.epochs", "'ten'", "a whole number")),
+        ("epochs: 6", "epochs: true", ("train.epochs", "True", "a whole number")),
+        ("epochs: 6", "epochs: 0", ("train.epochs", "0", "greater than or equal to 1")),
+        ("fine_tune: true", "fine_tune: 1", ("train.fine_tune", "1", "true or false")),
+        ("patience: 3", "patiense: 3", ("train.patiense", "is not a parameter", "patience")),
+        ("\ntrain:", "\ntrian:", ("trian", "is not a parameter", "train")),
+        ("resize: stretch", "resize: squash", ("build.resize", "'squash'", "'stretch', 'crop' or 'pad'")),
+        ("image_size: auto", "image_size: 7", ("model.image_size", "7", "'auto' or", "32")),
+        ("[saved_model", "[savedmodel", ("export.formats.0", "'savedmodel'", "'saved_model'")),
+        ("min: 0.90", "min: 0.9, max: 1", ("gate.rules.0", "test.accuracy", "either")),
+        ("min: 0.90", "mim: 0.9", ("gate.rules.0.mim", "is not a parameter", "metric, min, max")),
+        ("test_split: 0.2", "test_split: 0.95", ("build.test_split", "1.05", "less than 1")),
+        ("  seed: 123\n  resize", "  resize", ("build.seed", "is missing")),
+        ("rotation: 10", "rotation: [1", ("not valid YAML", "line")),
+        (SHIPPED, "", ("the file", "None")),
+    ],
+)
+def test_a_slip_is_told_with_key_value_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, words: tuple[str, ...]
+) -> None:
+    assert old in SHIPPED
+    with pytest.raises(ParamError) as caught:
+        load(tmp_path, SHIPPED.replace(old, new, 1))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert all(word in text for word in ("params.yaml", *words)), text
+
+
+def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:
+    with pytest.raises(ParamError, match="root of the repository"):
+        params.load(tmp_path / "params.yaml")
