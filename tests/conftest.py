@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import prefect  # noqa: F401 (before TensorFlow: its logging set-up closes absl's handler, and pytest's stderr)
 import pytest
 
 from tests.structure import ROOT
