@@ -7,7 +7,7 @@ READY := .venv/ready
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
   $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: run test slow reproduce bench lock clean
+.PHONY: run test slow reproduce lock clean
 
 run: $(READY)
 	$(BIN)/dvc repro
