@@ -20,7 +20,7 @@ from tasks.core.metrics import Array
 from tasks.core.paths import DATASET, EXPORT, GATES, MODELS
 from tasks.core.records import Dataset
 from tasks.core.runtime import AUTOTUNE, keras, tf
-from tasks.core.serialize import read_json, replacing, sha256, size, write_json, write_text
+from tasks.core.serialize import read_json, remove, replacing, sha256, size, write_json, write_text
 
 FILES = {
     "saved_model": "saved_model",
@@ -203,7 +203,10 @@ def export(models: Path, dataset: Path, folder: Path, p: params.Export) -> dict[
         path = folder / FILES[kind]
         exporter.write(kind, path)
         artifacts[kind] = fact = prove(path, pictures, labels, expected, p.min_agreement)
-        cli.say(f"export: {path.name}, {fact['bytes'] / 1e6:.1f} MB, agreement {fact['agreement']:.4f}")
+        end = "" if fact["passed"] else ", left out"
+        cli.say(f"export: {path.name}, {fact['bytes'] / 1e6:.1f} MB, agreement {fact['agreement']:.4f}{end}")
+        if not fact["passed"]:
+            remove(path)
     write_text(folder / "labels.txt", _lines(contract.class_names))
     return artifacts
 

@@ -68,9 +68,8 @@ def answer(path: Path, probabilities: np.ndarray, names: tuple[str, ...], top: i
     return {"path": str(path), **best[0], "top": best}
 
 
-def predict(model: Path, paths: list[Path], top: int, unread: list[Path]) -> Iterator[dict[str, Any]]:
-    """Predicts every picture that can be read, in the order given."""
-    files = listed(paths)
+def predict(model: Path, files: list[Path], top: int, unread: list[Path]) -> Iterator[dict[str, Any]]:
+    """Predicts every picture that can be read, in the order given; the others go into `unread`."""
     predictor = predictors.load(model)
     names = predictor.contract.class_names
     for batch, pixels in batches(readable(files, predictor.contract, unread)):
@@ -92,11 +91,12 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
     arguments = parser.parse_args()
     unread: list[Path] = []
-    results = predict(arguments.model, arguments.pictures, arguments.top, unread)
+    files = listed(arguments.pictures)
+    results = predict(arguments.model, files, arguments.top, unread)
     if arguments.json:
         print(json.dumps(list(results), indent=2, ensure_ascii=False))
     else:
-        width = max((len(str(path)) for path in listed(arguments.pictures)), default=0)
+        width = max(len(str(path)) for path in files)
         for result in results:
             print(line(result, min(width, 60)))
     return 1 if unread else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,9 +15,9 @@ import numpy as np
 import onnx
 import pytest
 
-from tasks import export, predict
+from tasks import export, latency, predict, verdict
 from tasks.core import params, predictors, runtime
-from tasks.core.errors import ModelError
+from tasks.core.errors import ModelError, Rejected
 from tasks.core.params import Export
 from tasks.core.records import Dataset
 from tasks.core.serialize import sha256
@@ -70,6 +71,28 @@ def test_an_artifact_of_another_mind_is_not_passed(exported: Path, tiny: Tiny) -
     fact = export.prove(exported / "model.onnx", pictures, labels, truth[:, ::-1], 0.99)
     assert not fact["passed"]
     assert "model.onnx" in fact["why"] and "0.99" in fact["why"]
+
+
+def test_an_artifact_that_fails_is_told_of_and_not_left_there(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = export.Exporter.onnx
+
+    def write_classes_in_another_order(self: export.Exporter, path: Path) -> None:
+        head = self.model.get_layer("head")
+        weights = head.get_weights()
+        head.set_weights([np.roll(array, 1, axis=-1) for array in weights])
+        write(self, path)
+        head.set_weights(weights)
+
+    monkeypatch.setattr(export.Exporter, "onnx", write_classes_in_another_order)
+    both = dataclasses.replace(ALL, formats=("saved_model", "onnx"))
+    facts = export.export(tiny.models, tiny.dataset, tmp_path, both)
+    assert not (tmp_path / "model.onnx").exists()
+    assert facts["saved_model"]["passed"] and (tmp_path / "saved_model").is_dir()
+    assert latency.timed(tmp_path, facts)["onnx"]["latency_ms"] is None
+    with pytest.raises(Rejected, match=r"model\.onnx agrees with the trained model on 0\.0000"):
+        verdict.check({"gates": []}, facts)
 
 
 EXPORT_AGAIN = """
@@ -137,6 +160,6 @@ def test_predict_takes_a_slip_with_exit_2(words: tuple[str, ...]) -> None:
 
 def test_more_pictures_than_a_batch_all_come_out_in_order(exported: Path, tiny: Tiny) -> None:
     unread: list[Path] = []
-    results = list(predict.predict(exported / "model.onnx", [tiny.pictures], 1, unread))
+    results = list(predict.predict(exported / "model.onnx", predict.listed([tiny.pictures]), 1, unread))
     assert [Path(result["path"]).parent.name for result in results] == [x for x in LABELS for _ in range(20)]
     assert unread == []

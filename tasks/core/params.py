@@ -31,6 +31,7 @@ Number = Annotated[float, Strict()]
 Switch = Annotated[bool, Strict()]
 Count = Annotated[Whole, Field(ge=1)]
 Natural = Annotated[Whole, Field(ge=0)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]  # what NumPy and Keras take
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[Number, Field(gt=0)]
@@ -60,7 +61,7 @@ class Validate(Section):
 class Build(Section):
     validation_split: Share
     test_split: Share
-    seed: Natural
+    seed: Seed
     resize: Resize
     record: Packing
 
@@ -83,7 +84,7 @@ class Augment(Section):
 
 @dataclass(frozen=True)
 class Train(Section):
-    seed: Natural
+    seed: Seed
     batch_size: Count
     head_epochs: Count
     fine_tune: Switch
@@ -100,7 +101,7 @@ class Evaluate(Section):
     batch_size: Count
     calibration_bins: Count
     bootstrap: Annotated[Whole, Field(ge=100)]
-    seed: Natural
+    seed: Seed
 
 
 @dataclass(frozen=True)

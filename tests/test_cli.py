@@ -1,0 +1,168 @@
+"""However a stage ends, it ends with one line and the right exit code, and costs nobody a result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.structure import ROOT
+
+Done = subprocess.CompletedProcess[str]
+
+
+STAGE = """'Stage `work`: a stage for a test.'
+import os, time
+from pathlib import Path
+from tasks.core import cli
+from tasks.core.errors import DataError, Rejected
+
+def main():
+    {body}
+
+cli.stage(main)
+"""
+
+
+def script(folder: Path, body: str) -> Path:
+    """Writes `work.py`, a stage whose `main` has this body."""
+    file = folder / "work.py"
+    file.write_text(STAGE.format(body=body.replace("\n", "\n    ")))
+    return file
+
+
+def environment(**more: str) -> dict[str, str]:
+    own = str(Path(sys.executable).parent)
+    path = own + os.pathsep + os.environ["PATH"]
+    return os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | more
+
+
+def run(folder: Path, body: str, **more: str) -> Done:
+    words = [sys.executable, str(script(folder, body))]
+    return subprocess.run(
+        words, cwd=folder, env=environment(**more), check=False, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "line"),
+    [
+        ("pass", 0, ""),
+        ("raise Rejected('rejected: top-1 is low')", 1, "work: rejected: top-1 is low\n"),
+        ("raise DataError('x.png is empty')", 2, "work: x.png is empty\n"),
+        ("open('nowhere/x')", 2, "work: No such file or directory: nowhere/x\n"),
+        ("os.kill(os.getpid(), 2)", 130, "work: interrupted\n"),
+        ("os.kill(os.getpid(), 15)", 130, "work: interrupted\n"),
+        (
+            "{}['a']",
+            70,
+            "work: a fault of ours, KeyError: 'a'; DARKROOM_DEBUG=1 shows where\n",
+        ),
+    ],
+)
+def test_an_end_is_an_exit_code_and_at_most_one_line(tmp_path: Path, body: str, code: int, line: str) -> None:
+    done = run(tmp_path, body)
+    assert (done.returncode, done.stderr) == (code, line)
+
+
+def test_a_fault_of_ours_shows_where_when_asked(tmp_path: Path) -> None:
+    done = run(tmp_path, "{}['a']", DARKROOM_DEBUG="1")
+    assert done.returncode == 70
+    assert "Traceback" in done.stderr and "work.py" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    file = script(tmp_path, "for number in range(100000):\n    cli.say(str(number))")
+    words = [sys.executable, str(file)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe, text=True
+    ) as stage:
+        assert stage.stdout and stage.stderr
+        assert stage.stdout.readline() == "0\n"
+        stage.stdout.close()
+        assert stage.stderr.read() == ""
+    assert stage.returncode == 0
+
+
+def test_parameters_edited_meanwhile_are_not_recorded_as_this_runs(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("epochs: 1\n")
+    done = run(tmp_path, "Path('params.yaml').write_text('epochs: 2')")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "work: params.yaml was changed while this stage ran; run it again\n",
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_stage_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    file = script(tmp_path, "Path('started').touch()\ntime.sleep(60)\nPath('written').touch()")
+    start = f"import subprocess; subprocess.run([{sys.executable!r}, {str(file)!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", start], cwd=tmp_path, env=environment())
+    _wait_for((tmp_path / "started").exists)
+    child = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().strip()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    _wait_for(lambda: not _runs(child))
+    assert not (tmp_path / "written").exists()
+
+
+def _wait_for(come: Callable[[], bool], seconds: int = 30) -> None:
+    end = time.monotonic() + seconds
+    while not come():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+DVC_YAML = """
+stages:
+  work:
+    cmd: python work.py
+    deps: [source]
+    outs: [result]
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A DVC repository whose one stage has run once, and left `result`."""
+    for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(words, cwd=tmp_path, env=environment(), check=True)
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
+    (tmp_path / "source").write_text("good")
+    assert repro(tmp_path, "Path('result').write_text('of the first run')").returncode == 0
+    (tmp_path / "source").write_text("bad")
+    return tmp_path
+
+
+def repro(folder: Path, body: str) -> Done:
+    script(folder, body)
+    return subprocess.run(
+        ["dvc", "repro"], cwd=folder, env=environment(), check=False, capture_output=True, text=True
+    )
+
+
+def test_a_stage_that_can_not_work_gives_back_what_dvc_removed(repository: Path) -> None:
+    done = repro(repository, "assert not Path('result').exists()\nraise DataError('source is bad')")
+    assert done.returncode != 0
+    assert "work: source is bad" in done.stderr
+    assert (repository / "result").read_text() == "of the first run"
+
+
+def test_a_verdict_keeps_what_it_was_given_on(repository: Path) -> None:
+    done = repro(repository, "Path('result').write_text('why')\nraise Rejected('no')")
+    assert done.returncode != 0
+    assert (repository / "result").read_text() == "why"
