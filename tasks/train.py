@@ -65,7 +65,11 @@ def train_head(model: Any, train: Features, validation: Features, p: params.Trai
 
 
 def fine_tune(model: Any, data: Dataset, p: params.Train, log: Log) -> None:
-    """Goes on from the trained head with every weight: SGD, warm-up of half an epoch, cosine decay."""
+    """Goes on from the trained head with every weight: SGD, warm-up of half an epoch, cosine decay.
+
+    If no epoch has a lower validation loss than the head had, the model is left as it was.
+    """
+    before = model.get_weights()
     steps = -(-data.size("train") // p.batch_size)
     warmup = steps // 2
     rate = keras.optimizers.schedules.CosineDecay(
@@ -78,6 +82,9 @@ def fine_tune(model: Any, data: Dataset, p: params.Train, log: Log) -> None:
 
     held_out = validation_batches(data)
     fit(model, batches, held_out, "fine_tune", p.epochs, p.patience, log, [Progress(p.epochs)])
+    if log.best()["phase"] == "head":
+        cli.say("train: fine-tuning came to no lower validation loss than the head; the head is kept")
+        model.set_weights(before)
 
 
 def fit(
@@ -172,9 +179,9 @@ class Log:
         for name, number in numbers.items():
             self.live.log_metric(f"{phase}/{name}", number)
 
-    def best(self, phase: str) -> dict[str, Any]:
-        rows = [row for row in self.rows if row["phase"] == phase]
-        return min(rows, key=lambda row: float(row["val_loss"]))
+    def best(self) -> dict[str, Any]:
+        """The row with the lowest validation loss; the losses of both phases are the same function."""
+        return min(self.rows, key=lambda row: float(row["val_loss"]))
 
     def write(self, file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as stream:
@@ -197,15 +204,13 @@ def train(data: Dataset, target: Path, live_folder: Path, p: params.Train, m: pa
         log = Log(live)
         cli.say(f"train: features of {data.size('train') + data.size('validation')} pictures")
         train_head(model, features(backbone, data, "train"), features(backbone, data, "validation"), p, log)
-        best = log.best("head")
-        cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(best)}")
+        cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(log.best())}")
         if p.fine_tune:
             fine_tune(model, data, p, log)
-            best = log.best("fine_tune")
     contract = Contract(data.class_names, data.image_size, data.resize)
     facts = {
         "backbone": m.backbone,
-        "best_epoch": best,
+        "best_epoch": log.best(),
         "dataset": sha256(data.folder / "dataset.json"),
         "versions": {name: version(name) for name in ("tensorflow", "tf-keras", "tensorflow-hub")},
     }
@@ -213,7 +218,7 @@ def train(data: Dataset, target: Path, live_folder: Path, p: params.Train, m: pa
         temporary.mkdir()
         classifier.save(temporary, model, contract, facts)
         log.write(temporary / "history.csv")
-    return best
+    return log.best()
 
 
 def _shown(row: dict[str, Any]) -> str:

@@ -56,11 +56,19 @@ def test_without_fine_tuning_the_backbone_stays_as_it_was(tiny: Tiny, tmp_path: 
 
 
 def test_the_best_epoch_is_kept_and_not_the_last(tiny: Tiny, tmp_path: Path) -> None:
-    best = tiny.train(tmp_path / "wild", learning_rate=3.0, epochs=6, patience=2)
+    best = tiny.train(tmp_path / "wild", head_epochs=1, learning_rate=3.0, epochs=6, patience=2)
     history = pd.read_csv(tmp_path / "wild/history.csv")
     tuned = history[history["phase"] == "fine_tune"]
-    assert best["val_loss"] == tuned["val_loss"].min()
-    assert len(tuned) - best["epoch"] <= 2, "it stops when it got no better for two epochs"
+    assert best["val_loss"] == history["val_loss"].min()
+    assert len(tuned) - tuned["val_loss"].argmin() - 1 <= 2, "it stops when it got no better for two epochs"
+
+
+def test_fine_tuning_that_makes_it_worse_leaves_the_head_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
+    best = tiny.train(tmp_path / "worse", learning_rate=100.0, epochs=1)
+    tiny.train(tmp_path / "frozen", fine_tune=False)
+    assert best["phase"] == "head"
+    frozen, worse = weights(tmp_path / "frozen"), weights(tmp_path / "worse")
+    assert all(np.array_equal(frozen[name], worse[name]) for name in frozen)
 
 
 def test_a_backbone_that_can_not_be_loaded_is_one_line(tmp_path: Path) -> None:
