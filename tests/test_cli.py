@@ -57,7 +57,7 @@ def run(folder: Path, body: str, **more: str) -> Done:
         ("raise Rejected('rejected: top-1 is low')", 1, "work: rejected: top-1 is low\n"),
         ("raise DataError('x.png is empty')", 2, "work: x.png is empty\n"),
         ("open('nowhere/x')", 2, "work: No such file or directory: nowhere/x\n"),
-        ("os.kill(os.getpid(), 2)", 130, "work: interrupted\n"),
+        ("raise KeyboardInterrupt", 130, "work: interrupted\n"),
         ("os.kill(os.getpid(), 15)", 130, "work: interrupted\n"),
         (
             "{}['a']",
