@@ -22,7 +22,7 @@ import numpy as np
 from tasks.core import cli, images, predictors
 from tasks.core.contract import Contract
 from tasks.core.errors import DataError
-from tasks.core.manifest import pictures_below
+from tasks.core.layout import pictures_below
 
 BATCH = 32
 

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 from PIL import Image, ImageColor
+
+from tasks.core import layout
+from tasks.core.manifest import SCHEMA
+from tasks.core.params import Compute
+from tasks.core.scan import scan
+
+ALONE = Compute(workers=1, scheduler="none")
 
 
 def write_classes(
@@ -23,3 +32,10 @@ def write_classes(
             noise = rng.integers(-40, 40, (size[1], size[0], 3))
             pixels = (np.array(ImageColor.getrgb(label)) + noise).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / label / f"{number:03d}.png")
+
+
+def scanned(folder: Path, labels: Path, compute: Compute = ALONE) -> pd.DataFrame:
+    """The manifest of a folder, as the stage `validate` has it before it looks for groups."""
+    batches = scan(folder, layout.discover(folder, labels), compute)
+    frame: pd.DataFrame = pa.Table.from_batches(batches, SCHEMA).to_pandas()
+    return frame

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.core import manifest
+from tasks.core import layout, manifest
 from tasks.core.errors import DataError
+from tasks.core.params import Compute
 from tasks.core.serialize import read_parquet, write_parquet
-from tests.pictures import write_classes
+from tests.pictures import scanned, write_classes
 
 
 def labels_file(folder: Path, text: str = "path,label\n") -> Path:
@@ -21,7 +23,7 @@ def labels_file(folder: Path, text: str = "path,label\n") -> Path:
 
 
 def found(folder: Path, labels: Path) -> dict[str, tuple[str, str | None]]:
-    return {entry.path: (entry.label, entry.split_hint) for entry in manifest.discover(folder, labels)}
+    return {entry.path: (entry.label, entry.split_hint) for entry in layout.discover(folder, labels)}
 
 
 def test_folders_are_classes(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"labels{suffix}"
     frame = pd.DataFrame(rows)
     frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_parquet(file)
-    first, second = manifest.discover(tmp_path / "pictures", file)
+    first, second = layout.discover(tmp_path / "pictures", file)
     assert (first.label, first.group, first.split_hint) == ("cold", None, None)
     assert (second.label, second.group, second.split_hint) == ("warm", "g", "validation")
 
@@ -73,7 +75,7 @@ def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
 def test_a_labels_file_with_a_slip_is_refused(tmp_path: Path, text: str, words: str) -> None:
     write_classes(tmp_path / "pictures", count=1)
     with pytest.raises(DataError, match=words) as caught:
-        manifest.discover(tmp_path / "pictures", labels_file(tmp_path, text))
+        layout.discover(tmp_path / "pictures", labels_file(tmp_path, text))
     assert "labels.csv" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -81,14 +83,13 @@ def test_a_picture_beside_the_class_folders_is_refused(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures", count=1)
     Image.new("RGB", (9, 9)).save(tmp_path / "pictures/stray.png")
     with pytest.raises(DataError, match=r"stray\.png"):
-        manifest.discover(tmp_path / "pictures", labels_file(tmp_path))
+        layout.discover(tmp_path / "pictures", labels_file(tmp_path))
 
 
 def test_every_picture_gets_a_row_and_a_bad_one_says_why(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures", count=2)
     (tmp_path / "pictures/red/001.png").write_bytes(b"")
-    entries = manifest.discover(tmp_path / "pictures", labels_file(tmp_path))
-    frame = manifest.scan(tmp_path / "pictures", entries, 1)
+    frame = scanned(tmp_path / "pictures", labels_file(tmp_path))
     write_parquet(tmp_path / "manifest.parquet", frame, manifest.SCHEMA)
     back = read_parquet(tmp_path / "manifest.parquet")
     assert list(back.columns) == manifest.SCHEMA.names
@@ -97,20 +98,10 @@ def test_every_picture_gets_a_row_and_a_bad_one_says_why(tmp_path: Path) -> None
     assert set(manifest.readable(back)["width"]) == {40}
 
 
-def test_two_processes_see_what_one_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_classes(tmp_path / "pictures", count=30)
-    entries = manifest.discover(tmp_path / "pictures", labels_file(tmp_path))
-    alone = manifest.scan(tmp_path / "pictures", entries, 1)
-    monkeypatch.setattr(manifest, "processes", lambda workers, _pictures: workers)
-    pd.testing.assert_frame_equal(alone, manifest.scan(tmp_path / "pictures", entries, 2))
-
-
-def test_measures_of_pictures_one_can_reckon() -> None:
-    black, white = (manifest.measures(Image.new("RGB", (32, 32), name)) for name in ("black", "white"))
-    assert (black["brightness"], black["entropy"], black["sharpness"]) == (0, 0, 0)
-    assert (white["brightness"], white["contrast"], white["saturation"]) == (1, 0, 0)
-    board = Image.new("L", (32, 32))
-    board.putdata([255 * ((x + y) % 2) for y in range(32) for x in range(32)])
-    seen = manifest.measures(board.convert("RGB"))
-    assert (seen["brightness"], seen["contrast"], seen["entropy"]) == (0.5, 0.5, 1)
-    assert manifest.measures(Image.new("RGB", (32, 32), "red"))["saturation"] == 1
+def test_two_processes_see_what_one_sees(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", count=60)
+    labels = labels_file(tmp_path)
+    alone = scanned(tmp_path / "pictures", labels)
+    for file in (tmp_path / "pictures").rglob("*.png"):
+        os.utime(file)  # or nothing would be left to open
+    pd.testing.assert_frame_equal(alone, scanned(tmp_path / "pictures", labels, Compute(2, "none")))

@@ -48,7 +48,7 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
         ("seed: 123\n  resize", f"seed: {2**32}\n  resize", ("build.seed", str(2**32), "less than")),
         ("  seed: 123\n  resize", "  resize", ("build.seed", "is missing")),
         ("rotation: 10", "rotation: [1", ("not valid YAML", "line")),
-        (SHIPPED, "", ("the file", "None")),
+        (SHIPPED, "", ("data", "is missing")),
     ],
 )
 def test_a_slip_is_told_with_key_value_and_what_is_allowed(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.core.errors import BackboneError, ParamError
+from tasks.core.paths import cache_folder
 from tasks.core.serialize import replacing, sha256
 
 BUILT_IN = "efficientnet_lite0"
@@ -50,14 +51,6 @@ def image_size(name: str, setting: int | Literal["auto"], typical_side: float) -
         )
     rounded = -(-int(typical_side) // 32) * 32
     return min(max(rounded, BUILT_IN_SMALLEST), BUILT_IN_SIZE)
-
-
-def cache_folder() -> Path:
-    """Where fetched and converted backbones are kept: `DARKROOM_CACHE`, else `.cache`.
-
-    Not the system's temporary folder, TF Hub's default, which is emptied now and then.
-    """
-    return Path(os.environ.get("DARKROOM_CACHE", ".cache"))
 
 
 def located(name: str) -> str:

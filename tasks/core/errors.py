@@ -5,6 +5,7 @@ DarkroomError       one clear line on stderr
 ├── DataError       a picture, a folder, a labels file      exit 2
 ├── BackboneError   a backbone that can't be read           exit 2
 ├── ModelError      an artifact that can't be read          exit 2
+├── WorkerError     worker processes or a cluster           exit 2
 └── Rejected        a check or a gate said no               exit 1
 """
 
@@ -31,6 +32,10 @@ class BackboneError(DarkroomError):
 
 class ModelError(DarkroomError):
     """A trained model or an exported artifact that can't be found or read."""
+
+
+class WorkerError(DarkroomError):
+    """Worker processes that keep dying, or a cluster that doesn't answer."""
 
 
 class Rejected(DarkroomError):

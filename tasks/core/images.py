@@ -105,10 +105,25 @@ def read(path: Path, size: int, how: Resize) -> Pixels:
     Raises:
         DataError: names the file, what is wrong with it, and what to do.
     """
+    return pixels(content(path), path, size, how)
+
+
+def pixels(data: bytes, path: Path, size: int, how: Resize) -> Pixels:
+    """What `read` gives, of a file's content that has been read already."""
     try:
-        return resized(decoded(opened(path.read_bytes())), size, how)
+        return resized(decoded(opened(data)), size, how)
     except DataError as error:
         raise DataError(f"{path} {error}; leave it out or replace it") from None
+
+
+def content(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        DataError: names the file and what to do.
+    """
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is not there; check the path") from None
     except OSError as error:

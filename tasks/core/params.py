@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -21,8 +21,11 @@ from tasks.core.errors import ParamError
 from tasks.core.images import Packing, Resize
 
 FILE = Path("params.yaml")
+LOCAL = "none"  # the compute.scheduler that stands for processes of this machine
 
 Format = Literal["saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"]
+
+Severity = Literal["error", "warning", "ignore"]
 
 # Leaves are strict: `epochs: "8"` and `fine_tune: 1` are slips, not values to be guessed at.
 Text = Annotated[str, Field(min_length=1)]
@@ -38,6 +41,9 @@ Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 
 
+T = TypeVar("T")
+
+
 class Section:
     """A part of the file: names with values, and no other names."""
 
@@ -48,13 +54,51 @@ class Section:
 class Data(Section):
     images: Text
     labels: Text
+    schema: Text
+
+
+@dataclass(frozen=True)
+class Severities(Section):
+    unreadable: Severity
+    small: Severity
+    too_few: Severity
+    imbalance: Severity
+    spelling: Severity
+    label_conflict: Severity
+    duplicate: Severity
+    near_duplicate: Severity
+    split_conflict: Severity
+    group_conflict: Severity
+    tied: Severity
+    dark: Severity
+    light: Severity
+    blurry: Severity
+    low_information: Severity
+    odd_aspect_ratio: Severity
+    odd_size: Severity
+    shortcut: Severity
+    new_class: Severity
+    missing_class: Severity
+    unexpected_format: Severity
+    size_range: Severity
+    drift: Severity
 
 
 @dataclass(frozen=True)
 class Validate(Section):
     max_unreadable: Natural
     min_per_class: Annotated[Whole, Field(ge=3)]  # one for each split
+    max_imbalance: Count
     min_side: Count
+    near_distance: Annotated[Whole, Field(ge=0, le=16)]
+    dark: Fraction
+    light: Fraction
+    blurry: Fraction
+    low_information: Fraction
+    odd_aspect_ratio: Fraction
+    odd_size: NotNegative
+    shortcut: Fraction
+    severity: Severities
 
 
 @dataclass(frozen=True)
@@ -131,6 +175,7 @@ class Report(Section):
 @dataclass(frozen=True)
 class Compute(Section):
     workers: Natural
+    scheduler: Literal["none"] | Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://.+:\d+$")]
 
 
 @dataclass(frozen=True)
@@ -167,6 +212,15 @@ def load(file: Path = FILE) -> Params:
     Raises:
         ParamError: names the file, the dotted key, the value that came and what is allowed.
     """
+    return read(file, Params)
+
+
+def read(file: Path, kind: type[T]) -> T:
+    """Reads a YAML file into a frozen dataclass; an empty file is one without any name.
+
+    Raises:
+        ParamError: names the file, the dotted key, the value that came and what is allowed.
+    """
     try:
         raw = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -175,14 +229,14 @@ def load(file: Path = FILE) -> Params:
         where = " ".join(str(error).split())
         raise ParamError(f"{file} is not valid YAML: {where}") from None
     try:
-        return TypeAdapter(Params).validate_python(raw)
+        return TypeAdapter(kind).validate_python({} if raw is None else raw)
     except ValidationError as error:
-        raise ParamError(f"{file}: " + _explain(error.errors())) from None
+        raise ParamError(f"{file}: " + _explain(error.errors(), kind)) from None
     except ParamError as error:
         raise ParamError(f"{file}: {error}") from None
 
 
-def _explain(problems: list[ErrorDetails]) -> str:
+def _explain(problems: list[ErrorDetails], root: type) -> str:
     """Says what is wrong in the words of the file: key, value, what is allowed."""
     # A misspelt key is both unknown and missing; the unknown one is what the user wrote.
     problem = min(problems, key=lambda p: p["type"] != "unexpected_keyword_argument")
@@ -190,7 +244,7 @@ def _explain(problems: list[ErrorDetails]) -> str:
     key = ".".join(parts) or "the file"
     match problem["type"]:
         case "unexpected_keyword_argument":
-            return f"{key} is not a parameter; known here: {', '.join(_known(parts))}"
+            return f"{key} is not a parameter; known here: {', '.join(_known(parts, root))}"
         case "missing":
             return f"{key} is missing; give it a value"
         case "dataclass_type":
@@ -222,9 +276,9 @@ def _allowed(message: str) -> str:
     return message
 
 
-def _known(parts: list[str]) -> list[str]:
+def _known(parts: list[str], root: type) -> list[str]:
     """Lists the keys that may stand beside the one at fault."""
-    kind: Any = Params
+    kind: Any = root
     for part in parts[:-1]:
         kind = get_args(kind)[0] if part.isdigit() else get_type_hints(kind)[part]
     return [field.name for field in dataclasses.fields(kind)]

@@ -5,6 +5,7 @@ They stand in `dvc.yaml` too, which can't read Python; a test holds the two agai
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 DIGITS = Path("data/digits")
@@ -19,3 +20,11 @@ PREDICTIONS = Path("reports/predictions.parquet")
 GATES = Path("reports/gates.json")
 EXPORT = Path("export")
 PAGE = Path("reports/index.html")
+
+
+def cache_folder() -> Path:
+    """Where everything is kept that can be made again: `DARKROOM_CACHE`, else `.cache`.
+
+    Not the system's temporary folder, TF Hub's default, which is emptied now and then.
+    """
+    return Path(os.environ.get("DARKROOM_CACHE", ".cache"))

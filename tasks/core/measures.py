@@ -1,0 +1,100 @@
+"""What there is to measure in a picture: quality, and a perceptual hash.
+
+The definitions of quality are CleanVision's (cleanlab, 2022), so that its thresholds serve. Colours
+are measured on a sample of the pixels and edges on a reduced copy, since a scan has to cost no more than
+half of what decoding does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter, ImageStat
+
+Floats = npt.NDArray[np.float32]
+
+SAMPLE = 128  # pixels of the longer side from which colours are measured
+EDGES = 64  # pixels of the longer side on which edges are looked for
+HASH_SIDE, HASH_LOW = 32, 8  # the hash is of the lowest 8 x 8 frequencies of a picture of 32 x 32
+PERCEIVED = np.array([0.241, 0.691, 0.068], np.float32)  # weights of red, green and blue, squared
+GREY_MODES = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+
+_COSINES = np.cos(np.pi / HASH_SIDE * np.outer(np.arange(HASH_LOW), np.arange(HASH_SIDE) + 0.5))
+
+
+def measures(rgb: Image.Image, mode: str = "RGB") -> dict[str, float | str]:
+    """Measures a decoded picture.
+
+    Args:
+        mode: of the file, as Pillow names it; grey pictures have one band's entropy and not three.
+
+    Returns:
+        brightness: mean of sqrt(0.241 R² + 0.691 G² + 0.068 B²), 0-1 (Finley, HSP, 2006).
+        contrast: its standard deviation, 0-0.5.
+        saturation: mean of HSV's S, 0-1.
+        sharpness: standard deviation of the edges (Pillow's FIND_EDGES) at 64 pixels, 0 up.
+        entropy: Shannon entropy of the histogram of all bands: grey 0-8 bits, colour up to 9.58.
+        brightness_p05, brightness_p99: the 5th and 99th percentile of brightness, 0-1; a picture whose
+            brightest pixels are dark is dark, one whose darkest pixels are light is light.
+        blur_score: 0 (blurry) to 1: `sharpness`, eased for histograms of few tall peaks.
+        phash: 64-bit perceptual hash as 16 hex digits (Zauner, 2010).
+    """
+    sample = _at_most(rgb, SAMPLE, Image.Resampling.NEAREST)
+    pixels = np.asarray(sample, np.float32).reshape(-1, 3)
+    brightness = np.sqrt(pixels**2 @ PERCEIVED) / 255
+    p05, p99 = _percentiles(brightness, 5, 99)
+    edged = _at_most(_reduced(rgb).convert("L"), EDGES, Image.Resampling.BICUBIC)
+    sharpness = ImageStat.Stat(edged.filter(ImageFilter.FIND_EDGES)).stddev[0]
+    numbers = {
+        "brightness": brightness.mean(),
+        "contrast": brightness.std(),
+        "saturation": _saturation(pixels),
+        "sharpness": sharpness,
+        "entropy": (sample.convert("L") if mode in GREY_MODES else sample).entropy(),
+        "brightness_p05": p05,
+        "brightness_p99": p99,
+        "blur_score": _blur_score(sharpness, float(np.std(edged.histogram()))),
+    }
+    return {name: round(float(number), 6) for name, number in numbers.items()} | {"phash": phash(edged)}
+
+
+def _at_most(picture: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
+    """A copy whose longer side has `side` pixels, or the picture itself where it is no larger."""
+    ratio = max(picture.size) / side
+    if ratio <= 1:
+        return picture
+    return picture.resize((max(1, int(picture.width / ratio)), max(1, int(picture.height / ratio))), how)
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    """Averages blocks of pixels, which is quick, and leaves at least twice of what edges need."""
+    factor = max(picture.size) // (2 * EDGES)
+    return picture.reduce(factor) if factor > 1 else picture
+
+
+def _percentiles(values: Floats, *percents: int) -> list[float]:
+    """The value below which that share lies, without interpolation: `np.percentile` takes twice the time."""
+    places = [round(percent / 100 * (len(values) - 1)) for percent in percents]
+    return [float(value) for value in np.partition(values, places)[places]]
+
+
+def _saturation(pixels: Floats) -> float:
+    red, green, blue = pixels.T
+    high = np.maximum(np.maximum(red, green), blue)
+    low = np.minimum(np.minimum(red, green), blue)
+    return float(((high - low) / np.maximum(high, 1)).mean())
+
+
+def _blur_score(sharpness: float, histogram_std: float) -> float:
+    eased = 1 - np.exp(-histogram_std / 100)
+    return float(min(1 - np.exp(-sharpness / 100) + (eased if eased > 0.18 else 0), 1))
+
+
+def phash(grey: Image.Image) -> str:
+    """The signs of a picture's lowest frequencies about their median, in 16 hex digits.
+
+    It is ImageHash's `phash`, at a fifth of its time: only 64 of the 1,024 frequencies are computed.
+    """
+    square = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS), np.float64)
+    low = _COSINES @ square @ _COSINES.T
+    return np.packbits(low > np.median(low)).tobytes().hex()

@@ -1,0 +1,107 @@
+"""Measures are what their definitions say, and give CleanVision's verdicts."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter
+from sklearn.datasets import load_sample_image
+
+from tasks.core import findings, params
+from tasks.core.expectations import run
+from tasks.core.measures import measures, phash
+from tests.pictures import scanned
+from tests.structure import ROOT
+
+P = params.load(ROOT / "params.yaml").validate
+QUALITIES = ("dark", "light", "blurry", "low_information", "odd_aspect_ratio", "odd_size")
+
+
+def test_measures_of_pictures_one_can_reckon() -> None:
+    black, white = (measures(Image.new("RGB", (32, 32), name)) for name in ("black", "white"))
+    assert (black["brightness"], black["brightness_p99"], black["sharpness"]) == (0, 0, 0)
+    assert (white["brightness"], white["brightness_p05"], white["contrast"], white["saturation"]) == (
+        1,
+        1,
+        0,
+        0,
+    )
+    board = Image.new("L", (32, 32))
+    board.putdata([255 * ((x + y) % 2) for y in range(32) for x in range(32)])
+    seen = measures(board.convert("RGB"), "L")
+    assert (seen["brightness"], seen["contrast"], seen["entropy"]) == (0.5, 0.5, 1)
+    assert measures(Image.new("RGB", (32, 32), "red"))["saturation"] == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (3000, 2), (64, 64), (129, 127)])
+def test_pictures_of_any_shape_are_measured(size: tuple[int, int]) -> None:
+    seen = measures(Image.effect_noise(size, 50).convert("RGB"))
+    assert all(np.isfinite(value) for name, value in seen.items() if name != "phash")
+    assert len(str(seen["phash"])) == 16
+
+
+def photographs() -> list[Image.Image]:
+    return [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+
+
+def test_the_hash_is_imagehashs() -> None:
+    rng = np.random.default_rng(1)
+    for photograph in photographs():
+        for side in rng.integers(20, 300, 20):
+            grey = photograph.crop((side, side, 2 * side, 2 * side)).convert("L")
+            assert phash(grey) == str(imagehash.phash(grey))
+
+
+def varied(count: int) -> list[Image.Image]:
+    """Crops of photographs, many of them darkened, lightened, blurred, flattened or turned grey."""
+    rng = np.random.default_rng(0)
+    sources = photographs()
+    pictures = []
+    for number in range(count):
+        width, height = rng.integers(40, 400, 2)
+        left, top = rng.integers(0, 640 - width), rng.integers(0, 427 - height)
+        picture = sources[rng.integers(2)].crop((left, top, left + width, top + height))
+        match number % 8:
+            case 1:
+                picture = ImageEnhance.Brightness(picture).enhance(float(rng.uniform(0.05, 0.6)))
+            case 2:
+                picture = ImageEnhance.Brightness(picture).enhance(float(rng.uniform(1.5, 8)))
+            case 3:
+                picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 40))))
+            case 4:
+                picture = picture.quantize(int(rng.integers(2, 12))).convert("RGB")
+            case 5:
+                picture = picture.convert("L").filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 40))))
+            case 6:
+                picture = ImageEnhance.Contrast(picture).enhance(float(rng.uniform(0, 0.3)))
+        pictures.append(picture)
+    return pictures
+
+
+def test_the_verdicts_are_cleanvisions(tmp_path: Path) -> None:
+    from cleanvision import Imagelab
+
+    for number, picture in enumerate(varied(400)):
+        label = tmp_path / "pictures" / "ab"[number % 2]
+        label.mkdir(parents=True, exist_ok=True)
+        picture.save(label / f"{number:03d}.png")
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    frame = scanned(tmp_path / "pictures", tmp_path / "labels.csv")
+    frame = findings.enriched(frame, findings.near(frame, P))
+    outcomes = run(frame, findings.checks(frame, [], P), tmp_path / "site")
+    ours = {outcome.kind: set(outcome.paths) for outcome in outcomes}
+    lab = Imagelab(data_path=str(tmp_path / "pictures"))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        lab.find_issues({kind: {} for kind in QUALITIES}, n_jobs=1, verbose=False)
+    top = (tmp_path / "pictures").resolve()
+    for kind in QUALITIES:
+        theirs = {
+            str(Path(path).relative_to(top)) for path in lab.issues.index[lab.issues[f"is_{kind}_issue"]]
+        }
+        assert len(ours[kind] ^ theirs) <= 2, f"{kind}: only what lies at the threshold may differ"
+    assert len(ours["dark"]) > 20 and len(ours["blurry"]) > 20 and len(ours["low_information"]) > 5
