@@ -31,7 +31,7 @@ def write_digits(folder: Path) -> int:
     return len(greys)
 
 
-def check_source(folder: Path, labels: Path) -> None:
+def check_source(folder: Path, labels: Path, schema: Path) -> None:
     """Checks that the user's pictures are there, before DVC does with less to say.
 
     Raises:
@@ -41,11 +41,13 @@ def check_source(folder: Path, labels: Path) -> None:
         raise DataError(f"data.images: {folder} is not a folder; point it at your pictures")
     if not labels.is_file():
         raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
+    if not schema.is_file():
+        raise DataError(f"data.schema: {schema} is not there; `python -m tasks.validate --suggest` writes it")
 
 
 def main() -> None:
     p = params.load()
-    check_source(Path(p.data.images), Path(p.data.labels))
+    check_source(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
     count = write_digits(DIGITS)
     cli.say(f"digits: {count} pictures in {DIGITS}")
 

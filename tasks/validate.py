@@ -1,112 +1,175 @@
 """Stage `validate`: describes every picture in a manifest and holds it against expectations.
 
-Exit 1 if an expectation of severity `error` is not met, with one line for each; warnings are shown.
+Exit 1 if an expectation of severity `error` is not met, with a table of what was found; warnings are shown.
+The expectations are those of params.yaml: validate, and of data.schema, where that says something.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
 
-from tasks.core import cli, params
-from tasks.core.errors import Rejected
-from tasks.core.expectations import Check, Outcome, gxe, readable_of, run, tolerating
-from tasks.core.manifest import SCHEMA, discover, scan
+from tasks.core import cli, findings, groups, layout, manifest, params, schema
+from tasks.core.accepted import accepted_file
+from tasks.core.errors import DataError, Rejected
+from tasks.core.expectations import Outcome, run
+from tasks.core.parallel import suited
 from tasks.core.paths import DATA_DOCS, MANIFEST, VALIDATION
-from tasks.core.serialize import replacing, write_json, write_parquet
+from tasks.core.scan import scan
+from tasks.core.serialize import read_parquet, replacing, write_batches, write_json, write_parquet, write_text
+
+SHOWN = 3  # pictures that a line of the table names
+SETS = {  # kinds whose pictures belong together, and the column that says which
+    "duplicate": "sha256",
+    "label_conflict": "sha256",
+    "near_duplicate": "near_set",
+    "group_conflict": "near_set",
+    "tied": "group",
+}
 
 
-def checks(frame: pd.DataFrame, p: params.Validate) -> list[Check]:
-    """The expectations that params.yaml asks for."""
-    unreadable = Check(
-        "readable",
-        f"at most {p.max_unreadable} unreadable pictures (validate.max_unreadable)",
-        gxe.ExpectColumnValuesToBeNull(column="error", mostly=tolerating(p.max_unreadable, len(frame))),
-        "replace them, take them out, or raise validate.max_unreadable to leave them out",
-    )
-    return [
-        unreadable,
-        *(_enough(label, p.min_per_class) for label in sorted(frame["label"].unique())),
-        *(_large(side, p.min_side) for side in ("width", "height")),
-        Check(
-            "no exact duplicates",
-            "each picture once",
-            gxe.ExpectColumnValuesToBeUnique(column="sha256", severity="warning"),
-            "keep one of them; copies of one class are never split between training and test",
-        ),
-    ]
+def scanned(folder: Path, labels: Path, compute: params.Compute) -> pd.DataFrame:
+    """Describes every picture: a manifest, its groups those of the labels file.
+
+    Raises:
+        DataError: no usable folder or labels file.
+    """
+    entries = layout.discover(folder, labels)
+    progress = tqdm(entries, "scan", unit=" pictures", disable=None, leave=False)
+    batches = scan(folder, progress, suited(compute, len(entries)))
+    file = MANIFEST.with_suffix(".scanned")
+    try:
+        write_batches(file, batches, manifest.SCHEMA)
+        return read_parquet(file)
+    finally:
+        file.unlink(missing_ok=True)
 
 
-def _enough(label: str, floor: int) -> Check:
-    return Check(
-        f"enough of class {label}",
-        f"at least {floor} readable pictures of each class (validate.min_per_class)",
-        gxe.ExpectTableRowCountToBeBetween(min_value=floor, row_condition=readable_of(label)),
-        "add pictures to the class, take the class out, or lower validate.min_per_class",
-    )
+def known_groups(accepted: pd.DataFrame | None) -> dict[str, str]:
+    """The group of each content in the manifest that was accepted last, by sha256."""
+    if accepted is None:
+        return {}
+    return dict(zip(accepted["sha256"], accepted["group"].fillna(accepted["sha256"]), strict=True))
 
 
-def _large(side: str, pixels: int) -> Check:
-    return Check(
-        f"{side} of pictures",
-        f"at least {pixels} pixels (validate.min_side)",
-        gxe.ExpectColumnValuesToBeBetween(column=side, min_value=pixels),
-        "replace them, take them out, or lower validate.min_side",
-    )
-
-
-def summary(frame: pd.DataFrame, outcomes: list[Outcome]) -> dict[str, Any]:
+def summary(frame: pd.DataFrame, outcomes: list[Outcome], ties: list[groups.Tie]) -> dict[str, Any]:
     """What `validation.json` holds."""
     unread = frame[frame["error"].notna()]
     counts = frame["label"].value_counts().sort_index()
+    met = [asdict(outcome) | {"paths": list(outcome.paths[: SHOWN * 4])} for outcome in outcomes]
     return {
         "passed": not _faults(outcomes),
         "pictures": len(frame),
         "classes": {str(label): int(count) for label, count in counts.items()},
         "unreadable": dict(zip(unread["path"], unread["error"], strict=True)),
-        "expectations": [asdict(outcome) | {"paths": list(outcome.paths)} for outcome in outcomes],
+        "findings": _findings(frame, outcomes),
+        "ties": [asdict(tie) for tie in ties],
+        "expectations": met,
     }
+
+
+def _findings(frame: pd.DataFrame, outcomes: list[Outcome]) -> dict[str, Any]:
+    """For each kind that was found: the pictures; where they belong together, in sets."""
+    found: dict[str, Any] = {}
+    for outcome in outcomes:
+        if not outcome.passed or outcome.paths:
+            known = found.setdefault(outcome.kind, {"severity": outcome.severity, "paths": []})
+            known["paths"] = sorted({*known["paths"], *outcome.paths})
+    for kind, column in SETS.items():
+        if kind in found:
+            members = frame[frame["path"].isin(found[kind]["paths"])]
+            found[kind]["sets"] = sorted(sorted(group) for _, group in members.groupby(column)["path"])
+    return found
 
 
 def _faults(outcomes: list[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if not outcome.passed and outcome.severity == "error"]
 
 
+def table(outcomes: list[Outcome]) -> Iterator[str]:
+    """What was not met, errors first, in lines of even columns."""
+    failed = sorted((o for o in outcomes if not o.passed), key=lambda outcome: outcome.severity)
+    width = max((len(outcome.name) for outcome in failed), default=0)
+    for outcome in failed:
+        row = f"{outcome.severity:7}  {outcome.name:{width}}  {_found(outcome):>7}  {_examples(outcome)}"
+        yield row.rstrip()
+
+
+def _found(outcome: Outcome) -> str:
+    return f"{outcome.observed:.4g}" if isinstance(outcome.observed, float) else str(outcome.observed)
+
+
+def _examples(outcome: Outcome) -> str:
+    return ", ".join(outcome.paths[:SHOWN]) + (", ..." if outcome.count > SHOWN else "")
+
+
 def line(outcome: Outcome) -> str:
     """One outcome that was not met, in one line."""
-    shown = f": {', '.join(outcome.paths[:3])}" if outcome.paths else ""
-    more = ", ..." if outcome.count > 3 else ""
-    return f"{outcome.name}: {outcome.observed} found, {outcome.expected}{shown}{more}; {outcome.remedy}"
+    shown = f": {_examples(outcome)}" if outcome.paths else ""
+    return f"{outcome.name}: {_found(outcome)} found, {outcome.expected}{shown}; {outcome.remedy}"
 
 
-def validate(folder: Path, labels: Path, p: params.Validate, workers: int) -> None:
+def validate(
+    folder: Path,
+    labels: Path,
+    expected: schema.Schema,
+    accepted: Path | None,
+    p: params.Validate,
+    compute: params.Compute,
+) -> None:
     """Scans the pictures and writes the manifest, the summary and the Data Docs.
+
+    Args:
+        accepted: the manifest that was accepted last, whose groups keep their names.
 
     Raises:
         DataError: no usable folder or labels file.
         Rejected: an expectation of severity `error` is not met; the findings are written before.
     """
-    frame = scan(folder, discover(folder, labels), workers)
-    cli.say(f"validate: {len(frame)} pictures, {frame['label'].nunique()} classes")
-    write_parquet(MANIFEST, frame, SCHEMA)
+    pictures = scanned(folder, labels, compute)
+    cli.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
+    readable = pictures[pictures["error"].isna()]
+    before = manifest.readable(read_parquet(accepted)) if accepted else None
+    near_set = findings.near(readable, p)
+    own, ties = groups.assign(readable, near_set, known_groups(before))
+    pictures["group"] = own.reindex(pictures.index)
+    frame = findings.enriched(pictures, near_set, before)
     with replacing(DATA_DOCS) as site:
-        outcomes = run(frame, checks(frame, p), site)
-    write_json(VALIDATION, summary(frame, outcomes))
-    faults = _faults(outcomes)
-    for outcome in outcomes:
-        if not outcome.passed and outcome not in faults:
-            cli.say(f"validate: warning, {line(outcome)}")
-    if faults:
-        raise Rejected("; ".join(line(fault) for fault in faults))
+        outcomes = run(frame, findings.checks(frame, ties, p, expected), site)
+    write_parquet(MANIFEST, pictures, manifest.SCHEMA)
+    write_json(VALIDATION, summary(frame, outcomes, ties))
+    for row in table(outcomes):
+        cli.say(f"validate: {row}")
+    if faults := _faults(outcomes):
+        raise Rejected("; ".join(map(line, faults[:SHOWN])) + _more(len(faults) - SHOWN))
+
+
+def _more(count: int) -> str:
+    return f"; and {count} more errors (see {VALIDATION})" if count > 0 else ""
 
 
 def main() -> None:
     p = params.load()
-    validate(Path(p.data.images), Path(p.data.labels), p.validate, p.compute.workers)
+    images, labels, expected = Path(p.data.images), Path(p.data.labels), schema.load(Path(p.data.schema))
+    validate(images, labels, expected, accepted_file(MANIFEST), p.validate, p.compute)
+
+
+def suggest() -> int:
+    """write data.schema, for you to edit, from the pictures there are; no stage is run"""
+    p = params.load()
+    file = Path(p.data.schema)
+    if file.exists() and schema.load(file) != schema.Schema():
+        raise DataError(f"data.schema: {file} says something already; delete it to have a new one suggested")
+    pictures = manifest.readable(scanned(Path(p.data.images), Path(p.data.labels), p.compute))
+    write_text(file, schema.text(schema.suggested(pictures)))
+    cli.say(f"validate: {file} is suggested from {len(pictures)} pictures; edit it, then run the pipeline")
+    return 0
 
 
 if __name__ == "__main__":
-    cli.stage(main)
+    cli.stage(main, suggest=suggest)

@@ -22,7 +22,7 @@ def fill(folder: Path, counts: dict[str, int]) -> None:
     for label, count in counts.items():
         (folder / label).mkdir(parents=True)
         for number in range(count):
-            Image.new("L", (16, 16), 5 + 7 * number + len(label)).save(folder / label / f"{number}.png")
+            Image.new("L", (16, 16), 5 + 7 * number + ord(label[0]) % 7).save(folder / label / f"{number}.png")
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def workplace(tmp_path: Path) -> Path:
     (tmp_path / "params.yaml").write_text(text, "utf-8")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/labels.csv").write_text("path,label\n")
+    (tmp_path / "data/schema.yaml").touch()
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports/validation.json").write_text(OLD)
     fill(tmp_path / "pictures", {"cat": 12, "dog": 12})

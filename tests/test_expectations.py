@@ -57,27 +57,29 @@ def manifest(labels: list[str], **columns: list[Any]) -> pd.DataFrame:
 
 def readable(mostly: float = 1) -> Check:
     null = gxe.ExpectColumnValuesToBeNull(column="error", mostly=mostly)
-    return Check("readable", "every picture can be read", null, "mend or remove them")
+    return Check("unreadable", "readable", "every picture can be read", null, "mend or remove them")
 
 
 def wide(minimum: int = 8) -> Check:
-    between = gxe.ExpectColumnValuesToBeBetween(column="width", min_value=minimum, severity="warning")
-    return Check("wide", f"every picture is {minimum} pixels wide", between, "take larger ones")
+    between = gxe.ExpectColumnValuesToBeBetween(column="width", min_value=minimum)
+    return Check(
+        "small", "wide", f"every picture is {minimum} pixels wide", between, "take larger ones", "warning"
+    )
 
 
 def distinct(column: str = "sha256") -> Check:
     unique = gxe.ExpectColumnValuesToBeUnique(column=column)
-    return Check("distinct", "every picture is there once", unique, "remove the copies")
+    return Check("duplicate", "distinct", "every picture is there once", unique, "remove the copies")
 
 
 def floor(label: str, minimum: int = 2) -> Check:
     rows = gxe.ExpectTableRowCountToBeBetween(min_value=minimum, row_condition=readable_of(label))
-    return Check("floor", f"class {label!r} has at least {minimum} pictures", rows, "add pictures")
+    return Check("too_few", "floor", f"class {label!r} has at least {minimum} pictures", rows, "add pictures")
 
 
 def classes() -> Check:
     count = gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2)
-    return Check("classes", "there are two classes or more", count, "add a class")
+    return Check("too_few", "classes", "there are two classes or more", count, "add a class")
 
 
 def run_one(frame: pd.DataFrame, check: Check, site: Path) -> Outcome:
@@ -128,7 +130,7 @@ def test_all_offenders_are_counted_and_the_first_named(tmp_path: Path) -> None:
     many = SHOWN + 5
     outcome = run_one(manifest(["a"] * many, error=["no"] * many), readable(), tmp_path / "site")
     assert outcome.count == many
-    assert outcome.paths == tuple(f"{number:03}.png" for number in range(SHOWN))
+    assert outcome.paths == tuple(f"{number:03}.png" for number in range(many))
 
 
 def test_as_many_may_offend_as_are_tolerated_and_not_one_more(tmp_path: Path) -> None:

@@ -22,10 +22,20 @@ from tasks.core.serialize import sha256
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 
 
-def stage(main: Callable[[], None]) -> NoReturn:
-    """Runs a DVC stage: no arguments but `--help`, and its earlier outputs back if it can't do its work."""
-    module = sys.modules["__main__"]
-    parser(module.__doc__).parse_args()
+def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
+    """Runs a DVC stage, with its earlier outputs back if it can't do its work.
+
+    Args:
+        instead: what a person may ask for in the stage's place, with an option of that name; its docstring
+            is the option's help.
+    """
+    arguments = parser(sys.modules["__main__"].__doc__)
+    for option, function in instead.items():
+        arguments.add_argument(f"--{option}", action="store_true", help=function.__doc__)
+    chosen = vars(arguments.parse_args())
+    for option, function in instead.items():
+        if chosen[option]:
+            command(function)
     die_with_parent()
     before = _sources()
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import great_expectations as gx
 import pandas as pd
@@ -35,7 +35,7 @@ from great_expectations.render.view.view import DefaultJinjaIndexPageView, Defau
 from jinja2 import ChoiceLoader, DictLoader
 
 gxe: Any = gx.expectations  # all that a check may hold; GX itself looks at the arguments
-SHOWN = 20  # offending pictures that an outcome names
+SHOWN = 20  # offending pictures that a page names
 RUN = RunIdentifier("validate", datetime(1970, 1, 1, tzinfo=timezone.utc))
 RESULTS_PAGE = "validations/manifest/validate/19700101T000000.000000Z/data-manifest.html"
 SUITE_PAGE = "expectations/manifest.html"
@@ -43,29 +43,28 @@ SUITE_PAGE = "expectations/manifest.html"
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation over the manifest; it is an error unless the expectation says `severity="warning"`."""
+    """One expectation over the manifest."""
 
+    kind: str  # what it finds; several checks may be of one kind
     name: str
     expects: str  # in words for people: "class 'cat' has at least 10 readable pictures"
     expectation: Expectation
     remedy: str
-
-    @property
-    def severity(self) -> str:
-        return "error" if self.expectation.severity == "critical" else "warning"
+    severity: Literal["error", "warning"] = "error"
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a check found, in values that JSON can hold."""
 
+    kind: str
     name: str
-    severity: str  # "error" or "warning"
+    severity: Literal["error", "warning"]
     passed: bool
     expected: str
     observed: int | float | str | None  # where the check looks at single pictures: how many offend
     count: int  # pictures that offend, tolerated ones among them
-    paths: tuple[str, ...]  # the first of these, in order
+    paths: tuple[str, ...]  # all of these, in order
     remedy: str
 
 
@@ -124,7 +123,8 @@ def _checkpoint(checks: Sequence[Check], site: Path) -> gx.Checkpoint:
 def _in_our_words(check: Check, number: int) -> Expectation:
     """A copy that Data Docs show as ours: GX's own words don't say which rows it looks at."""
     words = html.escape(f"{check.name} ({check.severity}): {check.expects}")  # GX doesn't escape it
-    update = {"description": words, "notes": check.remedy, "meta": {"check": number}}
+    severity = "critical" if check.severity == "error" else "warning"
+    update = {"description": words, "notes": check.remedy, "meta": {"check": number}, "severity": severity}
     return check.expectation.copy(update=update)
 
 
@@ -134,13 +134,14 @@ def _outcome(check: Check, result: ExpectationValidationResult) -> Outcome:
         raise RuntimeError(f"check {check.name!r} can't be computed: {_why(result.exception_info)}")
     count = facts.get("unexpected_count", 0)
     return Outcome(
+        kind=check.kind,
         name=check.name,
         severity=check.severity,
         passed=bool(result.success),
         expected=check.expects,
         observed=facts.get("observed_value", count),
         count=count,
-        paths=tuple(row["path"] for row in facts.get("partial_unexpected_index_list") or ()),
+        paths=tuple(row["path"] for row in facts.get("unexpected_index_list") or ()),
         remedy=check.remedy,
     )
 

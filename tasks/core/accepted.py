@@ -1,0 +1,47 @@
+"""What the last run that ended well left: outputs that dvc.lock names, wherever their files are now.
+
+DVC takes a stage's outputs away before it starts the stage, and what a rejected run leaves in their place is
+not what later runs should go by. Both are still in DVC's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def accepted_file(path: Path) -> Path | None:
+    """The content of an output that is a file; none where nothing was accepted, or it isn't in the cache."""
+    with _locked(path) as out:
+        return _present(out.cache, out.hash_info.value) if out else None
+
+
+def accepted_folder(path: Path) -> dict[str, Path]:
+    """The files of an output that is a folder, by their names in it; those that are in the cache."""
+    with _locked(path) as out:
+        tree = out.get_obj() if out else None
+        if tree is None:
+            return {}
+        files = {"/".join(key): _present(out.cache, oid.value) for key, (_, oid) in tree.iteritems()}
+        return {name: file for name, file in files.items() if file}
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[Any]:
+    """DVC's own entry of an output that dvc.lock has a digest of."""
+    from dvc.exceptions import NotDvcRepoError, OutputNotFoundError
+    from dvc.repo import Repo  # half a second
+
+    try:
+        with Repo(".") as repo:
+            (out,) = repo.find_outs_by_path(str(path))
+            yield out if out.hash_info else None
+    except (NotDvcRepoError, OutputNotFoundError):
+        yield None
+
+
+def _present(cache: Any, digest: str) -> Path | None:
+    file = Path(cache.oid_to_path(digest))
+    return file if file.is_file() else None

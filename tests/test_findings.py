@@ -1,0 +1,264 @@
+"""Every fault of a data set is found, and nothing else is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from tasks import validate
+from tasks.core import manifest, params, schema, splits
+from tasks.core.errors import Rejected
+from tasks.core.findings import NOTHING
+from tasks.core.measures import measures
+from tasks.core.paths import DATA_DOCS, MANIFEST, VALIDATION
+from tasks.core.schema import Schema
+from tasks.core.serialize import read_json, read_parquet
+from tests.pictures import ALONE
+from tests.structure import ROOT
+
+PARAMS = params.load(ROOT / "params.yaml")
+Paths = set[str]
+SOUND = 14  # pictures of each sound class
+
+
+def crops() -> Iterator[Image.Image]:
+    """Endless crops of two photographs, about 200 pixels a side, without a fault and unlike each other."""
+    rng = np.random.default_rng(5)
+    photographs = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    hashes: list[int] = []
+    while True:
+        photograph = photographs[rng.integers(2)]
+        width, height = rng.integers(180, 221, 2)
+        left, top = rng.integers(0, photograph.width - width), rng.integers(0, photograph.height - height)
+        crop = photograph.crop((left, top, left + width, top + height))
+        seen: Any = measures(crop)
+        code = int(seen["phash"], 16)
+        unlike = all((code ^ other).bit_count() > 8 for other in hashes)
+        if unlike and seen["blur_score"] > 0.4 and seen["entropy"] > 6 and seen["brightness_p99"] > 0.6:
+            hashes.append(code)
+            yield crop
+
+
+@pytest.fixture
+def source() -> Iterator[Image.Image]:
+    return crops()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, source: Iterator[Image.Image], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with two classes of photographs without a fault."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/labels.csv").write_text("path,label\n")
+    for label in ("cat", "dog"):
+        add(tmp_path, source, label, SOUND)
+    return tmp_path
+
+
+def add(folder: Path, source: Iterator[Image.Image], label: str, count: int) -> None:
+    (folder / "pictures" / label).mkdir(parents=True)
+    for number in range(count):
+        next(source).save(folder / f"pictures/{label}/{number:02d}.jpg", quality=92)
+
+
+def run(expected: Schema = NOTHING, **severities: Any) -> str:
+    """Validates what lies in the current folder; returns what the error says, nothing if all is well.
+
+    The manifest that lies there is taken for the one that was accepted last.
+    """
+    p = PARAMS.validate
+    p = replace(p, severity=replace(p.severity, **severities))
+    try:
+        accepted = MANIFEST if MANIFEST.exists() else None
+        validate.validate(Path("pictures"), Path("data/labels.csv"), expected, accepted, p, ALONE)
+    except Rejected as error:
+        return str(error)
+    return ""
+
+
+def found() -> dict[str, Any]:
+    findings: dict[str, Any] = read_json(VALIDATION)["findings"]
+    return findings
+
+
+@pytest.mark.usefixtures("workplace")
+def test_nothing_is_found_where_there_is_nothing() -> None:
+    assert run() == ""
+    assert found() == {}
+
+
+@pytest.fixture
+def planted(workplace: Path, source: Iterator[Image.Image]) -> dict[str, Paths]:
+    """Plants one example of each finding about single pictures; says where."""
+    pictures = workplace / "pictures"
+    shutil.copy(pictures / "cat/01.jpg", pictures / "cat/copy.jpg")
+    shutil.copy(pictures / "cat/02.jpg", pictures / "dog/mislabelled.jpg")
+    Image.open(pictures / "cat/00.jpg").resize((190, 190)).save(pictures / "cat/again.png")
+    next(source).point(lambda value: value // 5).save(pictures / "cat/night.png")
+    next(source).point(lambda value: 250 + value // 60).save(pictures / "dog/snow.png")
+    ramp = np.add.outer(np.linspace(0, 115, 200), np.linspace(0, 100, 200))[..., None] + [0, 20, 40]
+    Image.fromarray(ramp.astype(np.uint8)).save(pictures / "dog/fog.png")
+    flag = Image.new("RGB", (200, 200), (200, 40, 40))
+    flag.paste((40, 160, 60), (0, 0, 200, 90))
+    flag.save(pictures / "dog/flag.png")
+    wide = Image.fromarray(load_sample_image("china.jpg")).crop((100, 150, 500, 250))
+    wide.save(pictures / "cat/wide.png")
+    Image.fromarray(load_sample_image("flower.jpg")).resize((60, 58)).save(pictures / "dog/tiny.png")
+    (pictures / "dog/cut.jpg").write_bytes((pictures / "dog/01.jpg").read_bytes()[:2000])
+    return {
+        "unreadable": {"dog/cut.jpg"},
+        "duplicate": {"cat/01.jpg", "cat/copy.jpg", "cat/02.jpg", "dog/mislabelled.jpg"},
+        "label_conflict": {"cat/02.jpg", "dog/mislabelled.jpg"},
+        "near_duplicate": {"cat/00.jpg", "cat/again.png"},
+        "dark": {"cat/night.png"},
+        "light": {"dog/snow.png"},
+        "blurry": {"dog/fog.png"},
+        "low_information": {"dog/flag.png"},
+        "odd_aspect_ratio": {"cat/wide.png"},
+        "odd_size": {"dog/tiny.png"},
+    }
+
+
+def test_each_planted_fault_is_found_and_nothing_else(
+    planted: dict[str, Paths], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = run()
+    findings = found()
+    assert {kind: set(finding["paths"]) for kind, finding in findings.items()} == planted
+    assert findings["near_duplicate"]["sets"] == [["cat/00.jpg", "cat/again.png"]]
+    copies = [["cat/01.jpg", "cat/copy.jpg"], ["cat/02.jpg", "dog/mislabelled.jpg"]]
+    assert findings["duplicate"]["sets"] == copies
+    assert "dog/cut.jpg" in line and "mislabelled" in line and "\n" not in line, "errors stop the run"
+    assert "night" not in line and "night.png" in capsys.readouterr().out, "warnings are shown, and don't"
+    docs = "".join(page.read_text("utf-8") for page in DATA_DOCS.rglob("*.html"))
+    assert all(path in docs for paths in planted.values() for path in paths)
+
+
+@pytest.mark.usefixtures("planted")
+def test_no_planted_pair_straddles_a_split() -> None:
+    run()
+    manifest = read_parquet(MANIFEST).query("error.isna()")
+    for seed in range(20):
+        split = splits.split(manifest, splits.Shares(0.2, 0.3, seed)).set_axis(manifest["path"])
+        for kind in ("duplicate", "near_duplicate"):
+            for members in found()[kind]["sets"]:
+                assert split[members].nunique() == 1
+        assert split.nunique() == 3
+
+
+def test_classes_that_are_too_few_unbalanced_or_spelt_alike_are_found(
+    workplace: Path, source: Iterator[Image.Image]
+) -> None:
+    add(workplace, source, "Dog", 2)
+    add(workplace, source, "bird", 30)
+    line = run()
+    assert "enough of class Dog: 2 found" in line and "upper and lower case" in line
+    assert set(found()) == {"too_few", "imbalance", "spelling"}
+
+
+def test_a_class_that_its_format_gives_away_is_found(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (workplace / "pictures/dog").iterdir():
+        Image.open(file).save(file.with_suffix(".png"))
+        file.unlink()
+    assert run() == ""
+    assert "classes told apart by format alone" in capsys.readouterr().out
+    assert set(found()) == {"shortcut"}
+
+
+def label(folder: Path, **columns: dict[str, str]) -> None:
+    """Writes the labels file with further columns, by path."""
+    paths = sorted(path.relative_to(folder / "pictures").as_posix() for path in folder.rglob("pictures/*/*"))
+    frame = pd.DataFrame({"path": paths, "label": [path.split("/")[0] for path in paths]})
+    for name, values in columns.items():
+        frame[name] = frame["path"].map(values)
+    frame.to_csv(folder / "data/labels.csv", index=False)
+
+
+@pytest.mark.parametrize(("column", "kind"), [("split", "split_conflict"), ("group", "group_conflict")])
+def test_near_duplicates_that_the_labels_file_parts_are_an_error(
+    workplace: Path, column: str, kind: str
+) -> None:
+    with Image.open(workplace / "pictures/cat/03.jpg") as picture:
+        picture.save(workplace / "pictures/cat/recompressed.jpg", quality=40)
+    label(workplace, **{column: {"cat/03.jpg": "train", "cat/recompressed.jpg": "test"}})
+    assert "cat/recompressed.jpg" in run()
+    assert set(found()) == {kind, "near_duplicate"}
+
+
+def test_a_picture_that_ties_groups_together_is_reported(workplace: Path) -> None:
+    run()
+    before = read_parquet(MANIFEST).set_index("path")["sha256"]
+    a, b = (
+        Image.open(workplace / f"pictures/{name}.jpg").resize((200, 200)) for name in ("cat/05", "dog/05")
+    )
+    for step in range(401):  # from one to the other, each nearly the same as the one before
+        Image.blend(a, b, step / 400).save(workplace / f"pictures/cat/step{step}.png", compress_level=0)
+    assert run(imbalance="ignore") == ""
+    ties = read_json(VALIDATION)["ties"]
+    assert [set(tie["tied"]) for tie in ties] == [{before["cat/05.jpg"], before["dog/05.jpg"]}]
+    assert "tied" in found()
+
+
+@pytest.mark.usefixtures("planted")
+def test_what_is_ignored_is_not_looked_for() -> None:
+    run(dark="ignore")
+    assert "dark" not in found()
+    assert "light" in found()
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_second_run_says_the_same() -> None:
+    run()
+    first = VALIDATION.read_bytes(), MANIFEST.read_bytes()
+    run()
+    assert first == (VALIDATION.read_bytes(), MANIFEST.read_bytes())
+
+
+def suggestion() -> Schema:
+    """What is suggested from the manifest that lies here, as a person finds it in the file."""
+    file = Path("data/schema.yaml")
+    file.write_text(schema.text(schema.suggested(manifest.readable(read_parquet(MANIFEST)))), "utf-8")
+    return schema.load(file)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_pictures_pass_the_schema_that_was_suggested_from_them() -> None:
+    run()
+    assert suggestion().classes == ("cat", "dog")
+    assert run(suggestion()) == ""
+    assert found() == {}
+
+
+def test_what_the_schema_does_not_know_is_found(workplace: Path, source: Iterator[Image.Image]) -> None:
+    run()
+    expected = suggestion()
+    add(workplace, source, "bird", SOUND)
+    pictures = workplace / "pictures"
+    (pictures / "dog").rename(workplace / "dogs")
+    next(source).save(pictures / "cat/other.png")
+    next(source).resize((700, 500)).save(pictures / "cat/large.jpg")
+    for file in (pictures / "cat").glob("0*.jpg"):
+        Image.open(file).point(lambda value: value // 2).save(file, quality=92)
+    line = run(expected, odd_size="ignore")
+    birds = {f"bird/{number:02d}.jpg" for number in range(SOUND)}
+    findings = {kind: set(finding["paths"]) for kind, finding in found().items()}
+    assert findings == {
+        "new_class": birds,
+        "missing_class": set(),
+        "unexpected_format": {"cat/other.png"},
+        "size_range": {"cat/large.jpg"},
+        "drift": set(),
+    }
+    assert "bird/00.jpg" in line and "class dog is there" in line and "data.schema" in line
+    assert "drift" not in line, "a warning"

@@ -1,0 +1,134 @@
+"""A picture's split stays put whatever comes and goes, and never parts a group."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.core import groups, splits
+from tasks.core.errors import DataError
+from tasks.core.splits import SPLITS, Shares, split
+
+SHARES = Shares(validation=0.1, test=0.2, seed=123)
+
+
+def rows(count: int) -> pd.DataFrame:
+    """A manifest of two classes with `count` pictures each."""
+    frame = pd.DataFrame({"label": ["a", "b"] * count, "sha256": [f"{n:064x}" for n in range(2 * count)]})
+    frame["group"], frame["split_hint"] = None, None
+    return frame
+
+
+def test_the_shares_hold_in_each_class_on_average() -> None:
+    frame = rows(5000)
+    shares = pd.crosstab(frame["label"], split(frame, SHARES), normalize="index")
+    for name, share in (("test", 0.2), ("validation", 0.1), ("train", 0.7)):
+        assert np.allclose(shares[name], share, atol=4 * np.sqrt(share * (1 - share) / 5000))
+
+
+def test_the_split_hangs_on_content_and_seed_alone() -> None:
+    frame = rows(500)
+    shuffled = frame.sample(frac=1, random_state=3).assign(path="renamed", label="relabelled")
+    assert split(frame, SHARES).equals(split(shuffled, SHARES).sort_index())
+    assert not split(frame, SHARES).equals(split(frame, replace(SHARES, seed=2)))
+
+
+def test_more_held_out_takes_from_training_alone() -> None:
+    frame = rows(500)
+    before, after = split(frame, SHARES), split(frame, replace(SHARES, validation=0.2))
+    assert (after[before != "train"] == before[before != "train"]).all()
+
+
+def test_hints_hold_and_only_missing_splits_are_taken_from_training() -> None:
+    frame = rows(100)
+    frame.loc[:9, "split_hint"] = "test"
+    frame.loc[10:, "split_hint"] = "train"
+    result = split(frame, SHARES)
+    assert (result[:10] == "test").all()
+    assert set(result[10:]) == {"train", "validation"}
+
+
+def test_a_group_goes_with_its_named_picture() -> None:
+    frame = rows(50)
+    frame.loc[:4, "group"] = "g"
+    frame.loc[2, "split_hint"] = "validation"
+    assert (split(frame, SHARES)[:5] == "validation").all()
+
+
+def test_a_class_without_pictures_to_train_on_is_refused() -> None:
+    frame = rows(100)
+    frame.loc[frame["label"] == "a", "split_hint"] = "test"
+    with pytest.raises(DataError, match="class 'a' has no picture for train"):
+        splits.check(frame, split(frame, SHARES), SHARES)
+
+
+def test_a_class_that_is_not_tested_is_told_of_with_a_seed_that_mends_it() -> None:
+    frame = rows(30)
+    bad = next(s for s in range(999) if splits.gaps(frame["label"], split(frame, replace(SHARES, seed=s))))
+    shares = replace(SHARES, seed=bad)
+    warning = splits.check(frame, split(frame, shares), shares)
+    assert warning and "has no picture for" in warning
+    seed = int(warning.split("build.seed to ")[1].split(",")[0])
+    assert splits.check(frame, split(frame, replace(SHARES, seed=seed)), SHARES) is None
+
+
+# What follows plays a data set's life: pictures come and go, run after run.
+
+PICTURES = 40
+pictures = st.sets(st.integers(0, PICTURES - 1), min_size=1)
+
+
+def manifest_of(present: set[int], named: dict[int, str]) -> pd.DataFrame:
+    numbers = sorted(present)
+    digests = [f"{hash((7, number)) & (2**256 - 1):064x}" for number in numbers]
+    return pd.DataFrame(
+        {"sha256": digests, "group": [named.get(n) for n in numbers], "split_hint": None}, numbers
+    )
+
+
+def near_sets(present: set[int], chains: list[set[int]]) -> pd.Series:
+    """Numbers the sets: pictures that are next to each other in a chain are near-duplicates."""
+    parent = {number: number for number in present}
+
+    def root(number: int) -> int:
+        return number if parent[number] == number else root(parent[number])
+
+    for chain in chains:
+        links = sorted(chain)
+        for one, other in pairwise(links):
+            if one in present and other in present:
+                parent[root(one)] = root(other)
+    return pd.Series({number: root(number) for number in sorted(present)})
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    life=st.lists(pictures, min_size=2, max_size=12),
+    chains=st.lists(st.sets(st.integers(0, PICTURES - 1), min_size=2, max_size=6), max_size=6),
+    named=st.dictionaries(st.integers(0, PICTURES - 1), st.sampled_from(["p", "q"])),
+)
+def test_no_picture_that_stays_changes_its_split_and_no_group_is_parted(
+    life: list[set[int]], chains: list[set[int]], named: dict[int, str]
+) -> None:
+    before = pd.Series(dtype=object)
+    known: dict[str, str] = {}
+    for present in life:
+        frame = manifest_of(present, named)
+        near = near_sets(present, chains)
+        frame["group"], ties = groups.assign(frame, near, known)
+        now = split(frame, SHARES)
+        tied = {name for tie in ties for name in tie.tied}
+        for number in before.index.intersection(now.index):
+            if known[frame.loc[number, "sha256"]] not in tied:
+                assert now[number] == before[number]
+        unnamed = [number for number in now.index if number not in named]
+        assert (now[unnamed].groupby(near[unnamed]).nunique() <= 1).all()
+        assert (now.groupby(frame["group"].fillna(frame["sha256"])).nunique() == 1).all()
+        before, known = now, dict(zip(frame["sha256"], frame["group"].fillna(frame["sha256"]), strict=True))
+        assert set(now) <= set(SPLITS)
