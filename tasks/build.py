@@ -3,94 +3,130 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+import PIL
 from tqdm import tqdm
 
-from tasks.core import backbones, cli, images, params
+from tasks.core import backbones, cli, images, params, splits, tfrecord
+from tasks.core.accepted import accepted_folder
 from tasks.core.errors import DataError
-from tasks.core.manifest import SPLITS, processes, readable
-from tasks.core.paths import DATASET, MANIFEST
-from tasks.core.records import Record, write_split
-from tasks.core.serialize import read_parquet, replacing, sha256, write_json
+from tasks.core.manifest import readable
+from tasks.core.parallel import each, suited
+from tasks.core.paths import DATASET, MANIFEST, cache_folder
+from tasks.core.serialize import read_json, read_parquet, replacing, sha256, write_json
+from tasks.core.splits import SPLITS
+
+PER_SHARD = 500  # pictures on average; with raw pictures of 224 pixels a shard is about 75 MB
 
 
-def split(manifest: pd.DataFrame, validation: float, test: float, seed: int) -> pd.Series:
-    """Gives each picture `train`, `validation` or `test`.
+@dataclass(frozen=True)
+class Picture:
+    """What a record holds besides the pixels."""
 
-    Within each class the groups (by default: pictures of the same content) stand in the order of a
-    seeded hash, and the first ones are held out, at least one for each split: the same for the same
-    pictures, whatever their names. Where the folders or the labels file name splits, those hold, and
-    only the splits that they don't name are taken from the pictures meant for training.
+    path: str
+    sha256: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pictures become records: side in pixels, fit and format."""
+
+    size: int
+    resize: images.Resize
+    record: images.Packing
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of records to be written."""
+
+    file: Path
+    folder: Path
+    pictures: tuple[Picture, ...]
+    recipe: Recipe
+
+    @cached_property
+    def source(self) -> str:
+        """A digest of all that the file's bytes hang on."""
+        facts = [[asdict(picture) for picture in self.pictures], asdict(self.recipe), _code()]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+@cache
+def _code() -> list[str]:
+    return [PIL.__version__, *(sha256(Path(str(module.__file__))) for module in (images, tfrecord))]
+
+
+def shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe) -> Iterator[Shard]:
+    """Shares the pictures of each split out to files.
+
+    A file holds neighbours in the order of paths, and ends where a hash of the next path says so: new
+    pictures change the files that they fall into and no others.
 
     Args:
-        manifest: readable pictures with `label`, `group`, `split_hint` and `sha256`.
-        validation, test: shares of each class, 0 to 1.
+        frame: pictures with `path`, `sha256`, `split` and `place` (of the class).
+    """
+    for name in SPLITS:
+        rows = frame[frame["split"] == name].sort_values("path")
+        number = rows["path"].map(_starts_shard).cumsum()
+        number -= number.min()
+        count = int(number.max()) + 1
+        for place, members in rows.groupby(number):
+            pictures = map(Picture, members["path"], members["sha256"], members["place"].tolist())
+            file = target / f"{name}-{place:05d}-of-{count:05d}.tfrecord"
+            yield Shard(file, folder, tuple(pictures), recipe)
 
-    Returns:
-        The split of each row, by the manifest's index.
+
+def _starts_shard(path: str) -> bool:
+    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % PER_SHARD == 0
+
+
+def write_shard(shard: Shard) -> str:
+    """Reads, resizes and packs the pictures of a file; returns its digest.
 
     Raises:
-        DataError: a class is left without pictures in some split.
+        DataError: a picture is not the one that was validated.
     """
-    hinted = set(manifest["split_hint"].dropna())
-    wanted = {"test": test, "validation": validation}
-    shares = {name: share for name, share in wanted.items() if name not in hinted}
-    result = manifest["split_hint"].fillna("train").astype(object)
-    key = _order_key(manifest, seed)
-    for _, members in key[result == "train"].groupby(manifest["label"]):
-        groups = sorted(members.unique())
-        start = 0
-        for name, share in shares.items():
-            end = start + max(1, round(share * len(groups)))
-            result[members.index[members.isin(groups[start:end])]] = name
-            start = end
-    _check_splits(manifest["label"], result)
-    return result
+    with shard.file.open("wb") as file:
+        for picture in shard.pictures:
+            pixels = _pixels(shard.folder / picture.path, picture, shard.recipe)
+            features = {"image": images.encoded(pixels, shard.recipe.record), **asdict(picture)}
+            texts = {key: value.encode() for key, value in features.items() if isinstance(value, str)}
+            tfrecord.write(file, tfrecord.example(features | texts))
+    return sha256(shard.file)
 
 
-def _order_key(manifest: pd.DataFrame, seed: int) -> pd.Series:
-    group = manifest["group"].fillna(manifest["sha256"])
-    return group.map(lambda text: hashlib.sha256(f"{seed}:{text}".encode()).hexdigest())
+def _pixels(path: Path, picture: Picture, recipe: Recipe) -> images.Pixels:
+    data = images.content(path)
+    if hashlib.sha256(data).hexdigest() != picture.sha256:
+        raise DataError(f"{path} was changed since it was validated; run the pipeline again")
+    return images.pixels(data, path, recipe.size, recipe.resize)
 
 
-def shuffled_order(manifest: pd.DataFrame, seed: int) -> np.ndarray:
-    """Row positions in an order without classes in it, the same for the same pictures."""
-    keys = pd.DataFrame({"key": _order_key(manifest, seed), "path": manifest["path"]})
-    return np.lexsort((keys["path"].to_numpy(str), keys["key"].to_numpy(str)))
+def reused(shard: Shard, earlier: Mapping[str, Path], sources: Mapping[str, str]) -> str | None:
+    """Takes the file over from the data set built last, where that has one from the same sources.
 
+    Args:
+        earlier: the files of that data set, by digest.
+        sources: the digest of each file that was written, by that of what it was written from.
 
-def _check_splits(labels: pd.Series, splits: pd.Series) -> None:
-    counts = pd.crosstab(labels, splits).reindex(columns=list(SPLITS), fill_value=0)
-    for label, row in counts.iterrows():
-        for name in SPLITS:
-            if not row[name]:
-                raise DataError(
-                    f"class {label!r} has no picture for {name} ({row.sum()} in all); "
-                    "add pictures to it or leave the class out"
-                )
-
-
-def pack(
-    folder: Path, rows: pd.DataFrame, classes: list[str], size: int, p: params.Build, workers: int
-) -> Iterator[Record]:
-    """Reads, resizes and packs pictures, in the order of `rows`."""
-    jobs = processes(workers, len(rows))
-    packed = delayed(_packed)
-    stream = Parallel(n_jobs=jobs, return_as="generator", batch_size=32)(
-        packed(folder / path, size, p.resize, p.record) for path in rows["path"]
-    )
-    for row, image in zip(rows.to_dict("records"), stream, strict=True):
-        yield Record(image, classes.index(row["label"]), row["path"], row["sha256"])
-
-
-def _packed(path: Path, size: int, resize: images.Resize, record: images.Packing) -> bytes:
-    return images.encoded(images.read(path, size, resize), record)
+    Returns:
+        The file's digest; none where it has to be written.
+    """
+    digest = sources.get(shard.source)
+    if digest is None or digest not in earlier:
+        return None
+    shutil.copyfile(earlier[digest], shard.file)
+    return digest if sha256(shard.file) == digest else None
 
 
 def build(
@@ -100,9 +136,13 @@ def build(
     p: params.Build,
     backbone: str,
     image_size: int | Literal["auto"],
-    workers: int,
+    compute: params.Compute,
+    accepted: Mapping[str, Path],
 ) -> dict[str, Any]:
     """Writes the data set's folder and returns what its `dataset.json` says.
+
+    Args:
+        accepted: files of the data set built last, by name; those that would come out the same are copied.
 
     Raises:
         DataError: a picture changed since it was validated, or a split is left empty.
@@ -110,38 +150,55 @@ def build(
     """
     frame = readable(read_parquet(manifest))
     side = backbones.image_size(backbone, image_size, frame[["width", "height"]].min(axis=1).median())
-    frame["split"] = split(frame, p.validation_split, p.test_split, p.seed)
-    frame = frame.iloc[shuffled_order(frame, p.seed)]
+    shares = splits.Shares(p.validation_split, p.test_split, p.seed)
+    frame["split"] = splits.split(frame, shares)
+    if warning := splits.check(frame, frame["split"], shares):
+        cli.say(f"build: warning, {warning}")
     classes = sorted(frame["label"].unique())
+    frame["place"] = frame["label"].map({label: place for place, label in enumerate(classes)})
+    notes = cache_folder() / "shards.json"
+    sources = read_json(notes) if notes.is_file() else {}
+    earlier = _by_digest(accepted)
     with replacing(target) as temporary:
         temporary.mkdir()
-        progress = tqdm(total=len(frame), desc="build", unit=" pictures", disable=None, leave=False)
-        for name in SPLITS:
-            rows = frame[frame["split"] == name]
-            packed = pack(folder, rows, classes, side, p, workers)
-            write_split(temporary, name, _counted(packed, progress), len(rows))
+        wanted = list(
+            shards(frame, folder.absolute(), temporary.absolute(), Recipe(side, p.resize, p.record))
+        )
+        digests = {shard.source: reused(shard, earlier, sources) for shard in wanted}
+        new = [shard for shard in wanted if digests[shard.source] is None]
+        digests |= {shard.source: digest for shard, digest in _written(new, compute)}
         facts = {
             "class_names": classes,
             "counts": {name: _counts(frame[frame["split"] == name], classes) for name in SPLITS},
             "image_size": side,
             "resize": p.resize,
             "record": p.record,
-            "shards": {file.name: sha256(file) for file in sorted(temporary.iterdir())},
+            "shards": {shard.file.name: digests[shard.source] for shard in wanted},
             "manifest": sha256(manifest),
         }
         write_json(temporary / "dataset.json", facts)
+    write_json(notes, digests)
     return facts
+
+
+def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
+    if "dataset.json" not in accepted:
+        return {}
+    shards = read_json(accepted["dataset.json"])["shards"]
+    return {digest: accepted[name] for name, digest in shards.items() if name in accepted}
+
+
+def _written(new: list[Shard], compute: params.Compute) -> Iterator[tuple[Shard, str]]:
+    total = sum(len(shard.pictures) for shard in new)
+    with tqdm(total=total, desc="build", unit=" pictures", disable=None, leave=False) as progress:
+        for shard, digest in zip(new, each(write_shard, new, suited(compute, total)), strict=True):
+            progress.update(len(shard.pictures))
+            yield shard, digest
 
 
 def _counts(rows: pd.DataFrame, classes: list[str]) -> dict[str, int]:
     counts = rows["label"].value_counts()
     return {name: int(counts.get(name, 0)) for name in classes}
-
-
-def _counted(records: Iterator[Record], progress: Any) -> Iterator[Record]:
-    for record in records:
-        yield record
-        progress.update()
 
 
 def main() -> None:
@@ -153,7 +210,8 @@ def main() -> None:
         p.build,
         p.model.backbone,
         p.model.image_size,
-        p.compute.workers,
+        p.compute,
+        accepted_folder(DATASET),
     )
     sizes = ", ".join(f"{name} {sum(facts['counts'][name].values())}" for name in SPLITS)
     cli.say(f"build: {sizes} pictures of {facts['image_size']} pixels, {len(facts['class_names'])} classes")

@@ -148,8 +148,9 @@ def _lines(names: tuple[str, ...]) -> str:
 
 
 def representative(data: Dataset, count: int) -> Array:
-    """Takes the first pictures of the training split, which is in no order of class."""
-    batch = next(iter(data.read("train").batch(count)))
+    """Takes up to `count` pictures of the training split, at even distances: neighbours are of one class."""
+    spread = data.read("train").shard(max(1, data.size("train") // count), 0)
+    batch = next(iter(spread.batch(count)))
     pictures: Array = classifier.to_float(batch["image"]).numpy()
     return pictures
 

@@ -15,9 +15,9 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from tasks.core import cli, images, params
-from tasks.core.manifest import SPLITS
 from tasks.core.paths import DATASET, EXPORT, GATES, METRICS, MODELS, PAGE, PREDICTIONS, VALIDATION
 from tasks.core.serialize import read_json, read_parquet, write_text
+from tasks.core.splits import SPLITS
 
 TEMPLATE = Path("tasks/templates/report.html")
 THUMBNAIL = 96  # pixels

@@ -59,17 +59,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from tasks.core import manifest, params
     from tasks.core.serialize import write_parquet
     from tests.backbone import save_tiny_backbone
-    from tests.pictures import write_classes
+    from tests.pictures import ALONE, scanned, write_classes
 
     tiny = Tiny(tmp_path_factory.mktemp("tiny"))
     write_classes(tiny.pictures, count=20)
     save_tiny_backbone(tiny.folder / "backbone")
     (tiny.folder / "labels.csv").write_text("path,label\n")
-    entries = manifest.discover(tiny.pictures, tiny.folder / "labels.csv")
-    frame = manifest.scan(tiny.pictures, entries, 1)
+    frame = scanned(tiny.pictures, tiny.folder / "labels.csv")
     write_parquet(tiny.folder / "manifest.parquet", frame, manifest.SCHEMA)
     p = params.load(ROOT / "params.yaml").build
     backbone = str(tiny.folder / "backbone")
-    build.build(tiny.pictures, tiny.folder / "manifest.parquet", tiny.dataset, p, backbone, 32, 1)
+    build.build(tiny.pictures, tiny.folder / "manifest.parquet", tiny.dataset, p, backbone, 32, ALONE, {})
     tiny.train(tiny.models)
     return tiny

@@ -1,10 +1,8 @@
-"""Pictures as TFRecords: decoded and resized once, read many times."""
+"""Reading a built data set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +10,6 @@ from tasks.core.errors import DataError
 from tasks.core.images import Packing, Resize
 from tasks.core.runtime import AUTOTUNE, tf
 from tasks.core.serialize import read_json
-
-PER_SHARD = 2000  # pictures; with raw pictures of 224 pixels a shard is about 300 MB
-
-
-@dataclass(frozen=True)
-class Record:
-    """One picture of a data set: `image` is packed as the data set's `record` says."""
-
-    image: bytes
-    label: int
-    path: str
-    sha256: str
-
-
-def shard_names(split: str, count: int) -> list[str]:
-    shards = max(1, -(-count // PER_SHARD))
-    return [f"{split}-{shard:05d}-of-{shards:05d}.tfrecord" for shard in range(shards)]
-
-
-def write_split(folder: Path, split: str, records: Iterable[Record], count: int) -> list[str]:
-    """Writes `count` records, `PER_SHARD` to a file, in the order given; returns the file names."""
-    names = shard_names(split, count)
-    stream = iter(records)
-    for name in names:
-        with tf.io.TFRecordWriter(str(folder / name)) as writer:
-            for record in islice(stream, PER_SHARD):
-                writer.write(_example(record).SerializeToString(deterministic=True))
-    return names
-
-
-def _example(record: Record) -> Any:
-    def packed(value: bytes) -> Any:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    label = tf.train.Feature(int64_list=tf.train.Int64List(value=[record.label]))
-    feature = {
-        "image": packed(record.image),
-        "label": label,
-        "path": packed(record.path.encode()),
-        "sha256": packed(record.sha256.encode()),
-    }
-    return tf.train.Example(features=tf.train.Features(feature=feature))
 
 
 @dataclass(frozen=True)
