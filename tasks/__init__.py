@@ -1,1 +1,5 @@
-"""The work: functions from typed values and paths to files. Nothing here knows who schedules it."""
+"""The work: a module for each stage and each command. Importing it costs nothing, but for a stage."""
+
+from tasks.core import process
+
+process.begin()

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from tasks.core import backbones, cli, images, params, splits, tfrecord
 from tasks.core.accepted import accepted_folder
+from tasks.core.contract import Packing, Resize
 from tasks.core.errors import DataError
 from tasks.core.manifest import readable
 from tasks.core.parallel import each, suited
@@ -41,8 +42,8 @@ class Recipe:
     """How pictures become records: side in pixels, fit and format."""
 
     size: int
-    resize: images.Resize
-    record: images.Packing
+    resize: Resize
+    record: Packing
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
   python -m tasks.predict export/model.onnx picture.jpg folder/
   python -m tasks.predict export/saved_model folder/ --json > answers.json
 
-The format is told by what is in the file. Folders are searched for pictures. A picture that can't
-be read is named on stderr and passed over; the exit code is then 1.
+The format is told by what is in the file. Folders are searched for pictures. A picture that can't be
+read is named on stderr and passed over; the exit code is then 1, and 2 if none could be read.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ def listed(paths: list[Path]) -> list[Path]:
     """Replaces each folder by the pictures below it.
 
     Raises:
-        DataError: a folder without pictures.
+        DataError: a folder without pictures, or nothing of that name.
     """
     result = []
     for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} is not there; check the path")
         found = [path / name for name in pictures_below(path)] if path.is_dir() else [path]
         if not found:
             raise DataError(f"{path} holds no pictures; give a folder that does")
@@ -99,7 +101,7 @@ def main() -> int:
         width = max(len(str(path)) for path in files)
         for result in results:
             print(line(result, min(width, 60)))
-    return 1 if unread else 0
+    return 0 if not unread else 1 if len(unread) < len(files) else DataError.exit_code
 
 
 def _positive(text: str) -> int:

@@ -25,6 +25,8 @@ HEAD_RATE = 0.003  # of Adam; the head is convex, so that any sane rate ends in 
 HEAD_PATIENCE = 10  # its epochs take milliseconds
 FEATURE_BATCH = 64
 
+Row = dict[str, Any]  # an epoch in the history: phase, epoch from 1, losses and accuracies
+
 
 @dataclass(frozen=True)
 class Features:
@@ -49,7 +51,7 @@ def features(backbone: Any, data: Dataset, split: str) -> Features:
     return Features(np.concatenate(values), np.concatenate(labels))
 
 
-def train_head(model: Any, train: Features, validation: Features, p: params.Train, log: Log) -> None:
+def train_head(model: Any, train: Features, validation: Features, p: params.Train, log: Log) -> Row:
     """Fits the classifier's own dropout and dense layers to features that don't change."""
     entry = keras.Input(train.values.shape[1:])
     head = keras.Model(entry, model.get_layer("head")(model.get_layer("dropout")(entry)))
@@ -61,13 +63,15 @@ def train_head(model: Any, train: Features, validation: Features, p: params.Trai
         rows = tf.data.Dataset.from_tensor_slices((train.values[order], train.labels[order]))
         return rows.batch(HEAD_BATCH)
 
-    fit(head, batches, held_out, "head", p.head_epochs, max(p.patience, HEAD_PATIENCE), log)
+    return fit(head, batches, held_out, "head", p.head_epochs, max(p.patience, HEAD_PATIENCE), log)
 
 
-def fine_tune(model: Any, data: Dataset, p: params.Train, log: Log) -> None:
+def fine_tune(model: Any, data: Dataset, p: params.Train, log: Log) -> Row | None:
     """Goes on from the trained head with every weight: SGD, warm-up of half an epoch, cosine decay.
 
-    If no epoch has a lower validation loss than the head had, the model is left as it was.
+    Returns:
+        The best epoch's row. None if no epoch had a lower validation loss than the head: the model is then
+        as it was.
     """
     before = model.get_weights()
     steps = -(-data.size("train") // p.batch_size)
@@ -81,10 +85,14 @@ def fine_tune(model: Any, data: Dataset, p: params.Train, log: Log) -> None:
         return training_batches(data, p, epoch)
 
     held_out = validation_batches(data)
-    fit(model, batches, held_out, "fine_tune", p.epochs, p.patience, log, [Progress(p.epochs)])
-    if log.best()["phase"] == "head":
-        cli.say("train: fine-tuning came to no lower validation loss than the head; the head is kept")
-        model.set_weights(before)
+    # Measured anew: a backbone may have penalties of its own, which the head's loss on features lacks.
+    head = model.evaluate(held_out, verbose=0, return_dict=True)["loss"]
+    best = fit(model, batches, held_out, "fine_tune", p.epochs, p.patience, log, [Progress(p.epochs)])
+    if best["val_loss"] < head:
+        return best
+    cli.say("train: fine-tuning came to no lower validation loss than the head; the head is kept")
+    model.set_weights(before)
+    return None
 
 
 def fit(
@@ -96,14 +104,18 @@ def fit(
     patience: int,
     log: Log,
     callbacks: Sequence[Any] = (),
-) -> None:
+) -> Row:
     """Trains epoch by epoch and leaves the model with the weights of its best validation loss.
 
     Args:
         batches: gives the training data of an epoch, counted from 0.
         patience: epochs in a row without a better validation loss after which training stops.
+
+    Returns:
+        The row of the best epoch.
     """
-    best, weights, waited = np.inf, model.get_weights(), 0
+    best: Row = {"val_loss": np.inf}
+    weights, waited = model.get_weights(), 0
     for epoch in range(epochs):
         history = model.fit(
             batches(epoch),
@@ -113,15 +125,15 @@ def fit(
             callbacks=list(callbacks),
             validation_data=held_out,
         ).history
-        logs = {name: values[-1] for name, values in history.items()}
-        log.add(phase, epoch, logs)
-        if logs["val_loss"] < best:
-            best, weights, waited = logs["val_loss"], model.get_weights(), 0
+        row = log.add(phase, epoch, {name: values[-1] for name, values in history.items()})
+        if row["val_loss"] < best["val_loss"]:
+            best, weights, waited = row, model.get_weights(), 0
         else:
             waited += 1
         if waited == patience:
             break
     model.set_weights(weights)
+    return best
 
 
 class Progress(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
@@ -169,19 +181,16 @@ class Log:
 
     def __init__(self, live: Live) -> None:
         self.live = live
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
 
-    def add(self, phase: str, epoch: int, logs: dict[str, float]) -> None:
+    def add(self, phase: str, epoch: int, logs: dict[str, float]) -> Row:
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         numbers = {name: round(float(logs[name]), 6) for name in names}
         self.rows.append({"phase": phase, "epoch": epoch + 1} | numbers)
         self.live.step = epoch + 1
         for name, number in numbers.items():
             self.live.log_metric(f"{phase}/{name}", number)
-
-    def best(self) -> dict[str, Any]:
-        """The row with the lowest validation loss; the losses of both phases are the same function."""
-        return min(self.rows, key=lambda row: float(row["val_loss"]))
+        return self.rows[-1]
 
     def write(self, file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as stream:
@@ -190,8 +199,8 @@ class Log:
             writer.writerows(self.rows)
 
 
-def train(data: Dataset, target: Path, live_folder: Path, p: params.Train, m: params.Model) -> dict[str, Any]:
-    """Trains a classifier and writes the models' folder; returns the row of the best epoch.
+def train(data: Dataset, target: Path, live_folder: Path, p: params.Train, m: params.Model) -> Row:
+    """Trains a classifier and writes the models' folder; returns the row of the epoch that was kept.
 
     Raises:
         BackboneError: the backbone can't be fetched or loaded.
@@ -203,14 +212,15 @@ def train(data: Dataset, target: Path, live_folder: Path, p: params.Train, m: pa
     with Live(str(live_folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
         log = Log(live)
         cli.say(f"train: features of {data.size('train') + data.size('validation')} pictures")
-        train_head(model, features(backbone, data, "train"), features(backbone, data, "validation"), p, log)
-        cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(log.best())}")
+        known, held_out = (features(backbone, data, split) for split in ("train", "validation"))
+        kept = train_head(model, known, held_out, p, log)
+        cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(kept)}")
         if p.fine_tune:
-            fine_tune(model, data, p, log)
+            kept = fine_tune(model, data, p, log) or kept
     contract = Contract(data.class_names, data.image_size, data.resize)
     facts = {
         "backbone": m.backbone,
-        "best_epoch": log.best(),
+        "best_epoch": kept,
         "dataset": sha256(data.folder / "dataset.json"),
         "versions": {name: version(name) for name in ("tensorflow", "tf-keras", "tensorflow-hub")},
     }
@@ -218,10 +228,10 @@ def train(data: Dataset, target: Path, live_folder: Path, p: params.Train, m: pa
         temporary.mkdir()
         classifier.save(temporary, model, contract, facts)
         log.write(temporary / "history.csv")
-    return log.best()
+    return kept
 
 
-def _shown(row: dict[str, Any]) -> str:
+def _shown(row: Row) -> str:
     return f"{row['epoch']}: validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
 
 

@@ -1,9 +1,7 @@
 """Runs the pipeline cold in two clones and compares every digest that DVC locked.
 
-  python -m tests.reproduce [--keep]
-
-The clones lie in different folders, share no cache, and run under different hash seeds, time zones
-and locales. Exit 1 if any output differs.
+The clones are of the last commit, lie in different folders, share no cache, and run under different hash
+seeds, time zones and locales. Exit 1 if any output differs.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from tasks.core import cli
 from tests.structure import ROOT
 
 SETTINGS = (
@@ -43,6 +42,7 @@ def digests(lock: Path) -> dict[str, str]:
 
 
 def main() -> int:
+    cli.parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as top:
         folders = [Path(top) / "one", Path(top) / "another" / "place"]
         found = [run_cold(folder, settings) for folder, settings in zip(folders, SETTINGS, strict=True)]
@@ -55,4 +55,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.command(main)

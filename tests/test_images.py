@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tasks.core import images
+from tasks.core.contract import Packing, Resize
 from tasks.core.errors import DataError
 
 ORANGE = (250, 130, 10)
@@ -112,9 +113,7 @@ def test_what_can_not_be_read_is_refused_in_one_line(tmp_path: Path, data: bytes
     ("how", "corner_is_black", "edges_are_kept"),
     [("stretch", False, True), ("crop", False, False), ("pad", True, True)],
 )
-def test_the_three_ways_to_fit_a_square(
-    how: images.Resize, corner_is_black: bool, edges_are_kept: bool
-) -> None:
+def test_the_three_ways_to_fit_a_square(how: Resize, corner_is_black: bool, edges_are_kept: bool) -> None:
     picture = Image.new("RGB", (80, 40), "white")
     picture.paste("red", (0, 0, 8, 40))
     pixels = images.resized(picture, 20, how)
@@ -124,7 +123,7 @@ def test_the_three_ways_to_fit_a_square(
 
 
 @pytest.mark.parametrize("kind", ["raw", "png"])
-def test_packing_loses_nothing(kind: images.Packing) -> None:
+def test_packing_loses_nothing(kind: Packing) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
     data = images.encoded(pixels, kind)
     unpack: Callable[[bytes], np.ndarray] = (

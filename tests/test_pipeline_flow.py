@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import pipeline
+from tasks.core import params
+from tasks.core.serialize import remove
+from tests.structure import ROOT
 
 THREE_STAGES = """
 stages:
@@ -43,6 +47,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
         subprocess.run(words, check=True)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    params.load.cache_clear()
     (tmp_path / "dvc.yaml").write_text(THREE_STAGES)
     (tmp_path / "source.txt").write_text("good\n")
     return tmp_path
@@ -94,3 +100,52 @@ def test_a_failed_stage_ends_the_run_with_its_own_words(repository: Path) -> Non
 def test_the_exit_code_of_a_stage_is_read_from_what_dvc_says() -> None:
     assert pipeline.stage_exit(["ERROR: failed to reproduce 'a': failed to run: x, exited with 2"]) == 2
     assert pipeline.stage_exit(["ERROR: something else"]) == 1
+
+
+def test_a_stage_that_was_killed_is_not_blamed_on_its_last_line() -> None:
+    lines = ["train: features of 9 pictures", "ERROR: failed to run: x, exited with -9"]
+    assert "train was ended by SIGKILL" in pipeline.complaint("train", lines)
+
+
+def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Does what `python -m flows.pipeline WORDS` does; returns the exit code."""
+    monkeypatch.setattr("sys.argv", ["flows/pipeline.py", *words])
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the tests' own handlers stay
+    return pipeline.main()
+
+
+def test_the_command_ends_with_the_exit_code_of_the_stage(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(monkeypatch) == 0
+    (repository / "source.txt").write_text("bad\n")
+    assert start(monkeypatch) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "middle: first.txt says no good"
+
+
+def test_a_slip_in_the_parameters_is_told_in_one_line(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repository / "params.yaml").write_text("data: {image: x}\n")
+    assert start(monkeypatch) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("params.yaml: data.image is not a parameter")
+
+
+def test_results_go_to_a_remote_and_come_back(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(monkeypatch, "--push") == 2, "there is no remote yet"
+    assert "dvc remote add" in capsys.readouterr().err.splitlines()[-1]
+    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "../store"], check=True)
+    assert start(monkeypatch, "--push") == 0
+    for name in ("first.txt", "middle.txt", "last.txt", ".dvc/cache"):
+        remove(repository / name)
+    assert start(monkeypatch, "--pull") == 0
+    assert (repository / "last.txt").read_text() == "good\ngood\n"
+
+
+def test_data_that_is_versioned_by_itself_is_no_stage(repository: Path) -> None:
+    subprocess.run(["dvc", "add", "-q", "source.txt"], check=True)
+    assert pipeline.stages() == ["first", "middle", "last"]
+    assert run()[0] == dict.fromkeys(("first", "middle", "last"), "Completed")
+    assert (repository / "source.txt.dvc").exists()

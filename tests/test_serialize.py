@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_a_folder_takes_the_place_of_one_that_holds_other_files(tmp_path: Path) 
         temporary.mkdir()
         (temporary / "new").write_text("new")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
+
+
+def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / f".data.{dead.pid}.new.tmp").mkdir()
+    living = tmp_path / f".data.{os.getppid()}.new.tmp"
+    living.touch()
+    write_json(tmp_path / "data", [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [living.name, "data"]
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.core import classifier
+from tasks import train
+from tasks.core import classifier, params
 from tasks.core.augment import DRAWS, augmented, draw
 from tasks.core.errors import BackboneError
 from tasks.core.params import Augment
+from tasks.core.records import Dataset
 from tasks.core.runtime import tf
 from tasks.core.serialize import read_json
 from tests.conftest import Tiny
+from tests.structure import ROOT
 
 STILL = Augment(rotation=0, translation=0, zoom=0, horizontal_flip=False)
 
@@ -55,11 +58,23 @@ def test_without_fine_tuning_the_backbone_stays_as_it_was(tiny: Tiny, tmp_path: 
         assert not np.array_equal(tuned[name], variable.numpy()), "its failing twin: fine-tuning moves it"
 
 
+def validation_loss(tiny: Tiny, models: Path) -> float:
+    """The loss of the weights that lie in a folder, measured anew."""
+    p = params.load(ROOT / "params.yaml").train
+    model, _ = classifier.load(models)
+    model.compile(loss=train.loss(p))
+    penalty = 0.0001 * float(np.square(model.get_layer("head").kernel.numpy()).sum())
+    held_out = train.validation_batches(Dataset.load(tiny.dataset))
+    return float(model.evaluate(held_out, verbose=0)) + penalty
+
+
 def test_the_best_epoch_is_kept_and_not_the_last(tiny: Tiny, tmp_path: Path) -> None:
     best = tiny.train(tmp_path / "wild", head_epochs=1, learning_rate=3.0, epochs=6, patience=2)
     history = pd.read_csv(tmp_path / "wild/history.csv")
     tuned = history[history["phase"] == "fine_tune"]
-    assert best["val_loss"] == history["val_loss"].min()
+    assert best["val_loss"] == tuned["val_loss"].min()
+    assert best["epoch"] < len(tuned), "the last one was worse"
+    assert validation_loss(tiny, tmp_path / "wild") == pytest.approx(best["val_loss"], abs=1e-3)
     assert len(tuned) - tuned["val_loss"].argmin() - 1 <= 2, "it stops when it got no better for two epochs"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +60,6 @@ def located(name: str) -> str:
         BackboneError: the built-in weights can't be read.
     """
     check(name)
-    os.environ.setdefault("TFHUB_CACHE_DIR", str(cache_folder() / "tfhub"))
     return str(_built_in()) if name == BUILT_IN else name
 
 

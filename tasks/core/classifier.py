@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.core import backbones
 from tasks.core.contract import Contract
-from tasks.core.errors import ModelError
+from tasks.core.errors import BackboneError, ModelError
 from tasks.core.runtime import hub, keras, tf
 from tasks.core.serialize import read_json, write_json
 
@@ -29,11 +29,31 @@ def backbone_layer(name: str, *, trainable: bool) -> Any:
 
 
 def network(backbone: Any, classes: int, image_size: int, dropout: float, l2: float) -> Any:
-    """Builds the classifier: pictures of float32 (n, image_size, image_size, 3) to logits."""
+    """Builds the classifier: pictures of float32 (n, image_size, image_size, 3) to logits.
+
+    Raises:
+        BackboneError: the backbone takes no such pictures, or gives no feature vector.
+    """
     pictures = keras.Input((image_size, image_size, 3), name="image")
+    features = _features(backbone, pictures)
     dense = keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(l2), name="head")
-    logits = dense(keras.layers.Dropout(dropout, name="dropout")(backbone(pictures)))
+    logits = dense(keras.layers.Dropout(dropout, name="dropout")(features))
     return keras.Model(pictures, logits, name="classifier")
+
+
+def _features(backbone: Any, pictures: Any) -> Any:
+    side = pictures.shape[1]
+    try:
+        features = backbone(pictures)
+    except Exception as error:  # whatever the graph inside complains of
+        text = " ".join(str(error).split())[:200]
+        raise BackboneError(
+            f"model.backbone takes no pictures of {side} pixels ({text}); change model.image_size"
+        ) from None
+    shape = getattr(features, "shape", None)
+    if shape is None or shape.rank != 2:
+        raise BackboneError(f"model.backbone gives no feature vector but {shape}; choose one that does")
+    return features
 
 
 def save(folder: Path, model: Any, contract: Contract, facts: dict[str, Any]) -> None:

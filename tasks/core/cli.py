@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
-import subprocess
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.core import process
 from tasks.core.errors import DarkroomError, Rejected
 from tasks.core.serialize import sha256
 
@@ -36,23 +40,30 @@ def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
     for option, function in instead.items():
         if chosen[option]:
             command(function)
-    die_with_parent()
-    before = _sources()
 
     def work() -> int:
+        before = _recorded()
         main()
         _check_unchanged(before)
         return 0
 
     code = _guarded(work)
     if code not in (0, Rejected.exit_code):  # a verdict is whole, and someone wants to read it
-        _give_back()
+        process.give_back()
     sys.exit(code)
 
 
 def command(main: Callable[[], int]) -> NoReturn:
     """Runs a command for a person; `main` reads its own arguments and returns the exit code."""
-    sys.exit(_guarded(main))
+
+    def work() -> int:
+        try:
+            return main()
+        except BrokenPipeError:  # `| head` is no error
+            _silence()
+            return 0
+
+    sys.exit(_guarded(work))
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -70,8 +81,16 @@ def name() -> str:
 
 
 def say(text: str) -> None:
-    """Prints a line of progress, at once, also into a pipe."""
-    print(text, flush=True)
+    """Prints a line of progress, at once, also into a pipe; nobody reading any more doesn't end the work."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _silence()
+
+
+def _silence() -> None:
+    """Points stdout nowhere, so that Python doesn't complain of a closed pipe at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -95,16 +114,14 @@ def quiet() -> Iterator[None]:
 
 def _guarded(work: Callable[[], int]) -> int:
     """Turns every failure into one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in process.SIGNALS:
+        signal.signal(number, _interrupt)
     try:
         return work()
     except DarkroomError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _complain("interrupted", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` is no error
-        return 0
+        return _complain("interrupted", process.INTERRUPTED)
     except OSError as error:
         return _complain(f"{error.strerror or error}: {error.filename or 'no file named'}", 2)
     except Exception as error:
@@ -115,53 +132,40 @@ def _guarded(work: Callable[[], int]) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    print(f"{name()}: {text}", file=sys.stderr, flush=True)
+    process.tell(f"{name()}: {text}")
     return code
 
 
-def _terminate(_signum: int, _frame: FrameType | None) -> None:
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def die_with_parent() -> None:
-    """Has the kernel end this process when the one that started it dies, even by SIGKILL.
+def _recorded() -> dict[str, str]:
+    """What DVC will record beside the outputs: the stage's code and parameters, as they are now.
 
-    Otherwise a killed `dvc repro` or flow leaves a stage behind that goes on writing. Linux only;
-    elsewhere a terminal's ctrl-c reaches the whole process group as it always does.
+    DVC reads them when a stage ends; if they were edited meanwhile, it would put the new text beside the
+    old result.
     """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    name = process.stage()
+    if not name:
+        return {}
+    facts = _yaml("dvc.yaml")["stages"][name]
+    files = [Path(dep) for dep in facts["deps"] if dep.startswith("tasks/")]
+    code = {str(file): sha256(file) for file in files if file.exists()}
+    values = _yaml("params.yaml") if "params" in facts else {}
+    keys = {key: repr(reduce(getitem, key.split("."), values)) for key in facts.get("params", ())}
+    return code | {f"params.yaml: {key}": value for key, value in keys.items()}
 
 
-def _sources() -> dict[Path, str]:
-    """Digests of every file of our own code that is loaded, and of params.yaml."""
-    own = [Path(file) for m in list(sys.modules.values()) if (file := getattr(m, "__file__", None))]
-    root = Path.cwd()
-    files = [file for file in own if file.is_relative_to(root / "tasks")] + [root / "params.yaml"]
-    return {file: sha256(file) for file in files if file.exists()}
+def _yaml(file: str) -> Any:
+    return YAML(typ="safe", pure=True).load(Path(file).read_text("utf-8"))
 
 
-def _check_unchanged(before: dict[Path, str]) -> None:
-    """Refuses to end well if the code or params.yaml was edited meanwhile.
-
-    DVC hashes dependencies when a stage ends: it would record the new text beside the old result.
-    """
-    for file, digest in before.items():
-        if not file.exists() or sha256(file) != digest:
-            shown = file.relative_to(Path.cwd())
-            raise DarkroomError(f"{shown} was changed while this stage ran; run it again")
-
-
-def _give_back() -> None:
-    """Brings back the outputs that DVC removed before it started this stage.
-
-    `persist: true` would keep them too, but takes the stage out of DVC's run cache.
-    """
-    if stage_name := os.environ.get("DVC_STAGE"):
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "checkout", "--quiet", stage_name],
-            check=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+def _check_unchanged(before: dict[str, str]) -> None:
+    try:
+        now = _recorded()
+    except (OSError, LookupError, TypeError, YAMLError):
+        raise DarkroomError("params.yaml can't be read any more; mend it and run this stage again") from None
+    for name, value in before.items():
+        if now.get(name) != value:
+            raise DarkroomError(f"{name} was changed while this stage ran; run it again")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-from tasks.core.images import Resize
+Resize = Literal["stretch", "crop", "pad"]  # of a picture into a square
+Packing = Literal["jpeg", "png", "raw"]  # of a record
 
 
 @dataclass(frozen=True)

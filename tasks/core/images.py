@@ -5,17 +5,16 @@ from __future__ import annotations
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tasks.core.contract import Packing, Resize
 from tasks.core.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
-Resize = Literal["stretch", "crop", "pad"]
-Packing = Literal["jpeg", "png", "raw"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "PPM")
 _NAMES = "bmp gif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"

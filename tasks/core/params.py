@@ -17,8 +17,8 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from tasks.core.contract import Packing, Resize
 from tasks.core.errors import ParamError
-from tasks.core.images import Packing, Resize
 
 FILE = Path("params.yaml")
 LOCAL = "none"  # the compute.scheduler that stands for processes of this machine
@@ -30,7 +30,7 @@ Severity = Literal["error", "warning", "ignore"]
 # Leaves are strict: `epochs: "8"` and `fine_tune: 1` are slips, not values to be guessed at.
 Text = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Switch = Annotated[bool, Strict()]
 Count = Annotated[Whole, Field(ge=1)]
 Natural = Annotated[Whole, Field(ge=0)]

@@ -112,7 +112,9 @@ def load(path: Path) -> Predictor:
         return kind(path)
     except (Exception, SystemExit) as error:  # each runtime has exceptions of its own
         text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ModelError(f"{path} can't be loaded ({text}); export it again") from None
+        raise ModelError(
+            f"{path} can't be loaded as {kind.__name__} ({text}); give one of the artifacts of export/"
+        ) from None
 
 
 def _kind(path: Path) -> type[Predictor]:
@@ -126,6 +128,4 @@ def _kind(path: Path) -> type[Predictor]:
         return HDF5
     if head[4:] == b"TFL3":
         return TFLite
-    if path.suffix == ".onnx":
-        return ONNX
-    raise ModelError(f"{path} is no SavedModel, HDF5, TFLite or ONNX file; give one of export/")
+    return ONNX  # protocol buffers have no mark of their own

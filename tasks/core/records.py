@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.core.contract import Packing, Resize
 from tasks.core.errors import DataError
-from tasks.core.images import Packing, Resize
 from tasks.core.runtime import AUTOTUNE, tf
 from tasks.core.serialize import read_json
 

@@ -10,11 +10,12 @@ import logging
 import os
 import sys
 
+from tasks.core.cli import quiet
+from tasks.core.paths import cache_folder
+
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as exceptions too
-
-
-from tasks.core.cli import quiet
+os.environ.setdefault("TFHUB_CACHE_DIR", str(cache_folder() / "tfhub"))
 
 with quiet():
     import tensorflow as tf

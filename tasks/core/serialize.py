@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -23,15 +24,34 @@ def replacing(path: Path) -> Iterator[Path]:
     The block makes a file or a folder there. If it fails, `path` is as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    remove(temporary)
+    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}.tmp") for kind in ("new", "old"))
+    _remove_left_overs(path)
     try:
         yield temporary
-        if temporary.is_dir():
-            remove(path)  # a folder can't be renamed over one that holds files
+        if temporary.is_dir() and path.is_dir():
+            path.replace(old)  # a folder can't be renamed over one that holds files
         temporary.replace(path)
     finally:
         remove(temporary)
+        remove(old)
+
+
+def _remove_left_overs(path: Path) -> None:
+    """Removes what killed processes began to write here, and what this one did before."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = left.name.split(".")[-3]
+        if not pid.isdigit() or int(pid) == os.getpid() or not _runs(int(pid)):
+            remove(left)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # someone else's
+    return True
 
 
 def remove(path: Path) -> None:

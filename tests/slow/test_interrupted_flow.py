@@ -1,0 +1,109 @@
+"""A flow that is ended ends its stage too, with the earlier outputs back and nothing left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.structure import ROOT
+
+pytestmark = pytest.mark.slow
+
+PIPELINE = """
+stages:
+  work:
+    cmd: python work.py
+    deps: [source]
+    outs: [result]
+"""
+STAGE = """
+import time
+from pathlib import Path
+from tasks.core import cli
+
+def main():
+    Path("result").write_text(Path("source").read_text())
+    if Path("source").read_text() == "second":
+        Path("started").touch()
+        time.sleep(100)
+
+cli.stage(main)
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A DVC repository whose one stage has run once, and next time takes long."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    for name in ("params.yaml", "prefect.toml"):
+        (folder / name).write_text((ROOT / name).read_text("utf-8"))
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "work.py").write_text(STAGE)
+    (folder / "source").write_text("first")
+    for words in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "repro", "-q"]):
+        subprocess.run(words, cwd=folder, env=environment(tmp_path), check=True)
+    (folder / "source").write_text("second")
+    return folder
+
+
+def environment(top: Path) -> dict[str, str]:
+    path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
+    return os.environ | {"PYTHONPATH": str(ROOT), "PATH": path, "PREFECT_HOME": str(top / "prefect")}
+
+
+def processes(folder: Path) -> dict[int, str]:
+    """Pids and command lines of all processes that work in a folder."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            if (process / "cwd").readlink() == folder:
+                found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for left-over processes in /proc")
+@pytest.mark.parametrize("way", ["ctrl-c", "terminated", "killed"])
+def test_a_flow_that_is_ended_leaves_all_as_it_was(repository: Path, way: str) -> None:
+    log = repository.parent / "log"
+    with log.open("w") as stream:
+        flow = subprocess.Popen(
+            [sys.executable, "-m", "flows.pipeline"],
+            cwd=repository,
+            env=environment(repository.parent),
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    wait_until((repository / "started").exists, 120)
+    if way == "ctrl-c":
+        os.killpg(flow.pid, signal.SIGINT)  # as a terminal does
+    else:
+        flow.send_signal(signal.SIGTERM if way == "terminated" else signal.SIGKILL)
+    code = flow.wait(30)
+    text = log.read_text()
+    if way != "killed":
+        assert code == 130
+        assert text.splitlines()[-1] == "pipeline: interrupted"
+    assert "Traceback" not in text
+    wait_until(lambda: all("uvicorn" in words for words in processes(repository).values()), 30)
+    assert (repository / "result").read_text() == "first"
+    left = processes(repository)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert way == "killed" or not left, "Prefect's own server outlives a flow that could not stop it"
+
+
+def wait_until(come: object, seconds: int) -> None:
+    assert callable(come)
+    end = time.monotonic() + seconds
+    while not come():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
