@@ -142,7 +142,7 @@ def validate(
     with replacing(DATA_DOCS) as site:
         outcomes = run(frame, findings.checks(frame, ties, p, expected), site)
     write_parquet(MANIFEST, pictures, manifest.SCHEMA)
-    write_json(VALIDATION, summary(frame, outcomes, ties))
+    write_json(VALIDATION, summary(frame, outcomes, ties) | {"prevalent": findings.prevalent(frame, p)})
     for row in table(outcomes):
         cli.say(f"validate: {row}")
     if faults := _faults(outcomes):

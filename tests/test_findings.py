@@ -210,6 +210,14 @@ def test_a_picture_that_ties_groups_together_is_reported(workplace: Path) -> Non
     assert "tied" in found()
 
 
+def test_what_most_pictures_are_is_no_finding(workplace: Path) -> None:
+    for file in (workplace / "pictures").glob("*/*.jpg"):
+        Image.open(file).point(lambda value: value // 5).save(file, quality=92)
+    assert run() == ""
+    assert "dark" not in found()
+    assert read_json(VALIDATION)["prevalent"] == {"dark": 1.0}
+
+
 @pytest.mark.usefixtures("planted")
 def test_what_is_ignored_is_not_looked_for() -> None:
     run(dark="ignore")

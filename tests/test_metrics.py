@@ -7,11 +7,16 @@ import pytest
 from sklearn.metrics import f1_score, top_k_accuracy_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from tasks.core import metrics
+from tasks.core import metrics, params
 
 RNG = np.random.default_rng(5)
 LABELS = RNG.integers(0, 8, 200)
 PROBABILITIES = RNG.dirichlet(np.ones(8), 200) * 0.5 + 0.5 * np.eye(8)[(LABELS + (RNG.random(200) < 0.3)) % 8]
+
+
+def test_what_a_gate_may_name_is_what_is_measured() -> None:
+    measured = metrics.headline(LABELS, PROBABILITIES, 15, 10, 1)
+    assert set(params.MEASURED) == measured.keys() - {"interval_95"}
 
 
 def test_against_scikit_learn() -> None:

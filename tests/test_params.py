@@ -44,6 +44,12 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
         ("[saved_model", "[savedmodel", ("export.formats.0", "'savedmodel'", "'saved_model'")),
         ("min: 0.90", "min: 0.9, max: 1", ("gate.rules.0", "test.accuracy", "either")),
         ("min: 0.90", "mim: 0.9", ("gate.rules.0.mim", "is not a parameter", "metric, min, max")),
+        (
+            "metric: test.accuracy",
+            "metric: test.acuracy",
+            ("gate.rules.0.metric", "test.acuracy", "macro_f1"),
+        ),
+        ("min: 0.90", "min: .nan", ("gate.rules.0.min", "nan", "finite")),
         ("test_split: 0.2", "test_split: 0.95", ("build.test_split", "1.05", "less than 1")),
         ("seed: 123\n  resize", f"seed: {2**32}\n  resize", ("build.seed", str(2**32), "less than")),
         ("  seed: 123\n  resize", "  resize", ("build.seed", "is missing")),

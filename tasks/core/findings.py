@@ -28,6 +28,8 @@ SHORTCUTS = {
 }
 SHORTCUT_SAMPLE = 5000  # pictures are enough to see a shortcut that matters
 FOLDS = 5
+PREVALENT = 0.5  # CleanVision's; what holds for a larger share of the pictures is no finding
+Bounds = tuple[str, str, str, float | None, float | None]  # kind, name, column, lowest and highest value
 NOTHING = Schema()
 MEASURES = ("brightness", "contrast", "saturation", "sharpness", "entropy")
 
@@ -208,9 +210,37 @@ def _repeats(ties: list[Tie]) -> Iterator[Check]:
 
 def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
     """CleanVision's checks, with its thresholds in params.yaml."""
+    for kind, name, column, low, high in _bounds(frame, p):
+        if _share(frame, column, low, high) > PREVALENT:
+            continue
+        named = (("at least", low), ("at most", high))
+        limits = [f"{words} {limit:.4g}" for words, limit in named if limit is not None]
+        yield Check(
+            kind,
+            name,
+            f"{column} of {' and '.join(limits)} (validate.{kind})",
+            gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high),
+            f"look at them; replace them, take them out, or change validate.{kind}",
+        )
+
+
+def prevalent(frame: pd.DataFrame, p: params.Validate) -> dict[str, float]:
+    """The qualities that most pictures have, each with its share: they tell of the data and not of faults."""
+    shares = {kind: _share(frame, column, low, high) for kind, _, column, low, high in _bounds(frame, p)}
+    return {kind: round(share, 4) for kind, share in shares.items() if share > PREVALENT}
+
+
+def _share(frame: pd.DataFrame, column: str, low: float | None, high: float | None) -> float:
+    """The share of readable pictures out of bounds."""
+    values = frame[column].dropna()
+    out = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
+    return float(out.mean()) if len(out) else 0.0
+
+
+def _bounds(frame: pd.DataFrame, p: params.Validate) -> list[Bounds]:
     q1, q3 = frame["side"].quantile([0.25, 0.75])
     spread = p.odd_size * (q3 - q1)
-    bounds: list[tuple[str, str, str, float | None, float | None]] = [
+    return [
         ("dark", "dark pictures", "brightness_p99", p.dark, None),
         ("light", "light pictures", "brightness_p05", None, 1 - p.light),
         ("blurry", "blurry pictures", "blur_score", p.blurry, None),
@@ -224,16 +254,6 @@ def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
         ("odd_aspect_ratio", "pictures of odd aspect ratio", "aspect_ratio", p.odd_aspect_ratio, None),
         ("odd_size", "pictures of odd size", "side", q1 - spread, q3 + spread),
     ]
-    for kind, name, column, low, high in bounds:
-        named = (("at least", low), ("at most", high))
-        limits = [f"{words} {limit:.4g}" for words, limit in named if limit is not None]
-        yield Check(
-            kind,
-            name,
-            f"{column} of {' and '.join(limits)} (validate.{kind})",
-            gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high),
-            f"look at them; replace them, take them out, or change validate.{kind}",
-        )
 
 
 def _told(p: params.Validate) -> Iterator[Check]:

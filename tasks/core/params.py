@@ -21,6 +21,7 @@ from tasks.core.contract import Packing, Resize
 from tasks.core.errors import ParamError
 
 FILE = Path("params.yaml")
+MEASURED = ("accuracy", "top_5_accuracy", "macro_f1", "log_loss", "ece", "n")  # of test and validation
 LOCAL = "none"  # the compute.scheduler that stands for processes of this machine
 
 Format = Literal["saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"]
@@ -202,6 +203,11 @@ class Params(Section):
             if (rule.min is None) == (rule.max is None):
                 raise ParamError(
                     f"gate.rules.{place} ({rule.metric}) needs either `min` or `max`: give one of the two"
+                )
+            split, _, name = rule.metric.partition(".")
+            if split in ("test", "validation") and name not in MEASURED:
+                raise ParamError(
+                    f"gate.rules.{place}.metric is {rule.metric!r}; {split} has {', '.join(MEASURED)}"
                 )
 
 
