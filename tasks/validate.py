@@ -51,10 +51,14 @@ def scanned(folder: Path, labels: Path, compute: params.Compute) -> pd.DataFrame
 
 
 def known_groups(accepted: pd.DataFrame | None) -> dict[str, str]:
-    """The group of each content in the manifest that was accepted last, by sha256."""
+    """The group of each content in the manifest that was accepted last, by sha256.
+
+    Names that the user gave then are not kept: what counts of these is what the user gives now.
+    """
     if accepted is None:
         return {}
-    return dict(zip(accepted["sha256"], accepted["group"].fillna(accepted["sha256"]), strict=True))
+    group = accepted["group"].where(accepted["group"].str.fullmatch("[0-9a-f]{64}"))
+    return dict(zip(accepted["sha256"], group.fillna(accepted["sha256"]), strict=True))
 
 
 def summary(frame: pd.DataFrame, outcomes: list[Outcome], ties: list[groups.Tie]) -> dict[str, Any]:

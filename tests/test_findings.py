@@ -196,6 +196,15 @@ def test_near_duplicates_that_the_labels_file_parts_are_an_error(
     assert set(found()) == {kind, "near_duplicate"}
 
 
+def test_a_group_that_the_user_takes_back_is_forgotten(workplace: Path) -> None:
+    label(workplace, group=dict.fromkeys(("cat/00.jpg", "dog/00.jpg"), "trip"))
+    run()
+    assert list(read_parquet(MANIFEST)["group"].dropna()) == ["trip", "trip"]
+    label(workplace)
+    run()
+    assert read_parquet(MANIFEST)["group"].isna().all()
+
+
 def test_a_picture_that_ties_groups_together_is_reported(workplace: Path) -> None:
     run()
     before = read_parquet(MANIFEST).set_index("path")["sha256"]
