@@ -15,6 +15,7 @@ from sklearn.tree import DecisionTreeClassifier
 from tasks.core import params
 from tasks.core.expectations import Check, gxe, readable_of, tolerating
 from tasks.core.groups import Tie, near_duplicates
+from tasks.core.manifest import MEASURES
 from tasks.core.schema import Schema
 
 SMALL = 64  # pixels; hashes of smaller pictures lie so close together that only equal ones tell anything
@@ -29,7 +30,6 @@ SHORTCUTS = {
 SHORTCUT_SAMPLE = 5000  # pictures are enough to see a shortcut that matters
 FOLDS = 5
 NOTHING = Schema()
-MEASURES = ("brightness", "contrast", "saturation", "sharpness", "entropy")
 
 
 def near(manifest: pd.DataFrame, p: params.Validate) -> pd.Series:
