@@ -2,74 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
-from dataclasses import asdict, dataclass
-from io import BytesIO
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
-from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from tasks.core import cli, images, params
-from tasks.core.paths import DATASET, EXPORT, GATES, METRICS, MODELS, PAGE, PREDICTIONS, VALIDATION
+from tasks.core import charts, cli, params, paths, sheets
+from tasks.core.manifest import readable
 from tasks.core.serialize import read_json, read_parquet, write_text
-from tasks.core.splits import SPLITS
+from tasks.core.splits import SPLITS, Shares, split
 
-TEMPLATE = Path("tasks/templates/report.html")
-THUMBNAIL = 96  # pixels
-CHART = (460, 190)  # pixels
-MANY = 30  # classes from which on the confusion matrix shows the most confused pairs instead
+TEMPLATE = Path(__file__).parent / "templates/report.html"
+MANY = 30  # classes from which on what is long is folded, and the matrix becomes the most confused pairs
 
 
-@dataclass(frozen=True)
-class Line:
-    """A curve of a chart, as the points of an SVG polyline."""
-
-    name: str
-    points: str
-    last: float
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Two curves over epochs; `ticks` are (y in pixels, label)."""
-
-    title: str
-    lines: list[Line]
-    ticks: list[tuple[float, str]]
-    epochs: int
-
-
-def chart(title: str, history: pd.DataFrame, columns: dict[str, str]) -> Chart:
-    """Draws columns of the history over its rows; `columns` gives each its name in the legend."""
-    width, height = CHART
-    values = history[list(columns)]
-    low, high = float(values.min().min()), float(values.max().max())
-    span = (high - low) or 1.0
-    step = width / max(1, len(history) - 1)
-
-    def y(value: float) -> float:
-        return round(height - (value - low) / span * height, 1)
-
-    def line(column: str, name: str) -> Line:
-        points = " ".join(f"{place * step:.1f},{y(value)}" for place, value in enumerate(history[column]))
-        return Line(name, points, float(history[column].iloc[-1]))
-
-    lines = [line(column, name) for column, name in columns.items()]
-    ticks = [(y(value), f"{value:.2f}") for value in (low, (low + high) / 2, high)]
-    return Chart(title, lines, ticks, len(history))
-
-
-def charts(history: pd.DataFrame) -> list[Chart]:
+def curves(history: pd.DataFrame) -> list[charts.Chart]:
     """Loss and accuracy of the last phase."""
     last = history[history["phase"] == history["phase"].iloc[-1]]
     return [
-        chart("Loss", last, {"loss": "training", "val_loss": "validation"}),
-        chart("Accuracy", last, {"accuracy": "training", "val_accuracy": "validation"}),
+        charts.chart("Loss", last, {"loss": "training", "val_loss": "validation"}),
+        charts.chart("Accuracy", last, {"accuracy": "training", "val_accuracy": "validation"}),
     ]
 
 
@@ -90,7 +46,7 @@ def confused_pairs(predictions: pd.DataFrame) -> list[dict[str, Any]]:
     return [{"label": label, "predicted": predicted, "count": n} for (label, predicted), n in counts]
 
 
-def doubtful(predictions: pd.DataFrame, folder: Path, count: int) -> list[dict[str, Any]]:
+def doubtful(predictions: pd.DataFrame, album: sheets.Album, count: int) -> list[dict[str, Any]]:
     """The pictures to look at: the surest mistakes first, then the least sure right answers."""
     columns = [column for column in predictions.columns if column.startswith("p_")]
     frame = predictions[["path", "label", "predicted"]].copy()
@@ -98,52 +54,58 @@ def doubtful(predictions: pd.DataFrame, folder: Path, count: int) -> list[dict[s
     frame["right"] = frame["label"] == frame["predicted"]
     frame["order"] = frame["confidence"].where(frame["right"], -frame["confidence"])
     frame = frame.sort_values(["right", "order", "path"], kind="stable").head(count)
-    rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
-    return [row | {"thumbnail": thumbnail(folder / row["path"])} for row in rows]
+    return pictured(frame.to_dict("records"), album)  # type: ignore[arg-type]
 
 
-def thumbnail(path: Path) -> str:
-    """A picture as a data URI of a small PNG."""
-    picture = Image.fromarray(images.read(path, THUMBNAIL, "pad"))
-    buffer = BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def pictured(rows: list[dict[str, Any]], album: sheets.Album) -> list[dict[str, Any]]:
+    """Rows that have a `path`, with the `picture` to show for it."""
+    return [row | {"picture": album.picture(row["path"])} for row in rows]
 
 
-def page(folder: Path, shown: int, parameters: dict[str, dict[str, Any]]) -> str:
-    """Renders the page from what the stages before have written."""
-    dataset = read_json(DATASET / "dataset.json")
-    predictions = read_parquet(PREDICTIONS)
-    names = dataset["class_names"]
-    artifacts = read_json(EXPORT / "artifacts.json")
-    gates = read_json(GATES)
+def page(folder: Path, build: params.Build, p: params.Report, parameters: dict[str, dict[str, Any]]) -> str:
+    """Renders the page from what the stages before have written; `parameters` are shown by section."""
+    artifacts, gates = read_json(paths.EXPORT / "artifacts.json"), read_json(paths.GATES)
+    dataset, validation = read_json(paths.DATASET / "dataset.json"), read_json(paths.VALIDATION)
+    label_errors, predictions = read_json(paths.LABEL_ERRORS), read_parquet(paths.PREDICTIONS)
+    pictures = readable(read_parquet(paths.MANIFEST))
+    names, album = dataset["class_names"], sheets.Album(folder)
+    own_split = split(pictures, Shares(build.validation_split, build.test_split, build.seed))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        album=album,
         artifacts=artifacts["artifacts"],
-        chart_size=CHART,
-        charts=charts(pd.read_csv(MODELS / "history.csv")),
+        bars=charts.bars(dataset["counts"]),
+        chart_size=charts.SIZE,
+        class_sheets=sheets.of_classes(pictures, album, p.thumbnails),
         confusion=confusion(predictions, names) if len(names) <= MANY else [],
+        curves=curves(pd.read_csv(paths.MODELS / "history.csv")),
         dataset=dataset,
-        doubtful=doubtful(predictions, folder, shown),
+        doubtful=doubtful(predictions, album, p.mistakes),
+        findings=sheets.of_findings(validation, album, p.thumbnails),
         folder=folder,
         gates=gates["gates"],
-        metrics=read_json(METRICS),
-        model=read_json(MODELS / "classifier.json"),
+        groups={"Split": SPLITS, "Class": names},
+        label_errors=label_errors,
+        many=len(names) > MANY,
+        measures=charts.measures(pictures, {"Split": own_split, "Class": pictures["label"]}),
+        metrics=read_json(paths.METRICS),
+        mislabelled=pictured(label_errors[: p.thumbnails], album),
+        model=read_json(paths.MODELS / "classifier.json"),
         pairs=confused_pairs(predictions),
         parameters=parameters,
         passed=gates["passed"] and all(fact["passed"] for fact in artifacts["artifacts"].values()),
         splits=SPLITS,
-        validation=read_json(VALIDATION),
+        validation=validation,
     )
 
 
 def main() -> None:
     p = params.load()
     parameters = {"build": asdict(p.build), "model": asdict(p.model), "train": asdict(p.train)}
-    write_text(PAGE, page(Path(p.data.images), p.report.mistakes, parameters))
-    cli.say(f"report: {PAGE}")
+    write_text(paths.PAGE, page(Path(p.data.images), p.build, p.report, parameters))
+    cli.say(f"report: {paths.PAGE}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from sklearn.tree import DecisionTreeClassifier
 from tasks.core import params
 from tasks.core.expectations import Check, gxe, readable_of, tolerating
 from tasks.core.groups import Tie, near_duplicates
+from tasks.core.manifest import MEASURES
 from tasks.core.schema import Schema
 
 SMALL = 64  # pixels; hashes of smaller pictures lie so close together that only equal ones tell anything
@@ -31,7 +32,6 @@ FOLDS = 5
 PREVALENT = 0.5  # CleanVision's; what holds for a larger share of the pictures is no finding
 Bounds = tuple[str, str, str, float | None, float | None]  # kind, name, column, lowest and highest value
 NOTHING = Schema()
-MEASURES = ("brightness", "contrast", "saturation", "sharpness", "entropy")
 
 
 def near(manifest: pd.DataFrame, p: params.Validate) -> pd.Series:

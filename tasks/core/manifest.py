@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pyarrow as pa
 
+MEASURES = ("brightness", "contrast", "saturation", "sharpness", "entropy")  # of quality; see `measures`
+
 _TEXT, _NUMBER = pa.string(), pa.float64()
 SCHEMA = pa.schema(
     [

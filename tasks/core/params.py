@@ -171,6 +171,7 @@ class Export(Section):
 @dataclass(frozen=True)
 class Report(Section):
     mistakes: Natural
+    thumbnails: Natural
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""A label that the model has good reason to doubt is named, and no other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import build, evaluate
+from tasks.core import label_errors, params
+from tasks.core.manifest import SCHEMA
+from tasks.core.metrics import Array
+from tasks.core.serialize import read_json, write_parquet
+from tests.conftest import Tiny
+from tests.pictures import ALONE, scanned
+from tests.structure import ROOT
+
+LABELS = np.repeat([0, 1, 2], 20)
+
+
+def sure_of(classes: Array, count: int = 3, confidence: float = 0.95) -> Array:
+    """Probabilities of a model that is as sure as that of these classes."""
+    rest = (1 - confidence) / (count - 1)
+    return np.full((len(classes), count), rest) + (confidence - rest) * np.eye(count)[classes]
+
+
+def test_a_picture_in_the_wrong_class_is_found_by_the_stage(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One red picture for the test among the blue ones; `tiny` was trained without it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny.pictures, "pictures")
+    planted = "blue/really red.png"
+    Path("pictures/red/003.png").rename(Path("pictures") / planted)
+    Path("labels.csv").write_text("path,label\n")
+    frame = scanned(Path("pictures"), Path("labels.csv"))
+    frame.loc[frame["path"] == planted, "split_hint"] = "test"
+    others = [name for name in ("train", "validation", "test") for _ in range(20)]
+    rest = frame["path"] != planted
+    frame.loc[rest, "split_hint"] = [others[place * 7 % 60] for place in range(rest.sum())]
+    write_parquet(Path("manifest.parquet"), frame, SCHEMA)
+    p = params.load(ROOT / "params.yaml")
+    backbone = str(tiny.folder / "backbone")
+    build.build(Path("pictures"), Path("manifest.parquet"), Path("dataset"), p.build, backbone, 32, ALONE, {})
+    _, doubts = evaluate.evaluate(tiny.models, Path("dataset"), p.evaluate)
+    (found,) = read_json(Path("reports/label_errors.json"))
+    assert doubts == 1
+    assert 0 <= found.pop("self_confidence") < 0.5
+    assert found == {"path": planted, "label": "blue", "suggested": "red", "split": "test"}
+
+
+def test_the_least_credible_label_comes_first_and_nothing_is_printed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    labels, probabilities = LABELS.copy(), sure_of(LABELS)
+    labels[5], labels[45] = 1, 0
+    probabilities[45] = sure_of(np.array([2]), confidence=0.99)[0]
+    text = {"label": labels.astype(str), "predicted": LABELS.astype(str), "split": "test"}
+    frame = pd.DataFrame({"path": [f"{row}.png" for row in range(60)], **text})
+    found = label_errors.described(frame, labels, probabilities)
+    assert [(row["path"], row["label"], row["suggested"]) for row in found] == [
+        ("45.png", "0", "2"),
+        ("5.png", "1", "0"),
+    ]
+    assert [row["self_confidence"] for row in found] == [0.005, 0.025]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_labels_that_the_model_agrees_with_are_not_doubted() -> None:
+    assert label_errors.likely(LABELS, sure_of(LABELS)) == []
+
+
+def test_a_class_without_pictures_here_is_no_trouble() -> None:
+    """Its column of probabilities is there, and one picture is even taken for it."""
+    labels = np.repeat([0, 2], 20)
+    probabilities = sure_of(labels)
+    probabilities[7] = sure_of(np.array([1]))[0]
+    labels[3] = 2
+    assert label_errors.likely(labels, probabilities) == [3]
+
+
+def test_a_model_that_knows_one_class_only_is_no_trouble() -> None:
+    found = label_errors.likely(LABELS, sure_of(np.ones_like(LABELS)))
+    assert set(found) <= set(np.flatnonzero(LABELS != 1)), "its own class is never doubted"
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_where_all_labels_are_the_same_none_is_doubted(place: int) -> None:
+    labels = np.full(20, place)
+    assert label_errors.likely(labels, sure_of(np.array([1, *labels[1:]]))) == []

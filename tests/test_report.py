@@ -1,0 +1,250 @@
+"""The page shows what it says it shows, holds each picture once, and needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import re
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from tasks import build, gate, report, validate
+from tasks.core import charts, metrics, params, paths, sheets, splits
+from tasks.core.manifest import MEASURES, readable
+from tasks.core.schema import Schema
+from tasks.core.serialize import read_json, read_parquet, write_json
+from tests.pictures import ALONE
+from tests.structure import ROOT
+
+P = params.load(ROOT / "params.yaml")
+FOLDER = Path("pictures")
+ODD = 'say "no" & <b>'  # a class name that HTML could trip over
+
+
+def write_pictures(classes: list[str], count: int) -> None:
+    """Writes soft blots of colour as JPEG."""
+    rng = np.random.default_rng(2)
+    for label in classes:
+        (FOLDER / label).mkdir(parents=True)
+        for number in range(count):
+            blots = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
+            blots.resize((160, 120), Image.Resampling.BICUBIC).save(FOLDER / label / f"{number:02d}.jpg")
+
+
+def run_stages_before() -> None:
+    """Runs the stages before, but trains no model: its predictions are right, but for one picture."""
+    Path("labels.csv").write_text("path,label\n")
+    p = dataclasses.replace(P.validate, max_unreadable=1, min_per_class=3)
+    validate.validate(FOLDER, Path("labels.csv"), Schema(), None, p, ALONE)
+    built = build.build(FOLDER, paths.MANIFEST, paths.DATASET, P.build, "efficientnet_lite0", 64, ALONE, {})
+    names = built["class_names"]
+    pictures = readable(read_parquet(paths.MANIFEST))
+    shares = splits.Shares(P.build.validation_split, P.build.test_split, P.build.seed)
+    test = pictures[splits.split(pictures, shares) == "test"].reset_index(drop=True)
+    labels = test["label"].map(names.index).to_numpy()
+    taken_for = labels.copy()
+    taken_for[0] = (labels[0] + 1) % len(names)
+    probabilities = 0.1 / len(names) + 0.9 * np.eye(len(names))[taken_for]
+    predictions = test[["path", "label"]].assign(predicted=[names[place] for place in taken_for])
+    columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names])
+    pd.concat([predictions, columns], axis=1).to_parquet(paths.PREDICTIONS)
+    headline = metrics.headline(labels, probabilities, 15, 100, 1)
+    measured = {"test": headline, "per_class": metrics.per_class(labels, probabilities, tuple(names))}
+    write_json(paths.METRICS, measured)
+    write_json(paths.GATES, gate.judge(measured, P.gate.rules))
+    doubt = {"self_confidence": 0.0333, "split": "test", "suggested": names[taken_for[0]]}
+    write_json(paths.LABEL_ERRORS, [predictions.loc[0, ["path", "label"]].to_dict() | doubt])
+    write_json(paths.EXPORT / "artifacts.json", {"artifacts": {}})
+    best = {"phase": "head", "epoch": 1}
+    facts = {"backbone": "b", "best_epoch": best, "dataset": "d", "versions": {}}
+    write_json(paths.MODELS / "classifier.json", facts)
+    curve = {"phase": ["head"] * 2, "loss": [1, 0], "val_loss": [1, 0], "accuracy": [0, 1]}
+    pd.DataFrame(curve | {"val_accuracy": [0, 1]}).to_csv(paths.MODELS / "history.csv")
+
+
+def rendered(**changes: Any) -> str:
+    return report.page(FOLDER, P.build, dataclasses.replace(P.report, **changes), {})
+
+
+def shown(text: str) -> list[str]:
+    """Paths of the pictures in a part of the page, in order."""
+    return [html.unescape(path) for path in re.findall(r'role="img" aria-label="([^"]+)" title', text)]
+
+
+def part(text: str, name: str) -> str:
+    """The page from the heading of that id on, up to the next of its kind."""
+    return text.split(f'<h2 id="{name}">')[1].split("<h2", maxsplit=1)[0]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the stages before have run, over pictures with planted copies and a broken file."""
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_pictures(["cat", "dog", ODD], 15)
+        shutil.copy(FOLDER / "cat/00.jpg", FOLDER / "cat/copy.jpg")
+        Image.open(FOLDER / "dog/01.jpg").save(FOLDER / "dog/resaved.jpg", quality=70)
+        (FOLDER / "dog/broken.jpg").write_bytes((FOLDER / "dog/00.jpg").read_bytes()[:900])
+        run_stages_before()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def there(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+
+
+def test_the_page_is_one_file_without_network_or_script() -> None:
+    text = rendered()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
+    assert not re.findall(r"url\((?!data:)", text)
+    assert "<script" not in text
+
+
+def test_the_page_comes_out_the_same_each_time() -> None:
+    assert rendered() == rendered()
+
+
+def test_each_picture_is_held_once_however_often_it_is_shown() -> None:
+    text = rendered()
+    paths_shown = shown(text)
+    assert len(paths_shown) > len(set(paths_shown)), "some stand in several sheets"
+    assert text.count("data:image/webp") == len(set(paths_shown) - {"dog/broken.jpg"})
+
+
+def test_copies_are_shown_together() -> None:
+    together = re.findall(r'<div class="sheet together">(.*?)</div>', rendered(), re.DOTALL)
+    assert sorted(shown(group) for group in map(str, together)) == [
+        ["cat/00.jpg", "cat/copy.jpg"],
+        ["dog/01.jpg", "dog/resaved.jpg"],
+    ]
+
+
+def test_every_class_has_a_sheet_that_tells_how_many_there_are() -> None:
+    sheets_shown = part(rendered(thumbnails=4), "pictures").split("<h3>")[1:]
+    totals = [html.unescape(re.sub("<[^>]+>", "", sheet.split("</h3>")[0])) for sheet in sheets_shown]
+    assert totals == [
+        "cat 16 pictures, 4 shown",
+        "dog 16 pictures, 4 shown",
+        f"{ODD} 15 pictures, 4 shown",
+    ]
+    assert [len(shown(sheet)) for sheet in sheets_shown] == [4, 4, 4]
+
+
+def test_no_thumbnails_are_shown_if_none_are_asked_for() -> None:
+    text = rendered(thumbnails=0, mistakes=0)
+    assert not shown(text)
+    assert "data:image/webp" not in text
+    assert "Duplicate" in part(text, "findings"), "its failing twin: what was found is still told"
+
+
+def test_an_unreadable_picture_has_a_name_and_no_thumbnail() -> None:
+    (placeholder,) = re.findall(r'<span class="thumb unread"[^>]+>', rendered())
+    assert 'title="dog/broken.jpg"' in placeholder
+
+
+def test_a_likely_label_error_is_shown_with_both_classes() -> None:
+    (doubt,) = read_json(paths.LABEL_ERRORS)
+    section = part(rendered(), "labels")
+    assert shown(section) == [doubt["path"]]
+    text = html.unescape(section)
+    assert all(word in text for word in (doubt["label"], doubt["suggested"], "3.3", "test", "1 of the"))
+
+
+def test_what_holds_for_most_pictures_is_told_and_is_no_finding() -> None:
+    before = read_json(paths.VALIDATION)
+    assert "no finding" not in rendered(), "its failing twin: nothing is said where there is no such kind"
+    try:
+        write_json(paths.VALIDATION, before | {"prevalent": {"low_information": 0.86}})
+        assert re.search(r"Low information: 86\.0\s%", html.unescape(part(rendered(), "data")))
+    finally:
+        write_json(paths.VALIDATION, before)
+
+
+def test_measures_are_drawn_for_every_split_and_class() -> None:
+    rows = re.findall(r"<tr><td>([^<]+)</td>\n?<td><svg", part(rendered(), "measures"))
+    assert [html.unescape(row) for row in rows] == ["train", "validation", "test", "cat", "dog", ODD]
+
+
+def test_quantiles_by_hand_on_an_axis_that_all_groups_share() -> None:
+    even, double = np.linspace(0, 1, 101), np.linspace(0, 2, 101)
+    frame = pd.DataFrame(dict.fromkeys(MEASURES, np.concatenate([even, double])) | {"entropy": 3.0})
+    groups = pd.Series(["one"] * 101 + ["two"] * 101)
+    measured = {measure.name: measure for measure in charts.measures(frame, {"Class": groups})}
+    brightness, entropy = measured["brightness"], measured["entropy"]
+    assert (brightness.low, brightness.high) == pytest.approx((0.05, 1.9))
+    assert brightness.boxes["Class", "one"].values == pytest.approx((0.05, 0.25, 0.5, 0.75, 0.95))
+    assert brightness.boxes["Class", "two"].places == pytest.approx((2.7, 24.3, 51.4, 78.4, 100), abs=0.1)
+    assert set(entropy.boxes["Class", "one"].places) == {50.0}, "no spread is drawn in the middle"
+
+
+def test_bars_are_measured_by_the_largest_class() -> None:
+    bars = charts.bars({"train": {"cat": 6, "dog": 2}, "test": {"cat": 2, "dog": 0}})
+    assert bars["cat"].widths == {"train": 75, "test": 25}
+    assert bars["dog"].widths == {"train": 25, "test": 0}
+    assert bars["dog"].counts == {"train": 2, "test": 0}
+
+
+def thumbnail(file: Path) -> Image.Image:
+    rule = sheets.background(file)
+    assert rule
+    (data,) = re.findall("base64,([^)]+)", rule)
+    return Image.open(BytesIO(base64.b64decode(data)))
+
+
+def test_a_thumbnail_is_small_upright_and_never_enlarged(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (1200, 800)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (9, 8)).save(tmp_path / "tiny.png")
+    assert thumbnail(tmp_path / "turned.jpg").size == (64, 96)
+    assert thumbnail(tmp_path / "tiny.png").size == (9, 8)
+    assert sheets.background(tmp_path / "nowhere.png") is None
+
+
+def test_many_classes_do_not_burst_the_page(tmp_path: Path) -> None:
+    """As many photographs as are shown at most take less than 5 MB."""
+    rows = [(f"{label}/{n}.jpg", f"{label:04d}", f"{n:02d}") for label in range(400) for n in range(5)]
+    frame = pd.DataFrame(rows, columns=["path", "label", "sha256"])
+    per_class = [sheet.shown for sheet in sheets.of_classes(frame, sheets.Album(tmp_path), 12)]
+    assert 400 <= sum(per_class) <= sheets.MOST
+    Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "photograph.png")
+    rule = sheets.background(tmp_path / "photograph.png")
+    assert rule and len(rule) * sheets.MOST < 5e6
+
+
+def test_no_set_is_cut_down_to_a_single_picture(tmp_path: Path) -> None:
+    found = {"severity": "warning", "paths": list("abcdef"), "sets": [list("abc"), list("de"), ["f", "g"]]}
+    validation = {"findings": {"duplicate": found}, "expectations": []}
+    (sheet,) = sheets.of_findings(validation, sheets.Album(tmp_path), 4)
+    assert [[picture.path for picture in pictures] for pictures in sheet.sets] == [list("abc")]
+    assert (sheet.shown, sheet.total) == (3, 6)
+
+
+def test_a_finding_names_a_few_expectations_and_tells_how_many_more(tmp_path: Path) -> None:
+    """With a hundred classes out of balance the page would be nothing else."""
+    asked = {
+        "kind": "imbalance",
+        "paths": [],
+        "passed": False,
+        "observed": 2,
+        "expected": "9",
+        "remedy": "add",
+    }
+    outcomes = [asked | {"name": f"balance of class {n}"} for n in range(100)]
+    outcomes += [asked | {"kind": "dark", "name": "another kind"}, asked | {"passed": True, "name": "met"}]
+    validation = {"findings": {"imbalance": {"paths": []}}, "expectations": outcomes}
+    (sheet,) = sheets.of_findings(validation, sheets.Album(tmp_path), 4)
+    assert sheet.notes[0] == "Balance of class 0: 2. Asked for: 9. To do: add."
+    assert sheet.notes[-1] == "And 97 more of the kind."
+    assert len(sheet.notes) == 4
