@@ -213,7 +213,7 @@ def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
     for kind, name, column, low, high in _bounds(frame, p):
         if _share(frame, column, low, high) > PREVALENT:
             continue
-        named = (("at least", low), ("at most", high))
+        named = (("at least", low and max(low, 0)), ("at most", high))
         limits = [f"{words} {limit:.4g}" for words, limit in named if limit is not None]
         yield Check(
             kind,

@@ -13,10 +13,13 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from tasks.core.manifest import MEASURES
+
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.intp]
 
 BITS = 64
+LOOKS = ["phash", "width", "height", *MEASURES]
 BLOCK = 4_000_000  # candidate pairs compared at a time
 
 
@@ -84,20 +87,23 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, s
     Two pictures are near where their perceptual hashes differ in at most `distance` of 64 bits; a chain
     of near ones is one set.
 
+    Pictures whose size and every measure are equal show the same pixels, in whatever file.
+
     Args:
-        manifest: readable pictures with `sha256` and `phash`.
+        manifest: readable pictures with `sha256`, `phash`, size and measures.
         telling: whether the hash of a picture says anything; that of a blank one doesn't.
         small: pictures with so few pixels that different ones have near hashes; equal ones still count.
     """
     content, contents = pd.factorize(manifest["sha256"])
     hashed, hashes = pd.factorize(manifest["phash"])
-    hashed += len(contents)  # a graph of contents and hashes: a content has a hash, a hash is near another
+    hashed += len(contents)  # a graph: a content has a hash and pixels, a hash is near another
     values = np.array([int(text, 16) for text in hashes], np.uint64)
     large = np.unique(hashed[telling & ~small])
     first, second = near_pairs(values[large - len(contents)], distance)
-    starts = np.concatenate([content[telling], large[first]])
-    ends = np.concatenate([hashed[telling], large[second]])
-    size = len(contents) + len(hashes)
+    pixels = manifest.groupby(LOOKS, sort=False).ngroup().to_numpy() + len(contents) + len(hashes)
+    starts = np.concatenate([content[telling], large[first], content])
+    ends = np.concatenate([hashed[telling], large[second], pixels])
+    size = len(contents) + len(hashes) + len(manifest)
     graph = coo_matrix((np.ones(len(starts), bool), (starts, ends)), (size, size))
     return pd.Series(connected_components(graph, directed=False)[1][content], manifest.index)
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.core.records import Dataset
+from tasks.core.splits import SPLITS
 from tests.backbone import save_tiny_backbone
 from tests.project import Project
 
@@ -122,6 +124,34 @@ def test_without_a_lock_nothing_is_trained_again(project: Project) -> None:
     assert done.returncode == 0, done.stdout
     assert "Running stage 'train'" not in done.stdout
     assert project.run("dvc", "status", "--quiet").returncode == 0
+
+
+def splits(project: Project) -> dict[str, str]:
+    """The split of each picture, as its record says."""
+    data = Dataset.load(project.folder / "data/dataset")
+    return {
+        example["path"].decode(): name for name in SPLITS for example in data.read(name).as_numpy_iterator()
+    }
+
+
+def test_a_folder_that_grows_moves_no_picture(project: Project) -> None:
+    before = splits(project)
+    pictures = project.folder.parent / "pictures"
+    lossless = sorted((pictures / "blue").glob("*.png"))
+    for file in lossless:  # the same pixels in another file: a group's name must outlive such company
+        with Image.open(file) as picture:
+            picture.convert("RGB").save(file.with_name(f"{file.stem} again.tiff"))
+    done = project.run("dvc", "repro", "build")
+    assert done.returncode == 0, done.stdout
+    after = splits(project)
+    new = set(after) - set(before)
+    assert len(new) == len(lossless) > 5
+    assert {path: after[path] for path in before} == before
+    assert all(after[path] == before[path.replace(" again.tiff", ".png")] for path in new)
+    for path in new:
+        (pictures / path).unlink()
+    assert project.run("dvc", "repro", "build").returncode == 0
+    assert splits(project) == before
 
 
 def test_a_rejected_model_is_shown_and_not_exported(project: Project) -> None:
