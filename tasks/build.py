@@ -22,8 +22,9 @@ from tasks.core.errors import DataError
 from tasks.core.manifest import readable
 from tasks.core.parallel import each, suited
 from tasks.core.paths import DATASET, MANIFEST, cache_folder
-from tasks.core.serialize import read_json, read_parquet, replacing, sha256, write_json
+from tasks.core.serialize import read_json, replacing, sha256, write_json
 from tasks.core.splits import SPLITS
+from tasks.core.tables import read_parquet
 
 PER_SHARD = 500  # pictures on average; with raw pictures of 224 pixels a shard is about 75 MB
 

@@ -16,7 +16,8 @@ from tasks.core import classifier, cli, label_errors, metrics, params, runtime
 from tasks.core.paths import DATASET, LABEL_ERRORS, METRICS, MODELS, PREDICTIONS
 from tasks.core.records import Dataset
 from tasks.core.runtime import AUTOTUNE, tf
-from tasks.core.serialize import write_json, write_parquet
+from tasks.core.serialize import write_json
+from tasks.core.tables import write_parquet
 
 
 def predict(model: Any, data: Dataset, split: str, batch_size: int) -> pd.DataFrame:

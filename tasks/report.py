@@ -13,8 +13,9 @@ from sklearn.metrics import confusion_matrix
 
 from tasks.core import charts, cli, params, paths, sheets
 from tasks.core.manifest import readable
-from tasks.core.serialize import read_json, read_parquet, write_text
+from tasks.core.serialize import read_json, write_text
 from tasks.core.splits import SPLITS, Shares, split
+from tasks.core.tables import read_parquet
 
 TEMPLATE = Path(__file__).parent / "templates/report.html"
 MANY = 30  # classes from which on what is long is folded, and the matrix becomes the most confused pairs

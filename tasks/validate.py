@@ -21,7 +21,8 @@ from tasks.core.expectations import Outcome, run
 from tasks.core.parallel import suited
 from tasks.core.paths import DATA_DOCS, MANIFEST, VALIDATION
 from tasks.core.scan import scan
-from tasks.core.serialize import read_parquet, replacing, write_batches, write_json, write_parquet, write_text
+from tasks.core.serialize import replacing, write_json, write_text
+from tasks.core.tables import read_parquet, write_batches, write_parquet
 
 SHOWN = 3  # pictures that a line of the table names
 SETS = {  # kinds whose pictures belong together, and the column that says which

@@ -57,7 +57,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The small data set, built, and a classifier trained on it in `models`."""
     from tasks import build
     from tasks.core import manifest, params
-    from tasks.core.serialize import write_parquet
+    from tasks.core.tables import write_parquet
     from tests.backbone import save_tiny_backbone
     from tests.pictures import ALONE, scanned, write_classes
 

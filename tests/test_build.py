@@ -16,8 +16,9 @@ from tasks.core import images, manifest, params
 from tasks.core.errors import ParamError
 from tasks.core.params import Compute
 from tasks.core.records import Dataset
-from tasks.core.serialize import read_json, write_parquet
+from tasks.core.serialize import read_json
 from tasks.core.splits import SPLITS
+from tasks.core.tables import write_parquet
 from tests.pictures import ALONE, scanned, write_classes
 from tests.structure import ROOT
 

@@ -13,7 +13,8 @@ from tasks import build, evaluate
 from tasks.core import label_errors, params
 from tasks.core.manifest import SCHEMA
 from tasks.core.metrics import Array
-from tasks.core.serialize import read_json, write_parquet
+from tasks.core.serialize import read_json
+from tasks.core.tables import write_parquet
 from tests.conftest import Tiny
 from tests.pictures import ALONE, scanned
 from tests.structure import ROOT

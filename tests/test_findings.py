@@ -21,7 +21,8 @@ from tasks.core.findings import NOTHING
 from tasks.core.measures import measures
 from tasks.core.paths import DATA_DOCS, MANIFEST, VALIDATION
 from tasks.core.schema import Schema
-from tasks.core.serialize import read_json, read_parquet
+from tasks.core.serialize import read_json
+from tasks.core.tables import read_parquet
 from tests.pictures import ALONE
 from tests.structure import ROOT
 

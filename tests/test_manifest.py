@@ -12,7 +12,7 @@ from PIL import Image
 from tasks.core import layout, manifest
 from tasks.core.errors import DataError
 from tasks.core.params import Compute
-from tasks.core.serialize import read_parquet, write_parquet
+from tasks.core.tables import read_parquet, write_parquet
 from tests.pictures import scanned, write_classes
 
 

@@ -21,7 +21,8 @@ from tasks import build, gate, report, validate
 from tasks.core import charts, metrics, params, paths, sheets, splits
 from tasks.core.manifest import MEASURES, readable
 from tasks.core.schema import Schema
-from tasks.core.serialize import read_json, read_parquet, write_json
+from tasks.core.serialize import read_json, write_json
+from tasks.core.tables import read_parquet
 from tests.pictures import ALONE
 from tests.structure import ROOT
 

@@ -7,14 +7,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 
 @contextmanager
@@ -74,24 +70,6 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
-    """Writes a frame with exactly this schema, so that an empty column keeps its type."""
-    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-    with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(), temporary, compression="zstd")
-
-
-def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-    """Writes rows as they come, with few of them in memory."""
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-
-
-def read_parquet(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path)
 
 
 def sha256(path: Path) -> str:

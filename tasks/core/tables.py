@@ -1,0 +1,30 @@
+"""Tables as Parquet files, with exactly the columns and types that they should have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.core.serialize import replacing
+
+
+def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
+    """Writes a frame with exactly this schema, so that an empty column keeps its type."""
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(), temporary, compression="zstd")
+
+
+def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Writes rows as they come, with few of them in memory."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path)
