@@ -1,0 +1,345 @@
+"""Groups pictures without labels by what they show, for a person to look at and to name.
+
+  python -m tasks.cluster folder/             as many clusters as tell them apart best
+  python -m tasks.cluster folder/ --k 10 --output reports/ten
+
+The output folder gets clusters.csv (path, label, and distance from the cluster's centre), which you can edit
+and use as `data.labels`; a contact sheet of each cluster, the most typical pictures first; and index.html,
+which shows them all. A picture that can't be read is named on stderr and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from tasks.core import backbones, cli, images, params
+from tasks.core.contact_sheet import box, contact_sheet
+from tasks.core.errors import DataError
+from tasks.core.layout import pictures_below
+from tasks.core.serialize import replacing, write_text
+
+OUTPUT = Path("reports/clusters")
+TABLE = "clusters.csv"
+PAGE = "index.html"
+OURS = re.compile(r"clusters\.csv|index\.html|cluster-\d+\.png|\.DS_Store|Thumbs\.db")  # and file managers'
+TEMPLATE = Path(__file__).parent / "templates/cluster.html"
+
+SEED = 123
+BATCH = 64
+SIZED = 256  # pictures that the backbone's picture size is chosen by
+SAMPLE = 64 * BATCH  # pictures that the components, and the number of clusters, are found on
+COMPONENTS = 32
+STARTS = 10  # of k-means, of which the best is kept
+VAGUE = 0.25  # a silhouette that says nothing of structure (Kaufman and Rousseeuw 1990)
+SHOWN = 40  # pictures on a contact sheet
+DECIMALS = 4  # of a distance, which is 2 at the most
+
+Points = npt.NDArray[np.float32]
+Batch = tuple[list[str], Points]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What came out: `rows` of path, label, distance, the most typical pictures of each cluster first."""
+
+    rows: pd.DataFrame
+    silhouette: float | None
+    tried: dict[int, float]  # the silhouette of each number of clusters that was tried
+
+
+def shuffled(folder: Path) -> list[str]:
+    """Paths of all pictures below a folder, in a seeded order, of which any beginning is a fair sample.
+
+    Raises:
+        DataError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give one with pictures")
+    paths = list(pictures_below(folder))
+    if not paths:
+        raise DataError(f"{folder} holds no pictures; give a folder that does")
+    return [paths[place] for place in np.random.default_rng(SEED).permutation(len(paths))]
+
+
+def typical_side(folder: Path, paths: Iterable[str]) -> float:
+    """Median of the shorter sides of up to `SIZED` pictures, by their headers, in pixels; 0 without any."""
+    return statistics.median(list(islice(_sides(folder, paths), SIZED)) or [0])
+
+
+def _sides(folder: Path, paths: Iterable[str]) -> Iterator[int]:
+    for path in paths:
+        try:
+            yield min(images.opened(_content(folder, path)).size)
+        except DataError:
+            continue  # named when its pixels are read
+
+
+def _content(folder: Path, path: str) -> bytes:
+    file = folder / path
+    if path != path.encode(errors="replace").decode():
+        raise DataError(f"{file} has a name that is not UTF-8; rename it")  # no CSV could hold it
+    if file.exists() and not file.is_file():
+        raise DataError(f"{file} is no regular file; leave it out")  # reading a pipe would wait for ever
+    return images.content(file)
+
+
+def readable(
+    folder: Path, paths: list[str], size: int, how: images.Resize
+) -> Iterator[tuple[str, images.Pixels]]:
+    """Reads pictures at the size that the backbone takes; those that can't be read are named on stderr."""
+    for path in tqdm(paths, "cluster", unit=" pictures", disable=None, leave=False):
+        try:
+            yield path, images.pixels(_content(folder, path), folder / path, size, how)
+        except DataError as error:
+            tqdm.write(f"cluster: {error}".replace("\n", "\\n"), file=sys.stderr)
+
+
+def features(pictures: Iterator[tuple[str, images.Pixels]], backbone: str) -> Iterator[Batch]:
+    """Paths and what the backbone says of their pictures: up to `BATCH` rows of length 1.
+
+    Raises:
+        BackboneError: it can't be fetched or loaded.
+    """
+    from tasks.core import classifier, runtime
+
+    runtime.deterministic(SEED)
+    layer = classifier.backbone_layer(backbone, trainable=False)
+    while batch := list(islice(pictures, BATCH)):
+        paths, pixels = zip(*batch, strict=True)
+        values = layer(classifier.to_float(np.stack(pixels))).numpy()
+        # Of length 1, so that a distance says how much directions differ, as the cosine does.
+        yield list(paths), values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keeps BLAS and OpenMP to one thread: more add up in the order they end in, and round as that falls."""
+    import sklearn.cluster  # noqa: F401, only libraries that are loaded are kept
+
+    with threadpool_limits(1):
+        yield
+
+
+def reduced(batches: Iterator[Batch]) -> Batch:
+    """Projects features on the main directions of the first `SAMPLE`, so that no more are held in memory.
+
+    In the many dimensions of a backbone Euclidean distances say little, which k-means goes by; scikit-learn's
+    guide to clustering advises PCA before it for that reason, and for speed.
+
+    Returns:
+        Paths, and points of float32 (n, at most `COMPONENTS`); of a single picture, 0.
+    """
+    from sklearn.decomposition import PCA
+
+    first = list(islice(batches, SAMPLE // BATCH))
+    paths = [path for names, _ in first for path in names]
+    if len(paths) < 2:
+        return paths, np.zeros((len(paths), 1), np.float32)
+    sample = np.concatenate([values for _, values in first])
+    pca = PCA(min(COMPONENTS, *sample.shape), svd_solver="covariance_eigh").fit(sample)
+    points = [pca.transform(sample)]
+    for names, values in batches:
+        paths += names
+        points.append(pca.transform(values))
+    return paths, np.concatenate(points)
+
+
+def kmeans(points: Points, k: int) -> Any:
+    from sklearn.cluster import KMeans
+
+    return KMeans(k, n_init=STARTS, random_state=SEED).fit(points)
+
+
+def silhouette(points: Points, labels: npt.NDArray[np.int32]) -> float | None:
+    """How well clusters are told apart, -1 to 1 (Rousseeuw 1987), on the first `SAMPLE` points.
+
+    None where it isn't defined: for one cluster, or where each point is one.
+    """
+    from sklearn.metrics import silhouette_score
+
+    labels = labels[:SAMPLE]
+    defined = 2 <= len(set(labels)) < len(labels)
+    return float(silhouette_score(points[:SAMPLE], labels)) if defined else None
+
+
+def silhouettes(points: Points, max_k: int) -> dict[int, float]:
+    """The silhouette of each number of clusters up to `max_k` that the first `SAMPLE` points allow."""
+    sample = points[:SAMPLE]
+    numbers = range(2, min(max_k, different(sample), len(sample) - 1) + 1)
+    progress = tqdm(numbers, "choose k", disable=None, leave=False)
+    scores = {k: silhouette(sample, kmeans(sample, k).labels_) for k in progress}
+    return {k: score for k, score in scores.items() if score is not None}
+
+
+def different(points: Points) -> int:
+    """How many points are not copies of others."""
+    return len(np.unique(points.round(DECIMALS), axis=0))
+
+
+def check_enough(folder: Path, points: Points, k: int) -> None:
+    """Checks that there can be as many clusters.
+
+    Raises:
+        DataError: there are not as many different pictures.
+    """
+    if (count := different(points)) < k:
+        raise DataError(
+            f"{folder} has {len(points)} pictures that can be read, {count} of them different: too few for "
+            f"{k} clusters; give more pictures{' or a smaller --k' if k > 2 else ''}"
+        )
+
+
+def clustered(paths: list[str], points: Points, k: int | None, max_k: int) -> Clusters:
+    """Shares the pictures out to `k` clusters, or to as many as have the highest silhouette."""
+    tried = {} if k else silhouettes(points, max_k)
+    model = kmeans(points, k or max(tried, key=lambda k: tried[k], default=2))
+    distances = model.transform(points).min(axis=1)
+    return Clusters(_rows(paths, model.labels_, distances), silhouette(points, model.labels_), tried)
+
+
+def _rows(paths: list[str], numbers: npt.NDArray[np.int32], distances: npt.NDArray[Any]) -> pd.DataFrame:
+    """Names clusters by their size, the largest first."""
+    frame = pd.DataFrame({"path": paths, "number": numbers, "distance": distances.round(DECIMALS)})
+    sizes = frame.groupby("number")["path"].agg(["size", "min"])
+    order = sizes.sort_values(["size", "min"], ascending=[False, True]).index
+    width = max(2, len(str(len(order) - 1)))
+    names = {number: f"cluster-{place:0{width}}" for place, number in enumerate(order)}
+    frame["label"] = frame["number"].map(names)
+    return frame.sort_values(["label", "distance", "path"])[["path", "label", "distance"]]
+
+
+def check_output(output: Path, folder: Path) -> None:
+    """Refuses, before any work, to write where something else would be lost or taken for a picture.
+
+    Raises:
+        DataError: names what is there.
+    """
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"--output {output} lies in {folder}, where contact sheets would be taken for pictures; "
+            "give a folder outside of it"
+        )
+    if output.exists() and not output.is_dir():
+        raise DataError(f"--output {output} is a file; give a folder")
+    others = sorted(file.name for file in output.glob("*") if not OURS.fullmatch(file.name))
+    if others:
+        raise DataError(
+            f"--output {output} holds {others[0]}, which is not of a clustering; give another folder"
+        )
+
+
+def write(output: Path, folder: Path, rows: pd.DataFrame) -> None:
+    """Writes the table, a contact sheet of each cluster and the page that shows them.
+
+    Raises:
+        DataError: another table is there, which a person may have edited.
+    """
+    text = rows.to_csv(index=False, lineterminator="\n")
+    table = output / TABLE
+    if table.exists() and table.read_bytes() != text.encode():
+        raise DataError(
+            f"{table} is there already and says something else, by your hand perhaps; "
+            "move it away, or give another folder as --output"
+        )
+    with replacing(output) as temporary:
+        temporary.mkdir()
+        write_text(temporary / TABLE, text)
+        write_text(temporary / PAGE, page(rows))
+        for label, members in rows.groupby("label"):
+            files = [folder / path for path in members["path"][:SHOWN]]
+            contact_sheet(files).save(temporary / f"{label}.png")
+
+
+def page(rows: pd.DataFrame) -> str:
+    """The page of all contact sheets; it lies beside them."""
+    clusters = [
+        {"label": label, "size": len(members), "shown": members["path"][:SHOWN].tolist()}
+        for label, members in rows.groupby("label")
+    ]
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(TEMPLATE.read_text("utf-8"))
+    return template.render(box=box, clusters=clusters, pictures=len(rows))
+
+
+def cluster(
+    folder: Path, output: Path, k: int | None, max_k: int, model: params.Model, how: images.Resize
+) -> Clusters:
+    """Clusters the pictures below a folder, and writes what a person needs to look at them and name them.
+
+    Raises:
+        DataError: too few pictures, or an output folder that holds something else.
+        ParamError, BackboneError: the backbone can't be used.
+    """
+    check_output(output, folder)
+    paths = shuffled(folder)
+    size = backbones.image_size(model.backbone, model.image_size, typical_side(folder, paths))
+    with one_thread():
+        paths, points = reduced(features(readable(folder, paths, size, how), model.backbone))
+        check_enough(folder, points, k or 2)
+        clusters = clustered(paths, points, k, max_k)
+    write(output, folder, clusters.rows)
+    return clusters
+
+
+def summary(clusters: Clusters) -> Iterator[str]:
+    """What came out, in lines: how well it is told apart, and each cluster's size and first picture."""
+    rows = clusters.rows.groupby("label")["path"].agg(["size", "first"])
+    if clusters.tried:
+        yield "silhouette by k: " + ", ".join(f"{k} {score:.3f}" for k, score in clusters.tried.items())
+    apart = "is not defined" if clusters.silhouette is None else f"{clusters.silhouette:.3f} (-1 to 1)"
+    yield f"{len(clusters.rows)} pictures, {len(rows)} clusters, silhouette {apart}"
+    if clusters.silhouette is not None and clusters.silhouette < VAGUE:
+        yield f"below {VAGUE} no clear groups stand out: look at the sheets, and try other numbers with --k"
+    yield f"{'cluster':<12} {'pictures':>8}  most typical"
+    for label, size, first in rows.itertuples():
+        yield f"{label:<12} {size:>8}  {first}"
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, at any depth")
+    number = parser.add_mutually_exclusive_group()
+    number.add_argument("--k", type=_two_or_more, help="how many clusters (default: by their silhouette)")
+    number.add_argument(
+        "--max-k", type=_two_or_more, default=20, metavar="K", help="how many to try at most (default 20)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, metavar="FOLDER", help=f"where to write (default {OUTPUT})"
+    )
+    a = parser.parse_args()
+    p = params.load()
+    for line in summary(cluster(a.folder, a.output, a.k, a.max_k, p.model, p.build.resize)):
+        cli.say(line)
+    cli.say(
+        f"look at {a.output / PAGE} and edit the labels in {a.output / TABLE}; to train on them, copy that "
+        f"file to {p.data.labels} (data.labels) and set data.images: {a.folder} in params.yaml"
+    )
+    return 0
+
+
+def _two_or_more(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 2")
+    return int(text)
+
+
+if __name__ == "__main__":
+    cli.command(main)
