@@ -48,6 +48,8 @@ def opened(data: bytes) -> Image.Image:
 def decoded(picture: Image.Image) -> Image.Image:
     """Decodes the first frame as RGB, upright by its EXIF orientation, transparency on white.
 
+    What is RGB already is not copied: `picture` itself is loaded, turned and returned.
+
     Raises:
         DataError: truncated or corrupt.
     """
@@ -55,7 +57,8 @@ def decoded(picture: Image.Image) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture.load()
-            return _rgb(ImageOps.exif_transpose(picture))
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _rgb(picture)
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"is truncated or corrupt ({error})") from None
 
@@ -68,7 +71,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         ground = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(ground, picture)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

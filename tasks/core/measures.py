@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter, ImageStat
+from PIL import Image, ImageFilter
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,11 +40,11 @@ def measures(rgb: Image.Image, mode: str = "RGB") -> dict[str, float | str]:
         phash: 64-bit perceptual hash as 16 hex digits (Zauner, 2010).
     """
     sample = _at_most(rgb, SAMPLE, Image.Resampling.NEAREST)
-    pixels = np.asarray(sample, np.float32).reshape(-1, 3)
-    brightness = np.sqrt(pixels**2 @ PERCEIVED) / 255
+    pixels = np.asarray(sample).reshape(-1, 3)
+    brightness = np.sqrt(pixels.astype(np.float32) ** 2 @ PERCEIVED) / 255
     p05, p99 = _percentiles(brightness, 5, 99)
     edged = _at_most(_reduced(rgb).convert("L"), EDGES, Image.Resampling.BICUBIC)
-    sharpness = ImageStat.Stat(edged.filter(ImageFilter.FIND_EDGES)).stddev[0]
+    sharpness = _std(edged.filter(ImageFilter.FIND_EDGES))
     numbers = {
         "brightness": brightness.mean(),
         "contrast": brightness.std(),
@@ -73,16 +73,23 @@ def _reduced(picture: Image.Image) -> Image.Image:
 
 
 def _percentiles(values: Floats, *percents: int) -> list[float]:
-    """The value below which that share lies, without interpolation: `np.percentile` takes twice the time."""
-    places = [round(percent / 100 * (len(values) - 1)) for percent in percents]
-    return [float(value) for value in np.partition(values, places)[places]]
+    """The value below which that share lies, without interpolation, which would cost many times more."""
+    ordered = np.sort(values)  # which NumPy does with vectors, other than `np.partition` for several places
+    return [float(ordered[round(percent / 100 * (len(values) - 1))]) for percent in percents]
 
 
-def _saturation(pixels: Floats) -> float:
-    red, green, blue = pixels.T
+def _std(grey: Image.Image) -> float:
+    """Standard deviation of the pixels, from whole sums: a quarter of `ImageStat`'s time."""
+    values = np.frombuffer(grey.tobytes(), np.uint8).astype(np.int64)
+    total = float(values.sum())
+    return float(((values @ values - total**2 / len(values)) / len(values)) ** 0.5)
+
+
+def _saturation(pixels: npt.NDArray[np.uint8]) -> float:
+    red, green, blue = pixels.T.copy()  # bands apart, which NumPy compares with vectors
     high = np.maximum(np.maximum(red, green), blue)
     low = np.minimum(np.minimum(red, green), blue)
-    return float(((high - low) / np.maximum(high, 1)).mean())
+    return float(((high - low).astype(np.float32) / np.maximum(high, 1)).mean())
 
 
 def _blur_score(sharpness: float, histogram_std: float) -> float:
@@ -97,4 +104,5 @@ def phash(grey: Image.Image) -> str:
     """
     square = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS), np.float64)
     low = _COSINES @ square @ _COSINES.T
-    return np.packbits(low > np.median(low)).tobytes().hex()
+    middle = np.sort(low, axis=None)[low.size // 2 - 1 :][:2].mean()  # `np.median` at a third of its time
+    return np.packbits(low > middle).tobytes().hex()

@@ -91,7 +91,7 @@ def describe(chunk: list[Job]) -> list[Job]:
 def _facts(job: Job) -> Facts:
     facts: Facts = {}
     try:
-        data = _content(Path(job.file))
+        data = _content(job)
         facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         if job.known and job.known.get("sha256") == facts["sha256"]:
             return job.known
@@ -105,15 +105,17 @@ def _facts(job: Job) -> Facts:
     return facts | {"width": rgb.width, "height": rgb.height} | measures(rgb, facts["mode"])
 
 
-def _content(file: Path) -> bytes:
+def _content(job: Job) -> bytes:
+    file = Path(job.file)
     try:
-        str(file).encode()
+        job.file.encode()
     except UnicodeEncodeError:
         raise DataError("has a name that is not UTF-8; rename it") from None
-    if file.is_symlink() and not file.exists():
-        raise DataError("is a link to nothing")
-    if not file.is_file():
-        raise DataError("is no regular file")  # reading a pipe would wait for ever
+    if job.status is None:
+        if file.is_symlink() and not file.exists():
+            raise DataError("is a link to nothing")
+        if not file.is_file():
+            raise DataError("is no regular file")  # reading a pipe would wait for ever
     return file.read_bytes()
 
 
