@@ -159,7 +159,7 @@ def build(
     classes = sorted(frame["label"].unique())
     frame["place"] = frame["label"].map({label: place for place, label in enumerate(classes)})
     notes = cache_folder() / "shards.json"
-    sources = read_json(notes) if notes.is_file() else {}
+    sources = _noted(notes)
     earlier = _by_digest(accepted)
     with replacing(target) as temporary:
         temporary.mkdir()
@@ -183,10 +183,16 @@ def build(
     return facts
 
 
-def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
-    if "dataset.json" not in accepted:
+def _noted(file: Path | None) -> Any:
+    """What was noted in an earlier run; nothing where that was lost or spoilt."""
+    try:
+        return read_json(file) if file else {}
+    except (OSError, ValueError):
         return {}
-    shards = read_json(accepted["dataset.json"])["shards"]
+
+
+def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
+    shards = _noted(accepted.get("dataset.json")).get("shards", {})
     return {digest: accepted[name] for name, digest in shards.items() if name in accepted}
 
 

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from tasks.core import backbones, cli, images, params
 from tasks.core.contact_sheet import box, contact_sheet
+from tasks.core.contract import Resize
 from tasks.core.errors import DataError
 from tasks.core.layout import pictures_below
 from tasks.core.serialize import replacing, write_text
@@ -99,9 +100,7 @@ def _content(folder: Path, path: str) -> bytes:
     return images.content(file)
 
 
-def readable(
-    folder: Path, paths: list[str], size: int, how: images.Resize
-) -> Iterator[tuple[str, images.Pixels]]:
+def readable(folder: Path, paths: list[str], size: int, how: Resize) -> Iterator[tuple[str, images.Pixels]]:
     """Reads pictures at the size that the backbone takes; those that can't be read are named on stderr."""
     for path in tqdm(paths, "cluster", unit=" pictures", disable=None, leave=False):
         try:
@@ -280,7 +279,7 @@ def page(rows: pd.DataFrame) -> str:
 
 
 def cluster(
-    folder: Path, output: Path, k: int | None, max_k: int, model: params.Model, how: images.Resize
+    folder: Path, output: Path, k: int | None, max_k: int, model: params.Model, how: Resize
 ) -> Clusters:
     """Clusters the pictures below a folder, and writes what a person needs to look at them and name them.
 

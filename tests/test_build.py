@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import os
+import struct
+from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tasks import build
-from tasks.core import images, manifest, params
-from tasks.core.errors import ParamError
+from tasks.core import images, manifest, params, tfrecord
+from tasks.core.errors import DataError, ParamError
 from tasks.core.params import Compute
 from tasks.core.records import Dataset
+from tasks.core.runtime import tf
 from tasks.core.serialize import read_json
 from tasks.core.splits import SPLITS
 from tasks.core.tables import write_parquet
@@ -88,3 +93,165 @@ def test_an_unknown_backbone_is_refused_and_nothing_is_written(pictures: Path, t
     with pytest.raises(ParamError, match="'resnext'"):
         built(pictures, tmp_path / "dataset", backbone="resnext")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Four pictures a file on average; collects the names of the files that are written."""
+    monkeypatch.setattr(build, "PER_SHARD", 4)
+    written: list[str] = []
+    write = build.write_shard
+
+    def noted(shard: build.Shard) -> str:
+        written.append(shard.file.name)
+        return write(shard)
+
+    monkeypatch.setattr(build, "write_shard", noted)
+    return written
+
+
+@pytest.fixture
+def growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hundred pictures of each class, with a cache of their own, and one more that is not there yet."""
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
+    write_classes(tmp_path / "pictures", count=101)
+    for label in ("blue", "green", "red"):
+        (tmp_path / f"pictures/{label}/050.png").rename(tmp_path / f"{label}.png")
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    describe(tmp_path)
+    return tmp_path
+
+
+def describe(top: Path) -> None:
+    frame = scanned(top / "pictures", top / "labels.csv")
+    write_parquet(top / "manifest.parquet", frame, manifest.SCHEMA)
+
+
+def add_one_percent(top: Path) -> None:
+    for label in ("blue", "green", "red"):
+        (top / f"{label}.png").rename(top / f"pictures/{label}/050.png")
+    describe(top)
+
+
+def files(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in folder.iterdir()}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {name: path.read_bytes() for name, path in files(folder).items()}
+
+
+def test_a_hundredth_more_pictures_rewrite_the_files_they_fall_into_and_no_others(
+    growing: Path, small_shards: list[str]
+) -> None:
+    first = built(growing, growing / "first")
+    assert len(small_shards) == len(first.shards) > 50
+    small_shards.clear()
+    add_one_percent(growing)
+    second = built(growing, growing / "second", accepted=files(growing / "first"))
+    assert 1 <= len(small_shards) <= 3, "one for each new picture at most"
+    kept = set(first.shards.values()) & set(second.shards.values())
+    assert len(kept) == len(second.shards) - len(small_shards)
+    anew = built(growing, growing / "anew")
+    assert content(growing / "second") == content(growing / "anew"), "as if built at once"
+    assert anew.size("train") + anew.size("validation") + anew.size("test") == 303
+
+
+def test_nothing_is_written_again_where_nothing_changed(growing: Path, small_shards: list[str]) -> None:
+    built(growing, growing / "first")
+    small_shards.clear()
+    built(growing, growing / "second", accepted=files(growing / "first"))
+    assert small_shards == []
+    assert content(growing / "first") == content(growing / "second")
+
+
+def test_another_recipe_takes_nothing_over(growing: Path, small_shards: list[str]) -> None:
+    built(growing, growing / "first")
+    small_shards.clear()
+    built(growing, growing / "second", accepted=files(growing / "first"), resize="crop")
+    assert len(small_shards) == len(files(growing / "second")) - 1
+
+
+def test_an_earlier_file_that_was_spoilt_is_written_anew(growing: Path, small_shards: list[str]) -> None:
+    built(growing, growing / "first")
+    expected = content(growing / "first")
+    spoilt = sorted(path for name, path in files(growing / "first").items() if name.startswith("train"))[:2]
+    spoilt[0].write_bytes(spoilt[0].read_bytes()[:-1] + b"!")
+    spoilt[1].write_bytes(b"")
+    small_shards.clear()
+    built(growing, growing / "second", accepted=files(growing / "first"))
+    assert small_shards == [path.name for path in spoilt]
+    assert content(growing / "second") == expected
+
+
+@pytest.mark.parametrize("notes", ["cache/shards.json", "first/dataset.json"])
+def test_spoilt_notes_cost_time_and_nothing_else(growing: Path, small_shards: list[str], notes: str) -> None:
+    built(growing, growing / "first")
+    expected = content(growing / "first")
+    (growing / notes).write_text("{ trunca")
+    small_shards.clear()
+    built(growing, growing / "second", accepted=files(growing / "first"))
+    assert len(small_shards) == len(expected) - 1
+    assert content(growing / "second") == expected
+
+
+def make_a_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:50]), "was changed since it was validated"),
+        (lambda file: Image.new("RGB", (40, 32)).save(file), "was changed since it was validated"),
+        (lambda file: file.unlink(), "is not there"),
+        (make_a_pipe, "is no regular file"),
+    ],
+    ids=["shrunk", "replaced", "removed", "made a pipe"],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_picture_that_changes_after_validation_stops_the_build(
+    growing: Path, monkeypatch: pytest.MonkeyPatch, workers: int, damage: Callable[[Path], Any], words: str
+) -> None:
+    monkeypatch.setattr("tasks.core.parallel.FEW", 0)
+    damage(growing / "pictures/red/007.png")
+    with pytest.raises(DataError, match=words) as caught:
+        built(growing, growing / "dataset", compute=Compute(workers, "none"))
+    assert "red/007.png" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (growing / "dataset").exists()
+    assert not list(growing.glob(".*.tmp")), "nothing half-built is left"
+
+
+NUMBERS = [0, 1, 127, 128, 2**31, 2**63 - 1, -1, -(2**63)]
+TEXTS = ["", "plain.png", "größe 猫 🐈\n.png", "x" * 70_000]
+
+
+def test_tensorflow_reads_back_what_records_hold(tmp_path: Path) -> None:
+    rows: list[dict[str, int | bytes]] = [
+        {"number": number, "text": text.encode(), "image": bytes(range(256)) * (place % 3)}
+        for place, (number, text) in enumerate(product(NUMBERS, TEXTS))
+    ]
+    with (tmp_path / "some.tfrecord").open("wb") as file:
+        for row in rows:
+            tfrecord.write(file, tfrecord.example(row))
+    spec = {
+        "number": tf.io.FixedLenFeature([], tf.int64),
+        "text": tf.io.FixedLenFeature([], tf.string),
+        "image": tf.io.FixedLenFeature([], tf.string),
+    }
+    read = tf.data.TFRecordDataset(str(tmp_path / "some.tfrecord"))
+    assert rows == list(read.map(lambda data: tf.io.parse_single_example(data, spec)).as_numpy_iterator())
+
+
+@pytest.mark.parametrize("row", [{"label": 3, "path": b"a.png"}, {"label": -3, "path": b""}, {}])
+def test_an_example_has_the_bytes_of_tensorflows_own(row: dict[str, int | bytes]) -> None:
+    ours = tf.train.Example.FromString(tfrecord.example(row))
+    assert set(ours.features.feature) == set(row)
+    assert len(tfrecord.example(row)) == ours.ByteSize(), "no byte more than TensorFlow writes"
+
+
+def test_a_number_that_no_record_can_hold_is_refused() -> None:
+    for number in (2**63, -(2**63) - 1):
+        with pytest.raises(struct.error):
+            tfrecord.example({"number": number})

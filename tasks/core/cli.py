@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from tasks.core.errors import DarkroomError, Rejected
 from tasks.core.serialize import sha256
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
+_STDERR = threading.RLock()
 
 
 def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
@@ -83,7 +85,7 @@ def name() -> str:
 def say(text: str) -> None:
     """Prints a line of progress, at once, also into a pipe; nobody reading any more doesn't end the work."""
     try:
-        print(text, flush=True)
+        print(_plain(text), flush=True)
     except BrokenPipeError:
         _silence()
 
@@ -97,19 +99,21 @@ def _silence() -> None:
 def quiet() -> Iterator[None]:
     """Keeps stderr's file shut: TensorFlow's C++ writes there whatever its log level is.
 
-    What goes wrong is raised as an exception all the same.
+    What goes wrong is raised as an exception all the same. One thread at a time: of two, the second to leave
+    would leave it shut.
     """
-    sys.stderr.flush()
-    saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tensorflow-hub's pkg_resources, among others
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nothing)
+    with _STDERR:
+        sys.stderr.flush()
+        saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # tensorflow-hub's pkg_resources, among others
+                yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nothing)
 
 
 def _guarded(work: Callable[[], int]) -> int:
@@ -132,8 +136,13 @@ def _guarded(work: Callable[[], int]) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    process.tell(f"{name()}: {text}")
+    process.tell(_plain(f"{name()}: {text}"))
     return code
+
+
+def _plain(text: str) -> str:
+    """One line that any terminal can show: the names of files may hold line ends, control codes and worse."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

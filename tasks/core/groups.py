@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from math import comb
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ Places = npt.NDArray[np.intp]
 
 BITS = 64
 LOOKS = ["phash", "width", "height", *MEASURES]
-BLOCK = 4_000_000  # candidate pairs compared at a time
+BLOCK = 4_000_000  # pairs compared at a time
+SEARCH = 20  # comparisons in the time that it takes to find the first
 
 
 @dataclass(frozen=True)
@@ -31,54 +33,81 @@ class Tie:
     tied: tuple[str, ...]
 
 
-def near_pairs(hashes: Hashes, distance: int) -> tuple[Places, Places]:
-    """Finds all pairs of distinct hashes that differ in at most `distance` bits.
+def near_sets(hashes: Hashes, distance: int) -> Places:
+    """Numbers the sets that near hashes form: those that differ in at most `distance` bits, and their chains.
 
-    Multi-index hashing (Norouzi et al., 2012): of two hashes that are near, at least one of m parts
-    differs in no more than distance / m bits. Parts of about log2(n) bits keep the candidates few, so that
-    the time grows little faster than n.
+    Multi-index hashing (Norouzi et al., 2012): of two near hashes, cut into m parts each, there is a part
+    in which they differ in few bits, so that only hashes with such a part in common are compared. Those
+    known to be in one set are not, or all frames of one scene would be compared with one another.
 
     Args:
         hashes: distinct, (n,).
 
     Returns:
-        The places of the first and of the second of each pair, first < second.
+        For each hash its set's number.
     """
-    parts = max(1, round(BITS / max(8, np.log2(max(len(hashes), 2)))))
-    edges = np.linspace(0, BITS, parts + 1).astype(int)
-    found: list[npt.NDArray[np.intp]] = [np.empty((0, 2), np.intp)]
-    for low, high in pairwise(edges):
+    sets = np.arange(len(hashes))
+    parts = min(range(2, BITS // 4), key=lambda parts: _cost(parts, len(hashes), distance))
+    edges = np.linspace(0, BITS, parts + 1).astype(int).tolist()
+    for (low, high), radius in zip(pairwise(edges), _radii(parts, distance), strict=True):
         part = (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        for first, second in _candidates(part, int(high - low), distance // parts):
-            near = np.bitwise_count(hashes[first] ^ hashes[second]) <= distance
-            found.append(np.stack([first[near], second[near]], axis=1))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    return pairs[:, 0], pairs[:, 1]
+        for count in range(radius + 1):
+            for bits in combinations(range(high - low), count):
+                flipped = part ^ np.uint64(sum(1 << bit for bit in bits))
+                sets = _joined(sets, hashes, part, flipped, distance)
+    return sets
 
 
-def _candidates(part: Hashes, width: int, radius: int) -> Iterator[tuple[Places, Places]]:
-    """Pairs whose parts differ in at most `radius` bits, first < second, a block at a time."""
-    order = np.argsort(part, kind="stable")
-    ordered = part[order]
-    for count in range(radius + 1):
-        for bits in combinations(range(width), count):
-            wanted = part ^ np.uint64(sum(1 << bit for bit in bits))
-            start = np.searchsorted(ordered, wanted, "left")
-            length = np.searchsorted(ordered, wanted, "right") - start
-            for block in _blocks(length):
-                first = np.repeat(block, length[block])
-                within = np.arange(len(first)) - np.repeat(
-                    np.cumsum(length[block]) - length[block], length[block]
-                )
-                second = order[np.repeat(start[block], length[block]) + within]
-                keep = first < second
-                yield first[keep], second[keep]
+def _radii(parts: int, distance: int) -> list[int]:
+    """Bits in which each part may differ, so that near hashes agree as far in one part at the least.
+
+    If they differed by more in every part, they would differ in more than `distance` bits. -1 is for a
+    part that need not be looked at.
+    """
+    return [distance // parts - (place > distance % parts) for place in range(parts)]
 
 
-def _blocks(length: npt.NDArray[np.intp]) -> Iterator[Places]:
-    """Consecutive places whose lengths add up to no more than about `BLOCK`."""
-    number = np.cumsum(length) // BLOCK
-    yield from np.split(np.arange(len(length)), np.flatnonzero(np.diff(number)) + 1)
+def _cost(parts: int, count: int, distance: int) -> float:
+    """How long `count` random hashes take, in comparisons of two hashes."""
+    width = BITS // parts
+    searches: int = sum(comb(width, bits) for radius in _radii(parts, distance) for bits in range(radius + 1))
+    return searches * (SEARCH + count * 0.5**width)
+
+
+def _joined(sets: Places, hashes: Hashes, part: Hashes, wanted: Hashes, distance: int) -> Places:
+    """Joins the sets of near hashes, looking at pairs where the part of one is what the other one wants."""
+    count = np.uint64(max(1, len(hashes)))
+    todo = np.argsort(wanted)  # searching in order is quicker
+    while len(todo):
+        key = part * count + sets.astype(np.uint64)
+        order = np.argsort(key)
+        own = wanted[todo] * count + sets[todo].astype(np.uint64)
+        key, low, high = key[order], wanted[todo] * count, (wanted[todo] + np.uint64(1)) * count
+        start, stop = np.searchsorted(key, low), np.searchsorted(key, high)
+        known, beyond = np.searchsorted(key, own), np.searchsorted(key, own, "right")
+        length = stop - start - (beyond - known)
+        block = slice(max(1, int(np.searchsorted(np.cumsum(length), BLOCK, "right"))))
+        # For each hash of the block: the places from `start` on, without those of its own set.
+        repeats = length[block]
+        first = np.repeat(todo[block], repeats)
+        at = np.arange(len(first)) - np.repeat(np.cumsum(repeats) - repeats - start[block], repeats)
+        at += np.repeat((beyond - known)[block], repeats) * (at >= np.repeat(known[block], repeats))
+        near = _near(hashes, first, order[at], distance)
+        if near.any():
+            sets = _merged(sets, sets[first[near]], sets[order[at][near]])
+        todo = todo[block.stop :]
+    return sets
+
+
+def _near(hashes: Hashes, first: Places, second: Places, distance: int) -> npt.NDArray[np.bool_]:
+    near: npt.NDArray[np.bool_] = np.bitwise_count(hashes[first] ^ hashes[second]) <= distance
+    return near
+
+
+def _merged(sets: Places, starts: Places, ends: Places) -> Places:
+    graph = coo_matrix((np.ones(len(starts), bool), (starts, ends)), (len(sets), len(sets)))
+    merged: Places = connected_components(graph, directed=False)[1][sets]
+    return merged
 
 
 def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, small: pd.Series) -> pd.Series:
@@ -99,10 +128,12 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, s
     hashed += len(contents)  # a graph: a content has a hash and pixels, a hash is near another
     values = np.array([int(text, 16) for text in hashes], np.uint64)
     large = np.unique(hashed[telling & ~small])
-    first, second = near_pairs(values[large - len(contents)], distance)
+    _, first, place = np.unique(
+        near_sets(values[large - len(contents)], distance), return_index=True, return_inverse=True
+    )
     pixels = manifest.groupby(LOOKS, sort=False).ngroup().to_numpy() + len(contents) + len(hashes)
-    starts = np.concatenate([content[telling], large[first], content])
-    ends = np.concatenate([hashed[telling], large[second], pixels])
+    starts = np.concatenate([content[telling], large, content])
+    ends = np.concatenate([hashed[telling], large[first][place], pixels])
     size = len(contents) + len(hashes) + len(manifest)
     graph = coo_matrix((np.ones(len(starts), bool), (starts, ends)), (size, size))
     return pd.Series(connected_components(graph, directed=False)[1][content], manifest.index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -11,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tasks.core.cli import quiet
 from tasks.core.contract import Packing, Resize
 from tasks.core.errors import DataError
+
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of broken files it raises, too
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -54,7 +58,8 @@ def decoded(picture: Image.Image) -> Image.Image:
         DataError: truncated or corrupt.
     """
     try:
-        with warnings.catch_warnings():
+        # libtiff writes on stderr what Pillow raises as well
+        with quiet() if picture.format == "TIFF" else warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture.load()
             ImageOps.exif_transpose(picture, in_place=True)
@@ -125,9 +130,10 @@ def content(path: Path) -> bytes:
         DataError: names the file and what to do.
     """
     try:
+        if not path.is_file():
+            found = "is no regular file" if path.exists() else "is not there"
+            raise DataError(f"{path} {found}; check the path")  # reading a pipe would wait for ever
         return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} is not there; check the path") from None
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}); check its permissions") from None
 

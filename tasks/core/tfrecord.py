@@ -25,7 +25,11 @@ def write(file: BinaryIO, record: bytes) -> None:
 
 
 def example(features: Mapping[str, bytes | int]) -> bytes:
-    """A serialized `tf.train.Example` with one value for each name, in the order of the names."""
+    """A serialized `tf.train.Example` with one value for each name, in the order of the names.
+
+    Raises:
+        struct.error: a number that 64 bits don't hold.
+    """
     entries = (
         _message(1, *_message(1, name.encode()), *_message(2, *_feature(value)))
         for name, value in sorted(features.items())
@@ -35,13 +39,19 @@ def example(features: Mapping[str, bytes | int]) -> bytes:
 
 def _feature(value: bytes | int) -> tuple[bytes, ...]:
     if isinstance(value, int):
-        return _message(INT64_LIST, *_message(1, _varint(value)))
+        return _message(INT64_LIST, *_message(1, _varint(_unsigned(value))))
     return _message(BYTES_LIST, *_message(1, value))
 
 
 def _message(field: int, *content: bytes) -> tuple[bytes, ...]:
     """A field of protocol buffers whose content is preceded by its length; in parts, to copy pixels once."""
     return (bytes([field << 3 | 2]) + _varint(sum(map(len, content))), *content)
+
+
+def _unsigned(number: int) -> int:
+    """A signed 64-bit integer as protocol buffers have it: a negative one by its bits, as a large one."""
+    (same_bits,) = struct.unpack("<Q", struct.pack("<q", number))
+    return int(same_bits)
 
 
 def _varint(number: int) -> bytes:
