@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tasks.core import groups
 from tasks.core.groups import Hashes, Places
+from tasks.core.manifest import MEASURES
 
 # Some anywhere, some in one corner: random ones alone are never near each other.
 anywhere, corner = st.integers(0, 2**64 - 1), st.integers(0, 2**10 - 1)
@@ -118,7 +119,10 @@ def test_hashes_of_one_bucket_that_are_not_near_are_compared_in_small_blocks(
 
 def test_fifty_thousand_black_frames_are_no_work_at_all() -> None:
     """Their hashes say nothing, so that only equal contents hang together."""
-    frames = pd.DataFrame({"sha256": [f"{n // 2:064x}" for n in range(50_000)], "phash": "0" * 16})
+    digests = [f"{n // 2:064x}" for n in range(50_000)]
+    frames = pd.DataFrame({"sha256": digests, "phash": "0" * 16, "width": 64, "height": 64})
+    frames[list(MEASURES)] = 0.0
+    frames["brightness"] = np.arange(50_000) // 2 / 1e6  # of each content its own black
     everywhere = pd.Series(True, frames.index)
     sets = groups.near_duplicates(frames, 4, telling=~everywhere, small=~everywhere)
     assert sets.nunique() == 25_000
