@@ -22,7 +22,9 @@ def fill(folder: Path, counts: dict[str, int]) -> None:
     for label, count in counts.items():
         (folder / label).mkdir(parents=True)
         for number in range(count):
-            Image.new("L", (16, 16), 5 + 7 * number + ord(label[0]) % 7).save(folder / label / f"{number}.png")
+            Image.new("L", (16, 16), 5 + 7 * number + ord(label[0]) % 7).save(
+                folder / label / f"{number}.png"
+            )
 
 
 @pytest.fixture
