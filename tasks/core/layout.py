@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -36,6 +36,8 @@ def discover(folder: Path, labels: Path) -> list[Entry]:
 
     A labels file with rows wins; else `train|validation|val|test/class/picture` where every folder
     at the top has such a name; else `class/picture`. Pictures may lie deeper within a class.
+
+    A link to a file is followed wherever it leads, as DVC does; a link to a folder is refused.
 
     Raises:
         DataError: no such folder, nothing in it, pictures outside of every class, or one class only.
@@ -84,14 +86,18 @@ def _files_below(folder: Path) -> Iterator[str]:
     for top, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not _hidden(name))
         for name in folders:
-            if os.path.islink(f"{top}/{name}"):  # noqa: PTH114
-                raise DataError(
-                    f"{top}/{name} is a link to a folder; DVC doesn't look behind such links, and changes "
-                    "there would go unseen: move the pictures here, or link each of them"
-                )
+            _refuse_link(f"{top}/{name}")
         for name in sorted(files):
             if not _hidden(name):
                 yield f"{top}/{name}"[start:]
+
+
+def _refuse_link(folder: str) -> None:
+    if os.path.islink(folder):  # noqa: PTH114
+        raise DataError(
+            f"{folder} is a link to a folder; DVC doesn't look behind such links, and changes "
+            "there would go unseen: move the pictures here, or link each of them"
+        )
 
 
 def _refuse(error: OSError) -> None:
@@ -137,7 +143,10 @@ def _listed(folder: Path, labels: Path) -> list[Entry]:
 def _check_columns(labels: Path, columns: list[str]) -> None:
     for name in ("path", "label"):
         if name not in columns:
-            raise DataError(f"data.labels: {labels} has no column {name!r}; it has {', '.join(columns)}")
+            had = ", ".join(map(repr, columns))
+            raise DataError(
+                f"data.labels: {labels} has no column {name!r} but {had}; its first line must be path,label"
+            )
     for name in set(columns) - set(COLUMNS):
         if meant := difflib.get_close_matches(name.lower(), set(COLUMNS) - set(columns), 1, 0.8):
             raise DataError(
@@ -154,6 +163,11 @@ def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
         raise DataError(
             f"data.labels: {labels} gives {path!r} the split {hint!r}; it must be {', '.join(HINTS)} or empty"
         )
+    if path.split("/")[0] in ("", "..") or os.path.normpath(path) != path:
+        raise DataError(
+            f"data.labels: {labels} lists {path!r}; paths start at data.images and stay below it, "
+            "without . and .. in them"
+        )
     return Entry(path, sys.intern(label), row.get("group"), HINTS[hint] if hint else None)
 
 
@@ -164,6 +178,10 @@ def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
             f"data.labels: {labels} lists {missing[0]!r}, which is not in {folder} ({len(missing)} of "
             f"{len(entries)} are not); paths start at data.images"
         )
+    for parent in sorted(
+        {parent for entry in entries for parent in PurePath(entry.path).parents if parent.name}
+    ):
+        _refuse_link(f"{folder}/{parent}")
 
 
 def _read_labels(labels: Path) -> pd.DataFrame:
@@ -175,5 +193,6 @@ def _read_labels(labels: Path) -> pd.DataFrame:
         return pd.read_csv(labels, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError, pa.ArrowInvalid) as error:
         raise DataError(
-            f"data.labels: {labels} can't be read ({error}); it must be a CSV in UTF-8 or Parquet"
+            f"data.labels: {labels} can't be read ({' '.join(str(error).split())}); "
+            "it must be a CSV in UTF-8, with commas, or Parquet"
         ) from None

@@ -1,0 +1,55 @@
+"""A data set that grows a little is built again a little, also by DVC, which takes the old one away first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.pictures import write_classes
+from tests.project import Project
+from tests.test_build import content
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Three hundred pictures in files of about four, three more to come; build says what it writes."""
+    write_classes(tmp_path / "pictures", count=101)
+    for label in ("blue", "green", "red"):
+        (tmp_path / f"pictures/{label}/050.png").rename(tmp_path / f"{label}.png")
+    project = Project.copy(tmp_path / "project")
+    project.set(images=str(tmp_path / "pictures"))
+    file = project.folder / "tasks/build.py"
+    text = file.read_text("utf-8").replace("PER_SHARD = 500", "PER_SHARD = 4")
+    opening = '    with shard.file.open("wb") as file:\n'
+    assert opening in text
+    file.write_text(
+        text.replace(opening, '    print("wrote", shard.file.name, flush=True)\n' + opening), "utf-8"
+    )
+    return project
+
+
+def built(project: Project, *words: str) -> set[str]:
+    """The names of the files that a run of DVC wrote."""
+    done = project.run("dvc", "repro", "build", *words)
+    assert done.returncode == 0, done.stdout
+    return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("wrote ")}
+
+
+def test_only_the_files_that_new_pictures_fall_into_are_written(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DARKROOM_CACHE", raising=False)
+    dataset = project.folder / "data/dataset"
+    assert built(project) == set(content(dataset)) - {"dataset.json"}
+    for label in ("blue", "green", "red"):
+        added = project.folder.parent / f"{label}.png"
+        added.rename(added.parent / f"pictures/{label}/050.png")
+    assert 1 <= len(built(project)) <= 3
+    grown = content(dataset)
+    assert len(built(project, "--force")) == 0
+    monkeypatch.setenv("DARKROOM_CACHE", str(project.folder.parent / "another cache"))
+    assert built(project, "--force") == set(grown) - {"dataset.json"}
+    assert content(dataset) == grown, "as if built at once"
