@@ -136,17 +136,18 @@ def dvc(*words: str) -> tuple[int, list[str]]:
     )
     lines = []
     running.append(child)
-    try:
-        for line in child.stdout or []:
-            if text := line.rstrip():
-                lines.append(text)
-                logger.info(text)
-    except BaseException:  # Prefect turns a SIGTERM into an exception
-        stop(child)
-        raise
-    finally:
-        running.remove(child)
-    return child.wait(), lines
+    with child:
+        try:
+            for line in child.stdout or []:
+                if text := line.rstrip():
+                    lines.append(text)
+                    logger.info(text)
+        except BaseException:  # Prefect turns a SIGTERM into an exception
+            stop(child)
+            raise
+        finally:
+            running.remove(child)
+    return child.returncode, lines
 
 
 def stop(child: subprocess.Popen[str]) -> None:
