@@ -7,7 +7,7 @@ READY := .venv/ready
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
   $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: run test slow reproduce lock clean
+.PHONY: run test slow reproduce bench lock clean
 
 run: $(READY)
 	$(BIN)/dvc repro
@@ -24,6 +24,10 @@ slow: $(READY)
 # Two cold runs in two clones, which must give the same bytes.
 reproduce: $(READY)
 	$(BIN)/python -m tests.reproduce
+
+# Side by side with CleanVision, bare Pillow and the notebook; takes minutes, and wants an idle machine.
+bench: $(READY)
+	$(BIN)/python -m benchmarks
 
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-annotate --no-header \
