@@ -21,7 +21,8 @@ from tasks.core import findings, layout, manifest, params
 from tasks.core.backbones import BUILT_IN
 from tasks.core.params import LOCAL, Compute
 from tasks.core.scan import scan
-from tasks.core.serialize import read_parquet, remove, write_batches
+from tasks.core.serialize import remove
+from tasks.core.tables import read_parquet, write_batches
 
 SIDE = 224  # pixels
 BATCH = 16

@@ -13,7 +13,7 @@ from benchmarks.data import link_copies, write_photographs, write_tiny
 from benchmarks.fashion_mnist import read_idx
 from benchmarks.memory import measured
 from benchmarks.sides import Bare, Work, notebook, reading
-from tasks.core.serialize import read_parquet
+from tasks.core.tables import read_parquet
 
 
 def test_ours_and_the_notebooks_pipeline_read_the_same_number_of_pictures(

@@ -105,7 +105,7 @@ def planted(workplace: Path, source: Iterator[Image.Image]) -> dict[str, Paths]:
     shutil.copy(pictures / "cat/02.jpg", pictures / "dog/mislabelled.jpg")
     Image.open(pictures / "cat/00.jpg").resize((190, 190)).save(pictures / "cat/again.png")
     next(source).point(lambda value: value // 5).save(pictures / "cat/night.png")
-    next(source).point(lambda value: 250 + value // 60).save(pictures / "dog/snow.png")
+    next(source).point(lambda value: 244 + value // 24).save(pictures / "dog/snow.png")
     ramp = np.add.outer(np.linspace(0, 115, 200), np.linspace(0, 100, 200))[..., None] + [0, 20, 40]
     Image.fromarray(ramp.astype(np.uint8)).save(pictures / "dog/fog.png")
     flag = Image.new("RGB", (200, 200), (200, 40, 40))

@@ -130,3 +130,17 @@ def test_packing_loses_nothing(kind: Packing) -> None:
         (lambda d: np.frombuffer(d, np.uint8).reshape(8, 8, 3)) if kind == "raw" else decoded
     )
     assert np.array_equal(unpack(data), pixels)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_of_a_large_jpeg_less_is_decoded_and_the_whole_size_told(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.effect_noise((1200, 1199), 60)  # at an eighth, both sides round to 150
+    data = BytesIO()
+    picture.save(data, "JPEG", exif=exif)
+    small, size = images.reduced(images.opened(data.getvalue()), 100)
+    assert small.size == (150, 150)
+    assert size == ((1200, 1199) if orientation == 1 else (1199, 1200))
+    with pytest.raises(DataError, match="truncated"):
+        images.reduced(images.opened(data.getvalue()[:-5000]), 100)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tasks.core.cli import quiet
 from tasks.core.contract import Packing, Resize
@@ -66,6 +66,22 @@ def decoded(picture: Image.Image) -> Image.Image:
             return _rgb(picture)
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"is truncated or corrupt ({error})") from None
+
+
+def reduced(picture: Image.Image, side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Decodes a picture of which no more than `side` pixels of each side are wanted.
+
+    A JPEG can be decoded at a half, a quarter or an eighth of its size, in a fraction of the time.
+
+    Returns:
+        What `decoded` gives, and the width and height of the whole picture, upright.
+    """
+    whole = picture.size
+    picture.draft(None, (side, side))
+    shrunk = picture.size != whole
+    turned = shrunk and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    rgb = decoded(picture)
+    return rgb, (whole[::-1] if turned else whole) if shrunk else rgb.size
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

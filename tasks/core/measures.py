@@ -1,8 +1,8 @@
 """What there is to measure in a picture: quality, and a perceptual hash.
 
 The definitions of quality are CleanVision's (cleanlab, 2022), so that its thresholds serve. Colours
-are measured on a sample of the pixels and edges on a reduced copy, since a scan has to cost no more than
-half of what decoding does.
+are measured on a sample of the pixels and edges on a reduced copy, so that a scan costs little more than
+decoding does.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _at_most(picture: Image.Image, side: int, how: Image.Resampling) -> Image.Im
 
 
 def _reduced(picture: Image.Image) -> Image.Image:
-    """Averages blocks of pixels, which is quick, and leaves at least twice of what edges need."""
-    factor = max(picture.size) // (2 * EDGES)
+    """Averages blocks of pixels, which is quick, and leaves half as much again as edges need."""
+    factor = 2 * max(picture.size) // (3 * EDGES)
     return picture.reduce(factor) if factor > 1 else picture
 
 

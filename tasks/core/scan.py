@@ -18,7 +18,7 @@ from tasks.core import images
 from tasks.core.errors import DataError
 from tasks.core.layout import Entry
 from tasks.core.manifest import SCHEMA
-from tasks.core.measures import measures
+from tasks.core.measures import SAMPLE, measures
 from tasks.core.parallel import each
 from tasks.core.params import Compute
 from tasks.core.scan_cache import ScanCache
@@ -97,12 +97,12 @@ def _facts(job: Job) -> Facts:
             return job.known
         picture = images.opened(data)
         facts |= {"format": picture.format, "mode": picture.mode}
-        rgb = images.decoded(picture)
+        rgb, (width, height) = images.reduced(picture, SAMPLE)
     except DataError as error:
         return facts | {"error": str(error)}
     except OSError as error:
         return facts | {"error": f"can't be read ({error.strerror})"}
-    return facts | {"width": rgb.width, "height": rgb.height} | measures(rgb, facts["mode"])
+    return facts | {"width": width, "height": height} | measures(rgb, facts["mode"])
 
 
 def _content(job: Job) -> bytes:

@@ -53,9 +53,7 @@ class Album:
 def background(path: Path) -> str | None:
     """A picture as CSS, in WebP within a data URI and never enlarged; none if it can't be read."""
     try:
-        opened = images.opened(images.content(path))
-        opened.draft(None, (2 * SIDE, 2 * SIDE))  # JPEG is decoded at a fraction of its size
-        small = images.decoded(opened)
+        small, _ = images.reduced(images.opened(images.content(path)), 2 * SIDE)
     except DataError:
         return None
     small.thumbnail((SIDE, SIDE))
