@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.structure import ROOT
@@ -92,22 +94,23 @@ def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path) -> None:
     assert (tmp_path / "written").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the stage in /proc")
+@pytest.mark.parametrize("shell", ["exec {}", "{}; true"], ids=["replaced shell", "shell that stays"])
 @pytest.mark.parametrize("importing", [True, False])
-def test_a_stage_ends_with_the_process_that_started_it(tmp_path: Path, importing: bool) -> None:
+def test_a_stage_ends_with_the_process_that_started_it(tmp_path: Path, importing: bool, shell: str) -> None:
     wait = "Path('started').touch()\ntime.sleep(60)\nPath('written').touch()"
     (tmp_path / "dvc.yaml").write_text("stages: {work: {deps: []}}")
     file = script(tmp_path, wait)
     if importing:
         file.write_text("import tasks, time\nfrom pathlib import Path\n" + wait)
-    start = f"import subprocess; subprocess.run([{sys.executable!r}, {str(file)!r}])"
-    settings = environment(DVC_STAGE="work")
-    parent = subprocess.Popen([sys.executable, "-c", start], cwd=tmp_path, env=settings)
+    words = ["sh", "-c", shell.format(shlex.join([sys.executable, str(file)]))]
+    start = f"import os, subprocess; subprocess.run({words!r}, env=os.environ | {{'DVC_STAGE': 'work'}})"
+    parent = subprocess.Popen([sys.executable, "-c", start], cwd=tmp_path, env=environment())
     _wait_for((tmp_path / "started").exists)
-    child = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().strip()
+    started = [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    _wait_for(lambda: not _runs(child))
+    _wait_for(lambda: not any(map(_runs, started)))
     assert not (tmp_path / "written").exists()
 
 
@@ -118,10 +121,10 @@ def _wait_for(come: Callable[[], bool], seconds: int = 30) -> None:
         time.sleep(0.05)
 
 
-def _runs(pid: str) -> bool:
+def _runs(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 

@@ -10,13 +10,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
+STAGE = "DVC_STAGE"  # in the environment of what DVC starts: the stage's name
 OWN_PID = "DARKROOM_PID"  # in the environment, which a stage's children get too, with a pid that isn't theirs
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -24,24 +29,44 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 def begin() -> None:
     """Prepares this process for its end, if DVC has started it as a stage."""
-    if "DVC_STAGE" in os.environ:
+    if STAGE in os.environ:
         os.environ.setdefault(OWN_PID, str(os.getpid()))
     if stage():
-        die_with_parent()
         for number in SIGNALS:
             signal.signal(number, _stop_early)
+        end_with_dvc()
 
 
 def stage() -> str | None:
     """The name of the stage that this process is; none for a command, and for what a stage has started."""
-    return os.environ.get("DVC_STAGE") if os.environ.get(OWN_PID) == str(os.getpid()) else None
+    return os.environ.get(STAGE) if os.environ.get(OWN_PID) == str(os.getpid()) else None
+
+
+def end_with_dvc() -> None:
+    """Ends this stage once DVC is gone, even by SIGKILL: it would be an orphan that goes on writing.
+
+    The kernel's parent-death signal won't do: DVC starts a stage by way of a shell, and not every shell
+    hands its process over to the stage (Debian's sh does not).
+    """
+    link = psutil.Process()
+    with suppress(psutil.Error):
+        while (parent := link.parent()) and STAGE in parent.environ():  # the shell
+            link = parent
+    starter = link.ppid()
+
+    def watch() -> None:
+        with suppress(psutil.Error):
+            while link.ppid() == starter:
+                time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def die_with_parent() -> None:
-    """Has the kernel end this process when the one that started it dies, even by SIGKILL.
+    """Has the kernel end this process when the one that started it dies; Linux only.
 
-    Otherwise a killed `dvc repro` or flow leaves a stage behind that goes on writing. Linux only;
-    elsewhere a terminal's ctrl-c reaches the whole process group as it always does.
+    For a program that isn't ours, in the moment before it starts.
     """
     if _libc:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
