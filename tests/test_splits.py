@@ -107,7 +107,7 @@ def near_sets(present: set[int], chains: list[set[int]]) -> pd.Series:
     return pd.Series({number: root(number) for number in sorted(present)})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)  # some thousand pictures added and removed, in a thousand steps
 @given(
     life=st.lists(pictures, min_size=2, max_size=12),
     chains=st.lists(st.sets(st.integers(0, PICTURES - 1), min_size=2, max_size=6), max_size=6),
