@@ -18,7 +18,7 @@ from PIL import Image
 
 from tasks import build
 from tasks.core import findings, layout, manifest, params
-from tasks.core.backbones import BUILT_IN
+from tasks.core.handles import BUILT_IN
 from tasks.core.params import LOCAL, Compute
 from tasks.core.scan import scan
 from tasks.core.serialize import remove

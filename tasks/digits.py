@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tasks.core import cli, params
-from tasks.core.errors import DataError
+from tasks.core import cli, params, preflight
 from tasks.core.paths import DIGITS
 from tasks.core.serialize import replacing
 
@@ -31,23 +30,9 @@ def write_digits(folder: Path) -> int:
     return len(greys)
 
 
-def check_source(folder: Path, labels: Path, schema: Path) -> None:
-    """Checks that the user's pictures are there, before DVC does with less to say.
-
-    Raises:
-        DataError: names the key, the path and the remedy.
-    """
-    if folder != DIGITS and not folder.is_dir():
-        raise DataError(f"data.images: {folder} is not a folder; point it at your pictures")
-    if not labels.is_file():
-        raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
-    if not schema.is_file():
-        raise DataError(f"data.schema: {schema} is not there; `python -m tasks.validate --suggest` writes it")
-
-
 def main() -> None:
     p = params.load()
-    check_source(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
+    preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema), p.model.backbone)
     count = write_digits(DIGITS)
     cli.say(f"digits: {count} pictures in {DIGITS}")
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import onnx
 
-from tasks.core import backbones, classifier, cli, efficientnet_lite, onnx_graph, params, predictors, runtime
+from tasks.core import classifier, cli, efficientnet_lite, handles, onnx_graph, params, predictors, runtime
 from tasks.core.contract import Contract
 from tasks.core.metrics import Array
 from tasks.core.paths import DATASET, EXPORT, GATES, MODELS
@@ -75,7 +75,7 @@ class Exporter:
     def hdf5(self, path: Path) -> None:
         """Writes a Keras file. The built-in backbone is in it whole; others stay a TF Hub layer."""
         layer = self.model.get_layer("backbone")
-        if self.backbone == backbones.BUILT_IN:
+        if self.backbone == handles.BUILT_IN:
             trained = [variable.numpy() for variable in layer.resolved_object.variables]
             layer = efficientnet_lite.built_in()
             layer.set_weights(trained)

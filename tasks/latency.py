@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tasks.core import cli, predictors
-from tasks.core.paths import EXPORT
+from tasks.core.paths import EXPORT, LATENCIES
 from tasks.core.serialize import read_json, write_json
 
 WARM_UP = 5
@@ -51,7 +51,7 @@ def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     facts = read_json(EXPORT / "artifacts.json")
     artifacts = timed(EXPORT, facts["artifacts"])
-    write_json(EXPORT / "export.json", facts | {"artifacts": artifacts})
+    write_json(LATENCIES, facts | {"artifacts": artifacts})
     for fact in artifacts.values():
         if fact["latency_ms"] is not None:
             cli.say(f"latency: {fact['file']} {fact['latency_ms']:.2f} ms a picture")

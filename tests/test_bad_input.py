@@ -93,6 +93,39 @@ def test_a_mistake_is_exit_2(
     assert (workplace / "reports/validation.json").read_text() == OLD
 
 
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (lambda f: change(f, "images: pictures ", "images: "), ("data.images", "no value")),
+        (lambda f: change(f, "labels: data/labels.csv", 'labels: ""'), ("data.labels", "''")),
+        (lambda f: change(f, "\ndata:", "\ndate:"), ("date is not a parameter", "data")),
+        (lambda f: (f / "params.yaml").write_text(""), ("params.yaml", "data is missing")),
+        (lambda f: change(f, "scheduler: none", "scheduler: host"), ("compute.scheduler", "'host'")),
+        (
+            lambda f: change(f, "backbone: efficientnet_lite0", "backbone: resnext"),
+            ("'resnext'", "SavedModel"),
+        ),
+        (lambda f: change(f, "images: pictures", "images: ~/pictures"), ("~/pictures", "write ~ out")),
+    ],
+    ids=["no value", "empty", "section", "empty file", "scheduler", "backbone", "home"],
+)
+def test_a_slip_is_told_before_anything_runs(
+    workplace: Path, mistake: Callable[[Path], None], words: tuple[str, ...]
+) -> None:
+    assert run("check", workplace).returncode == 0
+    mistake(workplace)
+    done = run("check", workplace)
+    assert done.returncode == 2
+    assert all(word in only_line(done) for word in words), done.stderr
+
+
+def test_make_run_begins_with_the_check() -> None:
+    done = subprocess.run(["make", "--dry-run", "run"], cwd=ROOT, check=True, capture_output=True, text=True)
+    commands = [line for line in done.stdout.splitlines() if ".venv/bin/" in line]
+    assert commands[-3].endswith("python -m tasks.check")
+    assert commands[-2].endswith("dvc repro")
+
+
 def zero_bytes(folder: Path) -> str:
     (folder / "pictures/cat/0.png").write_bytes(b"")
     return "cat/0.png"

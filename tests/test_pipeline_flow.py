@@ -47,7 +47,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
         subprocess.run(words, check=True)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for name in ("params.yaml", "data/labels.csv", "data/schema.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     params.load.cache_clear()
     (tmp_path / "dvc.yaml").write_text(THREE_STAGES)
     (tmp_path / "source.txt").write_text("good\n")
@@ -142,6 +144,17 @@ def test_results_go_to_a_remote_and_come_back(
         remove(repository / name)
     assert start(monkeypatch, "--pull") == 0
     assert (repository / "last.txt").read_text() == "good\ngood\n"
+
+
+def test_latencies_that_went_with_artifacts_are_measured_again(repository: Path) -> None:
+    measure = "mkdir -p export && echo measured >> export/export.json"
+    stage = f"  latency:\n    cmd: {measure}\n    deps: [first.txt]\n"
+    (repository / "dvc.yaml").write_text(THREE_STAGES + stage)
+    run()
+    assert run()[0]["latency"] == "Cached"
+    (repository / "export/export.json").unlink()
+    assert run()[0]["latency"] == "Completed"
+    assert (repository / "export/export.json").read_text() == "measured\n"
 
 
 def test_data_that_is_versioned_by_itself_is_no_stage(repository: Path) -> None:

@@ -8,25 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.core.errors import BackboneError, ParamError
+from tasks.core.handles import BUILT_IN, check
 from tasks.core.paths import cache_folder
 from tasks.core.serialize import replacing, sha256
 
-BUILT_IN = "efficientnet_lite0"
 BUILT_IN_SIZE = 224  # pixels, what its weights were trained on
 BUILT_IN_SMALLEST = 64  # two cells of its last feature map; below that it sees too little
-
-
-def check(name: str) -> None:
-    """Refuses a name that can't be a backbone.
-
-    Raises:
-        ParamError: says what it may be.
-    """
-    if name != BUILT_IN and not _is_address(name) and not (Path(name) / "saved_model.pb").is_file():
-        raise ParamError(
-            f"model.backbone is {name!r}; it must be {BUILT_IN}, the URL of a TF Hub or Kaggle "
-            "feature vector, or a folder that holds a SavedModel"
-        )
 
 
 def image_size(name: str, setting: int | Literal["auto"], typical_side: float) -> int:
@@ -89,7 +76,3 @@ def unreadable(name: str, error: Exception) -> BackboneError:
         f"model.backbone: {name} can't be loaded ({type(error).__name__}: {text}); "
         f"with no network, use {BUILT_IN} or a folder that holds a SavedModel"
     )
-
-
-def _is_address(name: str) -> bool:
-    return name.startswith(("https://", "http://"))

@@ -256,6 +256,8 @@ def _explain(problems: list[ErrorDetails], root: type) -> str:
             return f"{key} is missing; give it a value"
         case "dataclass_type":
             return f"{key} is {problem['input']!r}; it must hold names with values"
+    if problem["input"] is None:
+        return f"{key} has no value; give it one"
     allowed = " or ".join(_allowed(other["msg"]) for other in problems if _key(other) == parts)
     return f"{key} is {problem['input']!r}; {allowed}"
 

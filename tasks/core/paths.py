@@ -20,6 +20,7 @@ PREDICTIONS = Path("reports/predictions.parquet")
 LABEL_ERRORS = Path("reports/label_errors.json")
 GATES = Path("reports/gates.json")
 EXPORT = Path("export")
+LATENCIES = EXPORT / "export.json"  # goes with what else is in there when DVC brings artifacts from its cache
 PAGE = Path("reports/index.html")
 
 

@@ -1,0 +1,29 @@
+"""Checks params.yaml, and that what it names is there; `make run` and the flow begin with this.
+
+A slip is told in a second, before DVC starts, which has no words of ours for some of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.core import cli, params, preflight
+
+
+def check() -> None:
+    """Reads all parameters, and looks for what they name.
+
+    Raises:
+        ParamError, DataError: names the key, the value and the remedy.
+    """
+    p = params.load()
+    preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema), p.model.backbone)
+
+
+def main() -> int:
+    check()
+    return 0
+
+
+if __name__ == "__main__":
+    cli.command(main)

@@ -1,0 +1,25 @@
+"""What can be told before anything runs: that what params.yaml names is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.core import handles
+from tasks.core.errors import DataError
+from tasks.core.paths import DIGITS
+
+
+def check(images: Path, labels: Path, schema: Path, backbone: str) -> None:
+    """Looks for what would end the run later, when DVC has less to say or an hour has passed.
+
+    Raises:
+        DataError, ParamError: names the key, the value and the remedy.
+    """
+    if images != DIGITS and not images.is_dir():
+        home = "; write ~ out in full" if str(images).startswith("~") else ""
+        raise DataError(f"data.images: {images} is not a folder; point it at your pictures{home}")
+    if not labels.is_file():
+        raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
+    if not schema.is_file():
+        raise DataError(f"data.schema: {schema} is not there; `python -m tasks.validate --suggest` writes it")
+    handles.check(backbone)
