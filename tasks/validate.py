@@ -138,6 +138,10 @@ def validate(
     """
     pictures = scanned(folder, labels, compute)
     cli.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
+    passed_over = layout.passed_over(folder)
+    if passed_over:
+        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in passed_over.items())
+        cli.say(f"validate: passed over, since no picture is called so: {counts}")
     readable = pictures[pictures["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
     near_set = findings.near(readable, p)
@@ -147,7 +151,11 @@ def validate(
     with replacing(DATA_DOCS) as site:
         outcomes = run(frame, findings.checks(frame, ties, p, expected), site)
     write_parquet(MANIFEST, pictures, manifest.SCHEMA)
-    write_json(VALIDATION, summary(frame, outcomes, ties) | {"prevalent": findings.prevalent(frame, p)})
+    prevalent = findings.prevalent(frame, p)
+    for kind, share in prevalent.items():
+        cli.say(f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding")
+    seen = {"passed_over": passed_over, "prevalent": prevalent}
+    write_json(VALIDATION, summary(frame, outcomes, ties) | seen)
     for row in table(outcomes):
         cli.say(f"validate: {row}")
     if faults := _faults(outcomes):

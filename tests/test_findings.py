@@ -228,6 +228,29 @@ def test_what_most_pictures_are_is_no_finding(workplace: Path) -> None:
     assert run() == ""
     assert "dark" not in found()
     assert read_json(VALIDATION)["prevalent"] == {"dark": 1.0}
+    assert "dark pictures" in run(dark="error"), "what is to stop the run does, however many there are"
+    assert run(dark="ignore") == ""
+    assert read_json(VALIDATION)["prevalent"] == {}
+
+
+def test_pictures_none_of_which_can_be_read_are_named(workplace: Path) -> None:
+    run()
+    for file in (workplace / "pictures").glob("*/*.jpg"):
+        file.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "cat/00.jpg" in run(), "with a manifest accepted before"
+    assert len(read_json(VALIDATION)["unreadable"]) == 2 * SOUND
+    MANIFEST.unlink()
+    assert "cat/00.jpg" in run()
+
+
+def test_files_that_do_not_look_like_pictures_are_told_of(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.heic", "b.HEIC", "notes.txt", "README"):
+        (workplace / "pictures/cat" / name).write_text("?")
+    assert run() == ""
+    assert "1 without a suffix, 2 .heic, 1 .txt" in capsys.readouterr().out
+    assert read_json(VALIDATION)["passed_over"] == {"": 1, ".heic": 2, ".txt": 1}
 
 
 @pytest.mark.usefixtures("planted")

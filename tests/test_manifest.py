@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,6 @@ from PIL import Image
 
 from tasks.core import layout, manifest
 from tasks.core.errors import DataError
-from tasks.core.params import Compute
 from tasks.core.tables import read_parquet, write_parquet
 from tests.pictures import scanned, write_classes
 
@@ -45,6 +43,28 @@ def test_folders_named_after_splits_are_hints(tmp_path: Path) -> None:
     assert len(entries) == 9
 
 
+def test_splits_go_by_the_names_that_people_give_them(tmp_path: Path) -> None:
+    for name in ("Train", "valid", "testing"):
+        write_classes(tmp_path / "pictures" / name, count=1)
+    entries = found(tmp_path / "pictures", labels_file(tmp_path))
+    assert entries["valid/blue/000.png"] == ("blue", "validation")
+    assert entries["Train/red/000.png"] == ("red", "train")
+
+
+def test_a_class_beside_splits_is_refused_and_does_not_make_classes_of_them(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        write_classes(tmp_path / "pictures" / name, count=1)
+    write_classes(tmp_path / "pictures", ["gold"], count=1)
+    with pytest.raises(DataError, match="splits test, train and beside them gold"):
+        layout.discover(tmp_path / "pictures", labels_file(tmp_path))
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", ["red", "blue"], count=1)
+    (tmp_path / "pictures/red").rename(tmp_path / "pictures/train")
+    assert found(tmp_path / "pictures", labels_file(tmp_path))["train/000.png"] == ("train", None)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
     write_classes(tmp_path / "pictures", count=1)
@@ -70,6 +90,8 @@ def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
         ("file,label\nred/000.png,red\n", "no column 'path'"),
         ("path,label,split\nred/000.png,red,trian\n", "'trian'"),
         ("path,label\nred/000.png,\n", "without a path or label"),
+        ("path,label\nred/000.png,red,\n", "more fields than its first line"),
+        ("path,label\nred/0,0.png,red\n", "more fields than its first line"),
     ],
 )
 def test_a_labels_file_with_a_slip_is_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -96,12 +118,3 @@ def test_every_picture_gets_a_row_and_a_bad_one_says_why(tmp_path: Path) -> None
     bad = back[back["error"].notna()]
     assert list(bad["path"]) == ["red/001.png"]
     assert set(manifest.readable(back)["width"]) == {40}
-
-
-def test_two_processes_see_what_one_sees(tmp_path: Path) -> None:
-    write_classes(tmp_path / "pictures", count=60)
-    labels = labels_file(tmp_path)
-    alone = scanned(tmp_path / "pictures", labels)
-    for file in (tmp_path / "pictures").rglob("*.png"):
-        os.utime(file)  # or nothing would be left to open
-    pd.testing.assert_frame_equal(alone, scanned(tmp_path / "pictures", labels, Compute(2, "none")))

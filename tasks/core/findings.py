@@ -68,7 +68,7 @@ def enriched(
     frame["spellings"] = frame["label"].groupby(frame["label"].str.casefold()).transform("nunique")
     for name, skill in shortcuts(frame[frame["error"].isna()]).items():
         frame[f"told_by_{name}"] = skill
-    if accepted is not None and len(accepted):
+    if accepted is not None and len(accepted) and frame["error"].isna().any():
         for name in MEASURES:
             frame[f"drift_of_{name}"] = ks_2samp(frame[name].dropna(), accepted[name]).statistic
     return frame
@@ -210,8 +210,11 @@ def _repeats(ties: list[Tie]) -> Iterator[Check]:
 
 def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
     """CleanVision's checks, with its thresholds in params.yaml."""
+    if frame["error"].notna().all():
+        return  # and the quartiles of no picture
+    usual = prevalent(frame, p)
     for kind, name, column, low, high in _bounds(frame, p):
-        if _share(frame, column, low, high) > PREVALENT:
+        if kind in usual:
             continue
         named = (("at least", low and max(low, 0)), ("at most", high))
         limits = [f"{words} {limit:.4g}" for words, limit in named if limit is not None]
@@ -225,9 +228,13 @@ def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
 
 
 def prevalent(frame: pd.DataFrame, p: params.Validate) -> dict[str, float]:
-    """The qualities that most pictures have, each with its share: they tell of the data and not of faults."""
+    """The qualities that most pictures have, each with its share: they tell of the data and not of faults.
+
+    Of those that would be warnings: what is to be an error is one however many pictures have it.
+    """
+    warned = {kind for kind, severity in asdict(p.severity).items() if severity == "warning"}
     shares = {kind: _share(frame, column, low, high) for kind, _, column, low, high in _bounds(frame, p)}
-    return {kind: round(share, 4) for kind, share in shares.items() if share > PREVALENT}
+    return {kind: round(share, 4) for kind, share in shares.items() if kind in warned and share > PREVALENT}
 
 
 def _share(frame: pd.DataFrame, column: str, low: float | None, high: float | None) -> float:

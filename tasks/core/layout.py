@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,15 @@ import pyarrow as pa
 from tasks.core import images
 from tasks.core.errors import DataError
 
-HINTS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+HINTS = {
+    name: split
+    for split, names in {
+        "train": ("train", "training"),
+        "validation": ("validation", "val", "valid", "dev"),
+        "test": ("test", "testing"),
+    }.items()
+    for name in names
+}  # what people call the splits, in lower case
 COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are the user's own
 
 
@@ -34,13 +43,14 @@ class Entry:
 def discover(folder: Path, labels: Path) -> list[Entry]:
     """Lists the pictures of a folder in one of three layouts, in the order of their paths.
 
-    A labels file with rows wins; else `train|validation|val|test/class/picture` where every folder
-    at the top has such a name; else `class/picture`. Pictures may lie deeper within a class.
+    A labels file with rows wins; else `train|validation|test/class/picture` where the folders at the top
+    have such names; else `class/picture`. Pictures may lie deeper within a class.
 
     A link to a file is followed wherever it leads, as DVC does; a link to a folder is refused.
 
     Raises:
-        DataError: no such folder, nothing in it, pictures outside of every class, or one class only.
+        DataError: no such folder, nothing in it, pictures outside of every class, one class only, or classes
+            beside splits.
     """
     if not folder.is_dir():
         raise DataError(f"data.images: {folder} is not a folder; point it at your pictures")
@@ -110,7 +120,7 @@ def _hidden(name: str) -> bool:
 
 def _by_folder(folder: Path) -> list[Entry]:
     tops = [path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name)]
-    hinted = bool(tops) and all(top in HINTS for top in tops)
+    hinted = _are_splits(folder, tops)
     depth = 2 if hinted else 1
     entries = []
     for path in pictures_below(folder):
@@ -120,9 +130,21 @@ def _by_folder(folder: Path) -> list[Entry]:
                 f"data.images: {folder / path} lies outside of every class folder; "
                 "move it into one or out of there"
             )
-        hint = HINTS[parts[0]] if hinted else None
+        hint = HINTS[parts[0].lower()] if hinted else None
         entries.append(Entry(path, sys.intern(parts[depth - 1]), None, hint))
     return entries
+
+
+def _are_splits(folder: Path, tops: list[str]) -> bool:
+    """Whether the folders at the top are splits; a single one with such a name may well be a class."""
+    splits = sorted(top for top in tops if top.lower() in HINTS)
+    others = sorted(set(tops) - set(splits))
+    if len({HINTS[top.lower()] for top in splits}) > 1 and others:
+        raise DataError(
+            f"data.images: {folder} holds the splits {', '.join(splits)} and beside them {others[0]}; "
+            "move it away, or name the pictures' classes in data.labels"
+        )
+    return bool(splits) and not others
 
 
 def _listed(folder: Path, labels: Path) -> list[Entry]:
@@ -159,7 +181,7 @@ def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
     path, label, hint = row["path"], row["label"], row.get("split")
     if path is None or label is None:
         raise DataError(f"data.labels: {labels} has a row without a path or label ({row}); fill it in")
-    if hint is not None and hint not in HINTS:
+    if hint is not None and hint.lower() not in HINTS:
         raise DataError(
             f"data.labels: {labels} gives {path!r} the split {hint!r}; it must be {', '.join(HINTS)} or empty"
         )
@@ -168,7 +190,7 @@ def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
             f"data.labels: {labels} lists {path!r}; paths start at data.images and stay below it, "
             "without . and .. in them"
         )
-    return Entry(path, sys.intern(label), row.get("group"), HINTS[hint] if hint else None)
+    return Entry(path, sys.intern(label), row.get("group"), HINTS[hint.lower()] if hint else None)
 
 
 def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
@@ -190,7 +212,14 @@ def _read_labels(labels: Path) -> pd.DataFrame:
     try:
         if labels.suffix == ".parquet":
             return pd.read_parquet(labels).map(lambda value: None if pd.isna(value) else str(value))
-        return pd.read_csv(labels, dtype=str, keep_default_na=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(labels, dtype=str, keep_default_na=False, index_col=False)
+    except pd.errors.ParserWarning:
+        raise DataError(
+            f"data.labels: {labels} has rows with more fields than its first line; a comma too many at their "
+            "end perhaps, or one within a path that isn't in quotes"
+        ) from None
     except (ValueError, UnicodeDecodeError, pa.ArrowInvalid) as error:
         raise DataError(
             f"data.labels: {labels} can't be read ({' '.join(str(error).split())}); "
