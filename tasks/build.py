@@ -11,6 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import PIL
 from tqdm import tqdm
@@ -65,7 +66,8 @@ class Shard:
 
 @cache
 def _code() -> list[str]:
-    return [PIL.__version__, *(sha256(Path(str(module.__file__))) for module in (images, tfrecord))]
+    files = (Path(__file__), *(Path(str(module.__file__)) for module in (images, tfrecord)))
+    return [PIL.__version__, np.__version__, *map(sha256, files)]
 
 
 def shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe) -> Iterator[Shard]:
@@ -154,6 +156,8 @@ def build(
     side = backbones.image_size(backbone, image_size, frame[["width", "height"]].min(axis=1).median())
     shares = splits.Shares(p.validation_split, p.test_split, p.seed)
     frame["split"] = splits.split(frame, shares)
+    if note := splits.named(frame["split_hint"]):
+        cli.say(f"build: {note}")
     if warning := splits.check(frame, frame["split"], shares):
         cli.say(f"build: warning, {warning}")
     classes = sorted(frame["label"].unique())
@@ -168,6 +172,7 @@ def build(
         )
         digests = {shard.source: reused(shard, earlier, sources) for shard in wanted}
         new = [shard for shard in wanted if digests[shard.source] is None]
+        compute = suited(compute, frame["bytes"])
         digests |= {shard.source: digest for shard, digest in _written(new, compute)}
         facts = {
             "class_names": classes,
@@ -199,7 +204,7 @@ def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
 def _written(new: list[Shard], compute: params.Compute) -> Iterator[tuple[Shard, str]]:
     total = sum(len(shard.pictures) for shard in new)
     with tqdm(total=total, desc="build", unit=" pictures", disable=None, leave=False) as progress:
-        for shard, digest in zip(new, each(write_shard, new, suited(compute, total)), strict=True):
+        for shard, digest in zip(new, each(write_shard, new, compute), strict=True):
             progress.update(len(shard.pictures))
             yield shard, digest
 

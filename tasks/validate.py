@@ -15,12 +15,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from tasks.core import cli, findings, groups, layout, manifest, params, schema
-from tasks.core.accepted import accepted_file
+from tasks.core.accepted import accepted_file, is_another
 from tasks.core.errors import DataError, Rejected
 from tasks.core.expectations import Outcome, run
 from tasks.core.parallel import suited
 from tasks.core.paths import DATA_DOCS, MANIFEST, VALIDATION
-from tasks.core.scan import scan
+from tasks.core.scan import scan, sizes
 from tasks.core.serialize import replacing, write_json, write_text
 from tasks.core.tables import read_parquet, write_batches, write_parquet
 
@@ -42,24 +42,13 @@ def scanned(folder: Path, labels: Path, compute: params.Compute) -> pd.DataFrame
     """
     entries = layout.discover(folder, labels)
     progress = tqdm(entries, "scan", unit=" pictures", disable=None, leave=False)
-    batches = scan(folder, progress, suited(compute, len(entries)))
+    batches = scan(folder, progress, suited(compute, sizes(folder, entries)))
     file = MANIFEST.with_suffix(".scanned")
     try:
         write_batches(file, batches, manifest.SCHEMA)
         return read_parquet(file)
     finally:
         file.unlink(missing_ok=True)
-
-
-def known_groups(accepted: pd.DataFrame | None) -> dict[str, str]:
-    """The group of each content in the manifest that was accepted last, by sha256.
-
-    Names that the user gave then are not kept: what counts of these is what the user gives now.
-    """
-    if accepted is None:
-        return {}
-    group = accepted["group"].where(accepted["group"].str.fullmatch("[0-9a-f]{64}"))
-    return dict(zip(accepted["sha256"], group.fillna(accepted["sha256"]), strict=True))
 
 
 def summary(frame: pd.DataFrame, outcomes: list[Outcome], ties: list[groups.Tie]) -> dict[str, Any]:
@@ -145,7 +134,7 @@ def validate(
     readable = pictures[pictures["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
     near_set = findings.near(readable, p)
-    own, ties = groups.assign(readable, near_set, known_groups(before))
+    own, ties = groups.assign(readable, near_set, groups.known_groups(before) if before is not None else {})
     pictures["group"] = own.reindex(pictures.index)
     frame = findings.enriched(pictures, near_set, before)
     with replacing(DATA_DOCS) as site:
@@ -169,7 +158,14 @@ def _more(count: int) -> str:
 def main() -> None:
     p = params.load()
     images, labels, expected = Path(p.data.images), Path(p.data.labels), schema.load(Path(p.data.schema))
-    validate(images, labels, expected, accepted_file(MANIFEST), p.validate, p.compute)
+    accepted = accepted_file(MANIFEST)
+    validate(images, labels, expected, accepted, p.validate, p.compute)
+    if accepted is None and is_another(MANIFEST):
+        cli.say(
+            "validate: warning, dvc.lock names another manifest, which is not in DVC's cache, so that "
+            "near-duplicates may have changed their split; to keep them, "
+            f"git checkout dvc.lock, dvc pull {MANIFEST}, and run again"
+        )
 
 
 def suggest() -> int:

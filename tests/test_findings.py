@@ -208,6 +208,19 @@ def test_a_group_that_the_user_takes_back_is_forgotten(workplace: Path) -> None:
     assert read_parquet(MANIFEST)["group"].isna().all()
 
 
+def test_a_group_that_a_near_duplicate_lent_stays_when_that_one_goes(workplace: Path) -> None:
+    with Image.open(workplace / "pictures/cat/03.jpg") as picture:
+        picture.save(workplace / "pictures/cat/recompressed.jpg", quality=40)
+    trip = "ab" * 32  # such as people make of a patient's number
+    label(workplace, group={"cat/03.jpg": trip})
+    run()
+    (workplace / "pictures/cat/03.jpg").unlink()
+    label(workplace)
+    run()
+    groups = read_parquet(MANIFEST).set_index("path")["group"]
+    assert groups["cat/recompressed.jpg"] == trip
+
+
 def test_a_picture_that_ties_groups_together_is_reported(workplace: Path) -> None:
     run()
     before = read_parquet(MANIFEST).set_index("path")["sha256"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tasks.core import images
 from tasks.core.contract import Packing, Resize
@@ -59,6 +60,19 @@ def test_grey_of_16_bits_is_scaled_and_not_clipped() -> None:
     assert np.array_equal(pixels[..., 0].ravel(), np.arange(256))
 
 
+@pytest.mark.parametrize("highest", [200, 255, 256, 4095])
+def test_dark_grey_of_16_bits_stays_dark_whatever_its_brightest_pixel(highest: int) -> None:
+    picture = Image.fromarray(np.linspace(0, highest, 256).astype(np.uint16).reshape(16, 16))
+    for kind in ("PNG", "TIFF", "PPM"):
+        assert decoded(saved(picture, kind)).max() == round(highest / 257)
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+def test_floats_are_grey_up_to_the_usual_whites(white: float) -> None:
+    ramp = np.linspace(0, white, 256, dtype=np.float32).reshape(16, 16)
+    assert np.array_equal(decoded(saved(Image.fromarray(ramp), "TIFF"))[..., 0].ravel(), np.arange(256))
+
+
 def test_transparency_becomes_white() -> None:
     assert decoded(saved(Image.new("RGBA", (4, 4), (*ORANGE, 0)), "PNG")).min() == 255
 
@@ -72,6 +86,25 @@ def test_exif_orientation_is_applied() -> None:
     assert pixels.shape == (20, 10, 3)
     assert pixels[:8].min() > 200
     assert pixels[12:].max() < 50
+
+
+def flipped(data: bytes, rng: random.Random) -> bytes:
+    """One byte of the EXIF changed, behind its header: without that Pillow takes the file for no picture."""
+    start = data.index(b"Exif") + 6 + 8
+    broken = bytearray(data)
+    broken[start + rng.randrange(48)] = rng.randrange(256)
+    return bytes(broken)
+
+
+def test_broken_exif_says_nothing_against_the_pixels() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.ImageDescription] = 6, "a day at the sea"
+    sound = saved(plain().resize((800, 600)), "JPEG", exif=exif, dpi=(72, 72))
+    rng = random.Random(5)
+    for data in [flipped(sound, rng) for _ in range(150)]:
+        rgb, size = images.reduced(images.opened(data), 256)
+        assert sorted(size) == [600, 800]
+        assert np.abs(np.asarray(rgb).mean(axis=(0, 1)) - ORANGE).max() < 5
 
 
 def bomb() -> bytes:

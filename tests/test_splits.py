@@ -39,10 +39,12 @@ def test_the_split_hangs_on_content_and_seed_alone() -> None:
     assert not split(frame, SHARES).equals(split(frame, replace(SHARES, seed=2)))
 
 
-def test_more_held_out_takes_from_training_alone() -> None:
+@pytest.mark.parametrize("more", [{"validation": 0.2}, {"test": 0.3}])
+def test_more_held_out_takes_from_training_alone(more: dict[str, float]) -> None:
     frame = rows(500)
-    before, after = split(frame, SHARES), split(frame, replace(SHARES, validation=0.2))
-    assert (after[before != "train"] == before[before != "train"]).all()
+    before, after = split(frame, SHARES), split(frame, replace(SHARES, **more))  # type: ignore[arg-type]
+    assert (after != before).any()
+    assert (before[after != before] == "train").all()
 
 
 def test_hints_hold_and_only_missing_splits_are_taken_from_training() -> None:
@@ -52,6 +54,14 @@ def test_hints_hold_and_only_missing_splits_are_taken_from_training() -> None:
     result = split(frame, SHARES)
     assert (result[:10] == "test").all()
     assert set(result[10:]) == {"train", "validation"}
+
+
+def test_a_few_pictures_named_for_a_split_are_told_to_be_all_of_it() -> None:
+    frame = rows(100)
+    assert splits.named(frame["split_hint"]) is None
+    frame.loc[:1, "split_hint"] = "test"
+    assert "of 200 pictures the labels file names 2 for test" in str(splits.named(frame["split_hint"]))
+    assert splits.named(frame["split_hint"].fillna("train")) is None
 
 
 def test_a_group_goes_with_its_named_picture() -> None:
@@ -88,7 +98,7 @@ def manifest_of(present: set[int], named: dict[int, str]) -> pd.DataFrame:
     numbers = sorted(present)
     digests = [f"{hash((7, number)) & (2**256 - 1):064x}" for number in numbers]
     return pd.DataFrame(
-        {"sha256": digests, "group": [named.get(n) for n in numbers], "split_hint": None}, numbers
+        {"sha256": digests, "given_group": [named.get(n) for n in numbers], "split_hint": None}, numbers
     )
 
 
@@ -130,5 +140,5 @@ def test_no_picture_that_stays_changes_its_split_and_no_group_is_parted(
         unnamed = [number for number in now.index if number not in named]
         assert (now[unnamed].groupby(near[unnamed]).nunique() <= 1).all()
         assert (now.groupby(frame["group"].fillna(frame["sha256"])).nunique() == 1).all()
-        before, known = now, dict(zip(frame["sha256"], frame["group"].fillna(frame["sha256"]), strict=True))
+        before, known = now, groups.known_groups(frame)
         assert set(now) <= set(SPLITS)

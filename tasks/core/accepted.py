@@ -18,6 +18,12 @@ def accepted_file(path: Path) -> Path | None:
         return _present(out.cache, out.hash_info.value) if out else None
 
 
+def is_another(path: Path) -> bool:
+    """Whether dvc.lock names another content of an output than the file has now."""
+    with _locked(path) as out:
+        return out is not None and out.changed_checksum()
+
+
 def accepted_folder(path: Path) -> dict[str, Path]:
     """The files of an output that is a folder, by their names in it; those that are in the cache."""
     with _locked(path) as out:

@@ -139,6 +139,18 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, s
     return pd.Series(connected_components(graph, directed=False)[1][content], manifest.index)
 
 
+def known_groups(accepted: pd.DataFrame) -> dict[str, str]:
+    """The group of each content, by sha256, in a manifest that was accepted.
+
+    One that the user gave is not kept: what counts of these is what the user gives now. One that a
+    near-duplicate lent to a picture is, or the picture might change its split when that one goes.
+    """
+    given = accepted[accepted["given_group"].notna()]["sha256"]
+    own = accepted[accepted["given_group"].isna()]
+    names = own["group"].fillna(own["sha256"])
+    return dict(zip(given, given, strict=True)) | dict(zip(own["sha256"], names, strict=True))
+
+
 def assign(
     manifest: pd.DataFrame, near: pd.Series, previous: Mapping[str, str]
 ) -> tuple[pd.Series, list[Tie]]:
@@ -148,14 +160,14 @@ def assign(
     taken away later, since the name decides the split.
 
     Args:
-        manifest: readable pictures with `sha256` and the user's own `group`.
+        manifest: readable pictures with `sha256` and the user's own `given_group`.
         near: the number of each picture's set of near-duplicates.
-        previous: the group of each content (sha256) in the manifest before.
+        previous: what `known_groups` gives of the manifest before.
 
     Returns:
         The groups, null for a picture by itself, and those that were several before.
     """
-    groups = manifest["group"].astype(object).where(manifest["group"].notna(), None)
+    groups = manifest["given_group"].astype(object).where(manifest["given_group"].notna(), None)
     ties = []
     together = near.groupby(near).transform("size") > 1
     remembered = manifest["sha256"].map(lambda digest: previous.get(digest, digest)) != manifest["sha256"]

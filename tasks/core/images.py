@@ -42,7 +42,9 @@ def opened(data: bytes) -> Image.Image:
             raise DataError("is not a picture") from None
         except Image.DecompressionBombError:
             raise DataError("is too large to open safely") from None
-        except (OSError, SyntaxError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # of every kind, over a broken file
             raise DataError(f"has a broken header ({error})") from None
     if picture.width * picture.height > MAX_PIXELS:
         raise DataError(f"is too large: {picture.width} x {picture.height} pixels")
@@ -52,19 +54,21 @@ def opened(data: bytes) -> Image.Image:
 def decoded(picture: Image.Image) -> Image.Image:
     """Decodes the first frame as RGB, upright by its EXIF orientation, transparency on white.
 
-    What is RGB already is not copied: `picture` itself is loaded, turned and returned.
+    What is RGB and upright already is not copied: `picture` itself is loaded and returned.
 
     Raises:
         DataError: truncated or corrupt.
+        MemoryError: larger than what is left.
     """
     try:
         # libtiff writes on stderr what Pillow raises as well
         with quiet() if picture.format == "TIFF" else warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture.load()
-            ImageOps.exif_transpose(picture, in_place=True)
-            return _rgb(picture)
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+            return _upright(_rgb(picture), _orientation(picture))
+    except MemoryError:
+        raise
+    except Exception as error:  # of every kind, over a broken file
         raise DataError(f"is truncated or corrupt ({error})") from None
 
 
@@ -79,9 +83,33 @@ def reduced(picture: Image.Image, side: int) -> tuple[Image.Image, tuple[int, in
     whole = picture.size
     picture.draft(None, (side, side))
     shrunk = picture.size != whole
-    turned = shrunk and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    turned = shrunk and _orientation(picture) in (5, 6, 7, 8)
     rgb = decoded(picture)
     return rgb, (whole[::-1] if turned else whole) if shrunk else rgb.size
+
+
+def _orientation(picture: Image.Image) -> int:
+    """What EXIF says, 1 (upright) to 8; broken EXIF says nothing, and nothing against the pixels."""
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # of every kind
+        return 1
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """Turns a picture. Pillow's own function for it writes EXIF anew, and fails where that is odd."""
+    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -96,9 +124,17 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it."""
+    """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it.
+
+    White is 65535 where a file has 16 bits. 32 bits and floats don't say what it is: of what is usual, it is
+    the least that holds the picture.
+    """
     values = np.asarray(picture).astype(np.float64)
-    top = 65535.0 if values.max(initial=0) > 255 else 255.0
+    whites = [1.0, 255.0, 65535.0] if picture.mode == "F" else [255.0, 65535.0]
+    if picture.mode.startswith("I;16") or picture.format == "PPM":
+        whites = [65535.0]
+    highest = values.max(initial=0)
+    top = next((white for white in whites if highest <= white), whites[-1])
     return Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
 
 
@@ -137,6 +173,8 @@ def pixels(data: bytes, path: Path, size: int, how: Resize) -> Pixels:
         return resized(decoded(opened(data)), size, how)
     except DataError as error:
         raise DataError(f"{path} {error}; leave it out or replace it") from None
+    except MemoryError:
+        raise DataError(f"{path} needs more memory than there is; lower compute.workers") from None
 
 
 def content(path: Path) -> bytes:

@@ -12,7 +12,8 @@ SCHEMA = pa.schema(
     [
         ("path", _TEXT),
         ("label", _TEXT),
-        ("group", _TEXT),
+        ("group", _TEXT),  # what no split may part: the given one, else that of its near-duplicates
+        ("given_group", _TEXT),  # of the labels file
         ("split_hint", _TEXT),
         ("sha256", _TEXT),
         ("phash", _TEXT),

@@ -7,12 +7,12 @@ import importlib.util
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
-from itertools import chain
 from typing import Any, TypeVar
 
 import joblib
+from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from tasks.core.errors import WorkerError
@@ -23,83 +23,154 @@ Result = TypeVar("Result")
 
 TRIES = 3
 ANSWER = 5  # seconds that a scheduler has for its answer, and its workers to be there
-AHEAD = 4  # items for each core of a cluster that are given out before the first of them is back
-FEW = 2000  # pictures that are read sooner than processes start
+AHEAD = 4  # items for each process that are given out before the first of them is back
+FEW = 2000  # small pictures that are read sooner than processes start
+SMALL = 30_000  # bytes; reading a picture takes as long again for each so many of them
 
 
-def suited(compute: Compute, pictures: int) -> Compute:
-    """No processes for a few pictures."""
-    return replace(compute, workers=1) if pictures < FEW else compute
+def suited(compute: Compute, sizes: Iterable[int]) -> Compute:
+    """No processes for what is read sooner than they start.
+
+    Args:
+        sizes: bytes of each picture; no more are asked for than it takes to see that there are enough.
+    """
+    effort = 0.0
+    for size in sizes:
+        effort += 1 + size / SMALL
+        if effort >= FEW:
+            return compute
+    return replace(compute, workers=1)
 
 
-def each(work: Callable[[Item], Result], items: Iterable[Item], compute: Compute) -> Iterator[Result]:
+def _not_yet(_item: Any) -> bool:
+    return False
+
+
+def each(
+    work: Callable[[Item], Item | Result],
+    items: Iterable[Item],
+    compute: Compute,
+    is_done: Callable[[Item], bool] = _not_yet,
+) -> Iterator[Any]:
     """Runs `work` on every item and gives the results in order, with few of them in memory at a time.
 
     What a worker that dies had in hand is given to another one.
 
     Args:
         work: a function of a module: processes find it by its name.
+        is_done: tells an item that is its own result. No process is started before another one comes.
 
     Raises:
         WorkerError: workers died again and again, or no cluster answers, or it is lost.
     """
-    if compute.scheduler == LOCAL:
-        yield from _in_processes(work, items, compute.workers or joblib.cpu_count())
+    if compute.scheduler != LOCAL:
+        pool: _Processes | _Cluster = _Cluster(compute.scheduler)
+    elif (workers := compute.workers or joblib.cpu_count()) > 1:
+        pool = _Processes(workers)
     else:
-        yield from _on_cluster(work, items, compute.scheduler)
-
-
-def _in_processes(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    waiting: deque[Item] = deque()
-
-    def noted(items: Iterable[Item]) -> Iterator[Item]:
+        yield from (item if is_done(item) else work(item) for item in items)
+        return
+    begun: deque[Any] = deque()
+    try:
         for item in items:
-            waiting.append(item)
-            yield item
+            begun.append(_finished(item) if is_done(item) else pool.submit(work, item))
+            if len(begun) >= pool.ahead:
+                yield pool.result(begun)
+        while begun:
+            yield pool.result(begun)
+    finally:
+        pool.close(begun)
 
-    rest = iter(items)
-    for _ in range(TRIES):
-        begun = list(waiting)
-        waiting.clear()
-        parallel = joblib.Parallel(workers, return_as="generator", batch_size=1)
+
+def _finished(item: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(item)
+    return future
+
+
+class _Processes:
+    """Processes of this machine. When one dies, the others are ended, and new ones go on with their work."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.ahead = AHEAD * workers
+        self.given: dict[Future[Any], tuple[Any, Any]] = {}
+
+    def submit(self, work: Any, item: Any) -> Future[Any]:
+        future: Future[Any]
         try:
-            for result in parallel(joblib.delayed(work)(item) for item in noted(chain(begun, rest))):
-                waiting.popleft()
-                yield result
-            return
-        except TerminatedWorkerError:
-            continue
-    raise WorkerError(
-        f"processes were killed {TRIES} times over the same work, as it happens when memory runs out; "
-        "set compute.workers to a smaller number"
-    )
+            future = get_reusable_executor(self.workers).submit(work, item)  # new ones, if one has died
+        except TerminatedWorkerError as error:  # in this very moment
+            future = Future()
+            future.set_exception(error)
+        self.given[future] = (work, item)
+        return future
+
+    def result(self, begun: deque[Future[Any]]) -> Any:
+        """Takes the first result, and waits for it."""
+        for _ in range(TRIES):
+            try:
+                result = begun[0].result()
+            except TerminatedWorkerError:
+                for place, future in enumerate(begun):
+                    if future.done() and isinstance(future.exception(), TerminatedWorkerError):
+                        begun[place] = self.submit(*self.given.pop(future))
+            else:
+                self.given.pop(begun.popleft(), None)
+                return result
+        raise WorkerError(
+            f"processes were killed {TRIES} times over the same work, as it happens when memory runs out; "
+            "set compute.workers to a smaller number"
+        )
+
+    def close(self, begun: deque[Future[Any]]) -> None:
+        """Leaves the processes to those who come next, unless they are in the middle of something."""
+        if begun and self.given:
+            get_reusable_executor(self.workers).shutdown(kill_workers=True)
 
 
-def _on_cluster(work: Callable[[Item], Result], items: Iterable[Item], address: str) -> Iterator[Result]:
-    """Through Dask's own futures: joblib's way to Dask leaves the work of a single worker to this process."""
-    distributed: Any = importlib.import_module("distributed")  # a second, for those who have a cluster
-    for name in ("distributed", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised
-    with _client(distributed, address) as client:
-        ahead = AHEAD * sum(client.ncores().values())
-        begun: deque[Any] = deque()
+class _Cluster:
+    """A Dask cluster, by its own futures: joblib would do in this process what is for a single worker."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.client: Any = None
+        self.ahead = 1
+
+    def submit(self, work: Any, item: Any) -> Any:
+        if self.client is None:
+            self.client = _client(self.address)
+            self.ahead = AHEAD * sum(self.client.ncores().values())
+        return self.client.submit(work, item, pure=False)
+
+    def result(self, begun: deque[Any]) -> Any:
+        distributed = _distributed()
         try:
-            for item in items:
-                begun.append(client.submit(work, item, pure=False))
-                if len(begun) >= ahead:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
+            return begun.popleft().result()
         except distributed.KilledWorker:
             raise WorkerError(
-                f"workers of {address} died again and again over the same work, as it happens when memory "
-                "runs out; give them more, or start fewer on a machine"
+                f"workers of {self.address} died again and again over the same work, as it happens when "
+                "memory runs out; give them more, or start fewer on a machine"
             ) from None
         except (CancelledError, distributed.comm.CommClosedError):
-            raise WorkerError(f"compute.scheduler {address!r} was lost; start it and its workers") from None
+            raise WorkerError(
+                f"compute.scheduler {self.address!r} was lost; start it and its workers"
+            ) from None
+
+    def close(self, _begun: deque[Any]) -> None:
+        if self.client is not None:
+            self.client.close()
 
 
-def _client(distributed: Any, address: str) -> Any:
+def _distributed() -> Any:
+    distributed = importlib.import_module("distributed")  # a second, for those who have a cluster
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised
+    return distributed
+
+
+def _client(address: str) -> Any:
+    distributed = _distributed()
     try:
         asyncio.run(asyncio.wait_for(_greet(distributed, address), 2 * ANSWER))
         client = distributed.Client(address, timeout=ANSWER, set_as_default=False)

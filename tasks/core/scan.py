@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tasks.core.manifest import SCHEMA
 from tasks.core.measures import SAMPLE, measures
 from tasks.core.parallel import each
 from tasks.core.params import Compute
-from tasks.core.scan_cache import ScanCache
+from tasks.core.scan_cache import ScanCache, Status
 
 CHUNK = 128  # pictures that a process takes at a time
 
@@ -34,27 +34,36 @@ class Job:
 
     entry: Entry
     file: str
-    status: tuple[int, int] | None  # bytes, and time of change in ns; none where it can't be asked
+    status: Status | None  # none where it can't be asked
     known: Facts | None = None  # what an earlier scan found
-    trusted: bool = False  # size and time say that the file is still the same
+    trusted: bool = False  # size and times say that the file is still the same
 
 
 def scan(folder: Path, entries: Iterable[Entry], compute: Compute) -> Iterator[pa.RecordBatch]:
     """Opens every picture once and describes it: rows of `SCHEMA`, in the order of `entries`.
 
-    A file that was described before and has the same size and time of change is not opened again; one
-    whose time alone has changed is read, and decoded only if its content is another. A picture that can't
-    be read gets a row too, with `error` saying why.
+    A file that was described before and has the same size and times is not opened again; one whose times
+    alone have changed is read, and decoded only if its content is another. A picture that can't be read gets
+    a row too, with `error` saying why.
     """
     with ScanCache.open() as cache:
         start = time.time_ns()
         jobs = (_jobs(folder, chunk, cache) for chunk in _chunks(entries, CHUNK))
-        for known, run in groupby(jobs, key=lambda chunk: all(job.trusted for job in chunk)):
-            # No process is started while there is nothing to open.
-            for chunk in run if known else each(describe, run, compute):
-                if not known:
-                    cache.add(chunk, start)
-                yield _batch(chunk)
+        for chunk in each(describe, jobs, compute, is_done=_is_known):
+            if not _is_known(chunk):
+                cache.add(chunk, start)
+            yield _batch(chunk)
+
+
+def sizes(folder: Path, entries: Iterable[Entry]) -> Iterator[int]:
+    """Bytes of each file; 0 where it can't be asked."""
+    for entry in entries:
+        status = _status(f"{folder}/{entry.path}")
+        yield status.size if status else 0
+
+
+def _is_known(chunk: list[Job]) -> bool:
+    return all(job.trusted for job in chunk)
 
 
 def _chunks(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
@@ -75,12 +84,14 @@ def _jobs(folder: Path, entries: list[Entry], cache: ScanCache) -> list[Job]:
     return jobs
 
 
-def _status(file: str) -> tuple[int, int] | None:
+def _status(file: str) -> Status | None:
     try:
         found = os.stat(file)  # noqa: PTH116
     except OSError:
         return None
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Status(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def describe(chunk: list[Job]) -> list[Job]:
@@ -100,6 +111,8 @@ def _facts(job: Job) -> Facts:
         rgb, (width, height) = images.reduced(picture, SAMPLE)
     except DataError as error:
         return facts | {"error": str(error)}
+    except MemoryError:  # of this moment and not of the file: without its digest it is not kept
+        return {"error": "needs more memory than there is; lower compute.workers"}
     except OSError as error:
         return facts | {"error": f"can't be read ({error.strerror})"}
     return facts | {"width": width, "height": height} | measures(rgb, facts["mode"])
@@ -125,6 +138,7 @@ def _batch(chunk: list[Job]) -> pa.RecordBatch:
             "path": _shown(job.entry.path),
             "label": _shown(job.entry.label),
             "group": job.entry.group,
+            "given_group": job.entry.group,
             "split_hint": job.entry.split_hint,
             **(job.known or {}),
         }

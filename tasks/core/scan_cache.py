@@ -8,23 +8,33 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import PIL
 
-from tasks.core import images, measures
 from tasks.core.paths import cache_folder
 from tasks.core.serialize import sha256
 
-Status = tuple[int, int]  # bytes, and time of change in ns
 RECENT = 2_000_000_000  # ns; FAT keeps times in steps of two seconds
 
 TABLE = """
-    CREATE TABLE IF NOT EXISTS pictures (
-        file BLOB PRIMARY KEY, code TEXT NOT NULL, bytes INTEGER, changed INTEGER, facts TEXT NOT NULL
+    CREATE TABLE IF NOT EXISTS files (
+        file BLOB PRIMARY KEY, code TEXT NOT NULL, size INTEGER, modified INTEGER, changed INTEGER,
+        facts TEXT NOT NULL
     ) WITHOUT ROWID
 """
+
+
+class Status(NamedTuple):
+    """What tells a file from the one that was there: bytes, and times in ns.
+
+    `changed` is ctime, which goes on also where a file of the same size and mtime takes another's place.
+    """
+
+    size: int
+    modified: int
+    changed: int
 
 
 class Described(Protocol):
@@ -65,10 +75,10 @@ class ScanCache:
         """For those files that an earlier scan described: what it found, and their state at that time."""
         marks = ",".join("?" * len(files))
         rows = self.connection.execute(
-            f"SELECT file, facts, bytes, changed FROM pictures WHERE code = ? AND file IN ({marks})",
+            f"SELECT file, facts, size, modified, changed FROM files WHERE code = ? AND file IN ({marks})",
             [self.code, *map(os.fsencode, files)],
         )
-        return {os.fsdecode(file): (json.loads(facts), (size, time)) for file, facts, size, time in rows}
+        return {os.fsdecode(file): (json.loads(facts), Status(*status)) for file, facts, *status in rows}
 
     def add(self, jobs: Sequence[Described], start: int) -> None:
         """Keeps what a scan that began at `start` (ns) has found.
@@ -80,21 +90,20 @@ class ScanCache:
             (
                 os.fsencode(job.file),
                 self.code,
-                size,
-                time if time < start - RECENT else None,
+                job.status.size,
+                job.status.modified if job.status.modified < start - RECENT else None,
+                job.status.changed,
                 json.dumps(job.known),
             )
             for job in jobs
             if not job.trusted and job.status and job.known and "sha256" in job.known
-            for size, time in [job.status]
         ]
         with self.connection:
-            self.connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
+            self.connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def _connected(file: Path) -> sqlite3.Connection:
-    # joblib asks for more work from a thread of its own, one at a time
-    connection = sqlite3.connect(file, timeout=60, check_same_thread=False)
+    connection = sqlite3.connect(file, timeout=60)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(TABLE)
@@ -103,5 +112,6 @@ def _connected(file: Path) -> sqlite3.Connection:
 
 def _code() -> str:
     """What the results hang on besides the files: our reading and measuring, and whose decoder."""
-    sources = [sha256(Path(str(module.__file__))) for module in (images, measures)]
+    own = (Path(__file__).with_name(f"{name}.py") for name in ("images", "manifest", "measures", "scan"))
+    sources = [sha256(file) for file in own]
     return " ".join([*sources, PIL.__version__, np.__version__])

@@ -29,10 +29,12 @@ def split(manifest: pd.DataFrame, shares: Shares) -> pd.Series:
 
     A picture's split is drawn by a hash of the seed and its group, which is what the manifest says, else its
     content. It hangs on nothing else, and so stays the same whatever pictures come or go. The shares hold on
-    average, in every class and over all, as those of any random draw do.
+    average, in every class and over all, as those of any random draw do; another share moves pictures
+    between that split and training alone.
 
-    Where folders or the labels file name splits, those hold, a group goes with its named pictures, and only
-    the splits that are not named are drawn, from the pictures meant for training.
+    Where folders or the labels file name splits, those hold, and a group goes with its named pictures. A
+    split that is named for any picture is that of the named pictures: an official test set stays what it is.
+    Only the splits that are not named are drawn, from all others.
 
     Args:
         manifest: readable pictures with `group`, `split_hint` and `sha256`.
@@ -56,11 +58,10 @@ def _followed(hint: pd.Series, group: pd.Series) -> dict[str, str]:
 def _draw(group: str, shares: Shares, named: Collection[str]) -> str:
     digest = hashlib.sha256(f"{shares.seed}:{group}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
-    for name, share in (("test", shares.test), ("validation", shares.validation)):
-        if name not in named:
-            if place < share:
-                return name
-            place -= share
+    if place < shares.test and "test" not in named:
+        return "test"
+    if place >= 1 - shares.validation and "validation" not in named:
+        return "validation"
     return "train"
 
 
@@ -68,6 +69,16 @@ def gaps(labels: pd.Series, splits: pd.Series) -> list[tuple[str, str]]:
     """The classes without a picture in some split, as (class, split)."""
     counts = pd.crosstab(labels, splits).reindex(columns=list(SPLITS), fill_value=0)
     return [(str(label), name) for label, row in counts.iterrows() for name in SPLITS if not row[name]]
+
+
+def named(hints: pd.Series) -> str | None:
+    """Says, where some pictures only are named for a split, that no others are drawn for it."""
+    counts = hints.value_counts()
+    found = [f"{counts[name]:,} for {name}" for name in SPLITS[1:] if name in counts]
+    if not found or hints.notna().all():
+        return None
+    named = " and ".join(found)
+    return f"of {len(hints):,} pictures the labels file names {named}; no others are drawn for that"
 
 
 def check(manifest: pd.DataFrame, splits: pd.Series, shares: Shares) -> str | None:

@@ -1,0 +1,54 @@
+"""What was accepted last comes from DVC's cache, and it is told where that lacks it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.core.accepted import accepted_file, accepted_folder, is_another
+from tasks.core.serialize import remove
+
+STAGE = """
+stages:
+  make:
+    cmd: mkdir -p folder && cp source.txt folder/a.txt && cp source.txt file.txt
+    deps: [source.txt]
+    outs: [file.txt, folder]
+"""
+FILE, FOLDER = Path("file.txt"), Path("folder")
+
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["dvc", "init", "--quiet", "--no-scm"], check=True)
+    Path("dvc.yaml").write_text(STAGE)
+    Path("source.txt").write_text("good")
+
+
+def test_nothing_is_accepted_before_the_first_run() -> None:
+    assert accepted_file(FILE) is None and accepted_folder(FOLDER) == {}
+    FILE.write_text("rejected")
+    assert not is_another(FILE)
+
+
+def test_what_was_accepted_is_found_whatever_lies_there_now() -> None:
+    subprocess.run(["dvc", "repro", "--quiet"], check=True)
+    FILE.unlink()
+    FILE.write_text("rejected")
+    remove(FOLDER)
+    found = accepted_file(FILE)
+    assert found and found.read_text() == "good"
+    assert {name: file.read_text() for name, file in accepted_folder(FOLDER).items()} == {"a.txt": "good"}
+
+
+def test_where_the_cache_lacks_it_another_is_told_from_the_same() -> None:
+    subprocess.run(["dvc", "repro", "--quiet"], check=True)
+    remove(Path(".dvc/cache"))
+    assert accepted_file(FILE) is None and accepted_folder(FOLDER) == {}
+    assert not is_another(FILE)
+    FILE.unlink()
+    FILE.write_text("made anew")
+    assert is_another(FILE)
