@@ -40,14 +40,15 @@ clean:
 	rm -rf .venv .cache
 
 # uv installs in a tenth of pip's time. It comes from the lock like the rest; where it can't reach
-# the index that pip is set up for, pip does the work.
+# the index that pip is set up for, pip does the work. Where Python may not write bytecode later, as in many
+# containers, it is compiled now, or every stage would do so again.
 $(READY): requirements.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.10, 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > .venv/uv.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
-	$(BIN)/uv pip install --no-config --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements.txt \
+	$(BIN)/uv pip install --no-config --quiet $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode) --python $(BIN)/python --require-hashes --no-deps -r requirements.txt \
 	  || { echo "uv could not install; pip takes over, which needs minutes"; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt; }
 	@# DVC runs `python -m tasks.<stage>`: let that be this environment's Python, activated or not.

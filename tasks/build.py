@@ -160,6 +160,8 @@ def build(
         cli.say(f"build: {note}")
     if warning := splits.check(frame, frame["split"], shares):
         cli.say(f"build: warning, {warning}")
+    if warning := splits.few(frame["label"], frame["split"]):
+        cli.say(f"build: warning, {warning}")
     classes = sorted(frame["label"].unique())
     frame["place"] = frame["label"].map({label: place for place, label in enumerate(classes)})
     notes = cache_folder() / "shards.json"

@@ -99,13 +99,19 @@ def _found(outcome: Outcome) -> str:
 
 
 def _examples(outcome: Outcome) -> str:
-    return ", ".join(outcome.paths[:SHOWN]) + (", ..." if outcome.count > SHOWN else "")
+    more = f" and {outcome.count - SHOWN} more" if outcome.count > SHOWN else ""
+    return outcome.details or ", ".join(outcome.paths[:SHOWN]) + more
 
 
-def line(outcome: Outcome) -> str:
-    """One outcome that was not met, in one line."""
-    shown = f": {_examples(outcome)}" if outcome.paths else ""
-    return f"{outcome.name}: {_found(outcome)} found, {outcome.expected}{shown}; {outcome.remedy}"
+def line(faults: list[Outcome]) -> str:
+    """What stopped the run, in one line: the first few faults, and what to do if it is one alone."""
+    texts = [
+        f"{fault.name}: {_examples(fault) or _found(fault)}; asked for: {fault.expected}" for fault in faults
+    ]
+    if len(faults) == 1:
+        return f"{texts[0]}; {faults[0].remedy}"
+    more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return f"{len(faults)} errors: {'; '.join(texts[:SHOWN])}{more}; {VALIDATION} says what to do"
 
 
 def validate(
@@ -148,11 +154,7 @@ def validate(
     for row in table(outcomes):
         cli.say(f"validate: {row}")
     if faults := _faults(outcomes):
-        raise Rejected("; ".join(map(line, faults[:SHOWN])) + _more(len(faults) - SHOWN))
-
-
-def _more(count: int) -> str:
-    return f"; and {count} more errors (see {VALIDATION})" if count > 0 else ""
+        raise Rejected(line(faults))
 
 
 def main() -> None:

@@ -146,7 +146,7 @@ def text_named_jpg(folder: Path) -> str:
 def too_few(folder: Path) -> str:
     for number in range(9):
         (folder / f"pictures/dog/{number}.png").unlink()
-    return "enough of class dog: 3 found"
+    return "classes of too few pictures: dog (3); asked for: at least 10"
 
 
 @pytest.mark.parametrize("damage", [zero_bytes, truncated, text_named_jpg, too_few])

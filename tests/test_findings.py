@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_image
 
 from tasks import validate
@@ -164,8 +164,30 @@ def test_classes_that_are_too_few_unbalanced_or_spelt_alike_are_found(
     add(workplace, source, "Dog", 2)
     add(workplace, source, "bird", 30)
     line = run()
-    assert "enough of class Dog: 2 found" in line and "upper and lower case" in line
+    assert "too few pictures: Dog (2)" in line and "upper and lower case" in line
     assert set(found()) == {"too_few", "imbalance", "spelling"}
+
+
+def test_a_hundred_classes_cost_no_more_checks_than_two(
+    workplace: Path, source: Iterator[Image.Image]
+) -> None:
+    run()
+    few = read_json(VALIDATION)["expectations"]
+    picture = next(source)
+    for number in range(98):
+        (workplace / f"pictures/{number}").mkdir()
+        picture.save(workplace / f"pictures/{number}/a.jpg")
+    assert "0 (1), 1 (1), 10 (1), 11 (1), 12 (1) and 93 more" in run()
+    assert len(read_json(VALIDATION)["expectations"]) == len(few)
+
+
+def test_the_same_drawing_in_grey_and_in_colour_is_tied(workplace: Path) -> None:
+    drawing = Image.new("L", (200, 200), 255)
+    ImageDraw.Draw(drawing).line([(10, 20), (150, 60), (90, 190)], width=4)
+    drawing.save(workplace / "pictures/cat/grey.png")
+    drawing.convert("RGB").save(workplace / "pictures/cat/colour.png")
+    run()
+    assert found()["near_duplicate"]["sets"] == [["cat/colour.png", "cat/grey.png"]]
 
 
 def test_a_class_that_its_format_gives_away_is_found(
@@ -316,5 +338,5 @@ def test_what_the_schema_does_not_know_is_found(workplace: Path, source: Iterato
         "size_range": {"cat/large.jpg"},
         "drift": set(),
     }
-    assert "bird/00.jpg" in line and "class dog is there" in line and "data.schema" in line
+    assert "bird/00.jpg" in line and "classes without a picture: dog" in line and "data.schema" in line
     assert "drift" not in line, "a warning"

@@ -241,6 +241,7 @@ def test_a_finding_names_a_few_expectations_and_tells_how_many_more(tmp_path: Pa
         "observed": 2,
         "expected": "9",
         "remedy": "add",
+        "details": "",
     }
     outcomes = [asked | {"name": f"balance of class {n}"} for n in range(100)]
     outcomes += [asked | {"kind": "dark", "name": "another kind"}, asked | {"passed": True, "name": "met"}]

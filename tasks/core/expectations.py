@@ -28,7 +28,6 @@ from great_expectations.data_context.types.base import (
     ProgressBarsConfig,
 )
 from great_expectations.expectations.expectation import Expectation
-from great_expectations.expectations.row_conditions import Column, Condition
 from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
 from great_expectations.render.renderer.site_index_page_renderer import SiteIndexPageRenderer
 from great_expectations.render.view.view import DefaultJinjaIndexPageView, DefaultJinjaPageView
@@ -47,10 +46,11 @@ class Check:
 
     kind: str  # what it finds; several checks may be of one kind
     name: str
-    expects: str  # in words for people: "class 'cat' has at least 10 readable pictures"
+    expects: str  # in words for people: "at least 10 readable pictures of each class"
     expectation: Expectation
     remedy: str
     severity: Literal["error", "warning"] = "error"
+    details: str = ""  # what to name where single paths don't say it: classes, reasons
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,11 @@ class Outcome:
     severity: Literal["error", "warning"]
     passed: bool
     expected: str
-    observed: int | float | str | None  # where the check looks at single pictures: how many offend
+    observed: Any  # where the check looks at single pictures: how many offend
     count: int  # pictures that offend, tolerated ones among them
     paths: tuple[str, ...]  # all of these, in order
     remedy: str
-
-
-def readable_of(label: str) -> Condition:
-    """The rows of a class whose pictures can be used; its name may hold any character."""
-    return (Column("label") == label) & Column("error").is_null()
+    details: str
 
 
 def tolerating(count: int, rows: int) -> float:
@@ -143,6 +139,7 @@ def _outcome(check: Check, result: ExpectationValidationResult) -> Outcome:
         count=count,
         paths=tuple(row["path"] for row in facts.get("unexpected_index_list") or ()),
         remedy=check.remedy,
+        details=check.details,
     )
 
 

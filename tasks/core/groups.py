@@ -20,7 +20,8 @@ Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.intp]
 
 BITS = 64
-LOOKS = ["phash", "width", "height", *MEASURES]
+# What pictures of the same pixels have in common; entropy hangs on whether they are kept as grey or as RGB.
+LOOKS = ["phash", "width", "height", *(measure for measure in MEASURES if measure != "entropy")]
 BLOCK = 4_000_000  # pairs compared at a time
 SEARCH = 20  # comparisons in the time that it takes to find the first
 

@@ -130,6 +130,7 @@ def _notes(expectations: list[dict[str, Any]], kind: str) -> list[str]:
 
 def _note(outcome: dict[str, Any]) -> str:
     seen = outcome["observed"]
-    shown = f"{seen:.4g}" if isinstance(seen, float) else seen
-    text = f"{outcome['name']}: {shown}. Asked for: {outcome['expected']}. To do: {outcome['remedy']}."
+    shown = outcome["details"] or (f"{seen:.4g}" if isinstance(seen, float) else seen)
+    end = "." if outcome["passed"] else f". To do: {outcome['remedy']}."
+    text = f"{outcome['name']}: {shown}. Asked for: {outcome['expected']}{end}"
     return text[0].upper() + text[1:]
