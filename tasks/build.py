@@ -193,9 +193,10 @@ def build(
 def _noted(file: Path | None) -> Any:
     """What was noted in an earlier run; nothing where that was lost or spoilt."""
     try:
-        return read_json(file) if file else {}
+        notes = read_json(file) if file else {}
     except (OSError, ValueError):
         return {}
+    return notes if isinstance(notes, dict) else {}
 
 
 def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:

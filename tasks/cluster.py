@@ -33,12 +33,15 @@ from tasks.core.contact_sheet import box, contact_sheet
 from tasks.core.contract import Resize
 from tasks.core.errors import DataError
 from tasks.core.layout import pictures_below
-from tasks.core.serialize import replacing, write_text
+from tasks.core.serialize import replacing, sha256, write_text
 
 OUTPUT = Path("reports/clusters")
 TABLE = "clusters.csv"
 PAGE = "index.html"
-OURS = re.compile(r"clusters\.csv|index\.html|cluster-\d+\.png|\.DS_Store|Thumbs\.db")  # and file managers'
+WRITTEN = "clusters.sha256"  # the table's digest as it was written, in the form of `sha256sum --check`
+OURS = re.compile(
+    r"clusters\.csv|clusters\.sha256|index\.html|cluster-\d+\.png|\.DS_Store|Thumbs\.db"
+)  # and file managers'
 TEMPLATE = Path(__file__).parent / "templates/cluster.html"
 
 SEED = 123
@@ -241,24 +244,23 @@ def check_output(output: Path, folder: Path) -> None:
         raise DataError(
             f"--output {output} holds {others[0]}, which is not of a clustering; give another folder"
         )
+    table, written = output / TABLE, output / WRITTEN
+    if table.exists() and not (written.is_file() and written.read_text() == _digested(table)):
+        raise DataError(
+            f"{table} has been edited, and would be lost; move it away, or give another folder as --output"
+        )
+
+
+def _digested(table: Path) -> str:
+    return f"{sha256(table)}  {TABLE}\n"
 
 
 def write(output: Path, folder: Path, rows: pd.DataFrame) -> None:
-    """Writes the table, a contact sheet of each cluster and the page that shows them.
-
-    Raises:
-        DataError: another table is there, which a person may have edited.
-    """
-    text = rows.to_csv(index=False, lineterminator="\n")
-    table = output / TABLE
-    if table.exists() and table.read_bytes() != text.encode():
-        raise DataError(
-            f"{table} is there already and says something else, by your hand perhaps; "
-            "move it away, or give another folder as --output"
-        )
+    """Writes the table, a contact sheet of each cluster and the page that shows them."""
     with replacing(output) as temporary:
         temporary.mkdir()
-        write_text(temporary / TABLE, text)
+        write_text(temporary / TABLE, rows.to_csv(index=False, lineterminator="\n"))
+        write_text(temporary / WRITTEN, _digested(temporary / TABLE))
         write_text(temporary / PAGE, page(rows))
         for label, members in rows.groupby("label"):
             files = [folder / path for path in members["path"][:SHOWN]]

@@ -222,7 +222,10 @@ def main() -> None:
             runtime.deterministic(0)
             artifacts = export(MODELS, DATASET, folder, p.export)
         else:
-            cli.say("export: nothing, since a gate said no")
+            cli.say(
+                "export: nothing, since a gate said no; what was exported before is in DVC's cache, "
+                "and comes back with that run's parameters and pictures"
+            )
         write_json(folder / "artifacts.json", {"exported": verdict["passed"], "artifacts": artifacts})
 
 

@@ -20,10 +20,14 @@ def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
     Raises:
         Rejected: names each gate or artifact at fault, its value and its threshold.
     """
-    faults = [gate["why"] for gate in gates["gates"] if not gate["passed"]]
-    faults += [artifact["why"] for artifact in artifacts.values() if not artifact["passed"]]
+    faults = [f"{gate['why']} (gate.rules)" for gate in gates["gates"] if not gate["passed"]]
+    faults += [
+        f"{artifact['why']} (export.min_agreement)"
+        for artifact in artifacts.values()
+        if not artifact["passed"]
+    ]
     if faults:
-        raise Rejected(f"rejected: {'; '.join(faults)} (see {PAGE})")
+        raise Rejected(f"rejected: {'; '.join(faults)}; {PAGE} shows what the model gets wrong")
 
 
 def main() -> None:

@@ -185,10 +185,13 @@ def test_an_earlier_file_that_was_spoilt_is_written_anew(growing: Path, small_sh
 
 
 @pytest.mark.parametrize("notes", ["cache/shards.json", "first/dataset.json"])
-def test_spoilt_notes_cost_time_and_nothing_else(growing: Path, small_shards: list[str], notes: str) -> None:
+@pytest.mark.parametrize("text", ["{ trunca", "null"])
+def test_spoilt_notes_cost_time_and_nothing_else(
+    growing: Path, small_shards: list[str], notes: str, text: str
+) -> None:
     built(growing, growing / "first")
     expected = content(growing / "first")
-    (growing / notes).write_text("{ trunca")
+    (growing / notes).write_text(text)
     small_shards.clear()
     built(growing, growing / "second", accepted=files(growing / "first"))
     assert len(small_shards) == len(expected) - 1

@@ -187,9 +187,15 @@ def test_an_edited_table_is_not_lost(world: World, done: Path, tmp_path: Path) -
     edited = (output / "clusters.csv").read_text().replace("cluster-00", "rose")
     (output / "clusters.csv").write_text(edited)
     before = sha256(output)
-    with pytest.raises(DataError, match=r"output/clusters\.csv is there already.*--output"):
+    with pytest.raises(DataError, match=r"output/clusters\.csv has been edited.*--output"):
         world.cluster(output)
     assert sha256(output) == before
+
+
+def test_a_table_that_nobody_edited_makes_way_for_another(world: World, done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done, tmp_path / "output")
+    world.cluster(tmp_path / "output", k=2)
+    assert set(pd.read_csv(tmp_path / "output/clusters.csv")["label"]) == {"cluster-00", "cluster-01"}
 
 
 @pytest.mark.parametrize("name", ["clusters-mine.csv", "holiday.png", ".git"])

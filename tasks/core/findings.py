@@ -218,8 +218,8 @@ def _repeats(ties: list[Tie]) -> Iterator[Check]:
     )
     yield Check(
         "tied",
-        "groups that a new picture has tied together",
-        "groups that stay apart",
+        "groups that have become one",
+        "groups that stay apart, as they were in the manifest accepted last",
         gxe.ExpectColumnValuesToNotBeInSet(column="group", value_set=[tie.group for tie in ties] or [""]),
         "nothing needs to be done: some of these pictures may have changed their split",
     )

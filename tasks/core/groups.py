@@ -28,7 +28,7 @@ SEARCH = 20  # comparisons in the time that it takes to find the first
 
 @dataclass(frozen=True)
 class Tie:
-    """A group that a new picture has made of several: its pictures were in different groups before."""
+    """A group that was several before: a new picture lies between them, or the user has given them a name."""
 
     group: str
     tied: tuple[str, ...]
