@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,27 @@ def curves(history: pd.DataFrame) -> list[charts.Chart]:
         charts.chart("Loss", last, {"loss": "training", "val_loss": "validation"}),
         charts.chart("Accuracy", last, {"accuracy": "training", "val_accuracy": "validation"}),
     ]
+
+
+def kept(history: pd.DataFrame, best: dict[str, Any]) -> str:
+    """Says which epoch the model is of, and, where that isn't on the curves, why."""
+    last = history["phase"].iloc[-1]
+    phases = {"head": "the head, on the backbone as it came", "fine_tune": "fine-tuning of every weight"}
+    text = f"Epochs of {phases[last]}. Kept: epoch {best['epoch']}"
+    if best["phase"] == last:
+        return f"{text}, of the lowest validation loss."
+    return f"{text} of the head before, since no epoch of fine-tuning had a lower validation loss."
+
+
+def flat(values: dict[str, Any], prefix: str) -> dict[str, str]:
+    """Parameters by their dotted keys, with values as params.yaml may write them."""
+    result: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            result |= flat(value, f"{prefix}.{name}")
+        else:
+            result[f"{prefix}.{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return result
 
 
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
@@ -63,13 +85,14 @@ def pictured(rows: list[dict[str, Any]], album: sheets.Album) -> list[dict[str, 
     return [row | {"picture": album.picture(row["path"])} for row in rows]
 
 
-def page(folder: Path, build: params.Build, p: params.Report, parameters: dict[str, dict[str, Any]]) -> str:
-    """Renders the page from what the stages before have written; `parameters` are shown by section."""
+def page(folder: Path, build: params.Build, p: params.Report, parameters: dict[str, str]) -> str:
+    """Renders the page from what the stages before have written; `parameters` are shown by dotted key."""
     artifacts, gates = read_json(paths.EXPORT / "artifacts.json"), read_json(paths.GATES)
     dataset, validation = read_json(paths.DATASET / "dataset.json"), read_json(paths.VALIDATION)
     label_errors, predictions = read_json(paths.LABEL_ERRORS), read_parquet(paths.PREDICTIONS)
     pictures = readable(read_parquet(paths.MANIFEST))
     names, album = dataset["class_names"], sheets.Album(folder)
+    history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / "classifier.json")
     own_split = split(pictures, Shares(build.validation_split, build.test_split, build.seed))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -81,19 +104,20 @@ def page(folder: Path, build: params.Build, p: params.Report, parameters: dict[s
         chart_size=charts.SIZE,
         class_sheets=sheets.of_classes(pictures, album, p.thumbnails),
         confusion=confusion(predictions, names) if len(names) <= MANY else [],
-        curves=curves(pd.read_csv(paths.MODELS / "history.csv")),
+        curves=curves(history),
         dataset=dataset,
         doubtful=doubtful(predictions, album, p.mistakes),
         findings=sheets.of_findings(validation, album, p.thumbnails),
         folder=folder,
         gates=gates["gates"],
         groups={"Split": SPLITS, "Class": names},
+        kept=kept(history, model["best_epoch"]),
         label_errors=label_errors,
         many=len(names) > MANY,
         measures=charts.measures(pictures, {"Split": own_split, "Class": pictures["label"]}),
         metrics=read_json(paths.METRICS),
         mislabelled=pictured(label_errors[: p.thumbnails], album),
-        model=read_json(paths.MODELS / "classifier.json"),
+        model=model,
         pairs=confused_pairs(predictions),
         parameters=parameters,
         passed=gates["passed"] and all(fact["passed"] for fact in artifacts["artifacts"].values()),
@@ -104,7 +128,15 @@ def page(folder: Path, build: params.Build, p: params.Report, parameters: dict[s
 
 def main() -> None:
     p = params.load()
-    parameters = {"build": asdict(p.build), "model": asdict(p.model), "train": asdict(p.train)}
+    sections = {
+        "validate": asdict(p.validate),
+        "build": asdict(p.build),
+        "model": asdict(p.model),
+        "train": asdict(p.train),
+        "evaluate": asdict(p.evaluate),
+        "export": asdict(p.export),
+    }
+    parameters = {key: text for name, values in sections.items() for key, text in flat(values, name).items()}
     write_text(paths.PAGE, page(Path(p.data.images), p.build, p.report, parameters))
     cli.say(f"report: {paths.PAGE}")
 

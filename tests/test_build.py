@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tasks import build
-from tasks.core import images, manifest, params, tfrecord
+from tasks.core import images, manifest, params, serialize, tfrecord
 from tasks.core.errors import DataError, ParamError
 from tasks.core.params import Compute
 from tasks.core.records import Dataset
@@ -182,6 +182,20 @@ def test_an_earlier_file_that_was_spoilt_is_written_anew(growing: Path, small_sh
     built(growing, growing / "second", accepted=files(growing / "first"))
     assert small_shards == [path.name for path in spoilt]
     assert content(growing / "second") == expected
+
+
+def test_code_that_composes_records_otherwise_takes_nothing_over(
+    growing: Path, small_shards: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(growing, growing / "first")
+    digest = serialize.sha256
+    edited = Path(str(build.__file__))
+    monkeypatch.setattr(build, "sha256", lambda path: "edited" if path == edited else digest(path))
+    build._code.cache_clear()
+    small_shards.clear()
+    built(growing, growing / "second", accepted=files(growing / "first"))
+    build._code.cache_clear()
+    assert len(small_shards) == len(content(growing / "second")) - 1
 
 
 @pytest.mark.parametrize("notes", ["cache/shards.json", "first/dataset.json"])

@@ -172,6 +172,36 @@ def test_what_holds_for_most_pictures_is_told_and_is_no_finding() -> None:
         write_json(paths.VALIDATION, before)
 
 
+def test_a_head_that_was_kept_is_told_beside_the_curves_of_fine_tuning() -> None:
+    history = pd.DataFrame({"phase": ["head", "fine_tune"]})
+    assert "Kept: epoch 2, of" in report.kept(history, {"phase": "fine_tune", "epoch": 2})
+    assert "Kept: epoch 7 of the head before" in report.kept(history, {"phase": "head", "epoch": 7})
+
+
+def test_what_is_nearly_all_is_not_called_all() -> None:
+    before = read_json(paths.METRICS)
+    test = before["test"] | {"accuracy": 0.9972, "macro_f1": 1.0}
+    test["interval_95"] = test["interval_95"] | {"accuracy": [0.9844, 0.99951], "macro_f1": [1.0, 1.0]}
+    try:
+        write_json(paths.METRICS, before | {"test": test})
+        text = html.unescape(rendered()).replace("\u202f", " ")
+    finally:
+        write_json(paths.METRICS, before)
+    assert "95 %: 98.4 % to 99.95 %" in text
+    assert "no interval: all resamples agree" in text
+    assert "Top-5" not in text, "there are three classes"
+
+
+def test_parameters_stand_as_in_their_file() -> None:
+    values = {"fine_tune": True, "augment": {"zoom": 0.1}, "resize": "pad", "formats": ("h5",)}
+    assert report.flat(values, "x") == {
+        "x.fine_tune": "true",
+        "x.augment.zoom": "0.1",
+        "x.resize": "pad",
+        "x.formats": '["h5"]',
+    }
+
+
 def test_measures_are_drawn_for_every_split_and_class() -> None:
     rows = re.findall(r"<tr><td>([^<]+)</td>\n?<td><svg", part(rendered(), "measures"))
     assert [html.unescape(row) for row in rows] == ["train", "validation", "test", "cat", "dog", ODD]

@@ -38,6 +38,16 @@ def die(_: object = None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def dying_at_every_tenth(file: str) -> str:
+    if file.endswith("0"):
+        try:
+            Path(file).touch(exist_ok=False)
+        except FileExistsError:
+            return file
+        die()
+    return file
+
+
 def double(number: int) -> int:
     return 2 * number
 

@@ -31,6 +31,14 @@ SHORTCUTS = {
 SHORTCUT_SAMPLE = 5000  # pictures are enough to see a shortcut that matters
 FOLDS = 5
 NAMED = 5  # classes or pictures that a check names
+WORDS = {
+    "brightness_p99": "brightness of the brightest pixels (99th percentile, 0-1)",
+    "brightness_p05": "brightness of the darkest pixels (5th percentile, 0-1)",
+    "blur_score": "a score of edges (0 blurry to 1)",
+    "entropy": "bits of entropy",
+    "aspect_ratio": "shorter over longer side",
+    "side": "pixels of side (root of the area)",
+}  # for what a column holds
 PREVALENT = 0.5  # CleanVision's; what holds for a larger share of the pictures is no finding
 Bounds = tuple[str, str, str, float | None, float | None]  # kind, name, column, lowest and highest value
 NOTHING = Schema()
@@ -238,7 +246,7 @@ def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
         yield Check(
             kind,
             name,
-            f"{column} of {' and '.join(limits)} (validate.{kind})",
+            f"{WORDS.get(column, column)} of {' and '.join(limits)} (validate.{kind})",
             gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high),
             f"look at them; replace them, take them out, or change validate.{kind}",
         )
