@@ -20,7 +20,7 @@ def test_ours_and_the_notebooks_pipeline_read_the_same_number_of_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path))  # to be put back after the benchmarks have set it
-    write_photographs(tmp_path / "photographs", 10)
+    write_photographs(tmp_path / "photographs", 30)
     work = Work(tmp_path, side=32)
     link_copies(tmp_path / "photographs", work.pictures, 2)
     work.forget()
@@ -28,8 +28,8 @@ def test_ours_and_the_notebooks_pipeline_read_the_same_number_of_pictures(
     work.build()
     bare = Bare(tuple(work.pictures.rglob("*.jpg")))
     bare.decode_and_resize()
-    assert len(read_parquet(work.manifest)) == len(bare.files) == 20
-    assert reading(work.dataset)() == notebook(work.pictures)() == 20
+    assert len(read_parquet(work.manifest)) == len(bare.files) == 60
+    assert reading(work.dataset)() == notebook(work.pictures)() == 60
 
 
 def test_the_photographs_are_the_same_each_time_and_no_two_alike(tmp_path: Path) -> None:
