@@ -42,8 +42,8 @@ cli.stage(main)
 def repository(tmp_path: Path) -> Path:
     """A DVC repository whose one stage has run once, and next time takes long."""
     folder = tmp_path / "repository"
-    folder.mkdir()
-    for name in ("params.yaml", "prefect.toml"):
+    (folder / "data").mkdir(parents=True)
+    for name in ("params.yaml", "prefect.toml", "data/labels.csv", "data/schema.yaml"):
         (folder / name).write_text((ROOT / name).read_text("utf-8"))
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "work.py").write_text(STAGE)
