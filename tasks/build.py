@@ -174,7 +174,8 @@ def build(
         )
         digests = {shard.source: reused(shard, earlier, sources) for shard in wanted}
         new = [shard for shard in wanted if digests[shard.source] is None]
-        compute = suited(compute, frame["bytes"])
+        size = dict(zip(frame["path"], frame["bytes"], strict=True))
+        compute = suited(compute, (size[picture.path] for shard in new for picture in shard.pictures))
         digests |= {shard.source: digest for shard, digest in _written(new, compute)}
         facts = {
             "class_names": classes,
