@@ -246,7 +246,7 @@ def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
         yield Check(
             kind,
             name,
-            f"{WORDS.get(column, column)} of {' and '.join(limits)} (validate.{kind})",
+            f"{WORDS[column]} of {' and '.join(limits)} (validate.{kind})",
             gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high),
             f"look at them; replace them, take them out, or change validate.{kind}",
         )
