@@ -20,6 +20,7 @@ from tasks.core import backbones, cli, images, params, splits, tfrecord
 from tasks.core.accepted import accepted_folder
 from tasks.core.contract import Packing, Resize
 from tasks.core.errors import DataError
+from tasks.core.handles import UNPINNED
 from tasks.core.manifest import readable
 from tasks.core.parallel import each, suited
 from tasks.core.paths import DATASET, MANIFEST, cache_folder
@@ -142,18 +143,22 @@ def build(
     image_size: int | Literal["auto"],
     compute: params.Compute,
     accepted: Mapping[str, Path],
+    pinned: str = UNPINNED,
 ) -> dict[str, Any]:
     """Writes the data set's folder and returns what its `dataset.json` says.
 
     Args:
         accepted: files of the data set built last, by name; those that would come out the same are copied.
+        pinned: the sha256 that the backbone must have.
 
     Raises:
         DataError: a picture changed since it was validated, or a split is left empty.
         ParamError: the backbone is unknown, or its picture size is.
+        BackboneError: it can't be fetched, or is not the one that was pinned.
     """
     frame = readable(read_parquet(manifest))
-    side = backbones.image_size(backbone, image_size, frame[["width", "height"]].min(axis=1).median())
+    typical = frame[["width", "height"]].min(axis=1).median()
+    side = backbones.image_size(backbone, image_size, typical, pinned)
     shares = splits.Shares(p.validation_split, p.test_split, p.seed)
     frame["split"] = splits.split(frame, shares)
     if note := splits.named(frame["split_hint"]):
@@ -229,6 +234,7 @@ def main() -> None:
         p.model.image_size,
         p.compute,
         accepted_folder(DATASET),
+        p.model.sha256,
     )
     sizes = ", ".join(f"{name} {sum(facts['counts'][name].values())}" for name in SPLITS)
     cli.say(f"build: {sizes} pictures of {facts['image_size']} pixels, {len(facts['class_names'])} classes")

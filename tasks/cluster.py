@@ -112,16 +112,16 @@ def readable(folder: Path, paths: list[str], size: int, how: Resize) -> Iterator
             tqdm.write(f"cluster: {error}".replace("\n", "\\n"), file=sys.stderr)
 
 
-def features(pictures: Iterator[tuple[str, images.Pixels]], backbone: str) -> Iterator[Batch]:
+def features(pictures: Iterator[tuple[str, images.Pixels]], model: params.Model) -> Iterator[Batch]:
     """Paths and what the backbone says of their pictures: up to `BATCH` rows of length 1.
 
     Raises:
-        BackboneError: it can't be fetched or loaded.
+        BackboneError: it can't be fetched or loaded, or is not the one that was pinned.
     """
     from tasks.core import classifier, runtime
 
     runtime.deterministic(SEED)
-    layer = classifier.backbone_layer(backbone, trainable=False)
+    layer = classifier.backbone_layer(model.backbone, trainable=False, sha256=model.sha256)
     while batch := list(islice(pictures, BATCH)):
         paths, pixels = zip(*batch, strict=True)
         values = layer(classifier.to_float(np.stack(pixels))).numpy()
@@ -291,9 +291,10 @@ def cluster(
     """
     check_output(output, folder)
     paths = shuffled(folder)
-    size = backbones.image_size(model.backbone, model.image_size, typical_side(folder, paths))
+    side = typical_side(folder, paths)
+    size = backbones.image_size(model.backbone, model.image_size, side, model.sha256)
     with one_thread():
-        paths, points = reduced(features(readable(folder, paths, size, how), model.backbone))
+        paths, points = reduced(features(readable(folder, paths, size, how), model))
         check_enough(folder, points, k or 2)
         clusters = clustered(paths, points, k, max_k)
     write(output, folder, clusters.rows)

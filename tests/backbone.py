@@ -10,8 +10,12 @@ from tasks.core.runtime import keras, tf
 FEATURES = 16
 
 
-def save_tiny_backbone(folder: Path) -> None:
-    """Saves one convolution as a SavedModel with TF Hub's common image signature: any size to 16 features."""
+def save_tiny_backbone(folder: Path, side: int | None = None) -> None:
+    """Saves one convolution as a SavedModel with TF Hub's common image signature, giving 16 features.
+
+    Args:
+        side: of the only pictures that it takes, in pixels; none: any.
+    """
     keras.utils.set_random_seed(0)
     pictures = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(FEATURES, 3, 2, activation="relu")(pictures)
@@ -22,7 +26,7 @@ def save_tiny_backbone(folder: Path) -> None:
         return model(inputs, training=training)
 
     for training in (False, True):
-        call.get_concrete_function(tf.TensorSpec((None, None, None, 3)), training=training)
+        call.get_concrete_function(tf.TensorSpec((None, side, side, 3)), training=training)
     module = tf.train.Checkpoint()
     module.__call__ = call
     module.variables = model.variables

@@ -41,7 +41,7 @@ class World:
         return self.folder / "pictures"
 
     def cluster(self, output: Path, k: int | None = None, pictures: Path | None = None) -> cluster.Clusters:
-        model = params.Model(str(self.backbone), 32, dropout=0, l2=0)
+        model = params.Model(str(self.backbone), "none", 32, dropout=0, l2=0)
         return cluster.cluster(pictures or self.pictures, output, k, 6, model, "stretch")
 
 

@@ -40,6 +40,7 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
         ("patience: 3", "patiense: 3", ("train.patiense", "is not a parameter", "patience")),
         ("\ntrain:", "\ntrian:", ("trian", "is not a parameter", "train")),
         ("resize: stretch", "resize: squash", ("build.resize", "'squash'", "'stretch', 'crop' or 'pad'")),
+        ("sha256: none", "sha256: 12ab", ("model.sha256", "'12ab'", "'none' or")),
         ("image_size: auto", "image_size: 7", ("model.image_size", "7", "'auto' or", "32")),
         ("[saved_model", "[savedmodel", ("export.formats.0", "'savedmodel'", "'saved_model'")),
         ("min: 0.90", "min: 0.9, max: 1", ("gate.rules.0", "test.accuracy", "either")),

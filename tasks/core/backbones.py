@@ -4,59 +4,208 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from tasks.core import handles, serialize
 from tasks.core.errors import BackboneError, ParamError
-from tasks.core.handles import BUILT_IN, catalogue, check, package
-from tasks.core.paths import cache_folder
-from tasks.core.serialize import replacing, sha256
+from tasks.core.handles import BUILT_IN, SAVED_MODEL, UNPINNED
+from tasks.core.paths import cache_folder, hub_folder
+from tasks.core.serialize import read_json, remove, replacing, write_json
 
-BUILT_IN_SMALLEST = 64  # pixels, two cells of the last feature map; below that it sees too little
+SMALLEST = 64  # pixels, two cells of a built-in one's last feature map; below that it sees too little
 
 
-def image_size(name: str, setting: int | Literal["auto"], typical_side: float) -> int:
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a backbone that is here."""
+
+    sha256: str  # of the SavedModel folder's content
+    image_size: int | None  # side in pixels of the only squares it takes
+    features: int | None  # numbers that it gives for a picture
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row of the list for people and machines."""
+
+    name: str
+    image_size: int
+    features: int | None
+    cached: bool
+    source: str
+
+
+def image_size(name: str, setting: int | Literal["auto"], typical_side: float, sha256: str = UNPINNED) -> int:
     """Decides the side, in pixels, of the squares that a backbone is fed.
 
+    What the model itself says comes before the catalogue, so that one which isn't built in is fetched.
+
     Args:
-        setting: `model.image_size`; a number is taken as it is.
+        setting: `model.image_size`; a number is taken as it is where the model takes it.
         typical_side: the shorter side of a typical picture. With `auto` a built-in backbone takes
             pictures that are smaller than its own size at their size, in steps of 32 and no smaller
             than 64: enlarging them adds time and no information.
+        sha256: `model.sha256`, for a model that is looked at.
 
     Raises:
-        ParamError: `auto`, and the backbone's size is not known.
+        ParamError: the model takes another size alone; or `auto`, and its size is not known.
+        BackboneError: the model can't be fetched or read, or is not the one that was pinned.
     """
-    check(name)
-    if setting != "auto":
-        return setting
-    if not package(name):
+    handles.check(name)
+    row = handles.entry(name)
+    if row and row.package:
+        rounded = -(-int(typical_side) // 32) * 32
+        return min(max(rounded, SMALLEST), row.size) if setting == "auto" else setting
+    fixed = facts(name, sha256).image_size
+    if setting == "auto":
+        if size := fixed or (row and row.size):
+            return size
         raise ParamError(
-            f"model.image_size is 'auto', but the size that {name} takes is not known; give it in pixels"
+            f"model.image_size is 'auto', but {name} declares no size of its own, and none is known; "
+            "give it in pixels"
         )
-    rounded = -(-int(typical_side) // 32) * 32
-    return min(max(rounded, BUILT_IN_SMALLEST), catalogue()[name].size)
+    if fixed and setting != fixed:
+        raise ParamError(
+            f"model.image_size is {setting}, but {name} takes pictures of {fixed} pixels alone; "
+            f"set it to {fixed} or to auto"
+        )
+    return setting
 
 
-def located(name: str) -> str:
-    """Gives the handle that `hub.load` takes, converting the built-in weights the first time.
+def located(name: str, sha256: str = UNPINNED) -> str:
+    """Gives the handle that `hub.load` takes, once the model is here: fetched or converted the first time.
+
+    Args:
+        sha256: `model.sha256`, the digest that the model must have.
 
     Raises:
         ParamError: no such backbone.
-        BackboneError: the built-in weights can't be read.
+        BackboneError: it can't be fetched, made or read, or has another digest.
     """
-    check(name)
-    return str(_built_in(name)) if package(name) else name
+    facts(name, sha256)
+    handle = _handle(name)
+    return handle if handles.is_address(handle) else str(folder(name))
 
 
-def _built_in(name: str) -> Path:
-    # Named after the converter's own text, so that a changed converter is not served old results.
-    version = sha256(Path(__file__).with_name("efficientnet_lite.py"))[:12]
-    folder = cache_folder() / f"{name}-{version}"
-    if not folder.is_dir():
-        with replacing(folder) as temporary:
-            _convert(name, temporary)
-    return folder
+def digest(name: str) -> str:
+    """The sha256 of the content of a backbone's SavedModel folder; it is fetched or converted if need be.
+
+    Raises:
+        ParamError: no such backbone.
+        BackboneError: it can't be fetched, made or read.
+    """
+    return facts(name).sha256
+
+
+def facts(name: str, sha256: str = UNPINNED) -> Facts:
+    """What is known of a backbone, once it is here: fetched or converted the first time.
+
+    For a model in the cache it is noted beside it; a user's own folder is read each time.
+
+    Raises:
+        ParamError: no such backbone.
+        BackboneError: it can't be fetched, made or read, or has another digest than `sha256`.
+    """
+    place = folder(name)
+    note = _note(place) if _kept(name) else None
+    found = _noted(place) if note else None
+    if not found:
+        found = _read(place)
+        if note:
+            write_json(note, asdict(found) | {"files": _files(place)})
+    if sha256 not in (UNPINNED, found.sha256):
+        for left in place.parent.glob(f"{place.name}*") if note else ():
+            remove(left)
+        raise BackboneError(
+            f"model.sha256 is {sha256}, but {name} has {found.sha256}; "
+            + ("it was removed from the cache: " if note else "")
+            + "set model.sha256 to that only if it is the model that you mean"
+        )
+    return found
+
+
+def folder(name: str) -> Path:
+    """Gives the folder that holds a backbone's SavedModel, which is fetched or converted the first time.
+
+    Raises:
+        ParamError: no such backbone.
+        BackboneError: it can't be fetched or made.
+    """
+    handles.check(name)
+    place = _kept(name)
+    if not place:
+        return Path(name)
+    if not _is_here(place):
+        if handles.package(name):
+            with replacing(place) as temporary:
+                _convert(name, temporary)
+        else:
+            from tasks.core import fetch  # brings TensorFlow along, seconds that a model in the cache saves
+
+            fetch.fetched(_handle(name))
+    return place
+
+
+def listed() -> Iterator[Listed]:
+    """The catalogue, with what can be said of each without the network and without TensorFlow."""
+    for row in handles.catalogue().values():
+        place = _kept(row.name)
+        here = place is not None and _is_here(place)
+        found = _noted(place) if place else None
+        source = f"built in, {row.package}" if row.package else row.handle
+        yield Listed(row.name, row.size, found.features if found else None, here, source)
+
+
+def _handle(name: str) -> str:
+    """The address or the folder that a name stands for."""
+    row = handles.entry(name)
+    return row.handle if row else name
+
+
+def _kept(name: str) -> Path | None:
+    """Where in the cache a backbone lies, or will; none for a folder of the user's."""
+    if handles.package(name):
+        # Named after the converter's own text, so that a changed converter is not served old results.
+        version = serialize.sha256(Path(__file__).with_name("efficientnet_lite.py"))[:12]
+        return cache_folder() / f"{name}-{version}"
+    handle = _handle(name)
+    return hub_folder(handle) if handles.is_address(handle) else None
+
+
+def _is_here(place: Path) -> bool:
+    return (place / SAVED_MODEL).is_file()
+
+
+def _note(place: Path) -> Path:
+    return place.with_name(f"{place.name}.json")
+
+
+def _noted(place: Path) -> Facts | None:
+    """What was noted beside a model; none where it was not, or where its files are others by now."""
+    try:
+        note = read_json(_note(place))
+        return Facts(**note) if note.pop("files") == _files(place) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _files(place: Path) -> list[list[Any]]:
+    """Name, size and time of change of each file of a model, which tell whether it is still the same."""
+    found = ((file, file.stat()) for file in sorted(place.rglob("*")) if file.is_file())
+    return [[file.relative_to(place).as_posix(), stat.st_size, stat.st_mtime_ns] for file, stat in found]
+
+
+def _read(place: Path) -> Facts:
+    from tasks.core import saved_model  # brings TensorFlow along
+
+    try:
+        declared = saved_model.declared(place)
+    except ValueError as error:
+        raise BackboneError(f"model.backbone: {place} can't be loaded: {error}; bring it anew") from None
+    return Facts(serialize.sha256(place), declared.image_size, declared.features)
 
 
 def _convert(name: str, folder: Path) -> None:
@@ -69,9 +218,9 @@ def _convert(name: str, folder: Path) -> None:
 
 
 def unreadable(name: str, error: Exception) -> BackboneError:
-    """The error for a backbone that was named well but can't be fetched or loaded."""
+    """The error for a backbone that was named well but can't be loaded."""
     text = " ".join(str(error).split())[:200]
     return BackboneError(
         f"model.backbone: {name} can't be loaded ({type(error).__name__}: {text}); "
-        f"with no network, use {BUILT_IN} or a folder that holds a SavedModel"
+        f"use {BUILT_IN}, another of the catalogue, or a folder that holds a SavedModel"
     )

@@ -15,13 +15,16 @@ WEIGHTS = "classifier.weights.h5"
 FACTS = "classifier.json"
 
 
-def backbone_layer(name: str, *, trainable: bool) -> Any:
+def backbone_layer(name: str, *, trainable: bool, sha256: str = "none") -> Any:
     """Loads a backbone as a layer: float32 (n, h, w, 3) in [0, 1] to features (n, k).
 
+    Args:
+        sha256: `model.sha256`, the digest that it must have.
+
     Raises:
-        BackboneError: it can't be fetched or loaded.
+        BackboneError: it can't be fetched or loaded, or has another digest.
     """
-    handle = backbones.located(name)
+    handle = backbones.located(name, sha256)
     try:
         return hub.KerasLayer(handle, trainable=trainable, name="backbone")
     except Exception as error:  # TF Hub raises whatever its resolver met: URL, tar, protobuf

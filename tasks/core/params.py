@@ -7,6 +7,7 @@ any stage starts, so that a slip in `export` is found before an hour of training
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -114,6 +115,7 @@ class Build(Section):
 @dataclass(frozen=True)
 class Model(Section):
     backbone: Text
+    sha256: Literal["none"] | Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     image_size: Literal["auto"] | Annotated[Whole, Field(ge=32, le=1024)]
     dropout: Fraction
     l2: NotNegative
@@ -264,7 +266,7 @@ def _explain(problems: list[ErrorDetails], root: type) -> str:
 
 def _key(problem: ErrorDetails) -> list[str]:
     """The dotted key's parts, without the arm of a union that pydantic adds at the end."""
-    return [str(part) for part in problem["loc"] if part != "constrained-int" and "[" not in str(part)]
+    return [str(part) for part in problem["loc"] if not re.match(r"constrained-|.*\[", str(part))]
 
 
 _PLAIN = {

@@ -5,6 +5,7 @@ They stand in `dvc.yaml` too, which can't read Python; a test holds the two agai
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -30,3 +31,9 @@ def cache_folder() -> Path:
     Not the system's temporary folder, TF Hub's default, which is emptied now and then.
     """
     return Path(os.environ.get("DARKROOM_CACHE", ".cache"))
+
+
+def hub_folder(handle: str) -> Path:
+    """Where TF Hub's own cache keeps the model of an address: below `TFHUB_CACHE_DIR`, else our own cache."""
+    top = Path(os.environ.get("TFHUB_CACHE_DIR") or cache_folder() / "tfhub")
+    return top / hashlib.sha1(handle.encode()).hexdigest()

@@ -1,0 +1,55 @@
+"""Lists the backbones that go by a name, and fetches them ahead of time.
+
+  python -m tasks.backbones                   name, picture size, features, whether it is in the cache, source
+  python -m tasks.backbones fetch NAME...     names, URLs of TF Hub or Kaggle; says what model.sha256 would be
+
+Features are the numbers that a backbone gives for a picture, known once it has been fetched or used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+from tasks.core import backbones, cli
+from tasks.core.backbones import Listed
+from tasks.core.serialize import size
+
+
+def table(rows: Iterable[Listed]) -> Iterator[str]:
+    """The list in aligned columns."""
+    yield f"{'name':<26}  {'pixels':>6}  {'features':>8}  {'cached':<6}  source"
+    for row in rows:
+        cached = "yes" if row.cached else ""
+        yield f"{row.name:<26}  {row.image_size:>6}  {row.features or '':>8}  {cached:<6}  {row.source}"
+
+
+def fetched(name: str) -> Iterator[str]:
+    """Sees that a backbone is in the cache, and says where, how large, and with what digest."""
+    facts, folder = backbones.facts(name), backbones.folder(name)
+    yield f"{name}: {size(folder) / 1e6:.1f} MB in {folder}"
+    yield f"  model.sha256: {facts.sha256}"
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--json", action="store_true", help="the list as JSON instead of a table")
+    commands = parser.add_subparsers(dest="command", metavar="[fetch]")
+    fetch = commands.add_parser("fetch", help="bring backbones into the cache")
+    fetch.add_argument("names", nargs="+", metavar="NAME", help="a name of the list, a URL, or a folder")
+    arguments = parser.parse_args()
+    if arguments.command:
+        for name in arguments.names:
+            for line in fetched(name):
+                cli.say(line)
+    elif arguments.json:
+        print(json.dumps([asdict(row) for row in backbones.listed()], indent=2))
+    else:
+        for line in table(backbones.listed()):
+            print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.command(main)

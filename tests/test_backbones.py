@@ -1,0 +1,416 @@
+"""A backbone is named, fetched, checked and sized before any work, and then needs no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.core import backbones, classifier, fetch, handles, saved_model
+from tasks.core.errors import BackboneError, ParamError
+from tasks.core.paths import hub_folder
+from tasks.core.runtime import hub as tensorflow_hub
+from tasks.core.runtime import tf
+from tasks.core.serialize import sha256
+from tests.backbone import FEATURES, save_tiny_backbone
+from tests.hub import Answer, Hub, ends_early, fails, packed, packed_member, serving, stalls, stop
+from tests.structure import ROOT
+
+NAME = "mobilenet_v2_100_224"
+HANDLE = "https://tfhub.dev/google/imagenet/mobilenet_v2_100_224/feature_vector/4"
+PATH = "/google/imagenet/mobilenet_v2_100_224/feature_vector/4"
+OTHER_THAN_224 = {
+    240: {"efficientnet_lite1", "efficientnetv2-b1", "efficientnetv2-b1-21k", "efficientnetv2-b1-21k-ft1k"}
+    | {"efficientnet_b1"},
+    260: {"efficientnetv2-b2", "efficientnetv2-b2-21k", "efficientnetv2-b2-21k-ft1k", "efficientnet_b2"},
+    299: {"inception_v3", "inception_resnet_v2"},
+    300: {"efficientnetv2-b3", "efficientnetv2-b3-21k", "efficientnetv2-b3-21k-ft1k", "efficientnet_b3"},
+    331: {"nasnet_large", "pnasnet_large"},
+    380: {"efficientnet_b4"},
+    384: {"efficientnetv2-s", "efficientnetv2-s-21k", "efficientnetv2-s-21k-ft1k"},
+    456: {"efficientnet_b5"},
+    480: {f"efficientnetv2-{size}{data}" for size in "ml" for data in ("", "-21k", "-21k-ft1k")},
+    512: {"efficientnetv2-xl-21k", "efficientnetv2-xl-21k-ft1k"},
+    528: {"efficientnet_b6"},
+    600: {"efficientnet_b7"},
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_tiny_backbone(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes pictures of 48 pixels and no others."""
+    folder = tmp_path_factory.mktemp("model") / "fixed"
+    save_tiny_backbone(folder, side=48)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of TF Hub's, and no long waits."""
+    monkeypatch.setattr(fetch, "fetched", partial(fetch.fetched, timeout=0.3, tries=3, pause=0.001))
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(
+    cache: Path,  # noqa: ARG001
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Hub]:
+    """A mirror of TF Hub that has one of the catalogue's models."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving(Hub()) as hub:
+        monkeypatch.setenv("DARKROOM_HUB", hub.address)
+        hub.archives[PATH] = packed(model)
+        yield hub
+
+
+def left_in(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.rglob("*"))
+
+
+# Fetching.
+
+
+def test_a_name_of_the_catalogue_comes_from_the_mirror_trains_and_then_needs_no_server(
+    hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cache is keyed by TF Hub's own address: a model is the same one with and without a mirror."""
+    first = classifier.backbone_layer(NAME, trainable=True)
+    assert hub.asked == [f"{PATH}?tf-hub-format=compressed", f"/archive{PATH}"]
+    assert hub.address in capsys.readouterr().out, "one line says what is fetched from where"
+    stop(hub)
+    second = classifier.backbone_layer(NAME, trainable=True)
+    pictures = np.random.default_rng(0).random((2, 40, 40, 3), dtype="float32")
+    assert first(pictures).shape == (2, FEATURES)
+    np.testing.assert_array_equal(first(pictures), second(pictures))
+    assert len(second.trainable_variables) == 2
+    assert backbones.located(NAME) == backbones.located(HANDLE) == HANDLE
+    assert tensorflow_hub.resolve(HANDLE) == str(hub_folder(HANDLE)), "TF Hub looks where we put it"
+    assert capsys.readouterr().out == ""
+
+
+def test_every_name_of_the_catalogue_is_asked_for_at_its_own_address(hub: Hub) -> None:
+    """The failing twin: nothing is there, which is told at once and leaves nothing behind."""
+    hub.archives.clear()
+    rows = [row for row in handles.catalogue().values() if not row.package]
+    assert len(rows) == 50
+    for row in rows:
+        with pytest.raises(BackboneError, match=f"{row.handle} can't be fetched: .*404.*check the address"):
+            backbones.located(row.name)
+    assert [f"https://tfhub.dev{path}" for path in hub.asked] == [
+        f"{row.handle}?tf-hub-format=compressed" for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    "mishap",
+    [fails(500), fails(503), fails(429), ends_early, stalls],
+    ids=["500", "503", "429", "cut", "stall"],
+)
+def test_what_may_pass_is_tried_again(hub: Hub, mishap: Answer, model: Path) -> None:
+    hub.mishaps.append(mishap)
+    assert backbones.digest(NAME) == sha256(model)
+    assert len(hub.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("mishap", "words"),
+    [
+        (fails(500), "the server answers 500 Internal Server Error"),
+        (ends_early, r"the answer ended \d+ bytes early"),
+        (stalls, r"nothing came for 0\.3 seconds"),
+    ],
+    ids=["500", "cut", "stall"],
+)
+def test_what_does_not_pass_ends_with_one_line_and_leaves_nothing(
+    hub: Hub, cache: Path, mishap: Answer, words: str
+) -> None:
+    """Neither a wait without end nor half a model, which TF Hub would take for a whole one."""
+    hub.mishaps += [mishap] * 3
+    with pytest.raises(BackboneError, match=f"{words}; with no network use efficientnet_lite0") as caught:
+        backbones.located(NAME)
+    assert "\n" not in str(caught.value)
+    assert hub.mishaps == []
+    assert left_in(cache) == []
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_what_will_not_pass_is_not_tried_again(hub: Hub, code: int) -> None:
+    hub.mishaps += [fails(code)] * 3
+    with pytest.raises(BackboneError, match=f"answers {code}"):
+        backbones.located(NAME)
+    assert len(hub.mishaps) == 2
+
+
+def test_without_a_server_the_way_to_go_on_is_told(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        monkeypatch.setenv("DARKROOM_HUB", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(BackboneError) as caught:
+        backbones.located(NAME)
+    text = str(caught.value)
+    assert all(word in text for word in (HANDLE, "refused", "built in", str(cache), "tasks.backbones fetch"))
+    assert "\n" not in text
+    assert capsys.readouterr().out.count("once more in") == 2
+    assert left_in(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("archive", "words"),
+    [
+        (packed_member("../outside"), r"'\.\./outside' is invalid"),
+        (packed_member("saved_model.pb", link="/etc/hostname"), "Unexpected object type"),
+        (packed_member("/outside"), "saved_model.pb is missing"),
+        (packed_member("saved_model.pb", data=b"not a graph"), "saved_model.pb is missing or broken"),
+        (packed_member("saved_model.pb", data=b""), "saved_model.pb is missing or broken"),
+        (b"<html>Sign in</html>", "is no archive"),
+        (b"", "is no archive"),
+        (packed_member("big", data=os.urandom(9999))[:5000], "is no archive"),
+    ],
+    ids=[
+        "out of the folder",
+        "link",
+        "absolute",
+        "no graph",
+        "empty graph",
+        "page",
+        "nothing",
+        "cut before it was served",
+    ],
+)
+def test_what_is_no_model_is_refused_and_nothing_is_written_outside(
+    hub: Hub, cache: Path, archive: bytes, words: str
+) -> None:
+    hub.archives[PATH] = archive
+    with pytest.raises(BackboneError, match=words) as caught:
+        backbones.located(NAME)
+    assert HANDLE in str(caught.value) and "\n" not in str(caught.value)
+    assert left_in(cache) == []
+    assert [path.name for path in cache.parent.iterdir()] == ["cache"]
+    assert not Path("/outside").exists()
+
+
+def dead_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def locked(place: Path, host: str, number: int) -> Path:
+    """What a process that is fetching a model has made."""
+    begun = place.with_name(f"{place.name}.1f2e.tmp")
+    begun.mkdir(parents=True)
+    (begun / "half").write_bytes(b"half a model")
+    place.with_name(f"{place.name}.lock").write_text(f"{host}.{number}.1f2e")
+    return begun
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_lock_of_a_killed_process_holds_nobody_up(cache: Path) -> None:
+    """TF Hub would wait until it was ten minutes old."""
+    place = hub_folder(HANDLE)
+    begun = locked(place, socket.gethostname(), dead_process())
+    backbones.located(NAME)
+    assert not begun.exists()
+    kinds = {path.name.removeprefix(place.name) for path in cache.iterdir()}
+    assert kinds == {"", ".descriptor.txt", ".json"}
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("host", [socket.gethostname(), "another.example"])
+def test_the_lock_of_a_process_that_lives_or_may_live_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = hub_folder(HANDLE)
+    begun = locked(place, host, os.getppid() if host == socket.gethostname() else dead_process())
+    monkeypatch.setattr(tensorflow_hub.resolver, "atomic_download", lambda *_: None)  # it would wait
+    fetch.fetched(HANDLE)
+    assert begun.exists()
+    assert "waiting" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_model_that_was_spoilt_in_the_cache_is_named() -> None:
+    backbones.located(NAME)
+    (hub_folder(HANDLE) / "saved_model.pb").write_bytes(b"spoilt")
+    with pytest.raises(BackboneError, match=f"{hub_folder(HANDLE)} can't be loaded"):
+        backbones.located(NAME)
+
+
+# Pinning.
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_pinned_model_is_loaded(model: Path) -> None:
+    assert classifier.backbone_layer(NAME, trainable=False, sha256=sha256(model))
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("before", [True, False], ids=["in the cache before", "fetched now"])
+def test_another_model_than_the_pinned_one_is_not_loaded_and_does_not_stay(
+    cache: Path, model: Path, before: bool
+) -> None:
+    if before:
+        backbones.located(NAME)
+    with pytest.raises(BackboneError) as caught:
+        classifier.backbone_layer(NAME, trainable=True, sha256="0" * 64)
+    assert all(word in str(caught.value) for word in ("model.sha256", "0" * 64, sha256(model), "removed"))
+    assert left_in(cache) == []
+
+
+def test_a_folder_of_the_users_is_refused_and_stays(model: Path) -> None:
+    assert backbones.located(str(model), sha256(model)) == str(model)
+    with pytest.raises(BackboneError, match=r"model\.sha256") as caught:
+        backbones.located(str(model), "0" * 64)
+    assert "removed" not in str(caught.value)
+    assert (model / "saved_model.pb").is_file()
+    assert not model.with_name("tiny.json").exists(), "nothing of ours is put beside it"
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_pin_holds_after_the_cache_was_changed(fixed: Path, model: Path) -> None:
+    """What was noted of a model counts for its very files, and for no others in their place."""
+    digest = backbones.digest(NAME)
+    shutil.rmtree(hub_folder(HANDLE))
+    shutil.copytree(fixed, hub_folder(HANDLE))
+    assert backbones.digest(NAME) == sha256(fixed) != digest == sha256(model)
+    with pytest.raises(BackboneError, match=digest):
+        backbones.located(NAME, digest)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("note", ["", "null", "{}", '{"files": []}'])
+def test_a_spoilt_note_costs_time_and_nothing_else(model: Path, note: str) -> None:
+    backbones.located(NAME)
+    hub_folder(HANDLE).with_name(f"{hub_folder(HANDLE).name}.json").write_text(note)
+    assert backbones.digest(NAME) == sha256(model)
+
+
+# Picture sizes.
+
+
+def test_names_that_need_no_number_have_their_size(hub: Hub, model: Path) -> None:
+    sizes = {name: size for size, names in OTHER_THAN_224.items() for name in names}
+    for row in handles.catalogue().values():
+        if not row.package:
+            hub.archives[row.handle.removeprefix("https://tfhub.dev")] = packed(model)
+        assert backbones.image_size(row.name, "auto", 1000) == sizes.pop(row.name, 224), row.name
+        assert backbones.image_size(row.name, 96, 1000) == 96, row.name
+    assert sizes == {}
+
+
+def test_what_the_model_says_comes_first(hub: Hub, fixed: Path) -> None:
+    hub.archives[PATH] = packed(fixed)
+    assert backbones.image_size(NAME, "auto", 1000) == backbones.image_size(NAME, 48, 1000) == 48
+    with pytest.raises(
+        ParamError, match=r"model\.image_size is 224, but .* takes pictures of 48 pixels alone"
+    ):
+        backbones.image_size(NAME, 224, 1000)
+
+
+def test_a_size_that_nobody_knows_has_to_be_given(model: Path) -> None:
+    with pytest.raises(ParamError, match=f"model.image_size is 'auto', but {model}"):
+        backbones.image_size(str(model), "auto", 1000)
+    assert backbones.image_size(str(model), 40, 1000) == 40
+
+
+@pytest.mark.parametrize(("name", "largest"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240)])
+def test_the_built_in_ones_take_small_pictures_as_they_are(name: str, largest: int) -> None:
+    sizes = [backbones.image_size(name, "auto", side) for side in (8, 65, 96, 230, 1000)]
+    assert sizes == [64, 96, 96, largest, largest]
+
+
+def test_a_signature_says_it_where_a_model_can_not_be_called(tmp_path: Path) -> None:
+    @tf.function(input_signature=[tf.TensorSpec((None, 32, 32, 3), name="images")])
+    def default(images: Any) -> dict[str, Any]:
+        return {"default": tf.reduce_mean(images, (1, 2))}
+
+    module = tf.Module()
+    tf.saved_model.save(module, str(tmp_path / "signed"), signatures={"default": default})
+    assert saved_model.declared(tmp_path / "signed") == saved_model.Declared(32, 3)
+    tf.saved_model.save(module, str(tmp_path / "silent"))
+    assert saved_model.declared(tmp_path / "silent") == saved_model.Declared(None, None)
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("mobilenet_v2_100", NAME), ("efficientnetv2_b0", "efficientnetv2-b0"), ("zzz", "")]
+)
+def test_an_unknown_name_is_told_what_is_near_it(name: str, near: str) -> None:
+    with pytest.raises(
+        ParamError, match=f"model.backbone is '{name}'; it must be efficientnet_lite0"
+    ) as caught:
+        handles.check(name)
+    assert near in str(caught.value) and ("did you mean" in str(caught.value)) == bool(near)
+    assert "\n" not in str(caught.value)
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tasks.backbones", *words],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_command_lists_and_fetches(model: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(run("--json").stdout)}
+    assert list(rows) == list(handles.catalogue())
+    assert rows[NAME] == {
+        "name": NAME,
+        "image_size": 224,
+        "features": None,
+        "cached": False,
+        "source": HANDLE,
+    }
+    fetched = run("fetch", NAME)
+    assert (fetched.returncode, fetched.stderr) == (0, "")
+    assert f"model.sha256: {sha256(model)}" in fetched.stdout
+    assert str(hub_folder(HANDLE)) in fetched.stdout
+    listed = run()
+    assert (listed.returncode, listed.stderr) == (0, "")
+    (line,) = [line for line in listed.stdout.splitlines() if line.startswith(f"{NAME} ")]
+    assert line.split() == [NAME, "224", str(FEATURES), "yes", HANDLE]
+    assert len({line.find("https://") for line in listed.stdout.splitlines() if "https://" in line}) == 1
+
+
+def test_the_command_ends_with_one_line_and_2_where_it_can_not_fetch(hub: Hub) -> None:
+    hub.archives.clear()
+    done = run("fetch", NAME)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("backbones: model.backbone: ") and "404" in line
+
+
+def test_the_list_needs_no_tensorflow() -> None:
+    """It comes in a fraction of a second."""
+    work = "from tasks.core.backbones import listed; list(listed())"
+    code = f"import sys; {work}; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
