@@ -38,13 +38,13 @@ def _validate(folder: Path) -> None:
     from benchmarks.sides import PARAMS
     from tasks.core import schema
     from tasks.core.errors import Rejected
-    from tasks.core.params import LOCAL, Compute
+    from tasks.core.params import LOCAL, Processes
     from tasks.validate import validate
 
     os.chdir(folder)  # where the stage writes its outputs
     with contextlib.suppress(Rejected):
         labels = Path("labels.csv")
-        validate(Path("pictures"), labels, schema.Schema(), None, PARAMS.validate, Compute(1, LOCAL))
+        validate(Path("pictures"), labels, schema.Schema(), None, PARAMS.validate, Processes(1, LOCAL))
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from tasks import build
 from tasks.core import findings, layout, manifest, params
 from tasks.core.handles import BUILT_IN
-from tasks.core.params import LOCAL, Compute
+from tasks.core.params import LOCAL, Processes
 from tasks.core.scan import scan
 from tasks.core.serialize import remove
 from tasks.core.tables import read_parquet, write_batches
@@ -54,8 +54,8 @@ class Work:
         return self.top / "dataset"
 
     @property
-    def compute(self) -> Compute:
-        return Compute(self.workers, LOCAL)
+    def compute(self) -> Processes:
+        return Processes(self.workers, LOCAL)
 
     def forget(self) -> None:
         """Begins anew: an empty cache, no processes that wait for more, no labels but the folders' names."""

@@ -141,7 +141,7 @@ def build(
     p: params.Build,
     backbone: str,
     image_size: int | Literal["auto"],
-    compute: params.Compute,
+    compute: params.Processes,
     accepted: Mapping[str, Path],
     pinned: str = UNPINNED,
 ) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
     return {digest: accepted[name] for name, digest in shards.items() if name in accepted}
 
 
-def _written(new: list[Shard], compute: params.Compute) -> Iterator[tuple[Shard, str]]:
+def _written(new: list[Shard], compute: params.Processes) -> Iterator[tuple[Shard, str]]:
     total = sum(len(shard.pictures) for shard in new)
     with tqdm(total=total, desc="build", unit=" pictures", disable=None, leave=False) as progress:
         for shard, digest in zip(new, each(write_shard, new, compute), strict=True):

@@ -1,179 +1,90 @@
-"""Stage `train`: a head on frozen features first, then fine-tuning of every weight from there."""
+"""Stage `train`: a head on frozen features first, then fine-tuning of every weight from there.
+
+An interrupted training goes on from its last finished epoch, and ends with the weights of an unbroken one.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from dvclive.live import Live
 
-from tasks.core import classifier, cli, params, runtime
-from tasks.core.augment import augmented, draw
+from tasks.core import augment, backbones, classifier, cli, features, hardware, params, records, runtime
+from tasks.core import batches as batching
+from tasks.core.augment import augments
+from tasks.core.backup import Backup, Row, State, Weights
+from tasks.core.batches import Batches, class_weights
 from tasks.core.contract import Contract
-from tasks.core.paths import DATASET, MODELS, TRAINING
+from tasks.core.errors import ParamError
+from tasks.core.hardware import Hardware
+from tasks.core.paths import DATASET, MODELS, TRAINING, cache_folder
 from tasks.core.records import Dataset
 from tasks.core.runtime import AUTOTUNE, keras, tf
-from tasks.core.serialize import replacing, sha256
+from tasks.core.serialize import fingerprint, replacing, sha256
 
+HEAD_SPLITS = ("train", "validation")
 HEAD_BATCH = 64
 HEAD_RATE = 0.003  # of Adam; the head is convex, so that any sane rate ends in the same place
 HEAD_PATIENCE = 10  # its epochs take milliseconds
-FEATURE_BATCH = 64
-
-Row = dict[str, Any]  # an epoch in the history: phase, epoch from 1, losses and accuracies
-
-
-@dataclass(frozen=True)
-class Features:
-    """What the frozen backbone says of a split: float32 (n, k), and labels one-hot (n, classes)."""
-
-    values: np.ndarray
-    labels: np.ndarray
+NOT_DECAYED = ["bias", "beta", "gamma"]
+NUMBERS = ("loss", "accuracy", "val_loss", "val_accuracy")
+AUGMENTED = "augmented.png"
 
 
-def features(backbone: Any, data: Dataset, split: str) -> Features:
-    """Runs the frozen backbone over each picture of a split, once."""
-    classes = len(data.class_names)
-
-    @tf.function
-    def extract(images: Any) -> Any:
-        return backbone(classifier.to_float(images), training=False)
-
-    values, labels = [], []
-    for batch in data.read(split).batch(FEATURE_BATCH).prefetch(AUTOTUNE):
-        values.append(extract(batch["image"]).numpy())
-        labels.append(tf.one_hot(batch["label"], classes).numpy())
-    return Features(np.concatenate(values), np.concatenate(labels))
-
-
-def train_head(model: Any, train: Features, validation: Features, p: params.Train, log: Log) -> Row:
-    """Fits the classifier's own dropout and dense layers to features that don't change."""
-    entry = keras.Input(train.values.shape[1:])
-    head = keras.Model(entry, model.get_layer("head")(model.get_layer("dropout")(entry)))
-    head.compile(keras.optimizers.Adam(HEAD_RATE), loss(p), ["accuracy"])
-    held_out = tf.data.Dataset.from_tensors((validation.values, validation.labels))
-
-    def batches(epoch: int) -> Any:
-        order = np.random.default_rng((p.seed, epoch)).permutation(len(train.values))
-        rows = tf.data.Dataset.from_tensor_slices((train.values[order], train.labels[order]))
-        return rows.batch(HEAD_BATCH)
-
-    return fit(head, batches, held_out, "head", p.head_epochs, max(p.patience, HEAD_PATIENCE), log)
-
-
-def fine_tune(model: Any, data: Dataset, p: params.Train, log: Log) -> Row | None:
-    """Goes on from the trained head with every weight: SGD, warm-up of half an epoch, cosine decay.
-
-    Returns:
-        The best epoch's row. None if no epoch had a lower validation loss than the head: the model is then
-        as it was.
-    """
-    before = model.get_weights()
-    steps = -(-data.size("train") // p.batch_size)
-    warmup = steps // 2
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps * p.epochs - warmup), warmup_target=p.learning_rate, warmup_steps=warmup
-    )
-    model.compile(keras.optimizers.SGD(rate, momentum=p.momentum), loss(p), ["accuracy"])
-
-    def batches(epoch: int) -> Any:
-        return training_batches(data, p, epoch)
-
-    held_out = validation_batches(data)
-    # Measured anew: a backbone may have penalties of its own, which the head's loss on features lacks.
-    head = model.evaluate(held_out, verbose=0, return_dict=True)["loss"]
-    best = fit(model, batches, held_out, "fine_tune", p.epochs, p.patience, log, [Progress(p.epochs)])
-    if best["val_loss"] < head:
-        return best
-    cli.say("train: fine-tuning came to no lower validation loss than the head; the head is kept")
-    model.set_weights(before)
-    return None
-
-
-def fit(
-    model: Any,
-    batches: Callable[[int], Any],
-    held_out: Any,
-    phase: str,
-    epochs: int,
-    patience: int,
-    log: Log,
-    callbacks: Sequence[Any] = (),
-) -> Row:
-    """Trains epoch by epoch and leaves the model with the weights of its best validation loss.
+class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Writes each epoch down, keeps the weights of the best, and ends training when it gets no better.
 
     Args:
-        batches: gives the training data of an epoch, counted from 0.
         patience: epochs in a row without a better validation loss after which training stops.
-
-    Returns:
-        The row of the best epoch.
+        best: the weights of the best epoch so far, of a training that goes on.
     """
-    best: Row = {"val_loss": np.inf}
-    weights, waited = model.get_weights(), 0
-    for epoch in range(epochs):
-        history = model.fit(
-            batches(epoch),
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            verbose=0,
-            callbacks=list(callbacks),
-            validation_data=held_out,
-        ).history
-        row = log.add(phase, epoch, {name: values[-1] for name, values in history.items()})
-        if row["val_loss"] < best["val_loss"]:
-            best, weights, waited = row, model.get_weights(), 0
-        else:
-            waited += 1
-        if waited == patience:
-            break
-    model.set_weights(weights)
-    return best
+
+    def __init__(
+        self, phase: str, patience: int, log: Log, backup: Backup | None = None, best: Weights | None = None
+    ) -> None:
+        super().__init__()
+        self.phase, self.patience, self.log, self.backup = phase, patience, log, backup
+        self.best_weights = best
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for row in self.log.rows if row["phase"] == self.phase]
+
+    @property
+    def best(self) -> Row:
+        """The first epoch of the lowest validation loss."""
+        return min(self.rows, key=lambda row: float(row["val_loss"]))
+
+    @property
+    def done(self) -> bool:
+        return bool(self.rows) and len(self.rows) - int(self.best["epoch"]) >= self.patience
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        row = self.log.add(self.phase, epoch, logs)
+        weights = self.model.get_weights()
+        if row is self.best:
+            self.best_weights = weights
+        self.model.stop_training = self.done
+        if self.backup:
+            optimizer = keras.backend.batch_get_value(self.model.optimizer.variables)
+            self.backup.save(State(weights, optimizer, self.best_weights or [], self.log.rows))
 
 
-class Progress(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
-    """Keras' progress bar, which counts to the last epoch though each is fitted by itself."""
+class SameDraws(keras.callbacks.Callback):  # type: ignore[misc]
+    """Begins the random numbers that a backbone draws by itself anew with each epoch, resumed or not."""
 
-    def __init__(self, epochs: int) -> None:
-        super().__init__(count_mode="steps")
-        self.last = epochs
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
 
-    def set_params(self, params: dict[str, Any]) -> None:
-        super().set_params(params | {"verbose": runtime.verbosity(), "epochs": self.last})
-
-
-def loss(p: params.Train) -> Any:
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=p.label_smoothing)
-
-
-def training_batches(data: Dataset, p: params.Train, epoch: int) -> Any:
-    """One epoch, shuffled and augmented as seed, epoch and picture say, and nothing else."""
-    classes = len(data.class_names)
-
-    def numbered(index: Any, example: Any) -> Any:
-        return example["image"], example["label"], draw(p.seed, epoch, index)
-
-    def finished(images: Any, labels: Any, draws: Any) -> Any:
-        images = augmented(classifier.to_float(images), draws, p.augment)
-        return images, tf.one_hot(labels, classes)
-
-    stream = data.read("train").enumerate().map(numbered, AUTOTUNE)
-    stream = stream.shuffle(data.size("train"), seed=p.seed + epoch)
-    return stream.batch(p.batch_size).map(finished, AUTOTUNE).prefetch(AUTOTUNE)
-
-
-def validation_batches(data: Dataset) -> Any:
-    classes = len(data.class_names)
-
-    def finished(batch: Any) -> Any:
-        return classifier.to_float(batch["image"]), tf.one_hot(batch["label"], classes)
-
-    return data.read("validation").batch(FEATURE_BATCH).map(finished, AUTOTUNE).prefetch(AUTOTUNE)
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        tf.random.set_seed(self.seed + epoch)
 
 
 class Log:
@@ -184,51 +95,215 @@ class Log:
         self.rows: list[Row] = []
 
     def add(self, phase: str, epoch: int, logs: dict[str, float]) -> Row:
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        numbers = {name: round(float(logs[name]), 6) for name in names}
-        self.rows.append({"phase": phase, "epoch": epoch + 1} | numbers)
-        self.live.step = epoch + 1
-        for name, number in numbers.items():
-            self.live.log_metric(f"{phase}/{name}", number)
+        numbers = {name: round(float(logs[name]), 6) for name in NUMBERS}
+        self.put({"phase": phase, "epoch": epoch + 1} | numbers)
         return self.rows[-1]
+
+    def put(self, row: Row) -> None:
+        self.rows.append(row)
+        self.live.step = row["epoch"]
+        for name in NUMBERS:
+            self.live.log_metric(f"{row['phase']}/{name}", row[name])
 
     def write(self, file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self.rows[0], lineterminator="\n")
+            writer = csv.DictWriter(stream, ["phase", "epoch", *NUMBERS], lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
 
 
-def train(data: Dataset, target: Path, live_folder: Path, p: params.Train, m: params.Model) -> Row:
+def train_head(
+    model: Any,
+    train: features.Features,
+    validation: features.Features,
+    weights: Any,
+    dropout: float,
+    p: params.Train,
+    log: Log,
+) -> Row:
+    """Fits the classifier's dense layer, under dropout, to features that don't change.
+
+    Args:
+        weights: of the classes, float32 (classes,).
+    """
+    classes = len(weights)
+    count, width = train.values.shape
+    entry, layer = keras.Input((width,)), model.get_layer("head")
+    dense = keras.layers.Dense(classes, kernel_regularizer=layer.kernel_regularizer)
+    head = keras.Model(entry, dense(entry))
+    head.set_weights(layer.get_weights())
+    head.compile(keras.optimizers.Adam(HEAD_RATE), loss(p), weighted_metrics=["accuracy"])
+    values, labels = tf.constant(train.values), tf.one_hot(train.labels, classes)
+    held_out = tf.data.Dataset.from_tensors((validation.values, tf.one_hot(validation.labels, classes)))
+
+    def order(epoch: Any) -> Any:
+        rows = tf.random.experimental.stateless_shuffle(tf.range(count), [p.seed, epoch])
+        keys = tf.stack([tf.fill([count], p.seed * 1_000_003 + epoch), tf.cast(rows, tf.int64)], 1)
+        return tf.data.Dataset.from_tensor_slices((rows, keys))
+
+    def batch(rows: Any, keys: Any) -> Any:
+        noise = tf.random.stateless_uniform([HEAD_BATCH, width], keys[0])
+        kept = tf.cast(noise >= dropout, tf.float32) / (1 - dropout)
+        answers = tf.gather(labels, rows)
+        return tf.gather(values, rows) * kept, answers, tf.linalg.matvec(answers, weights)
+
+    stream = tf.data.Dataset.range(2**31).flat_map(order).batch(HEAD_BATCH, drop_remainder=True)
+    watch = Watch("head", max(p.patience, HEAD_PATIENCE), log)
+    head.fit(
+        stream.map(batch, AUTOTUNE).prefetch(AUTOTUNE),
+        epochs=p.head_epochs,
+        steps_per_epoch=-(-count // HEAD_BATCH),
+        validation_data=held_out,
+        callbacks=[watch],
+        verbose=0,
+    )
+    layer.set_weights(watch.best_weights)
+    return watch.best
+
+
+def loss(p: params.Train) -> Any:
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=p.label_smoothing)
+
+
+def learning_rate(p: params.Train, steps: int) -> Any:
+    """Fine-tuning's rate by step: it rises from zero over the warm-up, then falls along a cosine or stays.
+
+    Args:
+        steps: of an epoch.
+    """
+    warmup, total = round(steps * p.warmup), steps * p.epochs
+    lowest = 0.0 if p.schedule == "cosine" else 1.0  # where the cosine ends, as a share of where it begins
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, total - warmup), lowest, warmup_target=p.learning_rate, warmup_steps=warmup
+    )
+
+
+def optimizer(p: params.Train, steps: int) -> Any:
+    """Fine-tuning's optimizer; `steps` are those of an epoch."""
+    rate = learning_rate(p, steps)
+    if p.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=p.momentum)
+    if p.optimizer == "adam":
+        return keras.optimizers.Adam(rate)
+    chosen = keras.optimizers.AdamW(rate, weight_decay=p.weight_decay)
+    chosen.exclude_from_weight_decay(var_names=NOT_DECAYED)
+    return chosen
+
+
+def fine_tune(
+    model: Any, batches: Batches, p: params.Train, h: Hardware, log: Log, backup: Backup, logs: Path | None
+) -> Row | None:
+    """Goes on from the head with every weight, or, where those are frozen, on augmented pictures.
+
+    Returns:
+        The best epoch's row. None if no epoch had a lower validation loss than the head: the model is then
+        as it was.
+    """
+    before = model.get_weights()
+    whole = classifier.in_training(model, frozen_statistics=p.batch_norm == "frozen")
+    whole.compile(
+        h.optimizer(optimizer(p, batches.steps)), loss(p), weighted_metrics=["accuracy"], jit_compile=h.jit
+    )
+    held_out = batches.validation()
+    # Measured anew: a backbone may have penalties of its own, which the head's loss on features lacks.
+    head = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"] if p.head_epochs else np.inf
+    watch = Watch("fine_tune", p.patience, log, backup if h.chief else None)
+    tensorboard = [keras.callbacks.TensorBoard(str(logs), write_graph=False)] if logs else []
+    resume(watch, whole, backup.load(), h)
+    if not watch.done:
+        whole.fit(
+            batches.training(len(watch.rows)),
+            initial_epoch=len(watch.rows),
+            epochs=p.epochs,
+            steps_per_epoch=batches.steps,
+            validation_data=held_out,
+            callbacks=[SameDraws(p.seed), watch, *tensorboard],
+            verbose=runtime.verbosity() if h.chief else 0,
+        )
+    if watch.best["val_loss"] < head:
+        model.set_weights(watch.best_weights)
+        return watch.best
+    cli.say("train: fine-tuning came to no lower validation loss than the head; the head is kept")
+    model.set_weights(before)
+    return None
+
+
+def resume(watch: Watch, model: Any, state: State | None, h: Hardware) -> None:
+    """Brings back what an interrupted training had come to, if all workers know the same of it."""
+    epochs = len(state.rows) if state else 0
+    if state is None or h.everywhere(epochs) != {epochs}:
+        return
+    model.optimizer.build(model.trainable_variables)
+    for variable, value in zip(model.optimizer.variables, state.optimizer, strict=True):
+        variable.assign(value)
+    model.set_weights(state.weights)
+    watch.best_weights = state.best
+    for row in state.rows[len(watch.log.rows) :]:
+        watch.log.put(row)
+    cli.say(f"train: goes on after epoch {len(watch.rows)} of fine-tuning, where it was interrupted")
+
+
+def train(
+    data: Dataset,
+    target: Path,
+    live_folder: Path,
+    p: params.Train,
+    m: params.Model,
+    h: Hardware,
+    logs: Path | None = None,
+) -> Row:
     """Trains a classifier and writes the models' folder; returns the row of the epoch that was kept.
 
+    Args:
+        live_folder: gets the metrics as they come, for DVC's plots, and a sheet of augmented pictures.
+        logs: gets TensorBoard's logs.
+
     Raises:
-        BackboneError: the backbone can't be fetched or loaded.
+        BackboneError: the backbone can't be fetched or loaded, or is not the one that was pinned.
+        ParamError: the devices can't share a batch, or the loss became no number.
     """
-    runtime.deterministic(p.seed)
-    cli.say(f"train: loading {m.backbone}")
-    backbone = classifier.backbone_layer(m.backbone, trainable=True)
-    model = classifier.network(backbone, len(data.class_names), data.image_size, m.dropout, m.l2)
+    h.check(p.batch_size)
+    cli.say(f"train: {m.backbone} on {h.line()}")
+    keras.utils.set_random_seed(p.seed)
+    facts = {"backbone": m.backbone, "backbone_sha256": backbones.digest(m.backbone), "versions": _versions()}
+    source = fingerprint([facts, h.devices, h.precision])
+    with h.strategy.scope():
+        backbone = classifier.backbone_layer(m.backbone, trainable=p.fine_tune, sha256=m.sha256)
+        model = classifier.network(backbone, len(data.class_names), data.image_size, m.l2)
+    facts["dataset"] = sha256(data.folder / "dataset.json")
+    backup = Backup(_place([source, facts["dataset"], asdict(p), asdict(m), h.replicas, h.jit]))
+    batches = Batches(data, p, m.dropout, model.get_layer("backbone").output_shape[1])
     with Live(str(live_folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
-        log = Log(live)
-        cli.say(f"train: features of {data.size('train') + data.size('validation')} pictures")
-        known, held_out = (features(backbone, data, split) for split in ("train", "validation"))
-        kept = train_head(model, known, held_out, p, log)
-        cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(kept)}")
-        if p.fine_tune:
-            kept = fine_tune(model, data, p, log) or kept
+        log, kept = Log(live), None
+        if p.head_epochs:
+            extract = features.extractor(backbone)
+            known, held_out = (features.of_split(extract, data, split, source) for split in HEAD_SPLITS)
+            kept = train_head(model, known, held_out, class_weights(data, p), m.dropout, p, log)
+            cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(kept)}")
+        if p.fine_tune or augments(p.augment):
+            with h.strategy.scope():
+                kept = fine_tune(model, batches, p, h, log, backup, logs) or kept
+    if kept is None or not np.isfinite(kept["val_loss"]):
+        raise ParamError(f"train.learning_rate is {p.learning_rate}, too much: the loss became no number")
+    if augments(p.augment):
+        batches.sheet().save(live_folder / AUGMENTED)
     contract = Contract(data.class_names, data.image_size, data.resize)
-    facts = {
-        "backbone": m.backbone,
-        "best_epoch": kept,
-        "dataset": sha256(data.folder / "dataset.json"),
-        "versions": {name: version(name) for name in ("tensorflow", "tf-keras", "tensorflow-hub")},
-    }
     with replacing(target) as temporary:
         temporary.mkdir()
-        classifier.save(temporary, model, contract, facts)
+        classifier.save(temporary, model, contract, facts | {"best_epoch": kept})
         log.write(temporary / "history.csv")
+    backup.forget()
     return kept
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("tensorflow", "tf-keras", "tensorflow-hub")}
+
+
+def _place(facts: list[Any]) -> Path:
+    """Where a training is backed up: another's, with other facts or other code, is never mistaken for it."""
+    code = [Path(str(module.__file__)) for module in (augment, batching, classifier, hardware, records)]
+    return cache_folder() / "training" / fingerprint(facts, Path(__file__), *code)
 
 
 def _shown(row: Row) -> str:
@@ -237,7 +312,13 @@ def _shown(row: Row) -> str:
 
 def main() -> None:
     p = params.load()
-    best = train(Dataset.load(DATASET), MODELS, TRAINING, p.train, p.model)
+    h = hardware.decide(
+        p.compute.strategy, p.compute.precision, p.compute.jit, deterministic=p.compute.deterministic
+    )
+    logs = cache_folder() / "tensorboard" if p.compute.tensorboard else None
+    with TemporaryDirectory() as nowhere:  # what workers have to say that isn't theirs to write
+        top = Path() if h.chief else Path(nowhere)
+        best = train(Dataset.load(DATASET), top / MODELS, top / TRAINING, p.train, p.model, h, logs)
     cli.say(f"train: kept {best['phase']} epoch {_shown(best)}")
 
 

@@ -34,7 +34,7 @@ SETS = {  # kinds whose pictures belong together, and the column that says which
 }
 
 
-def scanned(folder: Path, labels: Path, compute: params.Compute) -> pd.DataFrame:
+def scanned(folder: Path, labels: Path, compute: params.Processes) -> pd.DataFrame:
     """Describes every picture: a manifest, its groups those of the labels file.
 
     Raises:
@@ -120,7 +120,7 @@ def validate(
     expected: schema.Schema,
     accepted: Path | None,
     p: params.Validate,
-    compute: params.Compute,
+    compute: params.Processes,
 ) -> None:
     """Scans the pictures and writes the manifest, the summary and the Data Docs.
 

@@ -10,26 +10,35 @@ from tasks.core.runtime import keras, tf
 FEATURES = 16
 
 
-def save_tiny_backbone(folder: Path, side: int | None = None) -> None:
+def save_tiny_backbone(
+    folder: Path, side: int | None = None, *, lively: bool = False, counting: bool = False
+) -> None:
     """Saves one convolution as a SavedModel with TF Hub's common image signature, giving 16 features.
 
     Args:
         side: of the only pictures that it takes, in pixels; none: any.
+        lively: with batch normalization and dropout of its own.
+        counting: with a count of the pictures that it was given, as its last variable.
     """
     keras.utils.set_random_seed(0)
     pictures = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(FEATURES, 3, 2, activation="relu")(pictures)
+    if lively:
+        x = keras.layers.Dropout(0.1)(keras.layers.BatchNormalization(momentum=0.5)(x))
     model = keras.Model(pictures, keras.layers.GlobalAveragePooling2D()(x))
+    seen = tf.Variable(0, dtype=tf.int64, trainable=False, name="seen")
 
     @tf.function
     def call(inputs: Any, training: bool = False) -> Any:
+        if counting:
+            seen.assign_add(tf.shape(inputs, tf.int64)[0])
         return model(inputs, training=training)
 
     for training in (False, True):
         call.get_concrete_function(tf.TensorSpec((None, side, side, 3)), training=training)
     module = tf.train.Checkpoint()
     module.__call__ = call
-    module.variables = model.variables
+    module.variables = [*model.variables, seen] if counting else model.variables
     module.trainable_variables = model.trainable_variables
     module.regularization_losses = []
     tf.saved_model.save(module, str(folder))

@@ -39,17 +39,22 @@ class Tiny:
     def models(self) -> Path:
         return self.folder / "models"
 
-    def train(self, target: Path, **changes: Any) -> dict[str, Any]:
+    def train(
+        self, target: Path, backbone: str = "backbone", hardware: Any = None, **changes: Any
+    ) -> dict[str, Any]:
         """Trains into `target`, with values of the section `train` changed; returns the best epoch's row."""
         from tasks import train
         from tasks.core import params
+        from tasks.core.hardware import decide
         from tasks.core.records import Dataset
 
         p = params.load(ROOT / "params.yaml")
         quick = {"epochs": 3, "head_epochs": 40, "batch_size": 8, "learning_rate": 0.05}
         settings = dataclasses.replace(p.train, **(quick | changes))
-        model = dataclasses.replace(p.model, backbone=str(self.folder / "backbone"))
-        return train.train(Dataset.load(self.dataset), target, target / "live", settings, model)
+        model = dataclasses.replace(p.model, backbone=str(self.folder / backbone))
+        chosen = hardware or decide("one", "float32", False, deterministic=True)
+        live = target.with_name(f"{target.name}-live")
+        return train.train(Dataset.load(self.dataset), target, live, settings, model, chosen)
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +69,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     tiny = Tiny(tmp_path_factory.mktemp("tiny"))
     write_classes(tiny.pictures, count=20)
     save_tiny_backbone(tiny.folder / "backbone")
+    save_tiny_backbone(tiny.folder / "lively", lively=True)
+    save_tiny_backbone(tiny.folder / "counting", counting=True)
     (tiny.folder / "labels.csv").write_text("path,label\n")
     frame = scanned(tiny.pictures, tiny.folder / "labels.csv")
     write_parquet(tiny.folder / "manifest.parquet", frame, manifest.SCHEMA)

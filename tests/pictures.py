@@ -12,10 +12,10 @@ from PIL import Image, ImageColor
 
 from tasks.core import layout
 from tasks.core.manifest import SCHEMA
-from tasks.core.params import Compute
+from tasks.core.params import Processes
 from tasks.core.scan import scan
 
-ALONE = Compute(workers=1, scheduler="none")
+ALONE = Processes(workers=1, scheduler="none")
 
 
 def write_classes(
@@ -34,7 +34,7 @@ def write_classes(
             Image.fromarray(pixels).save(folder / label / f"{number:03d}.png")
 
 
-def scanned(folder: Path, labels: Path, compute: Compute = ALONE) -> pd.DataFrame:
+def scanned(folder: Path, labels: Path, compute: Processes = ALONE) -> pd.DataFrame:
     """The manifest of a folder, as the stage `validate` has it before it looks for groups."""
     batches = scan(folder, layout.discover(folder, labels), compute)
     frame: pd.DataFrame = pa.Table.from_batches(batches, SCHEMA).to_pandas()

@@ -18,7 +18,7 @@ from PIL import Image
 from tasks import build
 from tasks.core import images, manifest, params, serialize, tfrecord
 from tasks.core.errors import DataError, ParamError
-from tasks.core.params import Compute
+from tasks.core.params import Processes
 from tasks.core.records import Dataset
 from tasks.core.runtime import tf
 from tasks.core.serialize import read_json
@@ -45,7 +45,7 @@ def built(
     top: Path,
     target: Path,
     backbone: str = "efficientnet_lite0",
-    compute: Compute = ALONE,
+    compute: Processes = ALONE,
     accepted: Mapping[str, Path] = MappingProxyType({}),
     **changes: Any,
 ) -> Dataset:
@@ -234,7 +234,7 @@ def test_a_picture_that_changes_after_validation_stops_the_build(
     monkeypatch.setattr("tasks.core.parallel.FEW", 0)
     damage(growing / "pictures/red/007.png")
     with pytest.raises(DataError, match=words) as caught:
-        built(growing, growing / "dataset", compute=Compute(workers, "none"))
+        built(growing, growing / "dataset", compute=Processes(workers, "none"))
     assert "red/007.png" in str(caught.value) and "\n" not in str(caught.value)
     assert not (growing / "dataset").exists()
     assert not list(growing.glob(".*.tmp")), "nothing half-built is left"

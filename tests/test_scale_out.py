@@ -21,13 +21,13 @@ from tasks import build
 from tasks.core import manifest, params, scan
 from tasks.core.errors import WorkerError
 from tasks.core.parallel import each
-from tasks.core.params import Compute
+from tasks.core.params import Processes
 from tasks.core.tables import write_parquet
 from tests import workers
 from tests.pictures import ALONE, scanned, write_classes
 from tests.structure import ROOT
 
-TWO = Compute(2, "none")
+TWO = Processes(2, "none")
 SCRIPT = """\
 from tasks import validate
 from tasks.core import cli, parallel, scan
@@ -60,11 +60,11 @@ class Place:
         write_parquet(folder / "manifest.parquet", self.frame, manifest.SCHEMA)
         self.files = self.built(ALONE)
 
-    def scanned(self, compute: Compute) -> pd.DataFrame:
+    def scanned(self, compute: Processes) -> pd.DataFrame:
         self._forget()
         return scanned(self.folder / "pictures", self.folder / "labels.csv", compute)
 
-    def built(self, compute: Compute) -> dict[str, bytes]:
+    def built(self, compute: Processes) -> dict[str, bytes]:
         self._forget()
         target = self.folder / "dataset"
         p = params.load(ROOT / "params.yaml").build
@@ -185,7 +185,7 @@ def web_server() -> Iterator[str]:
 def test_whatever_else_answers_is_no_cluster(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.core.parallel.ANSWER", 1)
     with server() as address, pytest.raises(WorkerError, match="no Dask scheduler answers"):
-        list(each(workers.double, range(9), Compute(0, address)))
+        list(each(workers.double, range(9), Processes(0, address)))
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def cluster() -> Iterator[Any]:
 
 
 def test_a_cluster_makes_what_one_process_makes(place: Place, cluster: Any) -> None:
-    dask = Compute(0, cluster.scheduler_address)
+    dask = Processes(0, cluster.scheduler_address)
     pd.testing.assert_frame_equal(place.scanned(dask), place.frame)
     assert place.built(dask) == place.files
 
@@ -205,7 +205,7 @@ def test_a_worker_of_a_cluster_killed_in_the_middle_of_a_scan_costs_a_retry(
     place: Place, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "describe", workers.describe_dying_once)
-    frame = place.scanned(Compute(0, cluster.scheduler_address))
+    frame = place.scanned(Processes(0, cluster.scheduler_address))
     assert place.one_died
     pd.testing.assert_frame_equal(frame, place.frame)
 
@@ -214,6 +214,6 @@ def test_a_worker_of_a_cluster_killed_in_the_middle_of_a_file_costs_a_retry(
     place: Place, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "write_shard", workers.write_shard_dying_once)
-    files = place.built(Compute(0, cluster.scheduler_address))
+    files = place.built(Processes(0, cluster.scheduler_address))
     assert place.one_died
     assert files == place.files

@@ -12,11 +12,11 @@ from PIL import Image
 
 from tasks.core import images, parallel, scan
 from tasks.core.parallel import each, suited
-from tasks.core.params import Compute
+from tasks.core.params import Processes
 from tests import workers
 from tests.pictures import ALONE, scanned, write_classes
 
-TWO = Compute(2, "none")
+TWO = Processes(2, "none")
 
 
 class Place:
@@ -45,7 +45,7 @@ class Place:
     def files(self) -> list[Path]:
         return sorted((self.folder / "pictures").glob("*/*"))
 
-    def scanned(self, compute: Compute = ALONE) -> pd.DataFrame:
+    def scanned(self, compute: Processes = ALONE) -> pd.DataFrame:
         self.reads.clear()
         return scanned(self.folder / "pictures", self.folder / "labels.csv", compute).set_index("path")
 
@@ -135,7 +135,7 @@ def test_deaths_over_different_work_do_not_add_up(tmp_path: Path) -> None:
 
 
 def test_a_few_small_pictures_are_read_before_processes_would_have_started() -> None:
-    compute = Compute(8, "none")
+    compute = Processes(8, "none")
     assert suited(compute, [200] * 1797).workers == 1
     assert suited(compute, [200] * 3000) is compute
     assert suited(compute, [4_000_000] * 50) is compute, "photographs take longer"

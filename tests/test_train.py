@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,20 @@ import pytest
 from PIL import Image
 
 from tasks import train
-from tasks.core import classifier, params
-from tasks.core.augment import DRAWS, augmented, draw
-from tasks.core.errors import BackboneError
+from tasks.core import classifier, features, params
+from tasks.core.augment import DRAWS, augmented, draw, key, mixed
+from tasks.core.batches import Batches
+from tasks.core.errors import BackboneError, ParamError
 from tasks.core.params import Augment
 from tasks.core.records import Dataset
 from tasks.core.runtime import tf
 from tasks.core.serialize import read_json
+from tests.backbone import FEATURES
 from tests.conftest import Tiny
 from tests.structure import ROOT
 
-STILL = Augment(rotation=0, translation=0, zoom=0, horizontal_flip=False)
+STILL = Augment(0, 0, 0, 0, False, 0, 0)
+TURNED = dataclasses.replace(STILL, rotation=10)
 
 
 def test_it_learns_in_two_phases(tiny: Tiny) -> None:
@@ -58,18 +62,115 @@ def test_without_fine_tuning_the_backbone_stays_as_it_was(tiny: Tiny, tmp_path: 
         assert not np.array_equal(tuned[name], variable.numpy()), "its failing twin: fine-tuning moves it"
 
 
+def pictures_seen(models: Path) -> int:
+    """How many pictures the backbone `counting` was given, as it says itself."""
+    return int(next(value for name, value in weights(models).items() if "seen" in name))
+
+
+def test_a_frozen_backbone_sees_each_picture_once_and_then_never_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its features are kept: neither the second epoch nor another training with another head asks again."""
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
+    data, frozen = Dataset.load(tiny.dataset), {"fine_tune": False, "augment": STILL, "head_epochs": 9}
+    best = tiny.train(tmp_path / "first", "counting", **frozen)
+    assert best["phase"] == "head"
+    assert pictures_seen(tmp_path / "first") == data.size("train") + data.size("validation")
+    tiny.train(tmp_path / "second", "counting", **frozen, label_smoothing=0.0)
+    assert pictures_seen(tmp_path / "second") == 0
+    tiny.train(tmp_path / "augmented", "counting", **frozen | {"augment": TURNED})
+    assert pictures_seen(tmp_path / "augmented") > 3 * data.size("train"), "its failing twin"
+
+
+def test_features_of_another_backbone_or_of_other_pictures_are_not_taken_for_these(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
+    data, asked = Dataset.load(tiny.dataset), []
+
+    def extract(images: Any) -> Any:
+        asked.append(len(images))
+        return np.asarray(images, np.float32).mean(axis=(1, 2))
+
+    first = features.of_split(extract, data, "validation", "a backbone")
+    again = features.of_split(extract, data, "validation", "a backbone")
+    assert sum(asked) == data.size("validation") == len(first.values)
+    assert np.array_equal(first.values, again.values) and np.array_equal(first.labels, again.labels)
+    features.of_split(extract, data, "validation", "another")
+    features.of_split(extract, data, "test", "a backbone")
+    assert sum(asked) == 2 * data.size("validation") + data.size("test")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adam", "learning_rate": 0.005},
+        {"optimizer": "adamw", "learning_rate": 0.005, "weight_decay": 0.01, "class_weight": "balanced"},
+        {"batch_norm": "frozen", "schedule": "constant", "warmup": 0.0},
+        {"head_epochs": 0, "mixup": 0.2, "epochs": 6},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_every_recipe_learns(tiny: Tiny, tmp_path: Path, changes: dict[str, Any]) -> None:
+    best = tiny.train(tmp_path / "models", "lively", **changes)
+    assert best["val_accuracy"] >= 0.8
+    assert best["phase"] == "fine_tune"
+
+
+@pytest.mark.parametrize(("batch_norm", "moves"), [("batch", True), ("frozen", False)])
+def test_frozen_statistics_stay_as_they_came(
+    tiny: Tiny, tmp_path: Path, batch_norm: str, moves: bool
+) -> None:
+    tiny.train(tmp_path / "models", "lively", batch_norm=batch_norm, head_epochs=0, epochs=1)
+    mean = next(value for name, value in weights(tmp_path / "models").items() if "moving_mean" in name)
+    assert bool(np.abs(mean).max() > 0) == moves
+
+
+def test_a_loss_that_is_no_number_ends_with_one_line(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(ParamError, match=r"train\.learning_rate is 1e\+30"):
+        tiny.train(tmp_path / "models", head_epochs=0, learning_rate=1e30)
+    assert not (tmp_path / "models").exists()
+
+
+def rate(p: params.Train, step: int) -> float:
+    return float(train.learning_rate(p, steps=10)(step))
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    p = dataclasses.replace(params.load(ROOT / "params.yaml").train, epochs=4, warmup=1.0, learning_rate=0.1)
+    assert [rate(p, step) for step in (0, 5, 10, 25, 40)] == pytest.approx([0, 0.05, 0.1, 0.05, 0], abs=1e-6)
+    constant = dataclasses.replace(p, schedule="constant")
+    assert [rate(constant, step) for step in (0, 5, 10, 40)] == pytest.approx([0, 0.05, 0.1, 0.1])
+    assert rate(dataclasses.replace(p, warmup=0.0), 0) == pytest.approx(0.1)
+
+
+def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
+    layer = classifier.backbone_layer(str(tiny.folder / "lively"), trainable=True)
+    p = dataclasses.replace(
+        params.load(ROOT / "params.yaml").train, optimizer="adamw", weight_decay=0.5, warmup=0.0
+    )
+    optimizer = train.optimizer(p, steps=10)
+    before = [variable.numpy() for variable in layer.trainable_variables]
+    optimizer.build(layer.trainable_variables)
+    zeros = [tf.zeros_like(variable) for variable in layer.trainable_variables]
+    optimizer.apply_gradients(zip(zeros, layer.trainable_variables, strict=True))
+    for variable, value in zip(layer.trainable_variables, before, strict=True):
+        assert np.array_equal(variable.numpy(), value) == ("kernel" not in variable.name), variable.name
+
+
 def validation_loss(tiny: Tiny, models: Path) -> float:
     """The loss of the weights that lie in a folder, measured anew."""
     p = params.load(ROOT / "params.yaml").train
     model, _ = classifier.load(models)
-    model.compile(loss=train.loss(p))
     penalty = 0.0001 * float(np.square(model.get_layer("head").kernel.numpy()).sum())
-    held_out = train.validation_batches(Dataset.load(tiny.dataset))
-    return float(model.evaluate(held_out, verbose=0)) + penalty
+    held_out = Batches(Dataset.load(tiny.dataset), p, 0.0, FEATURES).validation()
+    whole = classifier.in_training(model, frozen_statistics=False)
+    whole.compile(loss=train.loss(p))
+    return float(whole.evaluate(held_out, verbose=0)) + penalty
 
 
 def test_the_best_epoch_is_kept_and_not_the_last(tiny: Tiny, tmp_path: Path) -> None:
-    best = tiny.train(tmp_path / "wild", head_epochs=1, learning_rate=3.0, epochs=6, patience=2)
+    best = tiny.train(tmp_path / "wild", head_epochs=0, learning_rate=1.0, epochs=6, patience=2)
     history = pd.read_csv(tmp_path / "wild/history.csv")
     tuned = history[history["phase"] == "fine_tune"]
     assert best["val_loss"] == tuned["val_loss"].min()
@@ -80,7 +181,7 @@ def test_the_best_epoch_is_kept_and_not_the_last(tiny: Tiny, tmp_path: Path) -> 
 
 def test_fine_tuning_that_makes_it_worse_leaves_the_head_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
     best = tiny.train(tmp_path / "worse", learning_rate=100.0, epochs=1)
-    tiny.train(tmp_path / "frozen", fine_tune=False)
+    tiny.train(tmp_path / "frozen", fine_tune=False, augment=STILL)
     assert best["phase"] == "head"
     frozen, worse = weights(tmp_path / "frozen"), weights(tmp_path / "worse")
     assert all(np.array_equal(frozen[name], worse[name]) for name in frozen)
@@ -95,7 +196,7 @@ def test_a_backbone_that_can_not_be_loaded_is_one_line(tmp_path: Path) -> None:
 
 def test_augmentation_hangs_on_seed_epoch_and_picture_alone() -> None:
     first, again, epoch, picture = (
-        draw(*key).numpy() for key in ((1, 2, 3), (1, 2, 3), (1, 3, 3), (1, 2, 4))
+        draw(key(1, *which)).numpy() for which in ((2, "a"), (2, "a"), (3, "a"), (2, "b"))
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, epoch)
@@ -111,8 +212,8 @@ def test_no_strength_is_no_change() -> None:
 
 
 def test_rotation_is_in_degrees() -> None:
-    p = Augment(rotation=40, translation=0, zoom=0, horizontal_flip=False)
-    turned = augmented(PICTURE, tf.constant([[1.0, 0, 0, 0, 0]]), p).numpy()[0, ..., 0]
+    p = dataclasses.replace(STILL, rotation=40)
+    turned = augmented(PICTURE, tf.constant([[1.0] + [0.0] * 9]), p).numpy()[0, ..., 0]
     expected = Image.fromarray((PICTURE[0, ..., 0] * 255).astype(np.uint8)).rotate(
         40, Image.Resampling.BILINEAR
     )
@@ -120,8 +221,42 @@ def test_rotation_is_in_degrees() -> None:
 
 
 def test_a_flip_mirrors_left_and_right() -> None:
-    p = Augment(rotation=0, translation=0, zoom=0, horizontal_flip=True)
+    p = dataclasses.replace(STILL, horizontal_flip=True)
     ramp = np.broadcast_to(np.linspace(0, 1, 33, dtype=np.float32)[None, None, :, None], (1, 33, 33, 3))
-    flipped, kept = (augmented(ramp, tf.constant([[0.0, 0, 0, 0, flip]]), p).numpy() for flip in (-0.5, 0.5))
+    flipped, kept = (
+        augmented(ramp, tf.constant([[0.0] * 4 + [flip] + [0.0] * 5]), p).numpy() for flip in (-0.5, 0.5)
+    )
     assert np.allclose(flipped, ramp[:, :, ::-1], atol=1e-5)
     assert np.allclose(kept, ramp, atol=1e-5)
+
+
+def test_a_crop_shows_a_part_and_never_more() -> None:
+    p = dataclasses.replace(STILL, crop=0.5)
+    ramp = np.broadcast_to(np.linspace(0, 1, 33, dtype=np.float32)[None, None, :, None], (1, 33, 33, 3))
+    smallest, left = (tf.constant([[0.0] * 5 + [1.0, 0.0, place] + [0.0] * 2]) for place in (0.0, -1.0))
+    middle, edge = (augmented(ramp, draws, p).numpy()[0, 16, :, 0] for draws in (smallest, left))
+    assert middle[[0, -1]] == pytest.approx([0.25, 0.75], abs=0.02)
+    assert edge[[0, -1]] == pytest.approx([0, 0.5], abs=0.02)
+
+
+def test_brightness_and_contrast_change_the_mean_and_the_spread() -> None:
+    picture = np.clip(0.5 + PICTURE * 0.2, 0, 1)
+    brighter = augmented(
+        picture, tf.constant([[0.0] * 8 + [1.0, 0]]), dataclasses.replace(STILL, brightness=0.1)
+    )
+    flatter = augmented(
+        picture, tf.constant([[0.0] * 8 + [0, -1.0]]), dataclasses.replace(STILL, contrast=0.5)
+    )
+    assert np.allclose(brighter, picture + 0.1, atol=1e-6)
+    assert np.std(flatter) == pytest.approx(np.std(picture) / 2, rel=1e-3)
+    assert np.mean(flatter) == pytest.approx(np.mean(picture), rel=1e-3)
+
+
+def test_mixup_mixes_pictures_and_labels_alike() -> None:
+    pictures, labels = np.eye(4, dtype=np.float32)[:, None, None, :], np.eye(4, dtype=np.float32)
+    keys = tf.stack([key(1, 0, str(number)) for number in range(4)])
+    mixed_pictures, mixed_labels = mixed(pictures, labels, keys, 0.4)
+    assert np.allclose(mixed_pictures[:, 0, 0], mixed_labels)
+    assert np.allclose(np.sum(mixed_labels, axis=1), 1)
+    assert not np.allclose(mixed_labels, labels)
+    assert mixed(pictures, labels, keys, 0.0) == (pictures, labels)

@@ -1,4 +1,4 @@
-"""The classifier: a backbone, dropout, and a dense head that gives logits."""
+"""The classifier: a backbone, and a dense head that gives logits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def backbone_layer(name: str, *, trainable: bool, sha256: str = "none") -> Any:
         raise backbones.unreadable(name, error) from error
 
 
-def network(backbone: Any, classes: int, image_size: int, dropout: float, l2: float) -> Any:
+def network(backbone: Any, classes: int, image_size: int, l2: float = 0.0) -> Any:
     """Builds the classifier: pictures of float32 (n, image_size, image_size, 3) to logits.
 
     Raises:
@@ -40,8 +40,27 @@ def network(backbone: Any, classes: int, image_size: int, dropout: float, l2: fl
     pictures = keras.Input((image_size, image_size, 3), name="image")
     features = _features(backbone, pictures)
     dense = keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(l2), name="head")
-    logits = dense(keras.layers.Dropout(dropout, name="dropout")(features))
-    return keras.Model(pictures, logits, name="classifier")
+    return keras.Model(pictures, dense(features), name="classifier")
+
+
+def in_training(model: Any, *, frozen_statistics: bool) -> Any:
+    """The classifier as it trains: it shares all weights with `model`, and is told what dropout keeps.
+
+    That then hangs on seed, epoch and picture alone, however many devices there are.
+
+    Args:
+        frozen_statistics: the backbone normalizes by the statistics it came with, as it does in use, and not
+            by those of each batch. Its own dropout, if it has any, it then leaves out too.
+
+    Returns:
+        A model from pictures, float32 (n, size, size, 3), and what its features are multiplied by, float32
+        (n, width), to logits.
+    """
+    backbone, head = model.get_layer("backbone"), model.get_layer("head")
+    pictures = keras.Input(model.input.shape[1:], name="image")
+    features = backbone(pictures, training=False) if frozen_statistics else backbone(pictures)
+    kept = keras.Input(features.shape[1:], name="kept")
+    return keras.Model([pictures, kept], head(keras.layers.Multiply()([features, kept])), name="in_training")
 
 
 def _features(backbone: Any, pictures: Any) -> Any:
@@ -78,7 +97,7 @@ def load(folder: Path) -> tuple[Any, Contract]:
     facts = read_json(file)
     contract = Contract.of(facts)
     backbone = backbone_layer(facts["backbone"], trainable=True)
-    model = network(backbone, len(contract.class_names), contract.image_size, 0.0, 0.0)
+    model = network(backbone, len(contract.class_names), contract.image_size)
     model.load_weights(folder / WEIGHTS)
     return model, contract
 

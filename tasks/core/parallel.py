@@ -16,7 +16,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from tasks.core.errors import WorkerError
-from tasks.core.params import LOCAL, Compute
+from tasks.core.params import LOCAL, Processes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ FEW = 2000  # small pictures that are read sooner than processes start
 SMALL = 30_000  # bytes; reading a picture takes as long again for each so many of them
 
 
-def suited(compute: Compute, sizes: Iterable[int]) -> Compute:
+def suited(compute: Processes, sizes: Iterable[int]) -> Processes:
     """No processes for what is read sooner than they start.
 
     Args:
@@ -49,7 +49,7 @@ def _not_yet(_item: Any) -> bool:
 def each(
     work: Callable[[Item], Item | Result],
     items: Iterable[Item],
-    compute: Compute,
+    compute: Processes,
     is_done: Callable[[Item], bool] = _not_yet,
 ) -> Iterator[Any]:
     """Runs `work` on every item and gives the results in order, with few of them in memory at a time.

@@ -29,6 +29,9 @@ Format = Literal["saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic",
 
 Severity = Literal["error", "warning", "ignore"]
 
+Strategy = Literal["auto", "one", "mirrored", "multi_worker"]
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
+
 # Leaves are strict: `epochs: "8"` and `fine_tune: 1` are slips, not values to be guessed at.
 Text = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, Strict()]
@@ -126,20 +129,30 @@ class Augment(Section):
     rotation: Annotated[Number, Field(ge=0, le=180)]
     translation: Fraction
     zoom: Fraction
+    crop: Fraction
     horizontal_flip: Switch
+    brightness: Fraction
+    contrast: Fraction
 
 
 @dataclass(frozen=True)
 class Train(Section):
     seed: Seed
     batch_size: Count
-    head_epochs: Count
+    head_epochs: Natural
     fine_tune: Switch
     epochs: Count
     patience: Count
+    batch_norm: Literal["batch", "frozen"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     learning_rate: Positive
+    schedule: Literal["cosine", "constant"]
+    warmup: NotNegative
     momentum: Fraction
+    weight_decay: NotNegative
     label_smoothing: Fraction
+    class_weight: Literal["none", "balanced"]
+    mixup: NotNegative
     augment: Augment
 
 
@@ -177,9 +190,18 @@ class Report(Section):
 
 
 @dataclass(frozen=True)
-class Compute(Section):
+class Processes(Section):
     workers: Natural
     scheduler: Literal["none"] | Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://.+:\d+$")]
+
+
+@dataclass(frozen=True)
+class Compute(Processes):
+    strategy: Strategy
+    precision: Precision
+    jit: Literal["auto"] | Switch
+    deterministic: Switch
+    tensorboard: Switch
 
 
 @dataclass(frozen=True)

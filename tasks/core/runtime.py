@@ -22,7 +22,10 @@ with quiet():
     import tensorflow_hub as hub
     import tf_keras as keras
 
-    tf.config.list_physical_devices()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(
+            gpu, True
+        )  # take what is needed, and leave the rest to others
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 tf.get_logger().setLevel(logging.ERROR)

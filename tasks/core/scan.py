@@ -20,7 +20,7 @@ from tasks.core.layout import Entry
 from tasks.core.manifest import SCHEMA
 from tasks.core.measures import SAMPLE, measures
 from tasks.core.parallel import each
-from tasks.core.params import Compute
+from tasks.core.params import Processes
 from tasks.core.scan_cache import ScanCache, Status
 
 CHUNK = 128  # pictures that a process takes at a time
@@ -39,7 +39,7 @@ class Job:
     trusted: bool = False  # size and times say that the file is still the same
 
 
-def scan(folder: Path, entries: Iterable[Entry], compute: Compute) -> Iterator[pa.RecordBatch]:
+def scan(folder: Path, entries: Iterable[Entry], compute: Processes) -> Iterator[pa.RecordBatch]:
     """Opens every picture once and describes it: rows of `SCHEMA`, in the order of `entries`.
 
     A file that was described before and has the same size and times is not opened again; one whose times

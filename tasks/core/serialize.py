@@ -85,6 +85,12 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def fingerprint(facts: Any, *files: Path) -> str:
+    """Digests plain values and files together: what a result hangs on, as a name to keep it by."""
+    text = json.dumps([facts, *map(sha256, files)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def size(path: Path) -> int:
     """Bytes of a file, or of all files of a folder."""
     files = path.rglob("*") if path.is_dir() else [path]

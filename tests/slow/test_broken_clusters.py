@@ -13,7 +13,7 @@ import pytest
 
 from tasks.core.errors import WorkerError
 from tasks.core.parallel import each
-from tasks.core.params import Compute
+from tasks.core.params import Processes
 from tests import workers
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def cluster() -> Iterator[Any]:
 
 
 def doubled(cluster: Any) -> Iterator[int]:
-    return each(workers.double, range(2000), Compute(0, cluster.scheduler_address))
+    return each(workers.double, range(2000), Processes(0, cluster.scheduler_address))
 
 
 def test_no_workers(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,12 +50,12 @@ def test_a_worker_from_another_folder(cluster: Any, tmp_path: Path) -> None:
 def test_workers_that_always_die(cluster: Any) -> None:
     cluster.scale(2)
     with pytest.raises(WorkerError, match="died again and again"):
-        list(each(workers.die, range(4), Compute(0, cluster.scheduler_address)))
+        list(each(workers.die, range(4), Processes(0, cluster.scheduler_address)))
 
 
 def test_a_single_worker_does_the_work_itself(cluster: Any) -> None:
     cluster.scale(1)
-    ids = set(each(workers.process, range(20), Compute(0, cluster.scheduler_address)))
+    ids = set(each(workers.process, range(20), Processes(0, cluster.scheduler_address)))
     assert len(ids) == 1 and os.getpid() not in ids
 
 

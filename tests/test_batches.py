@@ -1,0 +1,96 @@
+"""What training is fed: every picture once a pass, full batches, and the same ones after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.core import params
+from tasks.core.batches import Batches, class_weights
+from tasks.core.records import Dataset
+from tests.conftest import Tiny
+from tests.structure import ROOT
+
+WIDTH = 16
+
+
+@pytest.fixture
+def batches(tiny: Tiny) -> Batches:
+    p = dataclasses.replace(params.load(ROOT / "params.yaml").train, batch_size=8)
+    return Batches(Dataset.load(tiny.dataset), p, 0.5, WIDTH)
+
+
+def taken(batches: Batches, epoch: int, count: int) -> list[Any]:
+    return list(batches.training(epoch).take(count).as_numpy_iterator())
+
+
+def test_a_pass_brings_each_picture_once_in_another_order_than_the_next(batches: Batches) -> None:
+    data = batches.data
+    one, other = (
+        [example["path"] for example in batches._pass(np.int64(number)).as_numpy_iterator()]
+        for number in (0, 1)
+    )
+    on_disk = [example["path"] for example in data.read("train").as_numpy_iterator()]
+    assert Counter(one) == Counter(other) == Counter(on_disk)
+    assert one not in (other, on_disk)
+
+
+def test_every_batch_is_full_and_none_is_dropped(batches: Batches) -> None:
+    assert batches.data.size("train") % 8, "or it would prove nothing"
+    assert batches.steps == -(-batches.data.size("train") // 8)
+    for (pictures, kept), labels, weights in taken(batches, 0, 2 * batches.steps):
+        assert pictures.shape == (8, 32, 32, 3) and kept.shape == (8, WIDTH)
+        assert labels.shape == (8, 3) and weights.shape == (8,)
+        assert pictures.min() >= 0 and pictures.max() <= 1
+        assert set(np.unique(kept)) <= {0, 2}
+
+
+def test_an_epoch_begins_alike_whether_or_not_training_was_interrupted(batches: Batches) -> None:
+    unbroken = taken(batches, 0, 3 * batches.steps)[2 * batches.steps :]
+    resumed = taken(batches, 2, batches.steps)
+    for one, other in zip(unbroken, resumed, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(flat(one), flat(other), strict=True))
+
+
+def flat(batch: Any) -> list[Any]:
+    (pictures, kept), labels, weights = batch
+    return [pictures, kept, labels, weights]
+
+
+def test_another_seed_is_another_order(batches: Batches) -> None:
+    other = dataclasses.replace(batches, p=dataclasses.replace(batches.p, seed=9))
+    assert not np.array_equal(taken(batches, 0, 1)[0][1], taken(other, 0, 1)[0][1])
+
+
+def test_a_shuffle_that_holds_few_pictures_still_brings_all(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.core.records.SHUFFLE_BYTES", 10_000)  # three pictures
+    paths = [example["path"] for example in batches.data.shuffled("train", 5).as_numpy_iterator()]
+    assert len(set(paths)) == len(paths) == batches.data.size("train")
+
+
+def test_balanced_weights_make_all_classes_alike(batches: Batches) -> None:
+    counts = {"blue": 30, "green": 10, "red": 20}
+    data = dataclasses.replace(batches.data, counts={"train": counts})
+    assert class_weights(data, batches.p).tolist() == [1, 1, 1]
+    weights = class_weights(data, dataclasses.replace(batches.p, class_weight="balanced"))
+    assert weights * list(counts.values()) == pytest.approx([20, 20, 20])
+
+
+def test_a_class_without_training_pictures_breaks_nothing(batches: Batches) -> None:
+    data = dataclasses.replace(batches.data, counts={"train": {"blue": 3, "green": 0, "red": 3}})
+    weights = class_weights(data, dataclasses.replace(batches.p, class_weight="balanced"))
+    assert weights.tolist() == [1, 1, 1]
+
+
+def test_the_sheet_shows_each_picture_plain_and_changed(batches: Batches) -> None:
+    sheet = np.asarray(batches.sheet(), int)
+    assert sheet.shape == (6 * 36, 8 * 36, 3)
+    plain = next(iter(batches.data.read("train").as_numpy_iterator()))["image"]
+    assert np.array_equal(sheet[4:36, 4:36], plain)
+    assert not np.array_equal(sheet[4:36, 40:72], plain)

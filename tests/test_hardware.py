@@ -1,0 +1,84 @@
+"""One place decides what trains, and says what doesn't go together."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tasks.core import hardware
+from tasks.core.errors import ParamError
+from tasks.core.hardware import Hardware, decide
+from tasks.core.runtime import keras, tf
+from tests.conftest import Tiny
+
+
+def chosen(**changes: Any) -> Hardware:
+    settings: dict[str, Any] = {"strategy": "auto", "precision": "auto", "jit": "auto", "deterministic": True}
+    return decide(**settings | changes)
+
+
+def test_a_cpu_trains_alone_in_float32_without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CPUs XLA took a hundred times as long for depthwise convolutions."""
+    monkeypatch.setattr(hardware, "_has_bfloat16_units", lambda: False)
+    here = chosen()
+    assert (here.replicas, here.precision, here.jit, here.chief) == (1, "float32", False, True)
+    assert here.line().endswith(" CPU cores, float32")
+
+
+def test_a_cpu_made_for_bfloat16_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_has_bfloat16_units", lambda: True)
+    monkeypatch.setattr(tf.config.optimizer, "set_experimental_options", lambda _: None)
+    assert chosen().precision == "bfloat16"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((8, 0), "float16"), ((6, 1), "float32")])
+def test_a_gpu_trains_in_what_it_is_made_for(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    """Seen here without a GPU: what TensorFlow would say of one is put in its place."""
+    details = {"compute_capability": capability, "device_name": "a GPU"}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU:0"])
+    monkeypatch.setattr(tf.config.optimizer, "set_experimental_options", lambda _: None)
+    here = chosen()
+    assert (here.precision, here.jit) == (precision, precision == "float32")
+    assert here.line() == f"1 a GPU, {precision}" + (", XLA" if here.jit else "")
+
+
+def test_float16_scales_its_loss_and_others_do_not() -> None:
+    inner = keras.optimizers.SGD(0.1)
+    strategy = tf.distribute.get_strategy()
+    scaled = Hardware(strategy, "float16", False, "").optimizer(inner)
+    assert isinstance(scaled, keras.mixed_precision.LossScaleOptimizer)
+    assert Hardware(strategy, "bfloat16", False, "").optimizer(inner) is inner
+
+
+def test_xla_and_a_short_type_do_not_go_together() -> None:
+    with pytest.raises(ParamError, match=r"compute\.jit is true and compute\.precision is float16"):
+        chosen(precision="float16", jit=True)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7"])
+def test_a_cluster_that_can_not_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ParamError, match=r"TF_CONFIG is .*must be JSON") as caught:
+        chosen()
+    assert "\n" not in str(caught.value)
+
+
+def test_several_workers_need_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", json.dumps({}))
+    with pytest.raises(
+        ParamError, match=r"compute\.strategy is multi_worker, but TF_CONFIG names no cluster"
+    ):
+        chosen(strategy="multi_worker")
+
+
+def test_what_xla_compiles_learns_the_same(tiny: Tiny, tmp_path: Any) -> None:
+    plain, compiled = (
+        tiny.train(tmp_path / str(jit), hardware=chosen(precision="float32", jit=jit), epochs=1)
+        for jit in (False, True)
+    )
+    assert compiled["val_loss"] == pytest.approx(plain["val_loss"], abs=1e-4)

@@ -1,0 +1,108 @@
+"""A training that is interrupted goes on from its last finished epoch, and ends with the same bytes."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks import train
+from tasks.core import classifier
+from tasks.core.backup import Backup, State
+from tasks.core.paths import cache_folder
+from tests.apart import finish, start
+from tests.conftest import Tiny
+
+SETTINGS: dict[str, Any] = {"epochs": 5, "patience": 5, "head_epochs": 2, "learning_rate": 0.02}
+FILES = (classifier.WEIGHTS, classifier.FACTS, "history.csv")
+
+
+def written(models: Path) -> list[bytes]:
+    live = sorted(models.with_name(f"{models.name}-live").rglob("*.tsv"))
+    return [(models / name).read_bytes() for name in FILES] + [file.read_bytes() for file in live]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "after"), [("lively", 1), ("lively", 3), ("lively", 5), ("backbone", 3)]
+)
+def test_it_goes_on_after_the_last_finished_epoch(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, after: int
+) -> None:
+    """Also with a backbone that normalizes and has dropout of its own; nor do the plots tell of it."""
+    tiny.train(tmp_path / "unbroken", backbone, **SETTINGS)
+    save, fitted = Backup.save, []
+
+    def save_and_stop(backup: Backup, state: State) -> None:
+        save(backup, state)
+        fitted.append(len(state.rows))
+        if len(fitted) == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Backup, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(tmp_path / "resumed", backbone, **SETTINGS)
+    assert not (tmp_path / "resumed").exists()
+    tiny.train(tmp_path / "resumed", backbone, **SETTINGS)
+    assert len(fitted) == SETTINGS["epochs"], "no epoch was trained twice"
+    assert written(tmp_path / "resumed") == written(tmp_path / "unbroken")
+
+
+def test_another_training_does_not_go_on_from_it(tiny: Tiny, tmp_path: Path, cache: Path) -> None:
+    """The failing twin: other parameters are another training."""
+    tiny.train(tmp_path / "first", **SETTINGS)
+    assert list((cache / "training").iterdir()) == [], "what is finished needs no backup"
+    place = train._place(["these facts"])
+    assert place == train._place(["these facts"]) != train._place(["other facts"])
+    assert place.is_relative_to(cache_folder())
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 and no more"])
+def test_a_damaged_backup_begins_anew(tmp_path: Path, damage: bytes) -> None:
+    backup = Backup(tmp_path / "backup")
+    assert backup.load() is None
+    ones = [np.ones(3), np.zeros((2, 2), np.int64)]
+    backup.save(State(ones, ones[:1], ones, [{"phase": "fine_tune", "epoch": 1}]))
+    state = backup.load()
+    assert state and state.rows == [{"phase": "fine_tune", "epoch": 1}]
+    assert [list(map(str, group)) for group in (state.weights, state.optimizer)] == [
+        list(map(str, ones)),
+        list(map(str, ones[:1])),
+    ]
+    backup.file.write_bytes(damage)
+    assert backup.load() is None
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tiny: Tiny, tmp_path: Path) -> None:
+    settings = SETTINGS | {"epochs": 30, "patience": 30}
+    unbroken = tmp_path / "unbroken" / "models"
+    finish(start(tiny, unbroken, backbone="lively", **settings))
+    target, random, kills = tmp_path / "killed" / "models", np.random.default_rng(11), 0
+    while kills < 10:
+        process = start(tiny, target, backbone="lively", **settings)
+        assert process.stdout
+        lines = random.integers(1, 8)  # of what it prints; then some moment of the next
+        for _ in range(lines):
+            process.stdout.readline()
+        try:
+            process.wait(random.uniform(0, 0.5))
+        except Exception:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        process.stdout.close()
+        if process.returncode == 0:
+            break
+    assert kills >= 5, "it was killed often enough to tell"
+    (printed,) = finish(start(tiny, target, backbone="lively", **settings))
+    assert "goes on after epoch" in printed or kills < 10
+    assert written(target) == written(unbroken)

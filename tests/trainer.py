@@ -1,0 +1,29 @@
+"""Trains in a process of its own: to be killed, or to be one of several. `python -m tests.trainer JSON`
+
+The JSON holds the folder of a `Tiny` data set, the target, the strategy, the number of logical CPU devices,
+and changes to the section `train`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tasks.core.hardware import decide
+from tasks.core.runtime import tf
+from tests.conftest import Tiny
+
+
+def main() -> None:
+    facts = json.loads(sys.argv[1])
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    devices = [tf.config.LogicalDeviceConfiguration() for _ in range(facts["devices"])]
+    tf.config.set_logical_device_configuration(cpu, devices)
+    hardware = decide(facts["strategy"], "float32", False, deterministic=True)
+    print(hardware.line(), flush=True)
+    Tiny(Path(facts["folder"])).train(Path(facts["target"]), facts["backbone"], hardware, **facts["train"])
+
+
+if __name__ == "__main__":
+    main()
