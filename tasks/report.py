@@ -34,11 +34,15 @@ def curves(history: pd.DataFrame) -> list[charts.Chart]:
 def kept(history: pd.DataFrame, best: dict[str, Any]) -> str:
     """Says which epoch the model is of, and, where that isn't on the curves, why."""
     last = history["phase"].iloc[-1]
-    phases = {"head": "the head, on the backbone as it came", "fine_tune": "fine-tuning of every weight"}
+    phases = {
+        "head": "the head, on the backbone as it came",
+        "augmented": "the head, on augmented pictures",
+        "fine_tune": "fine-tuning of every weight",
+    }
     text = f"Epochs of {phases[last]}. Kept: epoch {best['epoch']}"
     if best["phase"] == last:
         return f"{text}, of the lowest validation loss."
-    return f"{text} of the head before, since no epoch of fine-tuning had a lower validation loss."
+    return f"{text} of the head before, since none of these had a lower validation loss."
 
 
 def flat(values: dict[str, Any], prefix: str) -> dict[str, str]:
@@ -100,6 +104,7 @@ def page(folder: Path, build: params.Build, p: params.Report, parameters: dict[s
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         album=album,
         artifacts=artifacts["artifacts"],
+        augmented=sheets.embedded(paths.TRAINING / paths.AUGMENTED),
         bars=charts.bars(dataset["counts"]),
         chart_size=charts.SIZE,
         class_sheets=sheets.of_classes(pictures, album, p.thumbnails),

@@ -23,7 +23,7 @@ from tasks.core.batches import Batches, class_weights
 from tasks.core.contract import Contract
 from tasks.core.errors import ParamError
 from tasks.core.hardware import Hardware
-from tasks.core.paths import DATASET, MODELS, TRAINING, cache_folder
+from tasks.core.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_folder
 from tasks.core.records import Dataset
 from tasks.core.runtime import AUTOTUNE, keras, tf
 from tasks.core.serialize import fingerprint, replacing, sha256
@@ -34,7 +34,6 @@ HEAD_RATE = 0.003  # of Adam; the head is convex, so that any sane rate ends in 
 HEAD_PATIENCE = 10  # its epochs take milliseconds
 NOT_DECAYED = ["bias", "beta", "gamma"]
 NUMBERS = ("loss", "accuracy", "val_loss", "val_accuracy")
-AUGMENTED = "augmented.png"
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -207,7 +206,8 @@ def fine_tune(
     held_out = batches.validation()
     # Measured anew: a backbone may have penalties of its own, which the head's loss on features lacks.
     head = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"] if p.head_epochs else np.inf
-    watch = Watch("fine_tune", p.patience, log, backup if h.chief else None)
+    phase = "fine_tune" if p.fine_tune else "augmented"
+    watch = Watch(phase, p.patience, log, backup if h.chief else None)
     tensorboard = [keras.callbacks.TensorBoard(str(logs), write_graph=False)] if logs else []
     resume(watch, whole, backup.load(), h)
     if not watch.done:
@@ -223,7 +223,7 @@ def fine_tune(
     if watch.best["val_loss"] < head:
         model.set_weights(watch.best_weights)
         return watch.best
-    cli.say("train: fine-tuning came to no lower validation loss than the head; the head is kept")
+    cli.say("train: that came to no lower validation loss than the head before, which is kept")
     model.set_weights(before)
     return None
 
@@ -240,7 +240,7 @@ def resume(watch: Watch, model: Any, state: State | None, h: Hardware) -> None:
     watch.best_weights = state.best
     for row in state.rows[len(watch.log.rows) :]:
         watch.log.put(row)
-    cli.say(f"train: goes on after epoch {len(watch.rows)} of fine-tuning, where it was interrupted")
+    cli.say(f"train: goes on after epoch {len(watch.rows)}, where it was interrupted")
 
 
 def train(

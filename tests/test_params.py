@@ -23,6 +23,25 @@ def test_the_shipped_file_is_good() -> None:
     assert params.load(ROOT / "params.yaml").data.images == "data/digits"
 
 
+def test_the_notebooks_recipe_is_whole_and_marks_what_differs() -> None:
+    text = (ROOT / "params/notebook.yaml").read_text("utf-8")
+    assert params.load(ROOT / "params/notebook.yaml").train.epochs == 50
+    shipped = SHIPPED.splitlines()
+    others = [line for line in text.splitlines()[2:] if line not in shipped]
+    assert others and all(line.endswith("# the notebook's") for line in others)
+
+
+def test_a_training_of_nothing_is_refused(tmp_path: Path) -> None:
+    text = SHIPPED.replace("head_epochs: 100", "head_epochs: 0")
+    text = text.replace("fine_tune: true", "fine_tune: false")
+    assert load(tmp_path, text).train.head_epochs == 0, "the head is trained on augmented pictures"
+    for name in ("rotation: 10 ", "translation: 0.1", "zoom: 0.1"):
+        text = text.replace(name, name.split(":")[0] + ": 0 ")
+    params.load.cache_clear()
+    with pytest.raises(ParamError, match=r"train\.head_epochs is 0, train\.fine_tune is false"):
+        load(tmp_path, text)
+
+
 def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
     assert (
         load(tmp_path, SHIPPED.replace("learning_rate: 0.01", "learning_rate: 1e-3")).train.learning_rate

@@ -123,6 +123,17 @@ def test_each_picture_is_held_once_however_often_it_is_shown() -> None:
     assert text.count("data:image/webp") == len(set(paths_shown) - {"dog/broken.jpg"})
 
 
+def test_augmented_pictures_are_shown_if_there_are_any() -> None:
+    assert 'id="augmented"' not in rendered()
+    file = paths.TRAINING / paths.AUGMENTED
+    file.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 30), "red").save(file)
+    shown_then = part(rendered(), "augmented")
+    shutil.rmtree(paths.TRAINING)
+    (data,) = re.findall(r'src="data:image/webp;base64,([^"]+)"', shown_then)
+    assert Image.open(BytesIO(base64.b64decode(data))).size == (40, 30)
+
+
 def test_copies_are_shown_together() -> None:
     together = re.findall(r'<div class="sheet together">(.*?)</div>', rendered(), re.DOTALL)
     assert sorted(shown(group) for group in map(str, together)) == [

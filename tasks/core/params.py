@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
@@ -223,6 +223,11 @@ class Params(Section):
             raise ParamError(
                 f"build.validation_split and build.test_split are {held_out:g} together; "
                 "they must leave something to train on: make the sum less than 1"
+            )
+        if not (self.train.head_epochs or self.train.fine_tune or any(astuple(self.train.augment))):
+            raise ParamError(
+                "train.head_epochs is 0, train.fine_tune is false and train.augment changes nothing, which "
+                "leaves nothing to train; change one of them"
             )
         for place, rule in enumerate(self.gate.rules):
             if (rule.min is None) == (rule.max is None):

@@ -14,6 +14,7 @@ MANIFEST = Path("data/manifest.parquet")
 DATASET = Path("data/dataset")
 MODELS = Path("models")
 TRAINING = Path("reports/training")
+AUGMENTED = "augmented.png"  # in there
 VALIDATION = Path("reports/validation.json")
 DATA_DOCS = Path("reports/validation")
 METRICS = Path("reports/metrics.json")

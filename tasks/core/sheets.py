@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from tasks.core import images
 from tasks.core.errors import DataError
@@ -62,6 +63,16 @@ def background(path: Path) -> str | None:
     data = base64.b64encode(buffer.getvalue()).decode()
     edges = ";image-rendering:pixelated" if max(small.size) < TINY else ""
     return f"background-image:url(data:image/webp;base64,{data}){edges}"
+
+
+def embedded(path: Path) -> str | None:
+    """A whole sheet as a data URI, in WebP; none if there is no such file."""
+    if not path.is_file():
+        return None
+    buffer = BytesIO()
+    with Image.open(path) as sheet:
+        sheet.save(buffer, "WEBP", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 @dataclass(frozen=True)
