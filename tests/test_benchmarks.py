@@ -13,6 +13,7 @@ from benchmarks.data import link_copies, write_photographs, write_tiny
 from benchmarks.fashion_mnist import read_idx
 from benchmarks.memory import measured
 from benchmarks.sides import Bare, Work, notebook, reading
+from benchmarks.versus_notebook import summed
 from tasks.core.tables import read_parquet
 
 
@@ -49,6 +50,21 @@ def test_an_aim_is_met_or_missed_by_the_ratio() -> None:
     assert Comparison("x", 3, 2, "s", at_most=1.5).met and not Comparison("x", 3.1, 2, "s", at_most=1.5).met
     assert Comparison("x", 4, 2, "MB", at_least=2).met and not Comparison("x", 3, 2, "MB", at_least=2).met
     assert Comparison("x", 3, 2, "s").met is None
+
+
+def test_the_notebook_is_held_against_ours_by_means_over_the_seeds() -> None:
+    runs = [
+        {"kind": "frozen", "side": side, "seed": seed, "seconds": seconds, "accuracy": right, "epochs": 50}
+        for side, seed, seconds, right in [
+            ("ours", 1, 2.0, 0.9),
+            ("ours", 2, 4.0, 1.0),
+            ("notebook mended", 1, 50.0, 0.8),
+            ("notebook mended", 2, 70.0, 0.8),
+        ]
+    ]
+    ours, theirs = summed(runs)
+    assert (ours["seconds"], ours["test_accuracy"], ours["ours_over_it"]) == (3, 0.95, 1)
+    assert (theirs["seconds"], theirs["ours_over_it"], theirs["aim"]) == (60, 0.05, 1 / 30)
 
 
 def test_idx_files_are_read(tmp_path: Path) -> None:
