@@ -22,7 +22,7 @@ test: $(READY)
 	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Two cold runs in two clones, which must give the same bytes.
 reproduce: $(READY)

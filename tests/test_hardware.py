@@ -76,6 +76,7 @@ def test_several_workers_need_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None
         chosen(strategy="multi_worker")
 
 
+@pytest.mark.slow
 def test_what_xla_compiles_learns_the_same(tiny: Tiny, tmp_path: Any) -> None:
     plain, compiled = (
         tiny.train(tmp_path / str(jit), hardware=chosen(precision="float32", jit=jit), epochs=1)

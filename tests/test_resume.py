@@ -32,7 +32,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "after"), [("lively", 1), ("lively", 3), ("lively", 5), ("backbone", 3)]
+    ("backbone", "after"),
+    [
+        ("lively", 3),
+        pytest.param("lively", 1, marks=pytest.mark.slow),
+        pytest.param("lively", 5, marks=pytest.mark.slow),
+        pytest.param("backbone", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_it_goes_on_after_the_last_finished_epoch(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, after: int

@@ -29,9 +29,11 @@ PAGE = Path("reports/index.html")
 def cache_folder() -> Path:
     """Where everything is kept that can be made again: `DARKROOM_CACHE`, else `.cache`.
 
-    Not the system's temporary folder, TF Hub's default, which is emptied now and then.
+    Not the system's temporary folder, TF Hub's default, which is emptied now and then. DVC runs queued
+    experiments in copies of the repository inside of it; these share the one cache.
     """
-    return Path(os.environ.get("DARKROOM_CACHE", ".cache"))
+    home, queued, _ = Path.cwd().as_posix().partition("/.dvc/tmp/exps/")
+    return Path(os.environ.get("DARKROOM_CACHE") or Path(home if queued else "") / ".cache")
 
 
 def hub_folder(handle: str) -> Path:
