@@ -56,8 +56,14 @@ def test_float16_scales_its_loss_and_others_do_not() -> None:
 
 
 def test_xla_and_a_short_type_do_not_go_together() -> None:
-    with pytest.raises(ParamError, match=r"compute\.jit is true and compute\.precision is float16"):
-        chosen(precision="float16", jit=True)
+    with pytest.raises(ParamError, match=r"compute\.jit is true and compute\.precision is bfloat16"):
+        chosen(precision="bfloat16", jit=True)
+
+
+def test_a_type_that_the_device_would_leave_aside_is_refused() -> None:
+    """The line of the log would say float16, and float32 would be trained in."""
+    with pytest.raises(ParamError, match=r"compute\.precision is float16, .* on a CPU"):
+        chosen(precision="float16")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "7"])

@@ -80,9 +80,9 @@ class Batches:
         return _shareable(stream.apply(tf.data.experimental.assert_cardinality(count)))
 
     def sheet(self) -> Image.Image:
-        """Draws the first pictures, a row for each: as it is, and as the first passes change it."""
+        """Draws a few pictures, a row for each: as it is, and as the first passes change it."""
         rows = []
-        for example in self.data.read("train").take(ROWS):
+        for example in self.data.shuffled("train", self.p.seed).take(ROWS):
             plain = to_float(example["image"])[None]
             keys = [key(self.p.seed, number, example["path"]) for number in range(COLUMNS - 1)]
             rows.append(

@@ -135,6 +135,12 @@ def _cluster() -> Any:
 
 
 def _precision(name: params.Precision, gpus: list[Any]) -> Precision:
+    if name == ("bfloat16" if gpus else "float16"):  # which would be left as float32 without a word
+        device, other = ("GPU", "float16") if gpus else ("CPU", "bfloat16")
+        raise ParamError(
+            f"compute.precision is {name}, which TensorFlow turns no graph into on a {device}; "
+            f"give auto, float32 or {other}"
+        )
     if name != "auto":
         return name
     if gpus:
