@@ -165,13 +165,10 @@ def _changes(keras: Any, mended: bool) -> list[Any]:
 
 def accuracy(model: Any, data: Any) -> float:
     """Of the test pictures."""
-    from tasks.core.classifier import to_float
+    from tasks import evaluate
 
-    right = 0
-    for batch in data.read("test").batch(64):
-        answers = model(to_float(batch["image"]), training=False).numpy().argmax(axis=1)
-        right += int((answers == batch["label"].numpy()).sum())
-    return right / int(data.size("test"))
+    answers = evaluate.predict(model, data, "test", batch_size=64)
+    return float((answers["label"] == answers["predicted"]).mean())
 
 
 def waiting(top: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from tasks.core.handles import UNPINNED
 from tasks.core.manifest import readable
 from tasks.core.parallel import each, suited
 from tasks.core.paths import DATASET, MANIFEST, cache_folder
-from tasks.core.serialize import read_json, replacing, sha256, write_json
+from tasks.core.serialize import fingerprint, read_json, replacing, sha256, write_json
 from tasks.core.splits import SPLITS
 from tasks.core.tables import read_parquet
 
@@ -62,7 +61,7 @@ class Shard:
     def source(self) -> str:
         """A digest of all that the file's bytes hang on."""
         facts = [[asdict(picture) for picture in self.pictures], asdict(self.recipe), _code()]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return fingerprint(facts)
 
 
 @cache

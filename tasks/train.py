@@ -17,7 +17,6 @@ from dvclive.live import Live
 
 from tasks.core import augment, backbones, classifier, cli, features, hardware, params, records, runtime
 from tasks.core import batches as batching
-from tasks.core.augment import augments
 from tasks.core.backup import Backup, Row, State, Weights
 from tasks.core.batches import Batches, class_weights
 from tasks.core.contract import Contract
@@ -41,15 +40,12 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
         patience: epochs in a row without a better validation loss after which training stops.
-        best: the weights of the best epoch so far, of a training that goes on.
     """
 
-    def __init__(
-        self, phase: str, patience: int, log: Log, backup: Backup | None = None, best: Weights | None = None
-    ) -> None:
+    def __init__(self, phase: str, patience: int, log: Log, backup: Backup | None = None) -> None:
         super().__init__()
         self.phase, self.patience, self.log, self.backup = phase, patience, log, backup
-        self.best_weights = best
+        self.best_weights: Weights = []
 
     @property
     def rows(self) -> list[Row]:
@@ -72,7 +68,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self.model.stop_training = self.done
         if self.backup:
             optimizer = keras.backend.batch_get_value(self.model.optimizer.variables)
-            self.backup.save(State(weights, optimizer, self.best_weights or [], self.log.rows))
+            self.backup.save(State(weights, optimizer, self.best_weights, self.log.rows))
 
 
 class SameDraws(keras.callbacks.Callback):  # type: ignore[misc]
@@ -137,12 +133,11 @@ def train_head(
 
     def order(epoch: Any) -> Any:
         rows = tf.random.experimental.stateless_shuffle(tf.range(count), [p.seed, epoch])
-        keys = tf.stack([tf.fill([count], p.seed * 1_000_003 + epoch), tf.cast(rows, tf.int64)], 1)
+        keys = tf.stack([tf.fill([count], augment.number(p.seed, epoch)), tf.cast(rows, tf.int64)], 1)
         return tf.data.Dataset.from_tensor_slices((rows, keys))
 
     def batch(rows: Any, keys: Any) -> Any:
-        noise = tf.random.stateless_uniform([HEAD_BATCH, width], keys[0])
-        kept = tf.cast(noise >= dropout, tf.float32) / (1 - dropout)
+        kept = augment.kept([HEAD_BATCH, width], keys[0], dropout)
         answers = tf.gather(labels, rows)
         return tf.gather(values, rows) * kept, answers, tf.linalg.matvec(answers, weights)
 
@@ -280,12 +275,12 @@ def train(
             known, held_out = (features.of_split(extract, data, split, source) for split in HEAD_SPLITS)
             kept = train_head(model, known, held_out, class_weights(data, p), m.dropout, p, log)
             cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(kept)}")
-        if p.fine_tune or augments(p.augment):
+        if p.fine_tune or p.augment.changes:
             with h.strategy.scope():
                 kept = fine_tune(model, batches, p, h, log, backup, logs) or kept
     if kept is None or not np.isfinite(kept["val_loss"]):
         raise ParamError(f"train.learning_rate is {p.learning_rate}, too much: the loss became no number")
-    if augments(p.augment):
+    if p.augment.changes:
         batches.sheet().save(live_folder / AUGMENTED)
     contract = Contract(data.class_names, data.image_size, data.resize)
     with replacing(target) as temporary:

@@ -42,6 +42,22 @@ class Project:
         project.git("commit", "--quiet", "--message", "Start")
         return project
 
+    @classmethod
+    def small(cls, top: Path) -> Project:
+        """A copy in `top`/project that trains quickly, on `top`/pictures and a tiny backbone."""
+        from tests.backbone import save_tiny_backbone
+
+        project = cls.copy(top / "project")
+        save_tiny_backbone(top / "backbone")
+        project.set(
+            images=str(top / "pictures"),
+            backbone=str(top / "backbone"),
+            image_size="32",
+            epochs="2",
+            bootstrap="100",
+        )
+        return project
+
     def git(self, *words: str) -> None:
         subprocess.run(["git", *words], cwd=self.folder, check=True, capture_output=True)
 

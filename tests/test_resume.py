@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tiny: Tiny, tm
             process.stdout.readline()
         try:
             process.wait(random.uniform(0, 0.5))
-        except Exception:
+        except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1

@@ -1,9 +1,8 @@
-"""Random changes to training pictures, the same for the same seed, epoch and picture."""
+"""Random changes to training pictures and their features, the same for the same seed, pass and picture."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
 from typing import Any
 
 from tasks.core.params import Augment
@@ -12,9 +11,14 @@ from tasks.core.runtime import tf
 DRAWS = 10  # angle, two shifts, zoom, flip, side and place (2) of the window, brightness, contrast
 
 
+def number(seed: int, epoch: Any) -> Any:
+    """One number of the seed and the pass, and another for any other two that are likely."""
+    return seed * 1_000_003 + epoch
+
+
 def key(seed: int, epoch: Any, path: Any) -> Any:
     """What a picture's random numbers hang on: int64 (2,), whatever order pictures are worked on in."""
-    return tf.stack([seed * 1_000_003 + epoch, tf.strings.to_hash_bucket_fast(path, 2**62)])
+    return tf.stack([number(seed, epoch), tf.strings.to_hash_bucket_fast(path, 2**62)])
 
 
 def draw(key: Any) -> Any:
@@ -22,9 +26,10 @@ def draw(key: Any) -> Any:
     return tf.random.stateless_uniform([DRAWS], key, -1.0, 1.0)
 
 
-def augments(p: Augment) -> bool:
-    """Whether anything is changed at all."""
-    return any(astuple(p))
+def kept(shape: list[int], key: Any, dropout: float) -> Any:
+    """Draws what dropout multiplies features by: float32 of this shape, 0 or 1 / (1 - dropout)."""
+    noise = tf.random.stateless_uniform(shape, key)
+    return tf.cast(noise >= dropout, tf.float32) / (1 - dropout)
 
 
 def augmented(images: Any, draws: Any, p: Augment) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.core import handles, serialize
-from tasks.core.errors import BackboneError, ParamError
+from tasks.core.errors import BackboneError, ParamError, brief
 from tasks.core.handles import BUILT_IN, SAVED_MODEL, UNPINNED
 from tasks.core.paths import cache_folder, hub_folder
 from tasks.core.serialize import read_json, remove, replacing, write_json
@@ -219,8 +219,7 @@ def _convert(name: str, folder: Path) -> None:
 
 def unreadable(name: str, error: Exception) -> BackboneError:
     """The error for a backbone that was named well but can't be loaded."""
-    text = " ".join(str(error).split())[:200]
     return BackboneError(
-        f"model.backbone: {name} can't be loaded ({type(error).__name__}: {text}); "
+        f"model.backbone: {name} can't be loaded ({type(error).__name__}: {brief(error)}); "
         f"use {BUILT_IN}, another of the catalogue, or a folder that holds a SavedModel"
     )

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
 from tasks.core import params
-from tasks.core.augment import augmented, draw, key, mixed
+from tasks.core.augment import augmented, draw, kept, key, mixed
 from tasks.core.classifier import to_float
 from tasks.core.records import Dataset
 from tasks.core.runtime import AUTOTUNE, tf
@@ -56,9 +56,8 @@ class Batches:
         return self.data.shuffled("train", self.p.seed + number).map(keyed)
 
     def _drawn(self, example: Any) -> Any:
-        noise = tf.random.stateless_uniform([self.width], example["key"] + 1)
-        kept = tf.cast(noise >= self.dropout, tf.float32) / (1 - self.dropout)
-        return example | {"kept": kept, "draws": draw(example["key"])}
+        multiplied = kept([self.width], example["key"] + 1, self.dropout)
+        return example | {"kept": multiplied, "draws": draw(example["key"])}
 
     def _finished(self, batch: Any) -> Any:
         labels = tf.one_hot(batch["label"], len(self.data.class_names))

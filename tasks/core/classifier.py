@@ -7,7 +7,8 @@ from typing import Any
 
 from tasks.core import backbones
 from tasks.core.contract import Contract
-from tasks.core.errors import BackboneError, ModelError
+from tasks.core.errors import BackboneError, ModelError, brief
+from tasks.core.handles import UNPINNED
 from tasks.core.runtime import hub, keras, tf
 from tasks.core.serialize import read_json, write_json
 
@@ -15,7 +16,7 @@ WEIGHTS = "classifier.weights.h5"
 FACTS = "classifier.json"
 
 
-def backbone_layer(name: str, *, trainable: bool, sha256: str = "none") -> Any:
+def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED) -> Any:
     """Loads a backbone as a layer: float32 (n, h, w, 3) in [0, 1] to features (n, k).
 
     Args:
@@ -68,9 +69,8 @@ def _features(backbone: Any, pictures: Any) -> Any:
     try:
         features = backbone(pictures)
     except Exception as error:  # whatever the graph inside complains of
-        text = " ".join(str(error).split())[:200]
         raise BackboneError(
-            f"model.backbone takes no pictures of {side} pixels ({text}); change model.image_size"
+            f"model.backbone takes no pictures of {side} pixels ({brief(error)}); change model.image_size"
         ) from None
     shape = getattr(features, "shape", None)
     if shape is None or shape.rank != 2:

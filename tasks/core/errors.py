@@ -42,3 +42,8 @@ class Rejected(DarkroomError):
     """A check or a gate that looked and said no."""
 
     exit_code = 1
+
+
+def brief(error: object) -> str:
+    """What another's error says, on one line and no longer than fits there."""
+    return " ".join(str(error).split())[:200]

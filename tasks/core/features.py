@@ -46,6 +46,7 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
     Args:
         source: says what, besides the pictures, the features hang on: the backbone and how it is run.
     """
+    source = fingerprint(source, Path(__file__))
     parts = []
     with tqdm(
         total=data.size(split), desc="features", unit=" pictures", disable=None, leave=False
@@ -59,7 +60,7 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
 
 
 def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: str) -> Features:
-    known = cache_folder() / "features" / fingerprint([data.shards[name], source], Path(__file__))
+    known = cache_folder() / "features" / fingerprint([data.shards[name], source])
     if not known.is_file():
         batches = data.stream([name]).batch(BATCH).prefetch(AUTOTUNE)
         found = [(np.asarray(extract(batch["image"])), np.asarray(batch["label"])) for batch in batches]

@@ -134,6 +134,11 @@ class Augment(Section):
     brightness: Fraction
     contrast: Fraction
 
+    @property
+    def changes(self) -> bool:
+        """Whether pictures are changed at all."""
+        return any(astuple(self))
+
 
 @dataclass(frozen=True)
 class Train(Section):
@@ -224,7 +229,7 @@ class Params(Section):
                 f"build.validation_split and build.test_split are {held_out:g} together; "
                 "they must leave something to train on: make the sum less than 1"
             )
-        if not (self.train.head_epochs or self.train.fine_tune or any(astuple(self.train.augment))):
+        if not (self.train.head_epochs or self.train.fine_tune or self.train.augment.changes):
             raise ParamError(
                 "train.head_epochs is 0, train.fine_tune is false and train.augment changes nothing, which "
                 "leaves nothing to train; change one of them"

@@ -36,7 +36,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DARKROOM_CACHE") or Path(home if queued else "") / ".cache")
 
 
+def hub_cache() -> Path:
+    """TF Hub's own cache: `TFHUB_CACHE_DIR`, else a folder in ours."""
+    return Path(os.environ.get("TFHUB_CACHE_DIR") or cache_folder() / "tfhub")
+
+
 def hub_folder(handle: str) -> Path:
-    """Where TF Hub's own cache keeps the model of an address: below `TFHUB_CACHE_DIR`, else our own cache."""
-    top = Path(os.environ.get("TFHUB_CACHE_DIR") or cache_folder() / "tfhub")
-    return top / hashlib.sha1(handle.encode()).hexdigest()
+    """Where TF Hub's own cache keeps the model of an address."""
+    return hub_cache() / hashlib.sha1(handle.encode()).hexdigest()

@@ -11,21 +11,19 @@ import os
 import sys
 
 from tasks.core.cli import quiet
-from tasks.core.paths import cache_folder
+from tasks.core.paths import hub_cache
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as exceptions too
-os.environ.setdefault("TFHUB_CACHE_DIR", str(cache_folder() / "tfhub"))
+os.environ.setdefault("TFHUB_CACHE_DIR", str(hub_cache()))
 
 with quiet():
     import tensorflow as tf
     import tensorflow_hub as hub
     import tf_keras as keras
 
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(
-            gpu, True
-        )  # take what is needed, and leave the rest to others
+    for gpu in tf.config.list_physical_devices("GPU"):  # leave to others what isn't needed
+        tf.config.experimental.set_memory_growth(gpu, True)
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 tf.get_logger().setLevel(logging.ERROR)

@@ -58,20 +58,21 @@ def background(path: Path) -> str | None:
     except DataError:
         return None
     small.thumbnail((SIDE, SIDE))
-    buffer = BytesIO()
-    small.save(buffer, "WEBP", quality=75)
-    data = base64.b64encode(buffer.getvalue()).decode()
     edges = ";image-rendering:pixelated" if max(small.size) < TINY else ""
-    return f"background-image:url(data:image/webp;base64,{data}){edges}"
+    return f"background-image:url({_data_uri(small, 75)}){edges}"
 
 
 def embedded(path: Path) -> str | None:
     """A whole sheet as a data URI, in WebP; none if there is no such file."""
     if not path.is_file():
         return None
-    buffer = BytesIO()
     with Image.open(path) as sheet:
-        sheet.save(buffer, "WEBP", quality=80)
+        return _data_uri(sheet, 80)
+
+
+def _data_uri(picture: Image.Image, quality: int) -> str:
+    buffer = BytesIO()
+    picture.save(buffer, "WEBP", quality=quality)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

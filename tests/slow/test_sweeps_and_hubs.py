@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.backbone import save_tiny_backbone
 from tests.hub import Hub, packed, serving, stop
 from tests.pictures import write_classes
 from tests.project import Project
@@ -23,17 +22,8 @@ PATH = "/google/imagenet/mobilenet_v3_small_075_224/feature_vector/5"
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     for name in ("DARKROOM_CACHE", "TFHUB_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
-    project = Project.copy(tmp_path / "project")
     write_classes(tmp_path / "pictures", count=20)
-    save_tiny_backbone(tmp_path / "backbone")
-    project.set(
-        images=str(tmp_path / "pictures"),
-        backbone=str(tmp_path / "backbone"),
-        image_size="32",
-        epochs="2",
-        bootstrap="100",
-    )
-    return project
+    return Project.small(tmp_path)
 
 
 def test_a_sweep_runs_from_a_queue_and_shares_the_features(project: Project) -> None:

@@ -14,7 +14,6 @@ from PIL import Image
 
 from tasks.core.records import Dataset
 from tasks.core.splits import SPLITS
-from tests.backbone import save_tiny_backbone
 from tests.project import Project
 
 pytestmark = pytest.mark.slow
@@ -71,19 +70,10 @@ def save(picture: Image.Image, stem: Path, kind: int) -> None:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     top = tmp_path_factory.mktemp("whole")
-    project = Project.copy(top / "project")
     write_pictures(top / "pictures")
     grey = np.full((50, 50), 40000, np.uint16)
     Image.fromarray(grey).save(top / "pictures" / "rosé" / "sixteen bit.png")
-    save_tiny_backbone(top / "backbone")
-    project.set(
-        images=str(top / "pictures"),
-        backbone=str(top / "backbone"),
-        image_size="32",
-        epochs="2",
-        bootstrap="100",
-    )
-    return project
+    return Project.small(top)
 
 
 def test_pictures_of_every_kind_become_artifacts_of_every_kind(project: Project) -> None:
