@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -156,9 +157,11 @@ def test_what_does_not_pass_ends_with_one_line_and_leaves_nothing(
 @pytest.mark.parametrize("code", [401, 403, 404])
 def test_what_will_not_pass_is_not_tried_again(hub: Hub, code: int) -> None:
     hub.mishaps += [fails(code)] * 3
-    with pytest.raises(BackboneError, match=f"answers {code}"):
+    with pytest.raises(BackboneError, match=f"answers {code}") as caught:
         backbones.located(NAME)
     assert len(hub.mishaps) == 2
+    answer = caught.value.__context__
+    assert isinstance(answer, HTTPError) and answer.fp.closed, "or the connection stays until it is collected"
 
 
 def test_without_a_server_the_way_to_go_on_is_told(

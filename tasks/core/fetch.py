@@ -19,7 +19,7 @@ import psutil
 from tqdm import tqdm
 
 from tasks.core import cli, saved_model
-from tasks.core.errors import BackboneError
+from tasks.core.errors import BackboneError, brief
 from tasks.core.handles import BUILT_IN
 from tasks.core.paths import hub_folder
 from tasks.core.runtime import hub
@@ -97,7 +97,7 @@ class Resolver(hub.compressed_module_resolver.HttpCompressedFileResolver):  # ty
         """Saves what an address gives. A proxy or a server may end early; the length tells."""
         archive.seek(0)
         archive.truncate()
-        with urlopen(url, timeout=self.timeout, context=self._context) as response:
+        with self._opened(url) as response:
             length = response.length  # none where it comes in chunks, which tell for themselves
             bar: dict[str, Any] = {"total": length, "desc": "fetch", "disable": None, "leave": False}
             with tqdm.wrapattr(response, "read", **bar) as stream:
@@ -105,6 +105,13 @@ class Resolver(hub.compressed_module_resolver.HttpCompressedFileResolver):  # ty
         if length is not None and archive.tell() != length:
             raise IncompleteRead(b"", length - archive.tell())
         archive.seek(0)
+
+    def _opened(self, url: str) -> Any:
+        try:
+            return urlopen(url, timeout=self.timeout, context=self._context)
+        except HTTPError as error:
+            error.close()  # it is an answer too, and holds its connection
+            raise
 
 
 def _mirrored(handle: str) -> str:
@@ -161,4 +168,4 @@ def _reason(error: Exception, timeout: float) -> str:
 
 
 def _text(error: Any) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    return brief(getattr(error, "strerror", None) or error)
