@@ -72,7 +72,10 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class SameDraws(keras.callbacks.Callback):  # type: ignore[misc]
-    """Begins the random numbers that a backbone draws by itself anew with each epoch, resumed or not."""
+    """Begins the random numbers that a backbone draws by itself anew with each epoch, resumed or not.
+
+    It has TensorFlow prepare the whole step again, which takes as long as some steps do.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -204,6 +207,7 @@ def fine_tune(
     phase = "fine_tune" if p.fine_tune else "augmented"
     watch = Watch(phase, p.patience, log, backup if h.chief else None)
     tensorboard = [keras.callbacks.TensorBoard(str(logs), write_graph=False)] if logs else []
+    same_draws = [SameDraws(p.seed)] if classifier.draws(model.get_layer("backbone")) else []
     resume(watch, whole, backup.load(), h)
     if not watch.done:
         whole.fit(
@@ -212,7 +216,7 @@ def fine_tune(
             epochs=p.epochs,
             steps_per_epoch=batches.steps,
             validation_data=held_out,
-            callbacks=[SameDraws(p.seed), watch, *tensorboard],
+            callbacks=[*same_draws, watch, *tensorboard],
             verbose=runtime.verbosity() if h.chief else 0,
         )
     if watch.best["val_loss"] < head:
@@ -268,6 +272,8 @@ def train(
     facts["dataset"] = sha256(data.folder / "dataset.json")
     backup = Backup(_place([source, facts["dataset"], asdict(p), asdict(m), h.replicas, h.jit]))
     batches = Batches(data, p, m.dropout, model.get_layer("backbone").output_shape[1])
+    # Drawn before any epoch sets the seed that TensorFlow's shuffling hangs on, too.
+    sheet = batches.sheet() if p.augment.changes else None
     with Live(str(live_folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
         log, kept = Log(live), None
         if p.head_epochs:
@@ -280,8 +286,8 @@ def train(
                 kept = fine_tune(model, batches, p, h, log, backup, logs) or kept
     if kept is None or not np.isfinite(kept["val_loss"]):
         raise ParamError(f"train.learning_rate is {p.learning_rate}, too much: the loss became no number")
-    if p.augment.changes:
-        batches.sheet().save(live_folder / AUGMENTED)
+    if sheet:
+        sheet.save(live_folder / AUGMENTED)
     contract = Contract(data.class_names, data.image_size, data.resize)
     with replacing(target) as temporary:
         temporary.mkdir()

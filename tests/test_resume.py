@@ -22,7 +22,8 @@ FILES = (classifier.WEIGHTS, classifier.FACTS, "history.csv")
 
 
 def written(models: Path) -> list[bytes]:
-    live = sorted(models.with_name(f"{models.name}-live").rglob("*.tsv"))
+    files = sorted(models.with_name(f"{models.name}-live").rglob("*.*"))
+    live = [file for file in files if file.suffix in (".tsv", ".png")]
     return [(models / name).read_bytes() for name in FILES] + [file.read_bytes() for file in live]
 
 

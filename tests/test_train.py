@@ -117,6 +117,14 @@ def test_every_recipe_learns(tiny: Tiny, tmp_path: Path, changes: dict[str, Any]
     assert best["phase"] == "fine_tune"
 
 
+@pytest.mark.parametrize(("name", "draws"), [("lively", True), ("backbone", False)])
+def test_a_backbone_that_draws_by_itself_is_told_from_one_that_does_not(
+    tiny: Tiny, name: str, draws: bool
+) -> None:
+    """Its draws are begun anew at each epoch, which costs time where there are none."""
+    assert classifier.draws(classifier.backbone_layer(str(tiny.folder / name), trainable=True)) == draws
+
+
 @pytest.mark.parametrize(("batch_norm", "moves"), [("batch", True), ("frozen", False)])
 def test_frozen_statistics_stay_as_they_came(
     tiny: Tiny, tmp_path: Path, batch_norm: str, moves: bool

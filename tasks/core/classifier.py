@@ -14,6 +14,12 @@ from tasks.core.serialize import read_json, write_json
 
 WEIGHTS = "classifier.weights.h5"
 FACTS = "classifier.json"
+RANDOM = (
+    "Random",
+    "TruncatedNormal",
+    "ParameterizedTruncatedNormal",
+    "Multinomial",
+)  # TensorFlow's operations
 
 
 def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED) -> Any:
@@ -30,6 +36,15 @@ def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED) -> Any
         return hub.KerasLayer(handle, trainable=trainable, name="backbone")
     except Exception as error:  # TF Hub raises whatever its resolver met: URL, tar, protobuf
         raise backbones.unreadable(name, error) from error
+
+
+def draws(backbone: Any) -> bool:
+    """Whether a backbone may draw random numbers by itself in training, for a dropout of its own."""
+    call = getattr(backbone.resolved_object, "__call__", None)  # noqa: B004, it is looked into and not called
+    graphs = [function.graph.as_graph_def() for function in getattr(call, "concrete_functions", ())]
+    nodes = [node for graph in graphs for node in graph.node]
+    nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]
+    return not nodes or any(node.op.startswith(RANDOM) for node in nodes)
 
 
 def network(backbone: Any, classes: int, image_size: int, l2: float = 0.0) -> Any:
