@@ -35,6 +35,7 @@ def test_two_devices_learn_what_one_does(tiny: Tiny, tmp_path: Path, alone: pd.D
     pd.testing.assert_frame_equal(history(tmp_path / "models"), alone, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 def test_two_workers_learn_what_one_does_and_one_of_them_writes(
     tiny: Tiny, tmp_path: Path, alone: pd.DataFrame
 ) -> None:

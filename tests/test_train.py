@@ -105,8 +105,11 @@ def test_features_of_another_backbone_or_of_other_pictures_are_not_taken_for_the
     "changes",
     [
         {"optimizer": "adam", "learning_rate": 0.005},
-        {"optimizer": "adamw", "learning_rate": 0.005, "weight_decay": 0.01, "class_weight": "balanced"},
-        {"batch_norm": "frozen", "schedule": "constant", "warmup": 0.0},
+        pytest.param(
+            {"optimizer": "adamw", "learning_rate": 0.005, "weight_decay": 0.01, "class_weight": "balanced"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"batch_norm": "frozen", "schedule": "constant", "warmup": 0.0}, marks=pytest.mark.slow),
         {"head_epochs": 0, "mixup": 0.2, "epochs": 6},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
