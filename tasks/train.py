@@ -272,7 +272,6 @@ def train(
     facts["dataset"] = sha256(data.folder / "dataset.json")
     backup = Backup(_place([source, facts["dataset"], asdict(p), asdict(m), h.replicas, h.jit]))
     batches = Batches(data, p, m.dropout, model.get_layer("backbone").output_shape[1])
-    # Drawn before any epoch sets the seed that TensorFlow's shuffling hangs on, too.
     sheet = batches.sheet() if p.augment.changes else None
     with Live(str(live_folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
         log, kept = Log(live), None

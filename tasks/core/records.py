@@ -65,17 +65,24 @@ class Dataset:
         return tf.data.TFRecordDataset(self._paths(names)).map(self._parse, num_parallel_calls=AUTOTUNE)
 
     def shuffled(self, split: str, seed: Any) -> Any:
-        """Streams a split in an order that hangs on the seed and nothing else.
+        """Streams a split in an order that hangs on the seed, an integer or a tensor, and nothing else.
 
         Files are read side by side in a random order, and each next picture is drawn from a buffer that holds
         half a gigabyte of them: all of most data sets. What is shuffled is as small as on disk.
         """
         paths = self._paths(self.files(split))
-        order = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed, False)
-        records = order.interleave(tf.data.TFRecordDataset, SIDE_BY_SIDE, num_parallel_calls=AUTOTUNE)
         each = sum(Path(path).stat().st_size for path in paths) / self.size(split)
         held = min(self.size(split), max(1, int(SHUFFLE_BYTES / each)))
-        return records.shuffle(held, seed, False).map(self._parse, num_parallel_calls=AUTOTUNE)
+
+        def once(seed: Any) -> Any:
+            # Of this function's graph alone. TensorFlow would else mix its global seed in, which others set.
+            tf.compat.v1.set_random_seed(1)
+            order = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed, False)
+            records = order.interleave(tf.data.TFRecordDataset, SIDE_BY_SIDE, num_parallel_calls=AUTOTUNE)
+            return records.shuffle(held, seed, False)
+
+        each_once = tf.data.Dataset.from_tensors(tf.cast(seed, tf.int64)).flat_map(once)
+        return each_once.map(self._parse, num_parallel_calls=AUTOTUNE)
 
     def files(self, split: str) -> list[str]:
         """Names of the files of records of a split, in order."""
