@@ -16,6 +16,7 @@ import numpy as np
 from dvclive.live import Live
 
 from tasks.core import augment, backbones, classifier, cli, features, hardware, params, records, runtime
+from tasks.core import backup as backup_module
 from tasks.core import batches as batching
 from tasks.core.backup import Backup, Row, State, Weights
 from tasks.core.batches import Batches, class_weights
@@ -54,11 +55,16 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     @property
     def best(self) -> Row:
         """The first epoch of the lowest validation loss."""
-        return min(self.rows, key=lambda row: float(row["val_loss"]))
+        return min(self.rows, key=lambda row: float(row["val_loss"]) if finite(row) else np.inf)
+
+    @property
+    def diverged(self) -> bool:
+        return bool(self.rows) and not finite(self.rows[-1])
 
     @property
     def done(self) -> bool:
-        return bool(self.rows) and len(self.rows) - int(self.best["epoch"]) >= self.patience
+        waited = bool(self.rows) and len(self.rows) - int(self.best["epoch"]) >= self.patience
+        return waited or self.diverged
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         row = self.log.add(self.phase, epoch, logs)
@@ -67,8 +73,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             self.best_weights = weights
         self.model.stop_training = self.done
         if self.backup:
-            optimizer = keras.backend.batch_get_value(self.model.optimizer.variables)
-            self.backup.save(State(weights, optimizer, self.best_weights, self.log.rows))
+            optimizer = keras.backend.batch_get_value(hardware.variables(self.model.optimizer))
+            self.backup.save(State(weights, optimizer, self.best_weights, self.rows))
 
 
 class SameDraws(keras.callbacks.Callback):  # type: ignore[misc]
@@ -206,7 +212,8 @@ def fine_tune(
     head = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"] if p.head_epochs else np.inf
     phase = "fine_tune" if p.fine_tune else "augmented"
     watch = Watch(phase, p.patience, log, backup if h.chief else None)
-    tensorboard = [keras.callbacks.TensorBoard(str(logs), write_graph=False)] if logs else []
+    shown = str(logs / backup.file.name[:12]) if logs and h.chief else ""  # each training by itself
+    tensorboard = [keras.callbacks.TensorBoard(shown, write_graph=False)] if shown else []
     same_draws = [SameDraws(p.seed)] if classifier.draws(model.get_layer("backbone")) else []
     resume(watch, whole, backup.load(), h)
     if not watch.done:
@@ -219,10 +226,12 @@ def fine_tune(
             callbacks=[*same_draws, watch, *tensorboard],
             verbose=runtime.verbosity() if h.chief else 0,
         )
-    if watch.best["val_loss"] < head:
+    if finite(watch.best) and watch.best["val_loss"] < head:
         model.set_weights(watch.best_weights)
         return watch.best
-    cli.say("train: that came to no lower validation loss than the head before, which is kept")
+    if p.head_epochs:
+        end = "became no number" if watch.diverged else "came no lower than before"
+        cli.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
     model.set_weights(before)
     return None
 
@@ -230,14 +239,15 @@ def fine_tune(
 def resume(watch: Watch, model: Any, state: State | None, h: Hardware) -> None:
     """Brings back what an interrupted training had come to, if all workers know the same of it."""
     epochs = len(state.rows) if state else 0
-    if state is None or h.everywhere(epochs) != {epochs}:
+    # Asked by those without a backup too: the others wait for the answer.
+    if h.everywhere(epochs) != {epochs} or state is None:
         return
     model.optimizer.build(model.trainable_variables)
-    for variable, value in zip(model.optimizer.variables, state.optimizer, strict=True):
+    for variable, value in zip(hardware.variables(model.optimizer), state.optimizer, strict=True):
         variable.assign(value)
     model.set_weights(state.weights)
     watch.best_weights = state.best
-    for row in state.rows[len(watch.log.rows) :]:
+    for row in state.rows:
         watch.log.put(row)
     cli.say(f"train: goes on after epoch {len(watch.rows)}, where it was interrupted")
 
@@ -279,11 +289,13 @@ def train(
             extract = features.extractor(backbone)
             known, held_out = (features.of_split(extract, data, split, source) for split in HEAD_SPLITS)
             kept = train_head(model, known, held_out, class_weights(data, p), m.dropout, p, log)
+            head = model.get_layer("head")
+            head.set_weights(h.mean(head.get_weights()))  # machines that differ fit it a little differently
             cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(kept)}")
         if p.fine_tune or p.augment.changes:
             with h.strategy.scope():
                 kept = fine_tune(model, batches, p, h, log, backup, logs) or kept
-    if kept is None or not np.isfinite(kept["val_loss"]):
+    if kept is None or not finite(kept):
         raise ParamError(f"train.learning_rate is {p.learning_rate}, too much: the loss became no number")
     if sheet:
         sheet.save(live_folder / AUGMENTED)
@@ -302,8 +314,13 @@ def _versions() -> dict[str, str]:
 
 def _place(facts: list[Any]) -> Path:
     """Where a training is backed up: another's, with other facts or other code, is never mistaken for it."""
-    code = [Path(str(module.__file__)) for module in (augment, batching, classifier, hardware, records)]
+    modules = (augment, backup_module, batching, classifier, features, hardware, records, runtime)
+    code = [Path(str(module.__file__)) for module in modules]
     return cache_folder() / "training" / fingerprint(facts, Path(__file__), *code)
+
+
+def finite(row: Row) -> bool:
+    return bool(np.isfinite(row["val_loss"]))
 
 
 def _shown(row: Row) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +41,41 @@ def test_two_devices_learn_what_one_does(tiny: Tiny, tmp_path: Path, alone: pd.D
 def test_two_workers_learn_what_one_does_and_one_of_them_writes(
     tiny: Tiny, tmp_path: Path, alone: pd.DataFrame
 ) -> None:
-    ports = free_ports(2)
-    workers = [f"127.0.0.1:{port}" for port in ports]
     targets = [tmp_path / f"worker{place}" / "models" for place in range(2)]
-    processes = []
-    for place, target in enumerate(targets):
-        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": place}}
-        environment = {"TF_CONFIG": json.dumps(task)}
-        processes.append(start(tiny, target, strategy="auto", environment=environment, **SETTINGS))
-    for printed in finish(*processes):
+    for printed in finish(*cluster(tiny, targets)):
         assert "2 replicas (CollectiveAllReduceStrategy)" in printed
     pd.testing.assert_frame_equal(history(targets[0]), alone, atol=TOLERANCE, rtol=0)
     pd.testing.assert_frame_equal(history(targets[0]), history(targets[1]), atol=0, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_worker_that_knows_of_an_interrupted_training_does_not_wait_for_one_that_does_not(
+    tiny: Tiny, tmp_path: Path, alone: pd.DataFrame
+) -> None:
+    """Each has a cache of its own here, and the first alone writes a backup: they begin anew together."""
+    targets = [tmp_path / f"worker{place}" / "models" for place in range(2)]
+    backups = targets[0].with_name("cache") / "training"
+    processes = cluster(tiny, targets)
+    while not any(backups.glob("[!.]*")) and processes[0].poll() is None:
+        time.sleep(0.01)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    assert any(backups.glob("[!.]*")) and not targets[0].exists(), "it was interrupted after an epoch"
+    printed = finish(*cluster(tiny, targets))
+    assert not any("goes on after" in text for text in printed)
+    pd.testing.assert_frame_equal(history(targets[0]), alone, atol=TOLERANCE, rtol=0)
+
+
+def cluster(tiny: Tiny, targets: list[Path]) -> list[subprocess.Popen[str]]:
+    """Starts a worker for each target."""
+    workers = [f"127.0.0.1:{port}" for port in free_ports(len(targets))]
+    tasks = [{"type": "worker", "index": place} for place in range(len(targets))]
+    settings = [json.dumps({"cluster": {"worker": workers}, "task": task}) for task in tasks]
+    return [
+        start(tiny, target, strategy="auto", environment={"TF_CONFIG": text}, **SETTINGS)
+        for target, text in zip(targets, settings, strict=True)
+    ]
 
 
 def free_ports(count: int) -> list[int]:

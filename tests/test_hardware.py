@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks.core import hardware
 from tasks.core.errors import ParamError
-from tasks.core.hardware import Hardware, decide
+from tasks.core.hardware import Hardware, decide, variables
 from tasks.core.runtime import keras, tf
 from tests.conftest import Tiny
 
@@ -53,6 +54,31 @@ def test_float16_scales_its_loss_and_others_do_not() -> None:
     scaled = Hardware(strategy, "float16", False, "").optimizer(inner)
     assert isinstance(scaled, keras.mixed_precision.LossScaleOptimizer)
     assert Hardware(strategy, "bfloat16", False, "").optimizer(inner) is inner
+
+
+def test_what_is_remembered_of_float16_is_the_scale_of_its_loss_too() -> None:
+    """Keras leaves it out of the optimizer's variables: a resumed training would begin with another."""
+    first, second = (chosen_float16(keras.optimizers.SGD(0.1, momentum=0.9)) for _ in range(2))
+    weights = [tf.Variable([1.0])]
+    for optimizer in (first, second):
+        optimizer.build(weights)
+    first.apply_gradients([(tf.constant([np.inf]), weights[0])])  # too large, so that it is halved
+    assert first.loss_scale != second.loss_scale
+    for to, of in zip(variables(second), variables(first), strict=True):
+        to.assign(of)
+    assert first.loss_scale == second.loss_scale
+
+
+def chosen_float16(inner: Any) -> Any:
+    return Hardware(tf.distribute.get_strategy(), "float16", False, "").optimizer(inner)
+
+
+def test_workers_that_differ_agree_on_the_mean() -> None:
+    """Here of one, and of two devices that have the same; two workers: tests/test_distributed.py."""
+    arrays = [np.array([0.1, 1 / 3], np.float32), np.zeros((2, 2), np.float32)]
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0"])):
+        mean = Hardware(strategy, "float32", False, "").mean(arrays)
+        assert all(np.array_equal(a, b) for a, b in zip(mean, arrays, strict=True))
 
 
 def test_xla_and_a_short_type_do_not_go_together() -> None:

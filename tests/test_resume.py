@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from tasks import train
 from tasks.core import classifier
-from tasks.core.backup import Backup, State
+from tasks.core.backup import ABANDONED, Backup, State
 from tasks.core.paths import cache_folder
 from tests.apart import finish, start
 from tests.conftest import Tiny
@@ -87,6 +89,15 @@ def test_a_damaged_backup_begins_anew(tmp_path: Path, damage: bytes) -> None:
     ]
     backup.file.write_bytes(damage)
     assert backup.load() is None
+
+
+def test_a_backup_that_nobody_went_on_with_does_not_stay_for_ever(tmp_path: Path) -> None:
+    recent, old = tmp_path / "recent", tmp_path / "old"
+    for file, age in ((recent, ABANDONED - 60), (old, ABANDONED + 60)):
+        file.touch()
+        os.utime(file, (time.time() - age,) * 2)
+    Backup(tmp_path / "finished").forget()
+    assert list(tmp_path.iterdir()) == [recent]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.serialize import replacing, sha256, size, write_json
+from tasks.core.serialize import HOST, replacing, sha256, size, write_json
 
 
 def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -43,11 +43,13 @@ def test_a_folder_takes_the_place_of_one_that_holds_other_files(tmp_path: Path) 
 def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
-    (tmp_path / f".data.{dead.pid}.new.tmp").mkdir()
-    living = tmp_path / f".data.{os.getppid()}.new.tmp"
+    (tmp_path / f".data.{HOST}.{dead.pid}.new.tmp").mkdir()
+    living = tmp_path / f".data.{HOST}.{os.getppid()}.new.tmp"
+    elsewhere = tmp_path / f".data.another-machine.{dead.pid}.new.tmp"
     living.touch()
+    elsewhere.touch()
     write_json(tmp_path / "data", [])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [living.name, "data"]
+    assert {path.name for path in tmp_path.iterdir()} == {living.name, elsewhere.name, "data"}
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tasks import train
 from tasks.core import classifier, features, params
 from tasks.core.augment import DRAWS, augmented, draw, key, mixed
 from tasks.core.batches import Batches
-from tasks.core.errors import BackboneError, ParamError
+from tasks.core.errors import BackboneError, ModelError, ParamError
 from tasks.core.params import Augment
 from tasks.core.records import Dataset
 from tasks.core.runtime import tf
@@ -101,6 +102,24 @@ def test_features_of_another_backbone_or_of_other_pictures_are_not_taken_for_the
     assert sum(asked) == 2 * data.size("validation") + data.size("test")
 
 
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 and no more"])
+def test_a_damaged_file_of_features_is_made_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path))
+    data = Dataset.load(tiny.dataset)
+
+    def extract(images: Any) -> Any:
+        return np.asarray(images, np.float32).mean(axis=(1, 2))
+
+    whole = features.of_split(extract, data, "test", "a backbone")
+    for file in (tmp_path / "features").iterdir():
+        file.write_bytes(damage)
+    for _ in range(2):
+        assert np.array_equal(features.of_split(extract, data, "test", "a backbone").values, whole.values)
+    assert all(file.stat().st_size > len(damage) for file in (tmp_path / "features").iterdir())
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -141,6 +160,30 @@ def test_a_loss_that_is_no_number_ends_with_one_line(tiny: Tiny, tmp_path: Path)
     with pytest.raises(ParamError, match=r"train\.learning_rate is 1e\+30"):
         tiny.train(tmp_path / "models", head_epochs=0, learning_rate=1e30)
     assert not (tmp_path / "models").exists()
+
+
+def test_fine_tuning_whose_loss_becomes_no_number_stops_at_once_and_leaves_the_head(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = tiny.train(tmp_path / "models", learning_rate=1e30, epochs=9, patience=9)
+    history = pd.read_csv(tmp_path / "models/history.csv")
+    assert best["phase"] == "head"
+    assert (history["phase"] == "fine_tune").sum() < 9
+    assert "became no number: the head is kept" in "".join(capsys.readouterr())
+
+
+def test_a_classifier_is_not_put_on_another_backbone_than_it_was_trained_on(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(tiny.folder / "backbone", mine)
+    tiny.train(tmp_path / "models", str(mine), epochs=1, head_epochs=1)
+    classifier.load(tmp_path / "models")
+    shutil.rmtree(mine)
+    shutil.copytree(tiny.folder / "lively", mine)
+    with pytest.raises(ModelError, match=r"mine with sha256 .* by now has") as caught:
+        classifier.load(tmp_path / "models")
+    assert "\n" not in str(caught.value)
 
 
 def rate(p: params.Train, step: int) -> float:

@@ -109,19 +109,21 @@ def facts(name: str, sha256: str = UNPINNED) -> Facts:
         ParamError: no such backbone.
         BackboneError: it can't be fetched, made or read, or has another digest than `sha256`.
     """
+    kept = _kept(name)
+    was_here = kept is None or _is_here(kept)
     place = folder(name)
-    note = _note(place) if _kept(name) else None
+    note = _note(place) if kept else None
     found = _noted(place) if note else None
     if not found:
         found = _read(place)
         if note:
             write_json(note, asdict(found) | {"files": _files(place)})
     if sha256 not in (UNPINNED, found.sha256):
-        for left in place.parent.glob(f"{place.name}*") if note else ():
+        for left in () if was_here else place.parent.glob(f"{place.name}*"):
             remove(left)
         raise BackboneError(
             f"model.sha256 is {sha256}, but {name} has {found.sha256}; "
-            + ("it was removed from the cache: " if note else "")
+            + ("" if was_here else "it was removed again: ")
             + "set model.sha256 to that only if it is the model that you mean"
         )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from tasks.core.serialize import remove, replacing
 
 Row = dict[str, Any]  # an epoch in the history: phase, epoch from 1, losses and accuracies
 Weights = list[np.ndarray]
+ABANDONED = 30 * 24 * 60 * 60  # seconds
 
 
 @dataclass(frozen=True)
 class State:
-    """A training after some epochs: weights of the model, its optimizer and its best epoch, and all rows."""
+    """A phase after some epochs: weights of the model, its optimizer and its best epoch, and its rows."""
 
     weights: Weights
     optimizer: Weights
@@ -37,8 +38,6 @@ class Backup:
         arrays = {f"{name}-{i:05d}": array for name, group in groups.items() for i, array in enumerate(group)}
         with replacing(self.file) as temporary, temporary.open("wb") as file:
             np.savez(file, rows=np.array(json.dumps(state.rows)), **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut may leave the new name with nothing in it
 
     def load(self) -> State | None:
         """Reads it back; none if there is none, or none that can be read."""
@@ -53,4 +52,8 @@ class Backup:
             return None
 
     def forget(self) -> None:
+        """Removes it, and what trainings left beside it that nobody went on with for a month."""
         remove(self.file)
+        for other in self.file.parent.glob("*"):
+            if time.time() - other.stat().st_mtime > ABANDONED:
+                remove(other)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.core import backbones
+from tasks.core import backbones, handles
 from tasks.core.contract import Contract
 from tasks.core.errors import BackboneError, ModelError, brief
 from tasks.core.handles import UNPINNED
@@ -103,7 +103,7 @@ def load(folder: Path) -> tuple[Any, Contract]:
     """Reads a trained classifier back as (model giving logits, contract).
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or its backbone is another by now than the one it was trained on.
         BackboneError: its backbone can't be loaded any more.
     """
     file = folder / FACTS
@@ -111,10 +111,22 @@ def load(folder: Path) -> tuple[Any, Contract]:
         raise ModelError(f"{file} is missing; run `dvc repro train`")
     facts = read_json(file)
     contract = Contract.of(facts)
+    _check_backbone(file, facts["backbone"], facts["backbone_sha256"])
     backbone = backbone_layer(facts["backbone"], trainable=True)
     model = network(backbone, len(contract.class_names), contract.image_size)
     model.load_weights(folder / WEIGHTS)
     return model, contract
+
+
+def _check_backbone(file: Path, name: str, sha256: str) -> None:
+    if handles.package(name):  # made here of locked weights; its bytes tell of TensorFlow's build, too
+        return
+    found = backbones.digest(name)
+    if found != sha256:
+        raise ModelError(
+            f"{file} was trained on {name} with sha256 {sha256}, which by now has {found}; bring the other "
+            "back, or train on this one: `dvc repro --single-item --force train`"
+        )
 
 
 def to_float(images: Any) -> Any:

@@ -60,12 +60,20 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
 
 
 def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: str) -> Features:
-    known = cache_folder() / "features" / fingerprint([data.shards[name], source])
-    if not known.is_file():
-        batches = data.stream([name]).batch(BATCH).prefetch(AUTOTUNE)
-        found = [(np.asarray(extract(batch["image"])), np.asarray(batch["label"])) for batch in batches]
-        values, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-        with replacing(known) as temporary, temporary.open("wb") as file:
-            np.savez(file, values=values, labels=labels)
-    with np.load(known, allow_pickle=False) as arrays:
-        return Features(arrays["values"], arrays["labels"])
+    kept = cache_folder() / "features" / fingerprint([data.shards[name], source])
+    if known := _read(kept):
+        return known
+    batches = data.stream([name]).batch(BATCH).prefetch(AUTOTUNE)
+    found = [(np.asarray(extract(batch["image"])), np.asarray(batch["label"])) for batch in batches]
+    values, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    with replacing(kept) as temporary, temporary.open("wb") as file:
+        np.savez(file, values=values, labels=labels)
+    return Features(values, labels)
+
+
+def _read(file: Path) -> Features | None:
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            return Features(arrays["values"], arrays["labels"])
+    except Exception:  # not there, or damaged: a zip can then raise anything
+        return None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from tasks.core import params
 from tasks.core.errors import ParamError
 from tasks.core.runtime import keras, tf
@@ -54,6 +56,15 @@ class Hardware:
         each = self.strategy.run(lambda: tf.constant([number]))
         return set(self.strategy.gather(each, 0).numpy().tolist())
 
+    def mean(self, weights: list[np.ndarray]) -> list[np.ndarray]:
+        """Of what the workers have for these."""
+
+        def one(array: np.ndarray) -> np.ndarray:
+            each = self.strategy.run(lambda: tf.constant(array))
+            return np.asarray(self.strategy.reduce("MEAN", each, axis=None))
+
+        return [one(array) for array in weights]
+
     def optimizer(self, inner: Any) -> Any:
         """Keeps float16's gradients from vanishing by scaling the loss; elsewhere the optimizer itself."""
         return keras.mixed_precision.LossScaleOptimizer(inner) if self.precision == "float16" else inner
@@ -69,6 +80,12 @@ class Hardware:
                 f"train.batch_size is {batch_size}; {self.replicas} devices share each batch, "
                 f"so make it a multiple of {self.replicas}"
             )
+
+
+def variables(optimizer: Any) -> list[Any]:
+    """All that an optimizer remembers. Keras leaves the scale of a loss out of its own list."""
+    scale = getattr(optimizer, "_loss_scale", None)
+    return [*optimizer.variables, *([scale.current_loss_scale, scale.counter] if scale else [])]
 
 
 def decide(
@@ -101,7 +118,8 @@ def decide(
         )
     if short != "float32":
         tf.config.optimizer.set_experimental_options({REWRITES[short]: True})
-    return Hardware(chosen, short, compiled, _devices(gpus))
+    several = isinstance(chosen, (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy))
+    return Hardware(chosen, short, compiled, _devices(gpus if several else gpus[:1]))
 
 
 def _strategy(name: params.Strategy, gpus: int) -> Any:

@@ -6,11 +6,15 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+HOST = re.sub(r"\W", "-", socket.gethostname())  # a pid says nothing where machines share a folder
 
 
 @contextmanager
@@ -20,10 +24,14 @@ def replacing(path: Path) -> Iterator[Path]:
     The block makes a file or a folder there. If it fails, `path` is as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}.tmp") for kind in ("new", "old"))
+    stem = f".{path.name}.{HOST}.{os.getpid()}"
+    temporary, old = (path.with_name(f"{stem}.{kind}.tmp") for kind in ("new", "old"))
     _remove_left_overs(path)
     try:
         yield temporary
+        if temporary.is_file():
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())  # or a power cut may leave the new name with nothing in it
         if temporary.is_dir() and path.is_dir():
             path.replace(old)  # a folder can't be renamed over one that holds files
         temporary.replace(path)
@@ -33,8 +41,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove_left_overs(path: Path) -> None:
-    """Removes what killed processes began to write here, and what this one did before."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    """Removes what killed processes of this machine began to write here, and what this one did before."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{HOST}.*.tmp"):
         pid = left.name.split(".")[-3]
         if not pid.isdigit() or int(pid) == os.getpid() or not _runs(int(pid)):
             remove(left)
