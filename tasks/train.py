@@ -25,7 +25,7 @@ from tasks.core.errors import ParamError
 from tasks.core.hardware import Hardware
 from tasks.core.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_folder
 from tasks.core.records import Dataset
-from tasks.core.runtime import AUTOTUNE, keras, tf
+from tasks.core.runtime import AUTOTUNE, keras, tf, untuned
 from tasks.core.serialize import fingerprint, replacing, sha256
 
 HEAD_SPLITS = ("train", "validation")
@@ -153,10 +153,10 @@ def train_head(
     stream = tf.data.Dataset.range(2**31).flat_map(order).batch(HEAD_BATCH, drop_remainder=True)
     watch = Watch("head", max(p.patience, HEAD_PATIENCE), log)
     head.fit(
-        stream.map(batch, AUTOTUNE).prefetch(AUTOTUNE),
+        untuned(stream.map(batch, AUTOTUNE).prefetch(AUTOTUNE)),
         epochs=p.head_epochs,
         steps_per_epoch=-(-count // HEAD_BATCH),
-        validation_data=held_out,
+        validation_data=untuned(held_out),
         callbacks=[watch],
         verbose=0,
     )

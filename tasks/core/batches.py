@@ -13,7 +13,7 @@ from tasks.core import params
 from tasks.core.augment import augmented, draw, kept, key, mixed
 from tasks.core.classifier import to_float
 from tasks.core.records import Dataset
-from tasks.core.runtime import AUTOTUNE, tf
+from tasks.core.runtime import AUTOTUNE, tf, untuned
 
 HELD_OUT_BATCH = 64
 ROWS, COLUMNS, GAP = 6, 8, 4  # of the sheet of augmented pictures; the gap in pixels
@@ -48,16 +48,14 @@ class Batches:
         return _shareable(stream.map(self._finished, AUTOTUNE))
 
     def _pass(self, number: Any) -> Any:
-        """Every training picture once, in this pass's order."""
+        """The record of every training picture once, in this pass's order, with the pass's number."""
+        return self.data.shuffled("train", self.p.seed + number).map(lambda record: (number, record))
 
-        def keyed(example: Any) -> Any:
-            return example | {"key": key(self.p.seed, number, example["path"])}
-
-        return self.data.shuffled("train", self.p.seed + number).map(keyed)
-
-    def _drawn(self, example: Any) -> Any:
-        multiplied = kept([self.width], example["key"] + 1, self.dropout)
-        return example | {"kept": multiplied, "draws": draw(example["key"])}
+    def _drawn(self, number: Any, record: Any) -> Any:
+        example = self.data.parse(record)
+        drawn_by = key(self.p.seed, number, example["path"])
+        multiplied = kept([self.width], drawn_by + 1, self.dropout)
+        return example | {"key": drawn_by, "kept": multiplied, "draws": draw(drawn_by)}
 
     def _finished(self, batch: Any) -> Any:
         labels = tf.one_hot(batch["label"], len(self.data.class_names))
@@ -81,7 +79,7 @@ class Batches:
     def sheet(self) -> Image.Image:
         """Draws a few pictures, a row for each: as it is, and as the first passes change it."""
         rows = []
-        for example in self.data.shuffled("train", self.p.seed).take(ROWS):
+        for example in self.data.shuffled("train", self.p.seed).map(self.data.parse).take(ROWS):
             plain = to_float(example["image"])[None]
             keys = [key(self.p.seed, number, example["path"]) for number in range(COLUMNS - 1)]
             rows.append(
@@ -111,4 +109,4 @@ def _shareable(stream: Any) -> Any:
     """Has several workers share out each batch, not the files: all see one order, and each takes its part."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return stream.prefetch(AUTOTUNE).with_options(options)
+    return untuned(stream.prefetch(AUTOTUNE)).with_options(options)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.core.contract import Packing, Resize
 from tasks.core.errors import DataError
-from tasks.core.runtime import AUTOTUNE, tf
+from tasks.core.runtime import AUTOTUNE, tf, untuned
 from tasks.core.serialize import read_json
 
 SHUFFLE_BYTES = 1 << 29
@@ -62,13 +62,22 @@ class Dataset:
 
     def stream(self, names: Sequence[str]) -> Any:
         """Streams these files of records, in the order given."""
-        return tf.data.TFRecordDataset(self._paths(names)).map(self._parse, num_parallel_calls=AUTOTUNE)
+        records = tf.data.TFRecordDataset(self._paths(names))
+        return untuned(records.map(self.parse, num_parallel_calls=AUTOTUNE))
 
     def shuffled(self, split: str, seed: Any) -> Any:
-        """Streams a split in an order that hangs on the seed, an integer or a tensor, and nothing else.
+        """Streams a split's records in an order that hangs on the seed, and nothing else.
+
+        They come as they are on disk: what is dropped or drawn again later needs no parsing now.
 
         Files are read side by side in a random order, and each next picture is drawn from a buffer that holds
-        half a gigabyte of them: all of most data sets. What is shuffled is as small as on disk.
+        half a gigabyte of them: all of most data sets.
+
+        Args:
+            seed: an integer, or a tensor of one.
+
+        Returns:
+            A `tf.data.Dataset` of strings, for `parse`.
         """
         paths = self._paths(self.files(split))
         each = sum(Path(path).stat().st_size for path in paths) / self.size(split)
@@ -81,8 +90,7 @@ class Dataset:
             records = order.interleave(tf.data.TFRecordDataset, SIDE_BY_SIDE, num_parallel_calls=AUTOTUNE)
             return records.shuffle(held, seed, False)
 
-        each_once = tf.data.Dataset.from_tensors(tf.cast(seed, tf.int64)).flat_map(once)
-        return each_once.map(self._parse, num_parallel_calls=AUTOTUNE)
+        return untuned(tf.data.Dataset.from_tensors(tf.cast(seed, tf.int64)).flat_map(once))
 
     def files(self, split: str) -> list[str]:
         """Names of the files of records of a split, in order."""
@@ -91,7 +99,8 @@ class Dataset:
     def _paths(self, names: Sequence[str]) -> list[str]:
         return [str(self.folder / name) for name in names]
 
-    def _parse(self, serialized: Any) -> dict[str, Any]:
+    def parse(self, serialized: Any) -> dict[str, Any]:
+        """Reads one record: the dict that `read` streams."""
         text = tf.io.FixedLenFeature([], tf.string)
         spec = {"image": text, "label": tf.io.FixedLenFeature([], tf.int64), "path": text}
         example = tf.io.parse_single_example(serialized, spec)

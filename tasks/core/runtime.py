@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
 
 from tasks.core.cli import quiet
 from tasks.core.paths import hub_cache
@@ -37,9 +38,20 @@ def deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+def untuned(stream: Any) -> Any:
+    """A `tf.data.Dataset` that ends at once.
+
+    tf.data's tuner may hold the end of one up until its own thread wakes, and that sleeps for twice as long
+    each time: 10 ms at first, a minute at last. Without it, what may run side by side does so on every core.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return stream.with_options(options)
+
+
 def verbosity() -> int:
     """Keras' own progress bar on a terminal, a line an epoch elsewhere."""
     return 1 if sys.stdout.isatty() else 2
 
 
-__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "tf", "verbosity"]
+__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "tf", "untuned", "verbosity"]
