@@ -106,8 +106,9 @@ class Log:
     def put(self, row: Row) -> None:
         self.rows.append(row)
         self.live.step = row["epoch"]
+        curve = "head" if row["phase"] == "head" else "fine_tune"  # dvc.yaml draws the second phase as one
         for name in NUMBERS:
-            self.live.log_metric(f"{row['phase']}/{name}", row[name])
+            self.live.log_metric(f"{curve}/{name}", row[name])
 
     def write(self, file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as stream:
