@@ -18,6 +18,7 @@ def check() -> None:
     """
     p = params.load()
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema), p.model.backbone)
+    preflight.check_repository()
 
 
 def main() -> int:

@@ -106,8 +106,9 @@ def test_a_mistake_is_exit_2(
             ("'resnext'", "SavedModel"),
         ),
         (lambda f: change(f, "images: pictures", "images: ~/pictures"), ("~/pictures", "write ~ out")),
+        (lambda f: subprocess.run(["git", "init", "--quiet", f], check=True), ("no commit", "git commit")),
     ],
-    ids=["no value", "empty", "section", "empty file", "scheduler", "backbone", "home"],
+    ids=["no value", "empty", "section", "empty file", "scheduler", "backbone", "home", "commit"],
 )
 def test_a_slip_is_told_before_anything_runs(
     workplace: Path, mistake: Callable[[Path], None], words: tuple[str, ...]

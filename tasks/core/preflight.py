@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 from tasks.core import handles
@@ -23,3 +25,20 @@ def check(images: Path, labels: Path, schema: Path, backbone: str) -> None:
     if not schema.is_file():
         raise DataError(f"data.schema: {schema} is not there; `python -m tasks.validate --suggest` writes it")
     handles.check(backbone)
+
+
+def check_repository() -> None:
+    """Looks for a git repository without a commit, in which DVCLive can't start: after all was built.
+
+    Raises:
+        DataError: it is one.
+    """
+    if _git("--git-dir") and not _git("HEAD"):
+        raise DataError("this git repository has no commit yet; make one: git add -A && git commit -m Begin")
+
+
+def _git(what: str) -> bool:
+    git = shutil.which("git")
+    if not git:
+        return False
+    return subprocess.run([git, "rev-parse", what], check=False, capture_output=True).returncode == 0
