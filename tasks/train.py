@@ -21,7 +21,7 @@ from tasks.core import batches as batching
 from tasks.core.backup import Backup, Row, State, Weights
 from tasks.core.batches import Batches, class_weights
 from tasks.core.contract import Contract
-from tasks.core.errors import ParamError
+from tasks.core.errors import BackboneError, ParamError
 from tasks.core.hardware import Hardware
 from tasks.core.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_folder
 from tasks.core.records import Dataset
@@ -66,6 +66,14 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         waited = bool(self.rows) and len(self.rows) - int(self.best["epoch"]) >= self.patience
         return waited or self.diverged
 
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        """Has all devices go on with the mean of the statistics that each has come to by itself.
+
+        That is what is saved: so it is what is judged, and what an interrupted training goes on from.
+        """
+        if self.model.distribute_strategy.num_replicas_in_sync > 1:
+            self.model.set_weights(self.model.get_weights())
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         row = self.log.add(self.phase, epoch, logs)
         weights = self.model.get_weights()
@@ -78,7 +86,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class SameDraws(keras.callbacks.Callback):  # type: ignore[misc]
-    """Begins the random numbers that a backbone draws by itself anew with each epoch, resumed or not.
+    """Begins what a backbone draws by itself anew with each epoch, so that a resumed one draws the same.
 
     It has TensorFlow prepare the whole step again, which takes as long as some steps do.
     """
@@ -88,7 +96,7 @@ class SameDraws(keras.callbacks.Callback):  # type: ignore[misc]
         self.seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        tf.random.set_seed(self.seed + epoch)
+        tf.random.set_seed(self.seed)
 
 
 class Log:
@@ -124,6 +132,7 @@ def train_head(
     weights: Any,
     dropout: float,
     p: params.Train,
+    h: Hardware,
     log: Log,
 ) -> Row:
     """Fits the classifier's dense layer, under dropout, to features that don't change.
@@ -137,7 +146,7 @@ def train_head(
     dense = keras.layers.Dense(classes, kernel_regularizer=layer.kernel_regularizer)
     head = keras.Model(entry, dense(entry))
     head.set_weights(layer.get_weights())
-    head.compile(keras.optimizers.Adam(HEAD_RATE), loss(p), weighted_metrics=["accuracy"])
+    head.compile(h.optimizer(keras.optimizers.Adam(HEAD_RATE)), loss(p), weighted_metrics=["accuracy"])
     values, labels = tf.constant(train.values), tf.one_hot(train.labels, classes)
     held_out = tf.data.Dataset.from_tensors((validation.values, tf.one_hot(validation.labels, classes)))
 
@@ -195,7 +204,14 @@ def optimizer(p: params.Train, steps: int) -> Any:
 
 
 def fine_tune(
-    model: Any, batches: Batches, p: params.Train, h: Hardware, log: Log, backup: Backup, logs: Path | None
+    model: Any,
+    batches: Batches,
+    p: params.Train,
+    h: Hardware,
+    log: Log,
+    backup: Backup,
+    logs: Path | None,
+    callbacks: list[Any],
 ) -> Row | None:
     """Goes on from the head with every weight, or, where those are frozen, on augmented pictures.
 
@@ -215,7 +231,6 @@ def fine_tune(
     watch = Watch(phase, p.patience, log, backup if h.chief else None)
     shown = str(logs / backup.file.name[:12]) if logs and h.chief else ""  # each training by itself
     tensorboard = [keras.callbacks.TensorBoard(shown, write_graph=False)] if shown else []
-    same_draws = [SameDraws(p.seed)] if classifier.draws(model.get_layer("backbone")) else []
     resume(watch, whole, backup.load(), h)
     if not watch.done:
         whole.fit(
@@ -224,7 +239,7 @@ def fine_tune(
             epochs=p.epochs,
             steps_per_epoch=batches.steps,
             validation_data=held_out,
-            callbacks=[*same_draws, watch, *tensorboard],
+            callbacks=[*callbacks, watch, *tensorboard],
             verbose=runtime.verbosity() if h.chief else 0,
         )
     if finite(watch.best) and watch.best["val_loss"] < head:
@@ -269,16 +284,21 @@ def train(
         logs: gets TensorBoard's logs.
 
     Raises:
-        BackboneError: the backbone can't be fetched or loaded, or is not the one that was pinned.
+        BackboneError: the backbone can't be fetched or loaded, is not the one that was pinned, or gives no
+            numbers.
         ParamError: the devices can't share a batch, or the loss became no number.
     """
     h.check(p.batch_size)
     cli.say(f"train: {m.backbone} on {h.line()}")
     keras.utils.set_random_seed(p.seed)
-    facts = {"backbone": m.backbone, "backbone_sha256": backbones.digest(m.backbone), "versions": _versions()}
-    source = fingerprint([facts, h.devices, h.precision])
+    found = backbones.facts(m.backbone, m.sha256)
+    facts = {"backbone": m.backbone, "backbone_sha256": found.sha256, "versions": _versions()}
+    source = fingerprint([facts, h.devices, h.precision, h.deterministic])
+    draws = found.draws and p.fine_tune and p.batch_norm == "batch"  # else it is run as it is in use
     with h.strategy.scope():
-        backbone = classifier.backbone_layer(m.backbone, trainable=p.fine_tune, sha256=m.sha256)
+        backbone = classifier.backbone_layer(
+            m.backbone, trainable=p.fine_tune, sha256=m.sha256, draws_by=p.seed if draws else None
+        )
         model = classifier.network(backbone, len(data.class_names), data.image_size, m.l2)
     facts["dataset"] = sha256(data.folder / "dataset.json")
     backup = Backup(_place([source, facts["dataset"], asdict(p), asdict(m), h.replicas, h.jit]))
@@ -289,13 +309,19 @@ def train(
         if p.head_epochs:
             extract = features.extractor(backbone)
             known, held_out = (features.of_split(extract, data, split, source) for split in HEAD_SPLITS)
-            kept = train_head(model, known, held_out, class_weights(data, p), m.dropout, p, log)
+            kept = train_head(model, known, held_out, class_weights(data, p), m.dropout, p, h, log)
+            if not finite(kept):
+                raise BackboneError(
+                    f"model.backbone: {m.backbone} gives features that are no numbers in {h.precision}; "
+                    "try compute.precision: float32, or another backbone"
+                )
             head = model.get_layer("head")
             head.set_weights(h.mean(head.get_weights()))  # machines that differ fit it a little differently
             cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(kept)}")
         if p.fine_tune or p.augment.changes:
             with h.strategy.scope():
-                kept = fine_tune(model, batches, p, h, log, backup, logs) or kept
+                again = [SameDraws(p.seed)] if draws else []
+                kept = fine_tune(model, batches, p, h, log, backup, logs, again) or kept
     if kept is None or not finite(kept):
         raise ParamError(f"train.learning_rate is {p.learning_rate}, too much: the loss became no number")
     if sheet:
@@ -305,7 +331,8 @@ def train(
         temporary.mkdir()
         classifier.save(temporary, model, contract, facts | {"best_epoch": kept})
         log.write(temporary / "history.csv")
-    backup.forget()
+    if h.chief:
+        backup.forget()
     return kept
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tasks.core import classifier
 from tests.apart import finish, start
 from tests.conftest import Tiny
 
@@ -38,12 +39,40 @@ def test_two_devices_learn_what_one_does(tiny: Tiny, tmp_path: Path, alone: pd.D
 
 
 @pytest.mark.slow
+def test_two_devices_that_normalize_go_on_after_an_interruption_to_the_same_bytes(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """Each has statistics of its own within an epoch, of which a backup holds the mean."""
+    settings = SETTINGS | {"epochs": 8, "patience": 8, "learning_rate": 0.02}
+    unbroken, resumed = (tmp_path / name / "models" for name in ("unbroken", "resumed"))
+    two: dict[str, Any] = {"backbone": "lively", "strategy": "mirrored", "devices": 2}
+    finish(start(tiny, unbroken, **two, **settings))
+    kill_after_an_epoch(resumed, start(tiny, resumed, **two, **settings))
+    (printed,) = finish(start(tiny, resumed, **two, **settings))
+    assert "goes on after epoch" in printed
+    for name in (classifier.WEIGHTS, "history.csv"):
+        assert (resumed / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def kill_after_an_epoch(target: Path, *processes: subprocess.Popen[str]) -> None:
+    """Kills them once the first has written a backup."""
+    backups = target.with_name("cache") / "training"
+    while not any(backups.glob("[!.]*")) and processes[0].poll() is None:
+        time.sleep(0.01)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    assert any(backups.glob("[!.]*")) and not target.exists(), "it was interrupted after an epoch"
+
+
+@pytest.mark.slow
 def test_two_workers_learn_what_one_does_and_one_of_them_writes(
     tiny: Tiny, tmp_path: Path, alone: pd.DataFrame
 ) -> None:
     targets = [tmp_path / f"worker{place}" / "models" for place in range(2)]
     for printed in finish(*cluster(tiny, targets)):
         assert "2 replicas (CollectiveAllReduceStrategy)" in printed
+        assert "mean of the tasks' numbers: [0.5]" in printed
     pd.testing.assert_frame_equal(history(targets[0]), alone, atol=TOLERANCE, rtol=0)
     pd.testing.assert_frame_equal(history(targets[0]), history(targets[1]), atol=0, rtol=0)
 
@@ -54,14 +83,7 @@ def test_a_worker_that_knows_of_an_interrupted_training_does_not_wait_for_one_th
 ) -> None:
     """Each has a cache of its own here, and the first alone writes a backup: they begin anew together."""
     targets = [tmp_path / f"worker{place}" / "models" for place in range(2)]
-    backups = targets[0].with_name("cache") / "training"
-    processes = cluster(tiny, targets)
-    while not any(backups.glob("[!.]*")) and processes[0].poll() is None:
-        time.sleep(0.01)
-    for process in processes:
-        process.kill()
-        process.communicate()
-    assert any(backups.glob("[!.]*")) and not targets[0].exists(), "it was interrupted after an epoch"
+    kill_after_an_epoch(targets[0], *cluster(tiny, targets))
     printed = finish(*cluster(tiny, targets))
     assert not any("goes on after" in text for text in printed)
     pd.testing.assert_frame_equal(history(targets[0]), alone, atol=TOLERANCE, rtol=0)

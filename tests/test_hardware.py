@@ -51,9 +51,9 @@ def test_a_gpu_trains_in_what_it_is_made_for(
 def test_float16_scales_its_loss_and_others_do_not() -> None:
     inner = keras.optimizers.SGD(0.1)
     strategy = tf.distribute.get_strategy()
-    scaled = Hardware(strategy, "float16", False, "").optimizer(inner)
+    scaled = Hardware(strategy, "float16", False, "", True).optimizer(inner)
     assert isinstance(scaled, keras.mixed_precision.LossScaleOptimizer)
-    assert Hardware(strategy, "bfloat16", False, "").optimizer(inner) is inner
+    assert Hardware(strategy, "bfloat16", False, "", True).optimizer(inner) is inner
 
 
 def test_what_is_remembered_of_float16_is_the_scale_of_its_loss_too() -> None:
@@ -70,14 +70,14 @@ def test_what_is_remembered_of_float16_is_the_scale_of_its_loss_too() -> None:
 
 
 def chosen_float16(inner: Any) -> Any:
-    return Hardware(tf.distribute.get_strategy(), "float16", False, "").optimizer(inner)
+    return Hardware(tf.distribute.get_strategy(), "float16", False, "", True).optimizer(inner)
 
 
-def test_workers_that_differ_agree_on_the_mean() -> None:
-    """Here of one, and of two devices that have the same; two workers: tests/test_distributed.py."""
+def test_one_worker_agrees_with_itself() -> None:
+    """Two, which differ: tests/test_distributed.py."""
     arrays = [np.array([0.1, 1 / 3], np.float32), np.zeros((2, 2), np.float32)]
     for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0"])):
-        mean = Hardware(strategy, "float32", False, "").mean(arrays)
+        mean = Hardware(strategy, "float32", False, "", True).mean(arrays)
         assert all(np.array_equal(a, b) for a, b in zip(mean, arrays, strict=True))
 
 

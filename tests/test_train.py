@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tasks import train
-from tasks.core import classifier, features, params
+from tasks.core import classifier, features, params, saved_model
 from tasks.core.augment import DRAWS, augmented, draw, key, mixed
 from tasks.core.batches import Batches
 from tasks.core.errors import BackboneError, ModelError, ParamError
@@ -139,12 +139,26 @@ def test_every_recipe_learns(tiny: Tiny, tmp_path: Path, changes: dict[str, Any]
     assert best["phase"] == "fine_tune"
 
 
+def test_what_a_backbone_draws_without_a_seed_gets_one(tiny: Tiny) -> None:
+    tf.config.experimental.enable_op_determinism()
+    pictures, lively = tf.ones((4, 32, 32, 3)), str(tiny.folder / "lively")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="determinism"):
+        classifier.backbone_layer(lively, trainable=True)(pictures, training=True)
+
+    def drawn(seed: int) -> np.ndarray:
+        tf.random.set_seed(0)
+        layer = classifier.backbone_layer(lively, trainable=True, draws_by=seed)
+        return np.asarray(layer(pictures, training=True))
+
+    assert np.array_equal(drawn(1), drawn(1)) and not np.array_equal(drawn(1), drawn(2))
+
+
 @pytest.mark.parametrize(("name", "draws"), [("lively", True), ("backbone", False)])
 def test_a_backbone_that_draws_by_itself_is_told_from_one_that_does_not(
     tiny: Tiny, name: str, draws: bool
 ) -> None:
     """Its draws are begun anew at each epoch, which costs time where there are none."""
-    assert classifier.draws(classifier.backbone_layer(str(tiny.folder / name), trainable=True)) == draws
+    assert saved_model.declared(tiny.folder / name).draws == draws
 
 
 @pytest.mark.parametrize(("batch_norm", "moves"), [("batch", True), ("frozen", False)])

@@ -10,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from tasks.core.hardware import decide
 from tasks.core.runtime import tf
 from tests.conftest import Tiny
@@ -22,6 +24,9 @@ def main() -> None:
     tf.config.set_logical_device_configuration(cpu, devices)
     hardware = decide(facts["strategy"], "float32", False, deterministic=True)
     print(hardware.line(), flush=True)
+    task = hardware.strategy.cluster_resolver.task_id if hardware.strategy.cluster_resolver else 0
+    (mean,) = hardware.mean([np.array([task], np.float32)])
+    print(f"mean of the tasks' numbers: {mean}", flush=True)
     Tiny(Path(facts["folder"])).train(Path(facts["target"]), facts["backbone"], hardware, **facts["train"])
 
 

@@ -25,6 +25,7 @@ class Facts:
     sha256: str  # of the SavedModel folder's content
     image_size: int | None  # side in pixels of the only squares it takes
     features: int | None  # numbers that it gives for a picture
+    draws: bool  # whether it may draw random numbers by itself in training
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def _read(place: Path) -> Facts:
         declared = saved_model.declared(place)
     except ValueError as error:
         raise BackboneError(f"model.backbone: {place} can't be loaded: {error}; bring it anew") from None
-    return Facts(serialize.sha256(place), declared.image_size, declared.features)
+    return Facts(sha256=serialize.sha256(place), **asdict(declared))
 
 
 def _convert(name: str, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,5 +56,6 @@ class Backup:
         """Removes it, and what trainings left beside it that nobody went on with for a month."""
         remove(self.file)
         for other in self.file.parent.glob("*"):
-            if time.time() - other.stat().st_mtime > ABANDONED:
-                remove(other)
+            with suppress(FileNotFoundError):  # another training ends at the same time
+                if time.time() - other.stat().st_mtime > ABANDONED:
+                    remove(other)

@@ -60,7 +60,7 @@ class Batches:
     def _finished(self, batch: Any) -> Any:
         labels = tf.one_hot(batch["label"], len(self.data.class_names))
         pictures = augmented(to_float(batch["image"]), batch["draws"], self.p.augment)
-        pictures, labels = mixed(pictures, labels, batch["key"], self.p.mixup)
+        pictures, labels = mixed(pictures, labels, batch["key"] + 2, self.p.mixup)
         weights = tf.linalg.matvec(labels, class_weights(self.data, self.p))
         return (pictures, batch["kept"]), labels, weights
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tasks.core import backbones, handles
+from tasks.core import backbones, handles, saved_model
 from tasks.core.contract import Contract
 from tasks.core.errors import BackboneError, ModelError, brief
 from tasks.core.handles import UNPINNED
@@ -14,37 +15,25 @@ from tasks.core.serialize import read_json, write_json
 
 WEIGHTS = "classifier.weights.h5"
 FACTS = "classifier.json"
-RANDOM = (
-    "Random",
-    "TruncatedNormal",
-    "ParameterizedTruncatedNormal",
-    "Multinomial",
-)  # TensorFlow's operations
 
 
-def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED) -> Any:
+def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_by: int | None = None) -> Any:
     """Loads a backbone as a layer: float32 (n, h, w, 3) in [0, 1] to features (n, k).
 
     Args:
         sha256: `model.sha256`, the digest that it must have.
+        draws_by: the seed for what it draws by itself in training, where it has none.
 
     Raises:
         BackboneError: it can't be fetched or loaded, or has another digest.
     """
     handle = backbones.located(name, sha256)
+    seeded = None if draws_by is None else saved_model.seeded(backbones.folder(name), draws_by)
     try:
-        return hub.KerasLayer(handle, trainable=trainable, name="backbone")
+        with seeded or nullcontext(handle) as source:
+            return hub.KerasLayer(str(source), trainable=trainable, name="backbone")
     except Exception as error:  # TF Hub raises whatever its resolver met: URL, tar, protobuf
         raise backbones.unreadable(name, error) from error
-
-
-def draws(backbone: Any) -> bool:
-    """Whether a backbone may draw random numbers by itself in training, for a dropout of its own."""
-    call = getattr(backbone.resolved_object, "__call__", None)  # noqa: B004, it is looked into and not called
-    graphs = [function.graph.as_graph_def() for function in getattr(call, "concrete_functions", ())]
-    nodes = [node for graph in graphs for node in graph.node]
-    nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]
-    return not nodes or any(node.op.startswith(RANDOM) for node in nodes)
 
 
 def network(backbone: Any, classes: int, image_size: int, l2: float = 0.0) -> Any:
@@ -84,6 +73,8 @@ def _features(backbone: Any, pictures: Any) -> Any:
     try:
         features = backbone(pictures)
     except Exception as error:  # whatever the graph inside complains of
+        if "KerasLayer.trainable" in str(error):  # TF Hub's own words, for models of TensorFlow 1
+            raise BackboneError("model.backbone can't be fine-tuned; set train.fine_tune to false") from None
         raise BackboneError(
             f"model.backbone takes no pictures of {side} pixels ({brief(error)}); change model.image_size"
         ) from None
@@ -112,7 +103,7 @@ def load(folder: Path) -> tuple[Any, Contract]:
     facts = read_json(file)
     contract = Contract.of(facts)
     _check_backbone(file, facts["backbone"], facts["backbone_sha256"])
-    backbone = backbone_layer(facts["backbone"], trainable=True)
+    backbone = backbone_layer(facts["backbone"], trainable=False)  # not every one can be
     model = network(backbone, len(contract.class_names), contract.image_size)
     model.load_weights(folder / WEIGHTS)
     return model, contract

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.core import params
+from tasks.core import cli, params
 from tasks.core.errors import ParamError
 from tasks.core.runtime import keras, tf
 
@@ -30,6 +30,7 @@ class Hardware:
     precision: Precision
     jit: bool
     devices: str
+    deterministic: bool
 
     @property
     def replicas(self) -> int:
@@ -119,7 +120,7 @@ def decide(
     if short != "float32":
         tf.config.optimizer.set_experimental_options({REWRITES[short]: True})
     several = isinstance(chosen, (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy))
-    return Hardware(chosen, short, compiled, _devices(gpus if several else gpus[:1]))
+    return Hardware(chosen, short, compiled, _devices(gpus if several else gpus[:1]), deterministic)
 
 
 def _strategy(name: params.Strategy, gpus: int) -> Any:
@@ -132,6 +133,7 @@ def _strategy(name: params.Strategy, gpus: int) -> Any:
                 "compute.strategy is multi_worker, but TF_CONFIG names no cluster; set it in the environment "
                 "of each worker"
             )
+        cli.say("train: waits for all workers that TF_CONFIG names")
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
         kind = "GPU" if gpus else "CPU"

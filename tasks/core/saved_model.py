@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -19,6 +22,7 @@ class Declared:
 
     image_size: int | None  # side in pixels of the only squares it takes
     features: int | None
+    draws: bool  # whether it may draw random numbers by itself in training, as for a dropout of its own
 
 
 def declared(folder: Path) -> Declared:
@@ -33,19 +37,52 @@ def declared(folder: Path) -> Declared:
     lengths = {shape.dim[1].size for shape in outputs if len(shape.dim) == 2}
     height, width = sides.pop() if len(sides) == 1 else (-1, -1)
     length = lengths.pop() if len(lengths) == 1 else -1
-    return Declared(height if height == width > 0 else None, length if length > 0 else None)
+    return Declared(
+        image_size=height if height == width > 0 else None,
+        features=length if length > 0 else None,
+        draws=any(_drawing(graph)),
+    )
+
+
+@contextmanager
+def seeded(folder: Path, seed: int) -> Iterator[Path]:
+    """Gives a folder that holds the same model for a while, with this seed where it draws without one.
+
+    TensorFlow refuses to draw without a seed where it is to be deterministic, and many models come so.
+    """
+    saved = _saved(folder)
+    for place, node in enumerate(_drawing(saved.meta_graphs[0])):
+        if not node.attr["seed"].i and not node.attr["seed2"].i:  # TensorFlow's way to write: none
+            node.attr["seed"].i, node.attr["seed2"].i = seed, place + 1
+    with TemporaryDirectory(prefix="darkroom-seeded-") as top:
+        for part in folder.iterdir():
+            if part.name != SAVED_MODEL:
+                Path(top, part.name).symlink_to(part.resolve())
+        Path(top, SAVED_MODEL).write_bytes(saved.SerializeToString())
+        yield Path(top)
+
+
+def _drawing(graph: Any) -> Iterator[Any]:
+    """The operations that draw random numbers by seeds of their own."""
+    functions = graph.graph_def.library.function
+    nodes = chain(graph.graph_def.node, *(function.node_def for function in functions))
+    return (node for node in nodes if "seed" in node.attr and "seed2" in node.attr)
 
 
 def _graph(folder: Path) -> Any:
+    return _saved(folder).meta_graphs[0]
+
+
+def _saved(folder: Path) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2
 
     try:
-        graphs = saved_model_pb2.SavedModel.FromString((folder / SAVED_MODEL).read_bytes()).meta_graphs
+        saved = saved_model_pb2.SavedModel.FromString((folder / SAVED_MODEL).read_bytes())
     except (FileNotFoundError, DecodeError):
-        graphs = []
-    if not graphs:
+        saved = None
+    if saved is None or not saved.meta_graphs:
         raise ValueError(f"it holds no SavedModel, as its {SAVED_MODEL} is missing or broken")
-    return graphs[0]
+    return saved
 
 
 def _called(objects: Any) -> tuple[list[Any], list[Any]] | None:
