@@ -278,6 +278,7 @@ def main() -> int:
             print(f"{row['kind']:12} seed {row['seed']}  {row['side']:18} {shown}", flush=True)
         waited = apart(top, side="waiting")
     table = list(summed(found))
+    parts = {"table": table, "runs": found}
     for row in table:
         print(
             f"{row['kind']:12} {row['side']:18} {row['seconds']:8.1f} s  {row['test_accuracy']:.4f} correct  "
@@ -287,7 +288,10 @@ def main() -> int:
         f"the loop takes {waited['real'] / waited['memory']:.3f} of the same loop fed from memory (aim 1.03)"
     )
     kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    write_json(RESULTS, kept | {data: {"table": table, "runs": found, "waiting": waited}})
+    of_data = kept.setdefault(data, {})
+    for kind in arguments.kinds:
+        of_data[kind] = {name: [row for row in every if row["kind"] == kind] for name, every in parts.items()}
+    write_json(RESULTS, kept | {data: of_data | {"waiting": waited}})
     return 0
 
 

@@ -30,6 +30,7 @@ from tasks.core.serialize import fingerprint, replacing, sha256
 
 HEAD_SPLITS = ("train", "validation")
 HEAD_BATCH = 64
+HEAD_STEPS = 100  # at once: one alone takes less time than Python needs to ask for it
 HEAD_RATE = 0.003  # of Adam; the head is convex, so that any sane rate ends in the same place
 HEAD_PATIENCE = 10  # its epochs take milliseconds
 NOT_DECAYED = ["bias", "beta", "gamma"]
@@ -146,7 +147,13 @@ def train_head(
     dense = keras.layers.Dense(classes, kernel_regularizer=layer.kernel_regularizer)
     head = keras.Model(entry, dense(entry))
     head.set_weights(layer.get_weights())
-    head.compile(h.optimizer(keras.optimizers.Adam(HEAD_RATE)), loss(p), weighted_metrics=["accuracy"])
+    steps = -(-count // HEAD_BATCH)
+    head.compile(
+        h.optimizer(keras.optimizers.Adam(HEAD_RATE)),
+        loss(p),
+        weighted_metrics=["accuracy"],
+        steps_per_execution=min(steps, HEAD_STEPS),
+    )
     values, labels = tf.constant(train.values), tf.one_hot(train.labels, classes)
     held_out = tf.data.Dataset.from_tensors((validation.values, tf.one_hot(validation.labels, classes)))
 
@@ -165,7 +172,7 @@ def train_head(
     head.fit(
         untuned(stream.map(batch, AUTOTUNE).prefetch(AUTOTUNE)),
         epochs=p.head_epochs,
-        steps_per_epoch=-(-count // HEAD_BATCH),
+        steps_per_epoch=steps,
         validation_data=untuned(held_out),
         callbacks=[watch],
         verbose=0,

@@ -55,3 +55,18 @@ def _forget_seeds(file: Path) -> None:
             if "seed2" in node.attr:
                 node.attr["seed"].i = node.attr["seed2"].i = 0
     file.write_bytes(saved.SerializeToString(deterministic=True))
+
+
+def save_tensorflow_1_backbone(folder: Path) -> None:
+    """Saves a mean and a product as TF Hub's format of TensorFlow 1, which can be used but not fine-tuned."""
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        pictures = v1.placeholder(tf.float32, (None, 32, 32, 3))
+        kernel = v1.get_variable("kernel", (3, FEATURES), initializer=v1.glorot_uniform_initializer(seed=1))
+        features = tf.matmul(tf.reduce_mean(pictures, (1, 2)), kernel)
+        session.run(v1.global_variables_initializer())
+        signature = v1.saved_model.predict_signature_def({"images": pictures}, {"default": features})
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, [], {"default": signature})
+        builder.save()
+    (folder / "tfhub_module.pb").write_bytes(b"\x08\x03")  # the format's number

@@ -21,7 +21,7 @@ from tasks.core.params import Augment
 from tasks.core.records import Dataset
 from tasks.core.runtime import tf
 from tasks.core.serialize import read_json
-from tests.backbone import FEATURES
+from tests.backbone import FEATURES, save_tensorflow_1_backbone
 from tests.conftest import Tiny
 from tests.structure import ROOT
 
@@ -198,6 +198,14 @@ def test_a_classifier_is_not_put_on_another_backbone_than_it_was_trained_on(
     with pytest.raises(ModelError, match=r"mine with sha256 .* by now has") as caught:
         classifier.load(tmp_path / "models")
     assert "\n" not in str(caught.value)
+
+
+def test_a_backbone_of_tensorflow_1_trains_frozen_and_says_so_otherwise(tiny: Tiny, tmp_path: Path) -> None:
+    save_tensorflow_1_backbone(tmp_path / "first")
+    with pytest.raises(BackboneError, match=r"set train\.fine_tune to false"):
+        tiny.train(tmp_path / "models", str(tmp_path / "first"))
+    best = tiny.train(tmp_path / "models", str(tmp_path / "first"), fine_tune=False, augment=STILL)
+    assert validation_loss(tiny, tmp_path / "models") == pytest.approx(best["val_loss"], abs=1e-3)
 
 
 def rate(p: params.Train, step: int) -> float:
