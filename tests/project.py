@@ -12,6 +12,9 @@ from pathlib import Path
 
 from tests.structure import ROOT
 
+ME = ["-c", "user.name=A Tester", "-c", "user.email=tester@example.invalid"]
+FIRST_COMMIT = ["git", *ME, "commit", "--quiet", "--allow-empty", "--message", "Start"]
+
 
 @dataclass(frozen=True)
 class Project:

@@ -14,6 +14,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows import pipeline
 from tasks.core import params
 from tasks.core.serialize import remove
+from tests.project import FIRST_COMMIT
 from tests.structure import ROOT
 
 THREE_STAGES = """
@@ -45,7 +46,7 @@ def server() -> Iterator[None]:
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A DVC repository of three stages that need no Python, listed in no order."""
     monkeypatch.chdir(tmp_path)
-    for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+    for words in (["git", "init", "-q"], FIRST_COMMIT, ["dvc", "init", "-q"]):
         subprocess.run(words, check=True)
     for name in ("params.yaml", "data/labels.csv", "data/schema.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

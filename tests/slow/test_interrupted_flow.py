@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.project import FIRST_COMMIT
 from tests.structure import ROOT
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,7 @@ def repository(tmp_path: Path) -> Path:
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "work.py").write_text(STAGE)
     (folder / "source").write_text("first")
-    for words in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "repro", "-q"]):
+    for words in (["git", "init", "-q"], FIRST_COMMIT, ["dvc", "init", "-q"], ["dvc", "repro", "-q"]):
         subprocess.run(words, cwd=folder, env=environment(tmp_path), check=True)
     (folder / "source").write_text("second")
     return folder
