@@ -2,10 +2,11 @@
 
 Both have the same pictures, split, size, backbone and cores, and each run a process of its own. The clock
 runs from before the backbone is loaded until the weights are there. `as it is` has the notebook's own
-faults: a sigmoid under a loss that is told of logits (Keras 2 takes what went into it), 40 read as turns, an epoch's last pictures dropped.
-`mended` has our augmentation, and logits. Where the notebook's 50 epochs would take too long, `--epochs`
-trains fewer of them, two at the least: the rest are taken to last as long as the mean of those after the
-first, and the accuracy is that of the epochs trained. Writes benchmarks/versus_notebook.json.
+faults: a sigmoid under a loss that is told of logits, which Keras 2 forgives, 40 read as turns, an epoch's
+last pictures dropped. `mended` has our augmentation, and logits. Where the notebook's 50 epochs would take
+too long, `--epochs` trains fewer of them, two at the least: the rest are taken to last as long as the mean
+of those after the first, and the accuracy is that of the epochs trained. Writes
+benchmarks/versus_notebook.json.
 """
 
 from __future__ import annotations
