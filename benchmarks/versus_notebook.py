@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from benchmarks import fashion_mnist
 from benchmarks.sides import PARAMS, Work
@@ -96,9 +97,8 @@ def ours(top: Path, fine_tune: bool, seed: int) -> dict[str, Any]:
     best = train.train(data, top / "models", top / "live", p, PARAMS.model, hardware)
     seconds = time.perf_counter() - start
     model, _ = classifier.load(top / "models")
-    rows = (top / "models/history.csv").read_text("utf-8").splitlines()
-    trained = sum(row.startswith(best["phase"]) for row in rows)
-    return {"seconds": seconds, "accuracy": accuracy(model, data), "epochs": trained}
+    epochs = int((pd.read_csv(top / "models/history.csv")["phase"] == best["phase"]).sum())
+    return {"seconds": seconds, "accuracy": accuracy(model, data), "epochs": epochs}
 
 
 def notebook(top: Path, fine_tune: bool, seed: int, mended: bool, epochs: int) -> dict[str, Any]:
@@ -290,9 +290,10 @@ def main() -> int:
     )
     kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     of_data = kept.setdefault(data, {})
+    of_data["waiting"] = waited
     for kind in arguments.kinds:
         of_data[kind] = {name: [row for row in every if row["kind"] == kind] for name, every in parts.items()}
-    write_json(RESULTS, kept | {data: of_data | {"waiting": waited}})
+    write_json(RESULTS, kept)
     return 0
 
 

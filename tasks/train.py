@@ -217,7 +217,6 @@ def fine_tune(
     h: Hardware,
     log: Log,
     backup: Backup,
-    logs: Path | None,
     callbacks: list[Any],
 ) -> Row | None:
     """Goes on from the head with every weight, or, where those are frozen, on augmented pictures.
@@ -236,8 +235,6 @@ def fine_tune(
     head = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"] if p.head_epochs else np.inf
     phase = "fine_tune" if p.fine_tune else "augmented"
     watch = Watch(phase, p.patience, log, backup if h.chief else None)
-    shown = str(logs / backup.file.name[:12]) if logs and h.chief else ""  # each training by itself
-    tensorboard = [keras.callbacks.TensorBoard(shown, write_graph=False)] if shown else []
     resume(watch, whole, backup.load(), h)
     if not watch.done:
         whole.fit(
@@ -246,10 +243,10 @@ def fine_tune(
             epochs=p.epochs,
             steps_per_epoch=batches.steps,
             validation_data=held_out,
-            callbacks=[*callbacks, watch, *tensorboard],
+            callbacks=[*callbacks, watch],
             verbose=runtime.verbosity() if h.chief else 0,
         )
-    if finite(watch.best) and watch.best["val_loss"] < head:
+    if watch.best["val_loss"] < head:  # which what is no number never is
         model.set_weights(watch.best_weights)
         return watch.best
     if p.head_epochs:
@@ -327,8 +324,11 @@ def train(
             cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(kept)}")
         if p.fine_tune or p.augment.changes:
             with h.strategy.scope():
-                again = [SameDraws(p.seed)] if draws else []
-                kept = fine_tune(model, batches, p, h, log, backup, logs, again) or kept
+                callbacks = [SameDraws(p.seed)] if draws else []
+                if logs and h.chief:  # each training by itself
+                    shown = str(logs / backup.file.name[:12])
+                    callbacks.append(keras.callbacks.TensorBoard(shown, write_graph=False))
+                kept = fine_tune(model, batches, p, h, log, backup, callbacks) or kept
     if kept is None or not finite(kept):
         raise ParamError(f"train.learning_rate is {p.learning_rate}, too much: the loss became no number")
     if sheet:
