@@ -40,7 +40,12 @@ class Tiny:
         return self.folder / "models"
 
     def train(
-        self, target: Path, backbone: str = "backbone", hardware: Any = None, **changes: Any
+        self,
+        target: Path,
+        backbone: str = "backbone",
+        hardware: Any = None,
+        logs: Path | None = None,
+        **changes: Any,
     ) -> dict[str, Any]:
         """Trains into `target`, with values of the section `train` changed; returns the best epoch's row."""
         from tasks import train
@@ -54,7 +59,7 @@ class Tiny:
         model = dataclasses.replace(p.model, backbone=str(self.folder / backbone))
         chosen = hardware or decide("one", "float32", False, deterministic=True)
         live = target.with_name(f"{target.name}-live")
-        return train.train(Dataset.load(self.dataset), target, live, settings, model, chosen)
+        return train.train(Dataset.load(self.dataset), target, live, settings, model, chosen, logs)
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,8 @@ def test_a_frozen_backbone_sees_each_picture_once_and_then_never_again(
 ) -> None:
     """Its features are kept: neither the second epoch nor another training with another head asks again."""
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
-    data, frozen = Dataset.load(tiny.dataset), {"fine_tune": False, "augment": STILL, "head_epochs": 9}
+    data = Dataset.load(tiny.dataset)
+    frozen: dict[str, Any] = {"fine_tune": False, "augment": STILL, "head_epochs": 9}
     best = tiny.train(tmp_path / "first", "counting", **frozen)
     assert best["phase"] == "head"
     assert pictures_seen(tmp_path / "first") == data.size("train") + data.size("validation")
@@ -137,6 +138,14 @@ def test_every_recipe_learns(tiny: Tiny, tmp_path: Path, changes: dict[str, Any]
     best = tiny.train(tmp_path / "models", "lively", **changes)
     assert best["val_accuracy"] >= 0.8
     assert best["phase"] == "fine_tune"
+
+
+def test_each_training_has_tensorboards_logs_by_itself(tiny: Tiny, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        tiny.train(tmp_path / "models", logs=tmp_path / "logs", seed=seed, epochs=1, head_epochs=1)
+    runs = list((tmp_path / "logs").iterdir())
+    assert len(runs) == 2
+    assert all(list(run.glob("train/events*")) and list(run.glob("validation/events*")) for run in runs)
 
 
 def test_what_a_backbone_draws_without_a_seed_gets_one(tiny: Tiny) -> None:
