@@ -124,10 +124,9 @@ def arithmetic(processes: int) -> None:
 def reading(dataset: Path) -> Callable[[], int]:
     """Reads a built data set once, in batches; gives the number of pictures."""
     from tasks.core.records import Dataset
-    from tasks.core.runtime import AUTOTUNE
 
     data = Dataset.load(dataset)
-    pipelines = [data.read(split).batch(BATCH).prefetch(AUTOTUNE) for split in data.counts]
+    pipelines = [data.read(split, BATCH) for split in data.counts]
     return lambda: sum(len(batch["image"]) for pipeline in pipelines for batch in pipeline)
 
 

@@ -70,7 +70,7 @@ def prepare(top: Path, source: Path | None, count: int) -> None:
     work.build()
     data = Dataset.load(work.dataset)
     for split in SPLITS:
-        for example in data.read(split).as_numpy_iterator():
+        for example in data.read(split, 64).unbatch().as_numpy_iterator():
             name = example["path"].decode()
             link = top / "split" / split / name
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def accuracy(model: Any, data: Any) -> float:
     """Of the test pictures."""
     from tasks import evaluate
 
-    answers = evaluate.predict(model, data, "test", batch_size=64)
+    answers = evaluate.predict(evaluate.predictor(model), data, "test", batch_size=64)
     return float((answers["label"] == answers["predicted"]).mean())
 
 

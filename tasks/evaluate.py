@@ -5,6 +5,7 @@ Only pictures for validation and test are judged: of those that it was trained o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,38 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tasks.core import classifier, cli, label_errors, metrics, params, runtime
-from tasks.core.paths import DATASET, LABEL_ERRORS, METRICS, MODELS, PREDICTIONS
+from tasks.core import baselines, calibration, classifier, cli, label_errors, metrics, params, runtime, slices
+from tasks.core.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from tasks.core.images import Pixels
+from tasks.core.layout import own_columns
+from tasks.core.metrics import Answers, Array
+from tasks.core.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
 from tasks.core.records import Dataset
-from tasks.core.runtime import AUTOTUNE, tf
-from tasks.core.serialize import write_json
-from tasks.core.tables import write_parquet
+from tasks.core.runtime import tf
+from tasks.core.serialize import replacing, write_json
+from tasks.core.tables import read_parquet, write_parquet
+
+ENOUGH = 5000  # training pictures that the baseline of colours learns from
+
+Predict = Callable[[Pixels], Array]  # uint8 (n, size, size, 3) to probabilities, float32 (n, classes)
 
 
-def predict(model: Any, data: Dataset, split: str, batch_size: int) -> pd.DataFrame:
-    """Predicts a split: `path`, `label` and `predicted` (class names), and `p_<class>` for each class."""
-    rows: list[pd.DataFrame] = []
-    names = np.array(data.class_names)
+def predictor(model: Any) -> Predict:
+    """The trained model as one compiled function."""
 
     @tf.function
     def probabilities(images: Any) -> Any:
         return tf.nn.softmax(model(classifier.to_float(images), training=False))
 
-    for batch in data.read(split).batch(batch_size).prefetch(AUTOTUNE):
-        answer = probabilities(batch["image"]).numpy()
+    return lambda images: probabilities(images).numpy()
+
+
+def predict(predict_batch: Predict, data: Dataset, split: str, batch_size: int) -> pd.DataFrame:
+    """Predicts a split: `path`, `label` and `predicted` (class names), and `p_<class>` for each class."""
+    rows: list[pd.DataFrame] = []
+    names = np.array(data.class_names)
+    for batch in data.read(split, batch_size):
+        answer = predict_batch(batch["image"])
         frame = pd.DataFrame(answer, columns=[f"p_{name}" for name in names])
         frame.insert(0, "path", [path.decode() for path in batch["path"].numpy()])
         frame.insert(1, "label", names[batch["label"].numpy()])
@@ -39,29 +53,79 @@ def predict(model: Any, data: Dataset, split: str, batch_size: int) -> pd.DataFr
     return pd.concat(rows, ignore_index=True)
 
 
-def measured(frames: dict[str, pd.DataFrame], names: tuple[str, ...], p: params.Evaluate) -> dict[str, Any]:
-    """Gives what `metrics.json` holds, from the predictions of each split."""
-    result: dict[str, Any] = {}
-    for split, frame in frames.items():
-        labels, probabilities = _arrays(frame, names)
-        result[split] = metrics.headline(labels, probabilities, p.calibration_bins, p.bootstrap, p.seed)
-    result["per_class"] = metrics.per_class(*_arrays(frames["test"], names), names)
-    result["slices"] = {}
-    return result
+def arrays(frame: pd.DataFrame, names: tuple[str, ...]) -> tuple[Array, Array]:
+    """Labels, int (n,), and probabilities, float (n, classes), of what `predict` gave."""
+    labels = frame["label"].map({name: place for place, name in enumerate(names)}).to_numpy(int)
+    return labels, frame[[f"p_{name}" for name in names]].to_numpy(float)
+
+
+def calibrated(frames: dict[str, pd.DataFrame], names: tuple[str, ...], bins: int) -> dict[str, Any]:
+    """Fits the temperature on the validation split, and says what it does to the test split."""
+    temperature = calibration.temperature(*arrays(frames["validation"], names))
+    labels, before = arrays(frames["test"], names)
+    after = calibration.scaled(before, temperature)
+    return {"temperature": temperature} | {
+        when: {
+            "log_loss": metrics.rounded(metrics.log_loss(answers)),
+            "ece": metrics.rounded(metrics.expected_calibration_error(bins)(answers)),
+        }
+        for when, answers in (("before", Answers.of(labels, before)), ("after", Answers.of(labels, after)))
+    }
+
+
+def trivial(data: Dataset, batch_size: int) -> dict[str, Array]:
+    """What each baseline says of the test pictures, in their order: places of classes."""
+    sample = data.read("train", batch_size, ENOUGH)
+    seen = [(batch["label"].numpy(), batch["image"].numpy()) for batch in sample]
+    labels = np.concatenate([label for label, _ in seen])
+    features = baselines.histograms(images for _, images in seen)
+    asked = baselines.histograms(batch["image"].numpy() for batch in data.read("test", batch_size))
+    counts = [data.counts["train"][name] for name in data.class_names]
+    return {
+        "majority": baselines.majority(np.repeat(range(len(counts)), counts), len(asked)),
+        "colours": baselines.colours(features, labels, asked),
+    }
+
+
+def robustness(predict_batch: Predict, data: Dataset, p: params.Evaluate) -> dict[str, Any]:
+    """Accuracy on harmed test pictures: of each corruption at each severity, the mean of all, and unharmed.
+
+    The interval is that over pictures, each with all its corruptions.
+    """
+    batch = next(iter(data.read("test", p.robustness, p.robustness)))
+    pictures, labels = batch["image"].numpy(), batch["label"].numpy()
+
+    def right(images: Pixels) -> Array:
+        parts = (images[start : start + p.batch_size] for start in range(0, len(images), p.batch_size))
+        hits: Array = np.concatenate([predict_batch(part).argmax(axis=1) for part in parts]) == labels
+        return hits
+
+    hits: dict[str, dict[str, Array]] = {}
+    for name in CORRUPTIONS:
+        cli.say(f"evaluate: {len(labels)} pictures harmed by {name}")
+        hits[name] = {str(s): right(corrupted(pictures, name, s, p.seed)) for s in SEVERITIES}
+    each = np.mean([hit for severities in hits.values() for hit in severities.values()], axis=0)
+    interval = metrics.bootstrap(lambda rows: {"": each[rows].mean()}, len(labels), p.bootstrap, p.seed)[""]
+    return {
+        "n": len(labels),
+        "unharmed": metrics.rounded(right(pictures).mean()),
+        "accuracy": metrics.rounded(each.mean()),
+        "interval_95": {"accuracy": [metrics.rounded(end) for end in interval]},
+    } | {
+        name: {severity: metrics.rounded(hit.mean()) for severity, hit in severities.items()}
+        for name, severities in hits.items()
+    }
 
 
 def doubted(frames: dict[str, pd.DataFrame], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Gives what `label_errors.json` holds, from the predictions of each split."""
     frame = pd.concat([frame.assign(split=split) for split, frame in frames.items()], ignore_index=True)
-    return label_errors.described(frame, *_arrays(frame, names))
+    return label_errors.described(frame, *arrays(frame, names))
 
 
-def _arrays(frame: pd.DataFrame, names: tuple[str, ...]) -> tuple[metrics.Array, metrics.Array]:
-    labels = frame["label"].map({name: place for place, name in enumerate(names)}).to_numpy(int)
-    return labels, frame[[f"p_{name}" for name in names]].to_numpy(float)
-
-
-def evaluate(models: Path, dataset: Path, p: params.Evaluate) -> tuple[dict[str, Any], int]:
+def evaluate(
+    models: Path, dataset: Path, manifest: Path, labels: Path, p: params.Evaluate
+) -> tuple[dict[str, Any], int]:
     """Evaluates the model of a folder and writes metrics, predictions of the test split, and label errors.
 
     Returns:
@@ -69,20 +133,79 @@ def evaluate(models: Path, dataset: Path, p: params.Evaluate) -> tuple[dict[str,
     """
     runtime.deterministic(p.seed)
     model, _ = classifier.load(models)
-    data = Dataset.load(dataset)
-    frames = {split: predict(model, data, split, p.batch_size) for split in ("test", "validation")}
-    result, doubts = measured(frames, data.class_names, p), doubted(frames, data.class_names)
-    text = [(name, pa.string()) for name in ("path", "label", "predicted")]
-    schema = pa.schema(text + [(f"p_{name}", pa.float32()) for name in data.class_names])
-    write_parquet(PREDICTIONS, frames["test"], schema)
+    data, predict_batch = Dataset.load(dataset), predictor(model)
+    names = data.class_names
+    frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
+    test = frames["test"]
+    pictures = read_parquet(manifest).set_index("path").loc[test["path"]]
+    parted = slices.parts(pictures, own_columns(labels).reindex(pictures.index))
+    said = trivial(data, p.batch_size)
+    answers = {split: Answers.of(*arrays(frame, names)) for split, frame in frames.items()}
+    result: dict[str, Any] = {
+        split: metrics.headline(answer, p.calibration_bins, p.bootstrap, p.seed)
+        for split, answer in answers.items()
+    }
+    result["per_class"] = metrics.per_class(answers["test"], names)
+    result["slices"] = slices.described(parted, pictures, answers["test"], p.min_slice)
+    result["calibration"] = calibrated(frames, names, p.calibration_bins)
+    result["baselines"] = {name: _measured(answers["test"].labels, said[name], names) for name in said}
+    if p.robustness:
+        result["robustness"] = robustness(predict_batch, data, p)
+    doubts = doubted(frames, names)
+    _write_predictions(test, parted, {name: np.array(names)[places] for name, places in said.items()}, names)
+    _write_tables(frames, result, p.calibration_bins, names)
     write_json(LABEL_ERRORS, doubts)
     write_json(METRICS, result)
     return result, len(doubts)
 
 
+def _measured(labels: Array, predicted: Array, names: tuple[str, ...]) -> dict[str, float]:
+    answers = Answers.of(labels, np.eye(len(names))[predicted])
+    return {
+        name: metrics.rounded(metrics.measures(1)[name](answers)) for name in params.MEASURED_OF_BASELINES
+    }
+
+
+def _write_predictions(
+    test: pd.DataFrame, parted: pd.DataFrame, said: dict[str, Array], names: tuple[str, ...]
+) -> None:
+    """Writes what `predict` gave, the slice of each picture, and what the baselines say."""
+    frame = test.join(parted.reset_index(drop=True).add_prefix(slices.PREFIX))
+    frame = frame.assign(**{baselines.PREFIX + name: classes for name, classes in said.items()})
+    own = {f"p_{name}" for name in names}
+    schema = [(column, pa.float32() if column in own else pa.string()) for column in frame]
+    write_parquet(PREDICTIONS, frame, pa.schema(schema))
+
+
+def _write_tables(
+    frames: dict[str, pd.DataFrame], result: dict[str, Any], bins: int, names: tuple[str, ...]
+) -> None:
+    """Writes what `dvc plots` draws."""
+    labels, before = arrays(frames["test"], names)
+    after = calibration.scaled(before, result["calibration"]["temperature"])
+    curves = [
+        pd.DataFrame(metrics.reliability(Answers.of(labels, probabilities), bins)).assign(when=when)
+        for when, probabilities in (("before", before), ("after", after))
+    ]
+    harmed = [
+        {"corruption": name, "severity": int(severity), "accuracy": value}
+        for name in CORRUPTIONS
+        for severity, value in result.get("robustness", {}).get(name, {}).items()
+    ]
+    tables = {
+        "confusion": frames["test"][["label", "predicted"]],
+        "reliability": pd.concat(curves),
+        "robustness": pd.DataFrame(harmed, columns=["corruption", "severity", "accuracy"]),
+    }
+    with replacing(EVALUATION) as folder:
+        folder.mkdir()
+        for name, table in tables.items():
+            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+
+
 def main() -> None:
     p = params.load()
-    result, doubts = evaluate(MODELS, DATASET, p.evaluate)
+    result, doubts = evaluate(MODELS, DATASET, MANIFEST, Path(p.data.labels), p.evaluate)
     test = result["test"]
     low, high = test["interval_95"]["accuracy"]
     cli.say(

@@ -19,7 +19,7 @@ from tasks.core.contract import Contract
 from tasks.core.metrics import Array
 from tasks.core.paths import DATASET, EXPORT, GATES, MODELS
 from tasks.core.records import Dataset
-from tasks.core.runtime import AUTOTUNE, keras, tf
+from tasks.core.runtime import keras, tf
 from tasks.core.saved_model import settle_fingerprint
 from tasks.core.serialize import read_json, remove, replacing, sha256, size, write_json, write_text
 
@@ -140,16 +140,15 @@ def _lines(names: tuple[str, ...]) -> str:
 
 
 def representative(data: Dataset, count: int) -> Array:
-    """Takes up to `count` pictures of the training split, at even distances: neighbours are of one class."""
-    spread = data.read("train").shard(max(1, data.size("train") // count), 0)
-    batch = next(iter(spread.batch(count)))
+    """Takes up to `count` pictures of the training split."""
+    batch = next(iter(data.read("train", count, count)))
     pictures: Array = classifier.to_float(batch["image"]).numpy()
     return pictures
 
 
 def test_pictures(data: Dataset) -> tuple[Array, Array]:
     """The test split's pictures as float32 in [0, 1], and the places of their classes."""
-    batches = list(data.read("test").batch(BATCH).prefetch(AUTOTUNE))
+    batches = list(data.read("test", BATCH))
     pictures = np.concatenate([classifier.to_float(batch["image"]).numpy() for batch in batches])
     return pictures, np.concatenate([batch["label"].numpy() for batch in batches])
 

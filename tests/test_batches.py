@@ -39,9 +39,23 @@ def test_a_pass_brings_each_picture_once_in_another_order_than_the_next(batches:
         [example["path"] for example in parsed(data, batches._pass(np.int64(number)).map(lambda _, r: r))]
         for number in (0, 1)
     )
-    on_disk = [example["path"] for example in data.read("train").as_numpy_iterator()]
+    on_disk = [example["path"] for example in data.read("train", 7).unbatch().as_numpy_iterator()]
     assert Counter(one) == Counter(other) == Counter(on_disk)
     assert one not in (other, on_disk)
+
+
+@pytest.mark.parametrize("count", [1, 5, 29, 30, 1000])
+def test_some_pictures_of_a_split_are_taken_from_all_of_it(batches: Batches, count: int) -> None:
+    data, size = batches.data, batches.data.size("train")
+    every, some = (
+        [example["path"] for example in data.read("train", 4, n).unbatch().as_numpy_iterator()]
+        for n in (None, count)
+    )
+    assert len(some) == min(count, size)
+    places = [every.index(path) for path in some]
+    gaps = np.diff([-1, *places])
+    assert gaps.max() - gaps.min() <= 1, "at even distances, and up to the end"
+    assert places[-1] == size - 1
 
 
 @pytest.mark.parametrize("global_seed", [0, 7])

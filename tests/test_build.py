@@ -62,7 +62,7 @@ def test_records_hold_what_the_pictures_hold(
     data = built(pictures, tmp_path / "dataset", record=record)
     seen = 0
     for name in SPLITS:
-        for example in data.read(name).as_numpy_iterator():
+        for example in data.read(name, 16).unbatch().as_numpy_iterator():
             path = example["path"].decode()
             expected = images.read(pictures / "pictures" / path, data.image_size, "stretch")
             assert np.abs(example["image"].astype(int) - expected).max() <= tolerance

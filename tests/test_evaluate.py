@@ -1,7 +1,8 @@
-"""A label that the model has good reason to doubt is named, and no other."""
+"""What is measured is what was predicted; a label that there is reason to doubt is named, and no other."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from tasks import build, evaluate
 from tasks.core import label_errors, params
+from tasks.core.corruptions import CORRUPTIONS
 from tasks.core.manifest import SCHEMA
 from tasks.core.metrics import Array
 from tasks.core.serialize import read_json
@@ -46,7 +48,9 @@ def test_a_picture_in_the_wrong_class_is_found_by_the_stage(
     p = params.load(ROOT / "params.yaml")
     backbone = str(tiny.folder / "backbone")
     build.build(Path("pictures"), Path("manifest.parquet"), Path("dataset"), p.build, backbone, 32, ALONE, {})
-    _, doubts = evaluate.evaluate(tiny.models, Path("dataset"), p.evaluate)
+    _, doubts = evaluate.evaluate(
+        tiny.models, Path("dataset"), Path("manifest.parquet"), Path("labels.csv"), p.evaluate
+    )
     (found,) = read_json(Path("reports/label_errors.json"))
     assert doubts == 1
     assert 0 <= found.pop("self_confidence") < 0.5
@@ -92,3 +96,64 @@ def test_a_model_that_knows_one_class_only_is_no_trouble() -> None:
 def test_where_all_labels_are_the_same_none_is_doubted(place: int) -> None:
     labels = np.full(20, place)
     assert label_errors.likely(labels, sure_of(np.array([1, *labels[1:]]))) == []
+
+
+@pytest.fixture(scope="module")
+def measured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the stage has run on the small data set, of which a column tells the camera."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    paths = sorted(file.relative_to(tiny.pictures).as_posix() for file in tiny.pictures.rglob("*.png"))
+    rows = [
+        f"{path},{path.split('/')[0]},{'new' if place % 2 else 'old'}" for place, path in enumerate(paths)
+    ]
+    (folder / "labels.csv").write_text("\n".join(["path,label,camera", *rows]) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        p = dataclasses.replace(params.load(ROOT / "params.yaml").evaluate, robustness=10)
+        manifest = tiny.folder / "manifest.parquet"
+        evaluate.evaluate(tiny.models, tiny.dataset, manifest, Path("labels.csv"), p)
+    return folder / "reports"
+
+
+def test_the_numbers_are_those_of_the_predictions(measured: Path) -> None:
+    found, frame = read_json(measured / "metrics.json"), pd.read_parquet(measured / "predictions.parquet")
+    assert found["test"]["n"] == len(frame)
+    assert found["test"]["accuracy"] == round((frame["label"] == frame["predicted"]).mean(), 6)
+    for name, facts in found["slices"]["camera"].items():
+        chosen = frame[frame["slice_camera"] == name]
+        assert facts["n"] == len(chosen)
+        assert facts["accuracy"] == round((chosen["label"] == chosen["predicted"]).mean(), 6)
+    for name in ("majority", "colours"):
+        share = (frame["label"] == frame[f"baseline_{name}"]).mean()
+        assert found["baselines"][name]["accuracy"] == round(share, 6)
+
+
+def test_colours_alone_tell_plain_colours_apart_and_the_majority_does_not(measured: Path) -> None:
+    """What a model has to beat: here colour is all there is."""
+    found = read_json(measured / "metrics.json")["baselines"]
+    assert found["colours"]["accuracy"] == 1
+    assert found["majority"]["accuracy"] < 0.5
+
+
+def test_robustness_is_the_mean_of_all_harm(measured: Path) -> None:
+    found = read_json(measured / "metrics.json")["robustness"]
+    each = [share for name in CORRUPTIONS for share in found[name].values()]
+    assert len(each) == 18
+    assert found["accuracy"] == pytest.approx(np.mean(each), abs=1e-5)
+    assert found["n"] == 10
+    low, high = found["interval_95"]["accuracy"]
+    assert low <= found["accuracy"] <= high
+
+
+def test_the_tables_that_dvc_plots_hold_every_test_picture(measured: Path) -> None:
+    n = read_json(measured / "metrics.json")["test"]["n"]
+    curves = pd.read_csv(measured / "evaluation/reliability.csv").groupby("when")["n"].sum()
+    assert curves.to_dict() == {"before": n, "after": n}
+    assert len(pd.read_csv(measured / "evaluation/confusion.csv")) == n
+    assert len(pd.read_csv(measured / "evaluation/robustness.csv")) == 18
+
+
+def test_calibration_is_told_before_and_after(measured: Path) -> None:
+    found, test = (read_json(measured / "metrics.json")[name] for name in ("calibration", "test"))
+    assert found["before"] == {name: test[name] for name in ("log_loss", "ece")}
+    assert found["after"] != found["before"]

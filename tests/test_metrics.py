@@ -4,36 +4,54 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, top_k_accuracy_score
+from scipy.special import softmax
 from sklearn.metrics import log_loss as sklearn_log_loss
+from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
-from tasks.core import metrics, params
+from tasks.core import calibration, metrics, params
+from tasks.core.metrics import Answers
 
 RNG = np.random.default_rng(5)
 LABELS = RNG.integers(0, 8, 200)
 PROBABILITIES = RNG.dirichlet(np.ones(8), 200) * 0.5 + 0.5 * np.eye(8)[(LABELS + (RNG.random(200) < 0.3)) % 8]
 
 
+ANSWERS = Answers.of(LABELS, PROBABILITIES)
+
+
 def test_what_a_gate_may_name_is_what_is_measured() -> None:
-    measured = metrics.headline(LABELS, PROBABILITIES, 15, 10, 1)
+    measured = metrics.headline(ANSWERS, 15, 10, 1)
     assert set(params.MEASURED) == measured.keys() - {"interval_95"}
+    assert set(params.MEASURED_OF_BASELINES) < set(params.MEASURED)
 
 
 def test_against_scikit_learn() -> None:
     predicted = PROBABILITIES.argmax(axis=1)
-    assert metrics.accuracy(LABELS, PROBABILITIES) == np.mean(predicted == LABELS)
-    assert metrics.macro_f1(LABELS, PROBABILITIES) == pytest.approx(
-        f1_score(LABELS, predicted, average="macro")
-    )
-    assert metrics.log_loss(LABELS, PROBABILITIES) == pytest.approx(sklearn_log_loss(LABELS, PROBABILITIES))
-    assert metrics.top_k(LABELS, PROBABILITIES, 5) == top_k_accuracy_score(LABELS, PROBABILITIES, k=5)
+    assert metrics.accuracy(ANSWERS) == np.mean(predicted == LABELS)
+    precision, recall, f1, _ = precision_recall_fscore_support(LABELS, predicted, average="macro")
+    assert metrics.macro_precision(ANSWERS) == pytest.approx(precision)
+    assert metrics.macro_recall(ANSWERS) == pytest.approx(recall)
+    assert metrics.macro_f1(ANSWERS) == pytest.approx(f1)
+    assert metrics.log_loss(ANSWERS) == pytest.approx(sklearn_log_loss(LABELS, PROBABILITIES))
+    assert metrics.top_5_accuracy(ANSWERS) == top_k_accuracy_score(LABELS, PROBABILITIES, k=5)
+
+
+def test_a_class_that_is_neither_there_nor_predicted_counts_for_nothing() -> None:
+    answers = Answers.of(np.array([0, 0, 2]), np.eye(4)[[0, 2, 2]])
+    assert metrics.macro_precision(answers) == pytest.approx((1 + 0.5) / 2)
+    assert metrics.macro_recall(answers) == pytest.approx((0.5 + 1) / 2)
 
 
 def test_calibration_error_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
     labels = np.array([0, 1, 1, 1])  # sure of 0.9 and right half the time; sure of 0.6 and always right
-    error = metrics.expected_calibration_error(labels, probabilities, 10)
+    answers = Answers.of(labels, probabilities)
+    error = metrics.expected_calibration_error(10)(answers)
     assert error == pytest.approx((2 * 0.4 + 2 * 0.4) / 4)
+    assert metrics.reliability(answers, 10) == [
+        {"n": 2, "confidence": 0.6, "accuracy": 1.0},
+        {"n": 2, "confidence": 0.9, "accuracy": 0.5},
+    ]
 
 
 def test_wilsons_interval_of_nine_in_ten() -> None:
@@ -42,7 +60,7 @@ def test_wilsons_interval_of_nine_in_ten() -> None:
 
 
 def test_intervals_hold_their_numbers_and_hang_on_the_seed() -> None:
-    first, again, other = (metrics.headline(LABELS, PROBABILITIES, 15, 200, seed) for seed in (1, 1, 2))
+    first, again, other = (metrics.headline(ANSWERS, 15, 200, seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
     for name, (low, high) in first["interval_95"].items():
@@ -50,8 +68,31 @@ def test_intervals_hold_their_numbers_and_hang_on_the_seed() -> None:
             assert low <= first[name] <= high
 
 
+def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:
+    values = np.random.default_rng(1).normal(size=400)
+    interval = metrics.bootstrap(lambda rows: {"mean": values[rows].mean()}, 400, 4000, 1)["mean"]
+    deviation = values.std() / 20
+    expected = (values.mean() - metrics.Z_95 * deviation, values.mean() + metrics.Z_95 * deviation)
+    assert interval == pytest.approx(expected, abs=0.15 * deviation)
+
+
 def test_per_class_by_hand() -> None:
-    probabilities = np.eye(2)[[0, 0, 1]]
-    table = metrics.per_class(np.array([0, 1, 1]), probabilities, ("cat", "dog"))
+    answers = Answers.of(np.array([0, 1, 1]), np.eye(2)[[0, 0, 1]])
+    table = metrics.per_class(answers, ("cat", "dog"))
     assert table["cat"] == {"precision": 0.5, "recall": 1.0, "f1": 0.666667, "n": 1}
     assert table["dog"] == {"precision": 1.0, "recall": 0.5, "f1": 0.666667, "n": 2}
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
+def test_the_temperature_that_logits_were_divided_by_is_found(true: float) -> None:
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(4000, 5)) * 3
+    labels = np.array([rng.choice(5, p=row) for row in softmax(logits, axis=1)])
+    seen = softmax(logits * true, axis=1)  # too sure of itself by that factor
+    found = calibration.temperature(labels, seen)
+    assert found == pytest.approx(true, rel=0.1)
+    assert np.allclose(calibration.scaled(seen, true), softmax(logits, axis=1), atol=1e-6)
+
+
+def test_a_probability_of_zero_is_no_trouble_for_the_temperature() -> None:
+    assert calibration.temperature(np.array([0, 1, 1]), np.eye(2)[[0, 1, 0]].astype(np.float32)) > 0

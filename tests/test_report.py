@@ -58,8 +58,9 @@ def run_stages_before() -> None:
     predictions = test[["path", "label"]].assign(predicted=[names[place] for place in taken_for])
     columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names])
     pd.concat([predictions, columns], axis=1).to_parquet(paths.PREDICTIONS)
-    headline = metrics.headline(labels, probabilities, 15, 100, 1)
-    measured = {"test": headline, "per_class": metrics.per_class(labels, probabilities, tuple(names))}
+    answers = metrics.Answers.of(labels, probabilities)
+    headline = metrics.headline(answers, 15, 100, 1)
+    measured = {"test": headline, "per_class": metrics.per_class(answers, tuple(names))}
     write_json(paths.METRICS, measured)
     write_json(paths.GATES, gate.judge(measured, P.gate.rules))
     doubt = {"self_confidence": 0.0333, "split": "test", "suggested": names[taken_for[0]]}

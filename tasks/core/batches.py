@@ -73,7 +73,7 @@ class Batches:
             return (to_float(batch["image"]), tf.ones((count, self.width))), labels, tf.ones(count)
 
         count = -(-self.data.size("validation") // HELD_OUT_BATCH)
-        stream = self.data.read("validation").batch(HELD_OUT_BATCH).map(finished, AUTOTUNE)
+        stream = self.data.read("validation", HELD_OUT_BATCH).map(finished, AUTOTUNE)
         return _shareable(stream.apply(tf.data.experimental.assert_cardinality(count)))
 
     def sheet(self) -> Image.Image:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tasks.core.classifier import to_float
 from tasks.core.paths import cache_folder
 from tasks.core.records import Dataset
-from tasks.core.runtime import AUTOTUNE, tf
+from tasks.core.runtime import tf
 from tasks.core.serialize import fingerprint, replacing
 
 BATCH = 64
@@ -63,7 +63,7 @@ def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: st
     kept = cache_folder() / "features" / fingerprint([data.shards[name], source])
     if known := _read(kept):
         return known
-    batches = data.stream([name]).batch(BATCH).prefetch(AUTOTUNE)
+    batches = data.stream([name], BATCH)
     found = [(np.asarray(extract(batch["image"])), np.asarray(batch["label"])) for batch in batches]
     values, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     with replacing(kept) as temporary, temporary.open("wb") as file:

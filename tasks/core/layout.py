@@ -70,6 +70,13 @@ def discover(folder: Path, labels: Path) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.path)
 
 
+def own_columns(labels: Path) -> pd.DataFrame:
+    """The user's own columns of a labels file, text by path; none where there are none."""
+    frame = _read_labels(labels).set_index("path")
+    own: pd.DataFrame = frame.drop(columns=[name for name in COLUMNS if name in frame])
+    return own.where(own != "")
+
+
 def pictures_below(folder: Path) -> Iterator[str]:
     """Paths of all pictures below a folder, by suffix; hidden files and folders are passed over.
 

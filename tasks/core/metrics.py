@@ -1,11 +1,9 @@
-"""How good a classifier is, and how sure one can be of it.
-
-Everywhere: `labels` int (n,), `probabilities` float (n, classes) with rows that sum to 1.
-"""
+"""How good a classifier is, and how sure one can be of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,60 +14,134 @@ Array = npt.NDArray[Any]
 Z_95 = 1.959963984540054
 
 
-def headline(labels: Array, probabilities: Array, bins: int, resamples: int, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Answers:
+    """A classifier's answers to n pictures whose labels are known, reduced to what is measured.
+
+    labels, predicted: int (n,), places of classes.
+    confidence: float (n,), the probability of the predicted class.
+    own: float (n,), the probability of the label.
+    above: int (n,), how many classes are likelier than the label.
+    """
+
+    labels: Array
+    predicted: Array
+    confidence: Array
+    own: Array
+    above: Array
+
+    @classmethod
+    def of(cls, labels: Array, probabilities: Array) -> Answers:
+        """Takes int (n,), and float (n, classes) with rows that sum to 1."""
+        own = probabilities[np.arange(len(labels)), labels]
+        above = (probabilities > own[:, None]).sum(axis=1)
+        return cls(labels, probabilities.argmax(axis=1), probabilities.max(axis=1), own, above)
+
+    def __getitem__(self, rows: Array) -> Answers:
+        """Those to some pictures: places, which may repeat, or a mask."""
+        return Answers(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def right(self) -> Array:
+        right: Array = self.predicted == self.labels
+        return right
+
+
+Measure = Callable[[Answers], float]
+
+
+def accuracy(answers: Answers) -> float:
+    return float(np.mean(answers.right))
+
+
+def top_5_accuracy(answers: Answers) -> float:
+    """Share of pictures whose label is among the five likeliest classes; 1 where there are at most five."""
+    return float(np.mean(answers.above < 5))
+
+
+def macro_precision(answers: Answers) -> float:
+    """Mean of the precision of the classes that are there or predicted; 0 for one never predicted."""
+    hits, _, predicted = _counts(answers)
+    return float(np.mean(hits / np.maximum(predicted, 1)))
+
+
+def macro_recall(answers: Answers) -> float:
+    """Mean of the recall of the classes that are there or predicted; 0 for one that isn't there."""
+    hits, true, _ = _counts(answers)
+    return float(np.mean(hits / np.maximum(true, 1)))
+
+
+def macro_f1(answers: Answers) -> float:
+    """Mean of the F1 of the classes that are there or predicted."""
+    hits, true, predicted = _counts(answers)
+    return float(np.mean(2 * hits / (true + predicted)))
+
+
+def _counts(answers: Answers) -> tuple[Array, Array, Array]:
+    """Hits, labels and predictions of each class that has one of them."""
+    size = 1 + max(answers.labels.max(), answers.predicted.max())
+    true = np.bincount(answers.labels, minlength=size)
+    predicted = np.bincount(answers.predicted, minlength=size)
+    hits = np.bincount(answers.labels[answers.right], minlength=size)
+    there = true + predicted > 0
+    return hits[there], true[there], predicted[there]
+
+
+def log_loss(answers: Answers) -> float:
+    """Mean negative log-likelihood in nats, probabilities clipped at 1e-7."""
+    return float(-np.log(np.clip(answers.own, 1e-7, 1)).mean())
+
+
+def expected_calibration_error(bins: int) -> Measure:
+    """Mean distance of confidence from accuracy, 0-1, over bins of equal width (Guo et al., 2017)."""
+
+    def ece(answers: Answers) -> float:
+        gap = np.bincount(_bin(answers.confidence, bins), weights=answers.confidence - answers.right)
+        return float(np.abs(gap).sum() / len(answers))
+
+    return ece
+
+
+def _bin(confidence: Array, bins: int) -> Array:
+    places: Array = np.minimum((confidence * bins).astype(int), bins - 1)
+    return places
+
+
+def measures(bins: int) -> dict[str, Measure]:
+    """What is measured of each split, by name; `bins` are those of the calibration error."""
+    return {
+        "accuracy": accuracy,
+        "top_5_accuracy": top_5_accuracy,
+        "macro_precision": macro_precision,
+        "macro_recall": macro_recall,
+        "macro_f1": macro_f1,
+        "log_loss": log_loss,
+        "ece": expected_calibration_error(bins),
+    }
+
+
+def headline(answers: Answers, bins: int, resamples: int, seed: int) -> dict[str, Any]:
     """The numbers of a split, and under `interval_95` the interval of each as [low, high].
 
     Wilson's interval for the two shares; for the others the percentile bootstrap over pictures.
     """
-    n = len(labels)
-    shares = {"accuracy": accuracy(labels, probabilities), "top_5_accuracy": top_k(labels, probabilities, 5)}
-    measures: dict[str, Callable[[Array, Array], float]] = {
-        "macro_f1": macro_f1,
-        "log_loss": log_loss,
-        "ece": lambda y, p: expected_calibration_error(y, p, bins),
-    }
-    values = shares | {name: measure(labels, probabilities) for name, measure in measures.items()}
-    intervals = {name: wilson(share, n) for name, share in shares.items()}
-    intervals |= bootstrap(labels, probabilities, measures, resamples, seed)
+    every, n = measures(bins), len(answers)
+    values = {name: measure(answers) for name, measure in every.items()}
+    shares = {name: wilson(values[name], n) for name in ("accuracy", "top_5_accuracy")}
+    drawn = {name: measure for name, measure in every.items() if name not in shares}
+    intervals = shares | bootstrap(lambda rows: _all(drawn, answers[rows]), n, resamples, seed)
     return (
-        {name: _rounded(value) for name, value in values.items()}
+        {name: rounded(value) for name, value in values.items()}
         | {"n": n}
-        | {"interval_95": {name: [_rounded(x) for x in intervals[name]] for name in values}}
+        | {"interval_95": {name: [rounded(end) for end in intervals[name]] for name in values}}
     )
 
 
-def accuracy(labels: Array, probabilities: Array) -> float:
-    return float(np.mean(probabilities.argmax(axis=1) == labels))
-
-
-def top_k(labels: Array, probabilities: Array, k: int) -> float:
-    """Share of pictures whose class is among the k likeliest; 1 where there are at most k classes."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return float(np.mean((probabilities > own[:, None]).sum(axis=1) < k))
-
-
-def macro_f1(labels: Array, probabilities: Array) -> float:
-    """Mean of the classes' F1; a class that is neither there nor predicted is left out."""
-    classes = probabilities.shape[1]
-    predicted = probabilities.argmax(axis=1)
-    hits = np.bincount(labels[labels == predicted], minlength=classes)
-    both = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
-    return float(np.mean(2 * hits[both > 0] / both[both > 0]))
-
-
-def log_loss(labels: Array, probabilities: Array) -> float:
-    """Mean negative log-likelihood in nats, probabilities clipped at 1e-7."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(own, 1e-7, 1)).mean())
-
-
-def expected_calibration_error(labels: Array, probabilities: Array, bins: int) -> float:
-    """Mean distance of confidence from accuracy, 0-1, over equal-width bins (Guo et al., 2017)."""
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(place, weights=confidence - right, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels))
+def _all(chosen: dict[str, Measure], answers: Answers) -> dict[str, float]:
+    return {name: measure(answers) for name, measure in chosen.items()}
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -81,34 +153,46 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def bootstrap(
-    labels: Array,
-    probabilities: Array,
-    measures: dict[str, Callable[[Array, Array], float]],
-    resamples: int,
-    seed: int,
+    of: Callable[[Array], dict[str, float]], n: int, resamples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """The 95 % percentile interval of each measure, over pictures drawn with replacement."""
+    """The 95 % percentile intervals of values, over n pictures drawn with replacement (Efron, 1979).
+
+    Args:
+        of: from the places of the pictures drawn to the values, by name. What compares two models of the same
+            pictures draws them in pairs by using the places for both.
+    """
     rng = np.random.default_rng(seed)
-    draws: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(resamples):
-        rows = rng.integers(0, len(labels), len(labels))
-        for name, measure in measures.items():
-            draws[name].append(measure(labels[rows], probabilities[rows]))
-    return {name: tuple(np.percentile(values, [2.5, 97.5])) for name, values in draws.items()}
+    draws = [of(rng.integers(0, n, n)) for _ in range(resamples)]
+    return {
+        name: tuple(np.percentile([draw[name] for draw in draws], [2.5, 97.5]).tolist()) for name in draws[0]
+    }
 
 
-def per_class(labels: Array, probabilities: Array, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def reliability(answers: Answers, bins: int) -> list[dict[str, Any]]:
+    """The reliability curve: `n`, mean `confidence` and `accuracy` of each bin that holds pictures."""
+    places = _bin(answers.confidence, bins)
+    return [
+        {
+            "n": int(chosen.sum()),
+            "confidence": rounded(answers.confidence[chosen].mean()),
+            "accuracy": rounded(answers.right[chosen].mean()),
+        }
+        for chosen in (places == place for place in np.unique(places))
+    ]
+
+
+def per_class(answers: Answers, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Precision, recall, F1 and number of pictures of each class."""
     table = precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=range(len(names)), zero_division=0.0
+        answers.labels, answers.predicted, labels=range(len(names)), zero_division=0.0
     )
     columns = ("precision", "recall", "f1", "n")
     rows = (
-        dict(zip(columns, (*map(_rounded, row[:3]), int(row[3])), strict=True))
+        dict(zip(columns, (*map(rounded, row[:3]), int(row[3])), strict=True))
         for row in zip(*table, strict=True)
     )
     return dict(zip(names, rows, strict=True))
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     return round(float(value), 6)

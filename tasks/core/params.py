@@ -22,7 +22,17 @@ from tasks.core.contract import Packing, Resize
 from tasks.core.errors import ParamError
 
 FILE = Path("params.yaml")
-MEASURED = ("accuracy", "top_5_accuracy", "macro_f1", "log_loss", "ece", "n")  # of test and validation
+MEASURED = (  # of test and validation
+    "accuracy",
+    "top_5_accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "log_loss",
+    "ece",
+    "n",
+)
+MEASURED_OF_BASELINES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 LOCAL = "none"  # the compute.scheduler that stands for processes of this machine
 
 Format = Literal["saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"]
@@ -167,6 +177,8 @@ class Evaluate(Section):
     calibration_bins: Count
     bootstrap: Annotated[Whole, Field(ge=100)]
     seed: Seed
+    min_slice: Count
+    robustness: Natural
 
 
 @dataclass(frozen=True)

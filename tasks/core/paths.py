@@ -18,6 +18,7 @@ AUGMENTED = "augmented.png"  # in there
 VALIDATION = Path("reports/validation.json")
 DATA_DOCS = Path("reports/validation")
 METRICS = Path("reports/metrics.json")
+EVALUATION = Path("reports/evaluation")
 PREDICTIONS = Path("reports/predictions.parquet")
 LABEL_ERRORS = Path("reports/label_errors.json")
 GATES = Path("reports/gates.json")

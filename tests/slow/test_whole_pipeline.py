@@ -120,7 +120,9 @@ def splits(project: Project) -> dict[str, str]:
     """The split of each picture, as its record says."""
     data = Dataset.load(project.folder / "data/dataset")
     return {
-        example["path"].decode(): name for name in SPLITS for example in data.read(name).as_numpy_iterator()
+        example["path"].decode(): name
+        for name in SPLITS
+        for example in data.read(name, 16).unbatch().as_numpy_iterator()
     }
 
 
