@@ -5,15 +5,25 @@ Only pictures for validation and test are judged: of those that it was trained o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from tasks.core import baselines, calibration, classifier, cli, label_errors, metrics, params, runtime, slices
+from tasks.core import (
+    baselines,
+    calibration,
+    classifier,
+    cli,
+    label_errors,
+    metrics,
+    params,
+    predictions,
+    runtime,
+    slices,
+)
 from tasks.core.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from tasks.core.images import Pixels
 from tasks.core.layout import own_columns
@@ -22,7 +32,7 @@ from tasks.core.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRIC
 from tasks.core.records import Dataset
 from tasks.core.runtime import tf
 from tasks.core.serialize import replacing, write_json
-from tasks.core.tables import read_parquet, write_parquet
+from tasks.core.tables import read_parquet
 
 ENOUGH = 5000  # training pictures that the baseline of colours learns from
 
@@ -40,29 +50,23 @@ def predictor(model: Any) -> Predict:
 
 
 def predict(predict_batch: Predict, data: Dataset, split: str, batch_size: int) -> pd.DataFrame:
-    """Predicts a split: `path`, `label` and `predicted` (class names), and `p_<class>` for each class."""
-    rows: list[pd.DataFrame] = []
-    names = np.array(data.class_names)
+    """Predicts a split: the first columns of the table of predictions."""
+    batches = list(_predicted(predict_batch, data, split, batch_size))
+    paths, labels, probabilities = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return predictions.of([path.decode() for path in paths], labels, probabilities, data.class_names)
+
+
+def _predicted(
+    predict_batch: Predict, data: Dataset, split: str, batch_size: int
+) -> Iterator[tuple[Array, Array, Array]]:
     for batch in data.read(split, batch_size):
-        answer = predict_batch(batch["image"])
-        frame = pd.DataFrame(answer, columns=[f"p_{name}" for name in names])
-        frame.insert(0, "path", [path.decode() for path in batch["path"].numpy()])
-        frame.insert(1, "label", names[batch["label"].numpy()])
-        frame.insert(2, "predicted", names[answer.argmax(axis=1)])
-        rows.append(frame)
-    return pd.concat(rows, ignore_index=True)
+        yield batch["path"].numpy(), batch["label"].numpy(), predict_batch(batch["image"])
 
 
-def arrays(frame: pd.DataFrame, names: tuple[str, ...]) -> tuple[Array, Array]:
-    """Labels, int (n,), and probabilities, float (n, classes), of what `predict` gave."""
-    labels = frame["label"].map({name: place for place, name in enumerate(names)}).to_numpy(int)
-    return labels, frame[[f"p_{name}" for name in names]].to_numpy(float)
-
-
-def calibrated(frames: dict[str, pd.DataFrame], names: tuple[str, ...], bins: int) -> dict[str, Any]:
+def calibrated(frames: dict[str, pd.DataFrame], bins: int) -> dict[str, Any]:
     """Fits the temperature on the validation split, and says what it does to the test split."""
-    temperature = calibration.temperature(*arrays(frames["validation"], names))
-    labels, before = arrays(frames["test"], names)
+    temperature = calibration.temperature(*predictions.arrays(frames["validation"]))
+    labels, before = predictions.arrays(frames["test"])
     after = calibration.scaled(before, temperature)
     return {"temperature": temperature} | {
         when: {
@@ -117,10 +121,10 @@ def robustness(predict_batch: Predict, data: Dataset, p: params.Evaluate) -> dic
     }
 
 
-def doubted(frames: dict[str, pd.DataFrame], names: tuple[str, ...]) -> list[dict[str, Any]]:
+def doubted(frames: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """Gives what `label_errors.json` holds, from the predictions of each split."""
     frame = pd.concat([frame.assign(split=split) for split, frame in frames.items()], ignore_index=True)
-    return label_errors.described(frame, *arrays(frame, names))
+    return label_errors.described(frame, *predictions.arrays(frame))
 
 
 def evaluate(
@@ -134,54 +138,39 @@ def evaluate(
     runtime.deterministic(p.seed)
     model, _ = classifier.load(models)
     data, predict_batch = Dataset.load(dataset), predictor(model)
-    names = data.class_names
     frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
-    test = frames["test"]
+    test, answers = frames["test"], {split: predictions.answers(frame) for split, frame in frames.items()}
     pictures = read_parquet(manifest).set_index("path").loc[test["path"]]
     parted = slices.parts(pictures, own_columns(labels).reindex(pictures.index))
-    said = trivial(data, p.batch_size)
-    answers = {split: Answers.of(*arrays(frame, names)) for split, frame in frames.items()}
+    said = {name: np.array(data.class_names)[places] for name, places in trivial(data, p.batch_size).items()}
+    table = test.join(parted.reset_index(drop=True).add_prefix(predictions.SLICE))
+    table = table.assign(**{predictions.BASELINE + name: classes for name, classes in said.items()})
     result: dict[str, Any] = {
         split: metrics.headline(answer, p.calibration_bins, p.bootstrap, p.seed)
         for split, answer in answers.items()
     }
-    result["per_class"] = metrics.per_class(answers["test"], names)
+    result["per_class"] = metrics.per_class(answers["test"], data.class_names)
     result["slices"] = slices.described(parted, pictures, answers["test"], p.min_slice)
-    result["calibration"] = calibrated(frames, names, p.calibration_bins)
-    result["baselines"] = {name: _measured(answers["test"].labels, said[name], names) for name in said}
+    result["calibration"] = calibrated(frames, p.calibration_bins)
+    result["baselines"] = {name: _measured(predictions.baseline(table, name)) for name in said}
     if p.robustness:
         result["robustness"] = robustness(predict_batch, data, p)
-    doubts = doubted(frames, names)
-    _write_predictions(test, parted, {name: np.array(names)[places] for name, places in said.items()}, names)
-    _write_tables(frames, result, p.calibration_bins, names)
+    doubts = doubted(frames)
+    predictions.write(PREDICTIONS, table)
+    _write_tables(test, result, p.calibration_bins)
     write_json(LABEL_ERRORS, doubts)
     write_json(METRICS, result)
     return result, len(doubts)
 
 
-def _measured(labels: Array, predicted: Array, names: tuple[str, ...]) -> dict[str, float]:
-    answers = Answers.of(labels, np.eye(len(names))[predicted])
-    return {
-        name: metrics.rounded(metrics.measures(1)[name](answers)) for name in params.MEASURED_OF_BASELINES
-    }
+def _measured(answers: Answers) -> dict[str, float]:
+    every = metrics.measures(1)
+    return {name: metrics.rounded(every[name](answers)) for name in params.MEASURED_OF_BASELINES}
 
 
-def _write_predictions(
-    test: pd.DataFrame, parted: pd.DataFrame, said: dict[str, Array], names: tuple[str, ...]
-) -> None:
-    """Writes what `predict` gave, the slice of each picture, and what the baselines say."""
-    frame = test.join(parted.reset_index(drop=True).add_prefix(slices.PREFIX))
-    frame = frame.assign(**{baselines.PREFIX + name: classes for name, classes in said.items()})
-    own = {f"p_{name}" for name in names}
-    schema = [(column, pa.float32() if column in own else pa.string()) for column in frame]
-    write_parquet(PREDICTIONS, frame, pa.schema(schema))
-
-
-def _write_tables(
-    frames: dict[str, pd.DataFrame], result: dict[str, Any], bins: int, names: tuple[str, ...]
-) -> None:
+def _write_tables(test: pd.DataFrame, result: dict[str, Any], bins: int) -> None:
     """Writes what `dvc plots` draws."""
-    labels, before = arrays(frames["test"], names)
+    labels, before = predictions.arrays(test)
     after = calibration.scaled(before, result["calibration"]["temperature"])
     curves = [
         pd.DataFrame(metrics.reliability(Answers.of(labels, probabilities), bins)).assign(when=when)
@@ -193,7 +182,7 @@ def _write_tables(
         for severity, value in result.get("robustness", {}).get(name, {}).items()
     ]
     tables = {
-        "confusion": frames["test"][["label", "predicted"]],
+        "confusion": test[["label", "predicted"]],
         "reliability": pd.concat(curves),
         "robustness": pd.DataFrame(harmed, columns=["corruption", "severity", "accuracy"]),
     }

@@ -1,33 +1,87 @@
-"""A gate says no by name, value and threshold, and a no ends the run."""
+"""A gate says no by name, value and threshold, a no ends the run, and what can't be told is told."""
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 import pytest
 
 from tasks import gate, verdict
-from tasks.core.errors import ParamError, Rejected
+from tasks.core import champion, params, predictions
+from tasks.core.errors import DarkroomError, ParamError, Rejected
 from tasks.core.params import Rule
+from tests.structure import ROOT
 
-METRICS = {"test": {"accuracy": 0.85, "n": 20}, "per_class": {"cat": {"recall": 0.5}}}
+NAMES = ("cat", "dog", "owl")
+N = 300
 GOOD = {"onnx": {"passed": True, "why": "fine"}}
+ACCURACY = "test.accuracy"
+
+
+def table(wrong: range | list[int], n: int = N, sure: float = 0.9) -> pd.DataFrame:
+    """Predictions that are right but for those places; the first 100 pictures are night, the next day."""
+    labels = np.arange(n) % 3
+    taken_for = labels.copy()
+    taken_for[list(wrong)] = (labels[list(wrong)] + 1) % 3
+    rest = (1 - sure) / 2
+    frame = predictions.of(
+        [f"{i}.png" for i in range(n)], labels, rest + (sure - rest) * np.eye(3)[taken_for], NAMES
+    )
+    light = np.where(np.arange(n) < 100, "night", "day")
+    return frame.assign(
+        slice_light=light, slice_rare=np.where(np.arange(n) < 5, "yes", "no"), baseline_majority="cat"
+    )
+
+
+def judge(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gate.Judge:
+    cells = {
+        kind: {
+            cell: {"n": len(part), "judged": len(part) >= 30} for cell, part in ours.groupby(f"slice_{kind}")
+        }
+        for kind in predictions.slices(ours)
+    }
+    share = float((ours["label"] == ours["predicted"]).mean())
+    measured = {
+        "test": {"accuracy": share, "n": len(ours)},
+        "per_class": {"cat": {"recall": 0.5}},
+        "slices": cells,
+    }
+    return gate.Judge(measured, ours, theirs, 15, 500, 1)
+
+
+def result(
+    ours: pd.DataFrame, *rules: Rule, theirs: pd.DataFrame | None = None, on: Any = "fail"
+) -> dict[str, Any]:
+    return gate.judged(judge(ours, theirs), rules, on)
+
+
+def only(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    (entry,) = result(*args, **kwargs)["gates"]
+    return dict(entry)
 
 
 def test_a_met_rule_passes() -> None:
-    result = gate.judge(METRICS, (Rule("test.accuracy", min=0.85), Rule("per_class.cat.recall", max=0.5)))
-    assert result["passed"]
-    verdict.check(result, GOOD)
+    found = result(table(range(30)), Rule(ACCURACY, min=0.9), Rule("per_class.cat.recall", max=0.5))
+    assert found["passed"]
+    verdict.check(found, GOOD)
 
 
 @pytest.mark.parametrize(
     ("rule", "limit"),
-    [(Rule("test.accuracy", min=0.9), "at least 0.9"), (Rule("test.accuracy", max=0.8), "at most 0.8")],
+    [(Rule(ACCURACY, min=0.95), "at least 0.95"), (Rule(ACCURACY, max=0.8), "at most 0.8")],
 )
 def test_a_rule_that_is_not_met_ends_the_run(rule: Rule, limit: str) -> None:
-    result = gate.judge(METRICS, (Rule("test.n", min=1), rule))
-    assert [entry["passed"] for entry in result["gates"]] == [True, False]
+    found = result(table(range(30)), Rule("test.n", min=1), rule)
+    assert [entry["passed"] for entry in found["gates"]] == [True, False]
+    assert [entry["verdict"] for entry in found["gates"]] == ["pass", "fail"]
     with pytest.raises(Rejected) as caught:
-        verdict.check(result, GOOD)
-    assert all(word in str(caught.value) for word in ("test.accuracy", "0.85", limit, "gate.rules"))
+        verdict.check(found, GOOD)
+    assert all(word in str(caught.value) for word in (ACCURACY, "0.9", limit, "gate.rules"))
     assert caught.value.exit_code == 1
 
 
@@ -38,4 +92,197 @@ def test_an_artifact_that_failed_ends_the_run() -> None:
 
 def test_a_rule_about_nothing_measured_is_a_slip() -> None:
     with pytest.raises(ParamError, match=r"gate\.rules\.0\.metric is 'test\.acuracy'.*test\.accuracy"):
-        gate.judge(METRICS, (Rule("test.acuracy", min=0.9),))
+        result(table([]), Rule("test.acuracy", min=0.9))
+
+
+# Against the champion: the verdict goes by the interval, not by the value.
+
+BAR = Rule(ACCURACY, min=-0.01, against="champion")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        (range(3), range(60), "pass"),  # better by far
+        (range(60), range(3), "fail"),  # worse by far
+        (range(10, 18), range(20, 26), "inconclusive"),  # two more mistakes, other ones
+        (range(30), range(30), "pass"),  # the same mistakes
+    ],
+)
+def test_a_change_is_told_by_its_interval(ours: range, theirs: range, expected: str) -> None:
+    found = only(table(ours), BAR, theirs=table(theirs))
+    assert found["verdict"] == expected
+    assert found["value"] == pytest.approx((len(theirs) - len(ours)) / N, abs=1e-6)
+    low, high = found["interval_95"]
+    assert low <= found["value"] <= high
+    assert "champion" in found["name"] and "300 pictures" in found["why"] and "at least -0.01" in found["why"]
+
+
+def test_mistakes_on_the_same_pictures_make_a_change_surer_than_on_others() -> None:
+    pairs = [(range(42), range(40)), (range(42), range(100, 140))]
+    widths = []
+    for ours, theirs in pairs:
+        low, high = only(table(ours), BAR, theirs=table(theirs))["interval_95"]
+        widths.append(high - low)
+    assert widths[0] < widths[1] / 3
+
+
+def test_what_inconclusive_means_is_the_users_to_say() -> None:
+    ours, theirs = table(range(10, 18)), table(range(20, 26))
+    assert not result(ours, BAR, theirs=theirs)["passed"]
+    lenient = result(ours, BAR, theirs=theirs, on="pass")
+    assert lenient["passed"] and lenient["gates"][0]["verdict"] == "inconclusive"
+    assert not result(table(range(60)), BAR, theirs=table([]), on="pass")["passed"], "a worse one stays one"
+
+
+def test_without_a_champion_its_rules_are_listed_and_pass() -> None:
+    found = only(table([]), BAR)
+    assert (found["passed"], found["value"]) == (True, None)
+    assert "no champion" in found["why"]
+
+
+def test_a_relative_change_is_a_share_of_the_champions() -> None:
+    rule = Rule("test.log_loss", max=0.1, against="champion", relative=True)
+    worse = only(table(range(3), sure=0.6), rule, theirs=table(range(3)))
+    assert worse["verdict"] == "fail"
+    assert worse["value"] == pytest.approx(np.log(0.6) / np.log(0.9) - 1, rel=0.25)
+    assert only(table(range(3)), rule, theirs=table(range(3), sure=0.6))["verdict"] == "pass"
+
+
+def test_only_pictures_that_both_answered_are_compared_and_by_todays_labels() -> None:
+    theirs = table(range(10)).iloc[:200]
+    ours = table([])
+    ours.loc[range(5), "label"] = theirs["predicted"].iloc[:5]  # the champion was right of these all along
+    ours.loc[range(5), "predicted"] = ours["label"].iloc[:5]
+    found = only(ours, BAR, theirs=theirs)
+    assert "200 pictures" in found["why"]
+    # Of the labels that were mended the probabilities of ours know nothing: 5 mistakes; of theirs 5 are left.
+    assert found["value"] == 0
+    none = only(ours, BAR, theirs=theirs.assign(path="other"))
+    assert (none["verdict"], none["value"]) == ("inconclusive", None)
+
+
+def test_a_champion_that_knows_other_classes_is_compared_all_the_same() -> None:
+    theirs = table([]).rename(columns={"p_owl": "p_eagle"})
+    found = only(table([]), BAR, theirs=theirs)
+    assert found["value"] == pytest.approx(1 / 3, abs=1e-6), "it can't be right of an owl"
+
+
+def test_trivial_classifiers_are_to_be_beaten() -> None:
+    rule = Rule(ACCURACY, min=0.1, against="majority")
+    assert only(table(range(30)), rule)["verdict"] == "pass"
+    assert only(table(range(N)), rule)["verdict"] == "fail"
+
+
+# Slices.
+
+
+def test_a_slice_is_judged_by_its_own_pictures() -> None:
+    ours = table(range(40))  # all at night
+    night, day = (Rule(ACCURACY, min=0.9, slice=f"light={light}") for light in ("night", "day"))
+    assert [entry["value"] for entry in result(ours, night, day)["gates"]] == [0.6, 1.0]
+    assert [entry["passed"] for entry in result(ours, night, day)["gates"]] == [False, True]
+    change = replace(BAR, slice="light=night")
+    assert only(ours, change, theirs=table([]))["value"] == pytest.approx(-0.4)
+    assert only(ours, replace(change, slice="light=day"), theirs=table([]))["value"] == 0
+
+
+def test_the_worst_slice_is_found_and_named() -> None:
+    worst = only(table(range(40)), Rule(ACCURACY, min=0.7, slice="worst"))
+    assert (worst["name"], worst["value"], worst["passed"]) == ("test.accuracy of light=night", 0.6, False)
+    changed = only(table(range(40)), replace(BAR, slice="worst"), theirs=table([]))
+    assert changed["name"] == "test.accuracy of light=night against champion"
+    assert changed["verdict"] == "fail"
+
+
+def test_a_small_slice_is_not_judged() -> None:
+    found = only(table(range(5)), Rule(ACCURACY, min=0.9, slice="rare=yes"))
+    assert (found["passed"], found["value"]) == (True, None)
+    assert "5 pictures are too few" in found["why"]
+    assert (
+        only(table(range(5)), Rule(ACCURACY, min=0.9, slice="worst"))["name"]
+        == "test.accuracy of light=night"
+    )
+
+
+def test_a_slice_that_is_not_there_is_a_slip_that_names_those_that_are() -> None:
+    with pytest.raises(ParamError, match=r"gate\.rules\.0\.slice is 'light=dusk'.*light=day, light=night"):
+        result(table([]), Rule(ACCURACY, min=0.9, slice="light=dusk"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Rule(ACCURACY), "either `min` or `max`"),
+        (Rule(ACCURACY, min=0.1, max=0.2), "either `min` or `max`"),
+        (Rule("test.acuracy", min=0.1), "test has accuracy"),
+        (
+            Rule("robustness.accuracy", min=0.1, against="champion"),
+            "against champion it must be one of test.accuracy",
+        ),
+        (
+            Rule("test.log_loss", max=0.1, against="colours"),
+            "against colours it must be one of test.accuracy",
+        ),
+        (Rule("validation.accuracy", min=0.1, slice="worst"), "of a slice it must be"),
+        (Rule(ACCURACY, min=0.1, relative=True), "there is no `against`"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_a_slip_in_params(rule: Rule, words: str) -> None:
+    with pytest.raises(ParamError, match=r"gate\.rules\.3") as caught:
+        rule.check("gate.rules.3")
+    assert words in str(caught.value)
+
+
+def test_the_shipped_rules_are_checked_with_the_file() -> None:
+    rules = params.load(ROOT / "params.yaml").gate.rules
+    assert {rule.against for rule in rules} == {None, "colours", "champion"}
+
+
+# The champion's predictions come from a git revision by way of DVC.
+
+
+def run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository whose tag `v1` holds a table of predictions, and whose working tree holds another."""
+    monkeypatch.chdir(tmp_path)
+    run("git", "init", "--quiet")
+    run("git", "config", "user.name", "A Tester")
+    run("git", "config", "user.email", "tester@example.invalid")
+    run("dvc", "init", "--quiet")
+    run("git", "commit", "--quiet", "--message", "Start")
+    run("git", "tag", "v0")
+    predictions.write(Path("reports/predictions.parquet"), table(range(7)))
+    run("dvc", "add", "--quiet", "reports/predictions.parquet")
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "--message", "A model")
+    run("git", "tag", "v1")
+    predictions.write(Path("reports/predictions.parquet"), table([]))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("repository")
+def test_the_champion_is_what_its_revision_says_and_not_what_lies_here() -> None:
+    found = champion.predictions("v1")
+    assert int((found["label"] != found["predicted"]).sum()) == 7
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize(("revision", "words"), [("v9", "git doesn't know"), ("v0", "dvc.lock names no")])
+def test_a_revision_without_a_model_is_a_slip(revision: str, words: str) -> None:
+    with pytest.raises(ParamError, match=f"gate.champion is '{revision}'.*{words}"):
+        champion.predictions(revision)
+
+
+def test_a_champion_that_is_gone_from_the_cache_is_told(repository: Path) -> None:
+    for file in (repository / ".dvc/cache").rglob("*"):
+        if file.is_file():
+            file.chmod(0o600)
+            file.unlink()
+    with pytest.raises(DarkroomError, match="neither in DVC's cache nor in a remote") as caught:
+        champion.predictions("v1")
+    assert "\n" not in str(caught.value)

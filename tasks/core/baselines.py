@@ -13,8 +13,6 @@ from threadpoolctl import threadpool_limits
 from tasks.core.images import Pixels
 from tasks.core.metrics import Array
 
-PREFIX = "baseline_"  # of the columns of predictions.parquet that hold what a baseline says
-NAMES = ("majority", "colours")
 LEVELS = 4  # of each colour channel in the histograms
 STEPS = 200  # of the solver
 

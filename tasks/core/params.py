@@ -37,6 +37,10 @@ LOCAL = "none"  # the compute.scheduler that stands for processes of this machin
 
 Format = Literal["saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"]
 
+CHAMPION = "champion"
+Reference = Literal["champion", "majority", "colours"]  # what a rule may compare with
+NONE = "none"
+
 Severity = Literal["error", "warning", "ignore"]
 
 Strategy = Literal["auto", "one", "mirrored", "multi_worker"]
@@ -183,13 +187,41 @@ class Evaluate(Section):
 
 @dataclass(frozen=True)
 class Rule(Section):
+    """Exactly one of `min` and `max` is given; what else may be left out has a default here."""
+
     metric: Text
     min: Number | None = None
     max: Number | None = None
+    slice: Annotated[str, Field(pattern=r"^(worst|[^=]+=.+)$")] | None = None
+    against: Reference | None = None
+    relative: Switch = False
+
+    def check(self, key: str) -> None:
+        """Checks what goes together.
+
+        Raises:
+            ParamError: names the rule by its `key`.
+        """
+        if (self.min is None) == (self.max is None):
+            raise ParamError(f"{key} ({self.metric}) needs either `min` or `max`: give one of the two")
+        split, _, name = self.metric.partition(".")
+        if split in ("test", "validation") and name not in MEASURED:
+            raise ParamError(f"{key}.metric is {self.metric!r}; {split} has {', '.join(MEASURED)}")
+        if self.slice or self.against:
+            trivial = self.against not in (None, CHAMPION)
+            known = MEASURED_OF_BASELINES if trivial else tuple(m for m in MEASURED if m != "n")
+            if split != "test" or name not in known:
+                allowed = ", ".join(f"test.{measure}" for measure in known)
+                partner = f"against {self.against}" if self.against else "of a slice"
+                raise ParamError(f"{key}.metric is {self.metric!r}; {partner} it must be one of {allowed}")
+        if self.relative and not self.against:
+            raise ParamError(f"{key}.relative is true, but there is no `against`: give one, or leave it out")
 
 
 @dataclass(frozen=True)
 class Gate(Section):
+    champion: Text
+    on_inconclusive: Literal["pass", "fail"]
     rules: tuple[Rule, ...]
 
 
@@ -247,15 +279,7 @@ class Params(Section):
                 "leaves nothing to train; change one of them"
             )
         for place, rule in enumerate(self.gate.rules):
-            if (rule.min is None) == (rule.max is None):
-                raise ParamError(
-                    f"gate.rules.{place} ({rule.metric}) needs either `min` or `max`: give one of the two"
-                )
-            split, _, name = rule.metric.partition(".")
-            if split in ("test", "validation") and name not in MEASURED:
-                raise ParamError(
-                    f"gate.rules.{place}.metric is {rule.metric!r}; {split} has {', '.join(MEASURED)}"
-                )
+            rule.check(f"gate.rules.{place}")
 
 
 @cache

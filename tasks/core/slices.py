@@ -10,7 +10,6 @@ import pandas as pd
 from tasks.core.manifest import MEASURES
 from tasks.core.metrics import Answers, Array, accuracy, rounded, wilson
 
-PREFIX = "slice_"  # of the columns of predictions.parquet that say which part a picture is in
 MOST = 20  # values of a column that are parts of their own; what is rarer is one part together
 REST = "all others"
 
