@@ -250,7 +250,9 @@ def fine_tune(
         model.set_weights(watch.best_weights)
         return watch.best
     if p.head_epochs:
-        end = "became no number" if watch.diverged else "came no lower than before"
+        end = (
+            "became no number (lower train.learning_rate)" if watch.diverged else "came no lower than before"
+        )
         cli.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
     model.set_weights(before)
     return None
@@ -290,9 +292,15 @@ def train(
     Raises:
         BackboneError: the backbone can't be fetched or loaded, is not the one that was pinned, or gives no
             numbers.
-        ParamError: the devices can't share a batch, or the loss became no number.
+        ParamError: the devices can't share a batch, there are fewer pictures than one, or the loss became no
+            number.
     """
     h.check(p.batch_size)
+    if p.batch_size > data.size("train"):
+        raise ParamError(
+            f"train.batch_size is {p.batch_size}, but there are {data.size('train')} training pictures; "
+            "make it no more than that"
+        )
     cli.say(f"train: {m.backbone} on {h.line()}")
     keras.utils.set_random_seed(p.seed)
     found = backbones.facts(m.backbone, m.sha256)

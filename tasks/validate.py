@@ -19,7 +19,7 @@ from tasks.core.accepted import accepted_file, is_another
 from tasks.core.errors import DataError, Rejected
 from tasks.core.expectations import Outcome, run
 from tasks.core.parallel import suited
-from tasks.core.paths import DATA_DOCS, MANIFEST, VALIDATION
+from tasks.core.paths import DATA_DOCS, MANIFEST, PAGE, VALIDATION
 from tasks.core.scan import scan, sizes
 from tasks.core.serialize import replacing, write_json, write_text
 from tasks.core.tables import read_parquet, write_batches, write_parquet
@@ -153,8 +153,14 @@ def validate(
     write_json(VALIDATION, summary(frame, outcomes, ties) | seen)
     for row in table(outcomes):
         cli.say(f"validate: {row}")
-    if faults := _faults(outcomes):
-        raise Rejected(line(faults))
+    faults = _faults(outcomes)
+    if len(readable) < len(pictures) and not any(fault.kind == "unreadable" for fault in faults):
+        paths = pictures["path"][pictures["error"].notna()]
+        more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+        cli.say(f"validate: unreadable and left out: {', '.join(paths[:SHOWN])}{more}")
+    if faults:
+        old = f"; {PAGE} is still that of an earlier run" if PAGE.exists() else ""
+        raise Rejected(f"{line(faults)}; {DATA_DOCS}/index.html shows all{old}")
 
 
 def main() -> None:

@@ -71,13 +71,13 @@ def add(folder: Path, source: Iterator[Image.Image], label: str, count: int) -> 
         next(source).save(folder / f"pictures/{label}/{number:02d}.jpg", quality=92)
 
 
-def run(expected: Schema = NOTHING, **severities: Any) -> str:
+def run(expected: Schema = NOTHING, max_unreadable: int = 0, **severities: Any) -> str:
     """Validates what lies in the current folder; returns what the error says, nothing if all is well.
 
     The manifest that lies there is taken for the one that was accepted last.
     """
     p = PARAMS.validate
-    p = replace(p, severity=replace(p.severity, **severities))
+    p = replace(p, severity=replace(p.severity, **severities), max_unreadable=max_unreadable)
     try:
         accepted = MANIFEST if MANIFEST.exists() else None
         validate.validate(Path("pictures"), Path("data/labels.csv"), expected, accepted, p, ALONE)
@@ -95,6 +95,20 @@ def found() -> dict[str, Any]:
 def test_nothing_is_found_where_there_is_nothing() -> None:
     assert run() == ""
     assert found() == {}
+
+
+def test_a_picture_that_is_left_out_is_named_and_one_too_many_stops_the_run(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it says then leads to all findings, and tells that the page is of an earlier run."""
+    (workplace / "pictures/cat/broken.jpg").write_bytes(b"no picture")
+    assert "reports/validation/index.html shows all" in run()
+    assert "earlier run" not in run()
+    (workplace / "reports/index.html").write_text("Passed")
+    assert "reports/index.html is still that of an earlier run" in run()
+    capsys.readouterr()
+    assert run(max_unreadable=1) == ""
+    assert "validate: unreadable and left out: cat/broken.jpg" in capsys.readouterr().out.splitlines()
 
 
 @pytest.fixture

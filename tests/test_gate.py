@@ -225,6 +225,7 @@ def test_a_slice_that_is_not_there_is_a_slip_that_names_those_that_are() -> None
             "against colours it must be one of test.accuracy",
         ),
         (Rule("validation.accuracy", min=0.1, slice="worst"), "of a slice it must be"),
+        (Rule(ACCURACY, min=90), "a share: 90 % are 0.9"),
         (Rule(ACCURACY, min=0.1, relative=True), "there is no `against`"),
     ],
 )

@@ -179,6 +179,11 @@ def test_frozen_statistics_stay_as_they_came(
     assert bool(np.abs(mean).max() > 0) == moves
 
 
+def test_a_batch_of_more_pictures_than_there_are_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(ParamError, match=r"train\.batch_size is 1000, but there are 4\d training pictures"):
+        tiny.train(tmp_path / "m", batch_size=1000)
+
+
 def test_a_loss_that_is_no_number_ends_with_one_line(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(ParamError, match=r"train\.learning_rate is 1e\+30"):
         tiny.train(tmp_path / "models", head_epochs=0, learning_rate=1e30)
@@ -192,7 +197,7 @@ def test_fine_tuning_whose_loss_becomes_no_number_stops_at_once_and_leaves_the_h
     history = pd.read_csv(tmp_path / "models/history.csv")
     assert best["phase"] == "head"
     assert (history["phase"] == "fine_tune").sum() < 9
-    assert "became no number: the head is kept" in "".join(capsys.readouterr())
+    assert "became no number (lower train.learning_rate): the head is kept" in "".join(capsys.readouterr())
 
 
 def test_a_classifier_is_not_put_on_another_backbone_than_it_was_trained_on(

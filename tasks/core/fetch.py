@@ -13,6 +13,7 @@ from ssl import SSLCertVerificationError
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import psutil
@@ -89,7 +90,9 @@ class Resolver(hub.compressed_module_resolver.HttpCompressedFileResolver):  # ty
             except _NETWORK as error:
                 if not _passes(error):
                     raise
-                cli.say(f"fetch: {_reason(error, self.timeout)}; once more in {pause:g} s")
+                cli.say(
+                    f"fetch: {urlsplit(url).netloc}: {_reason(error, self.timeout)}; once more in {pause:g} s"
+                )
                 time.sleep(pause)
         return self._try(url, archive)
 

@@ -32,6 +32,7 @@ MEASURED = (  # of test and validation
     "ece",
     "n",
 )
+SHARES = ("accuracy", "top_5_accuracy", "macro_precision", "macro_recall", "macro_f1", "ece")
 MEASURED_OF_BASELINES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 LOCAL = "none"  # the compute.scheduler that stands for processes of this machine
 
@@ -214,6 +215,9 @@ class Rule(Section):
                 allowed = ", ".join(f"test.{measure}" for measure in known)
                 partner = f"against {self.against}" if self.against else "of a slice"
                 raise ParamError(f"{key}.metric is {self.metric!r}; {partner} it must be one of {allowed}")
+        share, limit = name in SHARES, self.min if self.min is not None else self.max
+        if share and not self.relative and limit is not None and abs(limit) > 1:
+            raise ParamError(f"{key} asks for a {self.metric} of {limit:g}; it is a share: 90 % are 0.9")
         if self.relative and not self.against:
             raise ParamError(f"{key}.relative is true, but there is no `against`: give one, or leave it out")
 
