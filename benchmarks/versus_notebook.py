@@ -170,8 +170,9 @@ def _changes(keras: Any, mended: bool) -> list[Any]:
 def accuracy(model: Any, data: Any) -> float:
     """Of the test pictures."""
     from tasks import evaluate
+    from tasks.core import classifier
 
-    answers = evaluate.predict(evaluate.predictor(model), data, "test", batch_size=64)
+    answers = evaluate.predict(classifier.predictor(model), data, "test", batch_size=64)
     return float((answers["label"] == answers["predicted"]).mean())
 
 

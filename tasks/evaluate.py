@@ -30,23 +30,12 @@ from tasks.core.layout import own_columns
 from tasks.core.metrics import Answers, Array
 from tasks.core.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
 from tasks.core.records import Dataset
-from tasks.core.runtime import tf
 from tasks.core.serialize import replacing, write_json
 from tasks.core.tables import read_parquet
 
 ENOUGH = 5000  # training pictures that the baseline of colours learns from
 
 Predict = Callable[[Pixels], Array]  # uint8 (n, size, size, 3) to probabilities, float32 (n, classes)
-
-
-def predictor(model: Any) -> Predict:
-    """The trained model as one compiled function."""
-
-    @tf.function
-    def probabilities(images: Any) -> Any:
-        return tf.nn.softmax(model(classifier.to_float(images), training=False))
-
-    return lambda images: probabilities(images).numpy()
 
 
 def predict(predict_batch: Predict, data: Dataset, split: str, batch_size: int) -> pd.DataFrame:
@@ -115,9 +104,10 @@ def robustness(predict_batch: Predict, data: Dataset, p: params.Evaluate) -> dic
         "unharmed": metrics.rounded(right(pictures).mean()),
         "accuracy": metrics.rounded(each.mean()),
         "interval_95": {"accuracy": [metrics.rounded(end) for end in interval]},
-    } | {
-        name: {severity: metrics.rounded(hit.mean()) for severity, hit in severities.items()}
-        for name, severities in hits.items()
+        "corruptions": {
+            name: {severity: metrics.rounded(hit.mean()) for severity, hit in severities.items()}
+            for name, severities in hits.items()
+        },
     }
 
 
@@ -137,7 +127,7 @@ def evaluate(
     """
     runtime.deterministic(p.seed)
     model, _ = classifier.load(models)
-    data, predict_batch = Dataset.load(dataset), predictor(model)
+    data, predict_batch = Dataset.load(dataset), classifier.predictor(model)
     frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
     test, answers = frames["test"], {split: predictions.answers(frame) for split, frame in frames.items()}
     pictures = read_parquet(manifest).set_index("path").loc[test["path"]]
@@ -176,10 +166,11 @@ def _write_tables(test: pd.DataFrame, result: dict[str, Any], bins: int) -> None
         pd.DataFrame(metrics.reliability(Answers.of(labels, probabilities), bins)).assign(when=when)
         for when, probabilities in (("before", before), ("after", after))
     ]
+    robust = result.get("robustness", {}).get("corruptions", {})
     harmed = [
         {"corruption": name, "severity": int(severity), "accuracy": value}
         for name in CORRUPTIONS
-        for severity, value in result.get("robustness", {}).get(name, {}).items()
+        for severity, value in robust.get(name, {}).items()
     ]
     tables = {
         "confusion": test[["label", "predicted"]],

@@ -1,107 +1,219 @@
 """Predicts pictures with an exported classifier of any format.
 
-  python -m tasks.predict export/model.onnx picture.jpg folder/
+  python -m tasks.predict export/model.onnx picture.jpg folder/ 'more/*.png'
   python -m tasks.predict export/saved_model folder/ --json > answers.json
+  find photos -name '*.jpg' | python -m tasks.predict export/model.tflite - --csv
+  python -m tasks.predict export/model.onnx picture.jpg --explain why/
 
-The format is told by what is in the file. Folders are searched for pictures. A picture that can't be
-read is named on stderr and passed over; the exit code is then 1, and 2 if none could be read.
+The format is told by what is in the file. Folders are searched for pictures; `-` reads paths, one a line, or
+one picture from stdin. A picture that can't be read is named on stderr and passed over; the exit code is then
+1, and 2 if none could be read.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import glob
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from tasks.core import cli, images, predictors
+from tasks.core import cli, images, predictors, saliency
 from tasks.core.contract import Contract
 from tasks.core.errors import DataError
 from tasks.core.layout import pictures_below
+from tasks.core.predictors import Predictor
+from tasks.core.serialize import replacing
 
 BATCH = 32
+STDIN = "-"
 
 
-def listed(paths: list[Path]) -> list[Path]:
-    """Replaces each folder by the pictures below it.
+@dataclass(frozen=True)
+class Source:
+    """A picture to be read: a file, or what came from stdin."""
+
+    name: str
+    data: bytes | None = None
+
+    def pixels(self, contract: Contract) -> images.Pixels:
+        """Reads it as the contract says.
+
+        Raises:
+            DataError: names it, and what is wrong with it.
+        """
+        path = Path(self.name)
+        data = images.content(path) if self.data is None else self.data
+        return images.pixels(data, path, contract.image_size, contract.resize)
+
+
+def listed(names: list[str], stdin: Any = None) -> list[Source]:
+    """Replaces folders by the pictures below them, patterns by what they match, and `-` by what comes in.
 
     Raises:
-        DataError: a folder without pictures, or nothing of that name.
+        DataError: a folder or a pattern without pictures, or nothing of that name.
     """
-    result = []
-    for path in paths:
+    return [source for name in names for source in (_incoming(stdin) if name == STDIN else _named(name))]
+
+
+def _named(name: str) -> list[Source]:
+    path = Path(name)
+    if path.is_dir():
+        found = [str(path / below) for below in pictures_below(path)]
+    elif path.exists() or not glob.has_magic(name):
         if not path.exists():
-            raise DataError(f"{path} is not there; check the path")
-        found = [path / name for name in pictures_below(path)] if path.is_dir() else [path]
-        if not found:
-            raise DataError(f"{path} holds no pictures; give a folder that does")
-        result += found
-    return result
+            raise DataError(f"{name} is not there; check the path")
+        found = [name]
+    else:
+        matches = glob.glob(name, recursive=True)  # noqa: PTH207, which takes no absolute patterns
+        found = sorted(match for match in matches if Path(match).is_file())
+    if not found:
+        raise DataError(f"{name} holds no pictures; give a folder or a pattern that does")
+    return [Source(one) for one in found]
+
+
+def _incoming(stdin: Any) -> list[Source]:
+    data = stdin.read()
+    try:
+        images.opened(data)
+    except DataError:
+        try:
+            lines = data.decode().splitlines()
+        except UnicodeDecodeError:
+            raise DataError("stdin holds neither a picture nor paths; give one of the two") from None
+        if not any(lines):
+            raise DataError("stdin is empty; give a picture or paths, one a line") from None
+        return [source for line in lines if line for source in _named(line)]
+    return [Source("stdin", data)]
 
 
 def readable(
-    paths: list[Path], contract: Contract, unread: list[Path]
-) -> Iterator[tuple[Path, images.Pixels]]:
+    sources: list[Source], contract: Contract, unread: list[str]
+) -> Iterator[tuple[Source, images.Pixels]]:
     """Reads pictures as the contract says; those that can't be read are named, and put in `unread`."""
-    for path in paths:
+    for source in sources:
         try:
-            yield path, images.read(path, contract.image_size, contract.resize)
+            yield source, source.pixels(contract)
         except DataError as error:
             print(f"predict: {error}", file=sys.stderr)
-            unread.append(path)
+            unread.append(source.name)
 
 
-def batches(items: Iterator[tuple[Path, images.Pixels]]) -> Iterator[tuple[list[Path], np.ndarray]]:
-    """Gathers up to `BATCH` pictures as float32 (n, size, size, 3) in [0, 1]."""
-    while batch := list(islice(items, BATCH)):
-        paths, pixels = zip(*batch, strict=True)
-        yield list(paths), np.stack(pixels).astype(np.float32) / 255
+@dataclass(frozen=True)
+class Answer:
+    """What a classifier says of a picture: its pixels as it saw them, and the probability of each class."""
+
+    path: str
+    pixels: images.Pixels
+    probabilities: np.ndarray
+    names: tuple[str, ...]
+
+    def best(self, top: int) -> list[dict[str, Any]]:
+        """The likeliest classes, in order."""
+        places = np.argsort(-self.probabilities, kind="stable")[:top]
+        return [
+            {"class": self.names[place], "probability": round(float(self.probabilities[place]), 6)}
+            for place in places
+        ]
 
 
-def answer(path: Path, probabilities: np.ndarray, names: tuple[str, ...], top: int) -> dict[str, Any]:
-    """One picture's class, its probability, and the likeliest `top` classes in order."""
-    places = np.argsort(-probabilities, kind="stable")[:top]
-    best = [{"class": names[place], "probability": round(float(probabilities[place]), 6)} for place in places]
-    return {"path": str(path), **best[0], "top": best}
-
-
-def predict(model: Path, files: list[Path], top: int, unread: list[Path]) -> Iterator[dict[str, Any]]:
-    """Predicts every picture that can be read, in the order given; the others go into `unread`."""
-    predictor = predictors.load(model)
+def predict(predictor: Predictor, sources: list[Source], batch: int, unread: list[str]) -> Iterator[Answer]:
+    """Predicts what can be read, in the order given; the names of the others go into `unread`."""
     names = predictor.contract.class_names
-    for batch, pixels in batches(readable(files, predictor.contract, unread)):
-        for path, row in zip(batch, predictor.predict(pixels), strict=True):
-            yield answer(path, row, names, top)
+    items = readable(sources, predictor.contract, unread)
+    while taken := list(islice(items, batch)):
+        pixels = np.stack([one for _, one in taken])
+        rows = predictor.predict(pixels.astype(np.float32) / np.float32(255))
+        for (source, one), row in zip(taken, rows, strict=True):
+            yield Answer(source.name, one, row, names)
 
 
-def line(result: dict[str, Any], width: int) -> str:
-    """One row of the table: path, then the likeliest classes."""
-    ranked = "  ".join(f"{item['class']} {item['probability']:.3f}" for item in result["top"])
-    return f"{result['path']:<{width}}  {ranked}"
+def explain(predictor: Predictor, answer: Answer, folder: Path) -> Path:
+    """Draws which parts of a picture speak for its class, into a file named after the picture."""
+    picture = answer.pixels.astype(np.float32) / np.float32(255)
+    drops = saliency.occlusion(picture, predictor.predict, int(answer.probabilities.argmax()))
+    name = answer.path.replace("/", "_").lstrip("._")
+    file = folder / f"{name}.png"
+    with replacing(file) as temporary:
+        saliency.drawing(answer.pixels, drops).save(temporary, "PNG")
+    return file
+
+
+# Three ways to write answers. Each row is written when it is known.
+
+
+def as_table(rows: Iterator[dict[str, Any]], out: TextIO, width: int) -> None:
+    """Path, then the likeliest classes."""
+    for row in rows:
+        ranked = "  ".join(f"{item['class']} {item['probability']:.3f}" for item in row["top"])
+        print(f"{row['path']:<{width}}  {ranked}", file=out)
+
+
+def as_json(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
+    """A list of objects: `path`, `class`, `probability`, and `top` with the likeliest classes in order."""
+    out.write("[")
+    for place, row in enumerate(rows):
+        text = json.dumps(row, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+        out.write(f"{',' if place else ''}\n  {text}")
+    out.write("\n]\n")
+
+
+def as_csv(rows: Iterator[dict[str, Any]], out: TextIO, top: int) -> None:
+    """`path,class,probability`, then `class_2,probability_2` and so on."""
+    writer = csv.writer(out, lineterminator="\n")
+    more = [f"{name}_{place}" for place in range(2, top + 1) for name in ("class", "probability")]
+    writer.writerow(["path", "class", "probability", *more])
+    for row in rows:
+        values = [value for item in row["top"] for value in (item["class"], item["probability"])]
+        writer.writerow([row["path"], *values])
 
 
 def main() -> int:
+    arguments = _arguments()
+    unread: list[str] = []
+    sources = listed(arguments.pictures, sys.stdin.buffer)
+    predictor = predictors.load(arguments.model)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for answer in predict(predictor, sources, arguments.batch, unread):
+            best = answer.best(arguments.top)
+            row = {"path": answer.path, **best[0], "top": best}
+            if arguments.explain:
+                row["explanation"] = str(explain(predictor, answer, arguments.explain))
+            yield row
+
+    if arguments.json:
+        as_json(rows(), sys.stdout)
+    elif arguments.csv:
+        as_csv(rows(), sys.stdout, min(arguments.top, len(predictor.contract.class_names)))
+    else:
+        as_table(rows(), sys.stdout, min(60, max(len(source.name) for source in sources)))
+    return 0 if not unread else 1 if len(unread) < len(sources) else DataError.exit_code
+
+
+def _arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("model", type=Path, help="an artifact of export/")
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="a picture or a folder")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, a folder, a pattern, or -")
     parser.add_argument("--top", type=_positive, default=5, help="how many classes to show (default 5)")
-    parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
-    arguments = parser.parse_args()
-    unread: list[Path] = []
-    files = listed(arguments.pictures)
-    results = predict(arguments.model, files, arguments.top, unread)
-    if arguments.json:
-        print(json.dumps(list(results), indent=2, ensure_ascii=False))
-    else:
-        width = max(len(str(path)) for path in files)
-        for result in results:
-            print(line(result, min(width, 60)))
-    return 0 if not unread else 1 if len(unread) < len(files) else DataError.exit_code
+    parser.add_argument("--batch", type=_positive, default=BATCH, help=f"pictures at once (default {BATCH})")
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="FOLDER",
+        help="draw there what each answer goes by, beside the picture",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON list instead of a table")
+    form.add_argument("--csv", action="store_true", help="CSV instead of a table")
+    return parser.parse_args()
 
 
 def _positive(text: str) -> int:

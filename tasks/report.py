@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from tasks.core import charts, cli, params, paths, sheets
+from tasks.core.accepted import last_inputs
 from tasks.core.manifest import readable
+from tasks.core.predictions import PROBABILITY
 from tasks.core.serialize import read_json, write_text
 from tasks.core.splits import SPLITS, Shares, split
 from tasks.core.tables import read_parquet
 
 TEMPLATE = Path(__file__).parent / "templates/report.html"
-MANY = 30  # classes from which on what is long is folded, and the matrix becomes the most confused pairs
+MANY = 30  # classes from which on what is long is folded, and there is no matrix; kinds of mistakes shown
 
 
 def curves(history: pd.DataFrame) -> list[charts.Chart]:
@@ -50,99 +53,252 @@ def flat(values: dict[str, Any], prefix: str) -> dict[str, str]:
     result: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            result |= flat(value, f"{prefix}.{name}")
+            result |= flat(value, f"{prefix}{name}.")
         else:
-            result[f"{prefix}.{name}"] = value if isinstance(value, str) else json.dumps(value)
+            result[prefix + name] = value if isinstance(value, str) else json.dumps(value)
     return result
 
 
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
-    """Rows of the confusion matrix: true class, and counts of each predicted class."""
+    """Rows of the confusion matrix: true class, and for each predicted class count, share and `anchor`.
+
+    The anchor leads to the pictures of a mistake; right answers have none.
+    """
     matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=names)
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
     return [
-        {"label": name, "cells": [{"count": n, "share": s} for n, s in zip(counts, row, strict=True)]}
-        for name, counts, row in zip(names, matrix.tolist(), shares.tolist(), strict=True)
+        {
+            "label": name,
+            "cells": [
+                {
+                    "count": n,
+                    "share": s,
+                    "to": names[column],
+                    "anchor": anchor(row, column) if n and row != column else None,
+                }
+                for column, (n, s) in enumerate(zip(counts, of_row, strict=True))
+            ],
+        }
+        for row, (name, counts, of_row) in enumerate(
+            zip(names, matrix.tolist(), shares.tolist(), strict=True)
+        )
     ]
 
 
-def confused_pairs(predictions: pd.DataFrame) -> list[dict[str, Any]]:
-    """The most frequent mistakes, for when there are too many classes for a matrix."""
-    wrong = predictions[predictions["label"] != predictions["predicted"]]
-    counts = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(MANY)
-    return [{"label": label, "predicted": predicted, "count": n} for (label, predicted), n in counts]
+def anchor(row: int, column: int) -> str:
+    """What the pictures of the one class that are taken for the other are found by on the page."""
+    return f"mistake-{row}-{column}"
 
 
-def doubtful(predictions: pd.DataFrame, album: sheets.Album, count: int) -> list[dict[str, Any]]:
-    """The pictures to look at: the surest mistakes first, then the least sure right answers."""
-    columns = [column for column in predictions.columns if column.startswith("p_")]
+def mistakes(
+    predictions: pd.DataFrame, names: list[str], album: sheets.Album, count: int
+) -> list[dict[str, Any]]:
+    """The pictures of the most frequent mistakes, each kind by its surest first.
+
+    Args:
+        count: pictures shown of each kind at most.
+    """
+    frame = sure(predictions)
+    wrong = frame[~frame["right"]].sort_values(["confidence", "path"], ascending=[False, True], kind="stable")
+    kinds = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(MANY)
+    return [
+        {
+            "label": label,
+            "predicted": predicted,
+            "count": n,
+            "anchor": anchor(names.index(label), names.index(predicted)),
+            "rows": pictured(
+                wrong[(wrong["label"] == label) & (wrong["predicted"] == predicted)]
+                .head(count)
+                .to_dict("records"),
+                album,
+            ),
+        }
+        for (label, predicted), n in kinds
+    ]
+
+
+def unsure(predictions: pd.DataFrame, album: sheets.Album, count: int) -> list[dict[str, Any]]:
+    """The right answers that were least sure."""
+    frame = sure(predictions)
+    chosen = frame[frame["right"]].sort_values(["confidence", "path"], kind="stable").head(count)
+    return pictured(chosen.to_dict("records"), album)
+
+
+def sure(predictions: pd.DataFrame) -> pd.DataFrame:
+    """`path`, `label` and `predicted`, with the `confidence` of the answer, and whether it is `right`."""
+    columns = [column for column in predictions.columns if column.startswith(PROBABILITY)]
     frame = predictions[["path", "label", "predicted"]].copy()
     frame["confidence"] = predictions[columns].max(axis=1)
     frame["right"] = frame["label"] == frame["predicted"]
-    frame["order"] = frame["confidence"].where(frame["right"], -frame["confidence"])
-    frame = frame.sort_values(["right", "order", "path"], kind="stable").head(count)
-    return pictured(frame.to_dict("records"), album)  # type: ignore[arg-type]
+    return frame
 
 
-def pictured(rows: list[dict[str, Any]], album: sheets.Album) -> list[dict[str, Any]]:
+def pictured(rows: list[dict[Any, Any]], album: sheets.Album) -> list[dict[Any, Any]]:
     """Rows that have a `path`, with the `picture` to show for it."""
     return [row | {"picture": album.picture(row["path"])} for row in rows]
 
 
-def page(folder: Path, build: params.Build, p: params.Report, parameters: dict[str, str]) -> str:
+def reasons(gates: dict[str, Any], artifacts: dict[str, Any]) -> list[str]:
+    """Why the model was rejected, a sentence for each gate and artifact at fault."""
+    faults = [gate["why"] for gate in gates["gates"] if not gate["passed"]]
+    return faults + [fact["why"] for fact in artifacts.values() if not fact["passed"]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A number or a parameter that is another than in the last run; numbers have a `difference`."""
+
+    name: str
+    before: str
+    now: str
+    difference: str = ""
+
+
+def changes(
+    metrics: dict[str, Any], validation: dict[str, Any], parameters: dict[str, str]
+) -> list[Change] | None:
+    """What is new since this stage last ended well; none where it never did."""
+    files, values = last_inputs("report", [paths.METRICS, paths.VALIDATION])
+    if not values:
+        return None
+    found = []
+    if paths.VALIDATION in files:
+        before = read_json(files[paths.VALIDATION])
+        found.append(_moved("pictures", before["pictures"], validation["pictures"], "d"))
+        found.append(_moved("classes", len(before["classes"]), len(validation["classes"]), "d"))
+    if paths.METRICS in files:
+        old = read_json(files[paths.METRICS])["test"]
+        found += [
+            _moved(f"test.{name}", old[name], metrics["test"][name], ".4f")
+            for name in metrics["test"]["interval_95"]
+            if name in old
+        ]
+    had = {key: text for name, value in values.items() for key, text in flat({name: value}, "").items()}
+    found += [
+        Change(key, had.get(key, "not there"), text)
+        for key, text in parameters.items()
+        if had.get(key) != text
+    ]
+    return [change for change in found if change.before != change.now]
+
+
+def _moved(name: str, before: float, now: float, form: str) -> Change:
+    return Change(name, format(before, form), format(now, form), format(now - before, f"+{form}"))
+
+
+SECTIONS = {
+    "changes": "Since the last run",
+    "gates": "Gates",
+    "artifacts": "Artifacts",
+    "confusion": "Confusion",
+    "mistakes": "Mistakes",
+    "calibration": "Calibration",
+    "slices": "Slices",
+    "robustness": "Robustness",
+    "labels": "Label errors",
+    "learning": "Learning",
+    "classes": "Classes",
+    "findings": "Findings",
+    "measures": "Measures",
+    "pictures": "Pictures",
+    "card": "Model card",
+    "how": "How it was made",
+}
+
+
+def weakest(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """The slice that is judged and has the lowest accuracy, by `name`; none if there is no such slice."""
+    judged = [
+        cell | {"name": f"{kind} is {name}"}
+        for kind, cells in metrics["slices"].items()
+        for name, cell in cells.items()
+        if cell["judged"]
+    ]
+    return min(judged, key=lambda cell: cell["accuracy"], default=None)
+
+
+def page(
+    folder: Path, build: params.Build, p: params.Report, min_slice: int, parameters: dict[str, str]
+) -> str:
     """Renders the page from what the stages before have written; `parameters` are shown by dotted key."""
     artifacts, gates = read_json(paths.EXPORT / "artifacts.json"), read_json(paths.GATES)
     dataset, validation = read_json(paths.DATASET / "dataset.json"), read_json(paths.VALIDATION)
     label_errors, predictions = read_json(paths.LABEL_ERRORS), read_parquet(paths.PREDICTIONS)
+    metrics = read_json(paths.METRICS)
     pictures = readable(read_parquet(paths.MANIFEST))
     names, album = dataset["class_names"], sheets.Album(folder)
     history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / "classifier.json")
+    falls = charts.falls(metrics["robustness"]) if "robustness" in metrics else []
+    wrong = mistakes(predictions, names, album, p.mistakes)
+    lowest = min(
+        (c["interval_95"][0] for cells in metrics["slices"].values() for c in cells.values()), default=0.0
+    )
+    lowest = math.floor(lowest * 10) / 10
     own_split = split(pictures, Shares(build.validation_split, build.test_split, build.seed))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         album=album,
+        anchors={kind["anchor"] for kind in wrong},
         artifacts=artifacts["artifacts"],
         augmented=sheets.embedded(paths.TRAINING / paths.AUGMENTED),
         bars=charts.bars(dataset["counts"]),
+        calibrated=parameters.get("export.calibrate") == "true",
         chart_size=charts.SIZE,
         class_sheets=sheets.of_classes(pictures, album, p.thumbnails),
+        changes=changes(metrics, validation, parameters),
         confusion=confusion(predictions, names) if len(names) <= MANY else [],
         curves=curves(history),
         dataset=dataset,
-        doubtful=doubtful(predictions, album, p.mistakes),
+        fall_size=charts.FALL,
+        falls=falls,
         findings=sheets.of_findings(validation, album, p.thumbnails),
         folder=folder,
+        gauge=lambda share: round((share - lowest) / (1 - lowest) * 100, 1) if lowest < 1 else 100,
         gates=gates["gates"],
         groups={"Split": SPLITS, "Class": names},
         kept=kept(history, model["best_epoch"]),
         label_errors=label_errors,
         many=len(names) > MANY,
         measures=charts.measures(pictures, {"Split": own_split, "Class": pictures["label"]}),
-        metrics=read_json(paths.METRICS),
+        metrics=metrics,
+        min_slice=min_slice,
+        mistakes=wrong,
         mislabelled=pictured(label_errors[: p.thumbnails], album),
         model=model,
-        pairs=confused_pairs(predictions),
         parameters=parameters,
-        passed=gates["passed"] and all(fact["passed"] for fact in artifacts["artifacts"].values()),
+        p=p,
+        rare=[name for name, row in metrics["per_class"].items() if row["n"] < min_slice],
+        reasons=reasons(gates, artifacts["artifacts"]),
+        reliability=charts.reliability(pd.read_csv(paths.EVALUATION / "reliability.csv")),
+        sections=SECTIONS.items(),
+        slices_from=lowest,
         splits=SPLITS,
+        square=charts.SQUARE,
+        unsure=unsure(predictions, album, p.mistakes),
         validation=validation,
+        weakest=weakest(metrics),
+        worst_harm=min(falls, key=lambda fall: fall.values[-1], default=None),
     )
 
 
 def main() -> None:
     p = params.load()
+    evaluate = p.evaluate
     sections = {
         "validate": asdict(p.validate),
         "build": asdict(p.build),
         "model": asdict(p.model),
         "train": asdict(p.train),
-        "evaluate": asdict(p.evaluate),
+        "evaluate": asdict(evaluate),
         "export": asdict(p.export),
     }
-    parameters = {key: text for name, values in sections.items() for key, text in flat(values, name).items()}
-    write_text(paths.PAGE, page(Path(p.data.images), p.build, p.report, parameters))
+    parameters = {
+        key: text for name, values in sections.items() for key, text in flat(values, f"{name}.").items()
+    }
+    write_text(paths.PAGE, page(Path(p.data.images), p.build, p.report, evaluate.min_slice, parameters))
     cli.say(f"report: {paths.PAGE}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.accepted import accepted_file, accepted_folder, is_another
+from tasks.core.accepted import accepted_file, accepted_folder, is_another, last_inputs
 from tasks.core.serialize import remove
 
 STAGE = """
@@ -15,6 +15,7 @@ stages:
   make:
     cmd: mkdir -p folder && cp source.txt folder/a.txt && cp source.txt file.txt
     deps: [source.txt]
+    params: [section]
     outs: [file.txt, folder]
 """
 FILE, FOLDER = Path("file.txt"), Path("folder")
@@ -26,6 +27,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(["dvc", "init", "--quiet", "--no-scm"], check=True)
     Path("dvc.yaml").write_text(STAGE)
     Path("source.txt").write_text("good")
+    Path("params.yaml").write_text("section: {depth: 3}")
 
 
 def test_nothing_is_accepted_before_the_first_run() -> None:
@@ -52,3 +54,17 @@ def test_where_the_cache_lacks_it_another_is_told_from_the_same() -> None:
     FILE.unlink()
     FILE.write_text("made anew")
     assert is_another(FILE)
+
+
+def test_what_a_stage_was_given_when_it_last_ended_well_is_found() -> None:
+    source = Path("source.txt")
+    assert last_inputs("make", [source]) == ({}, {})
+    subprocess.run(["dvc", "add", "--quiet", "source.txt"], check=True)  # into the cache
+    subprocess.run(["dvc", "repro", "--quiet"], check=True)
+    source.unlink()
+    source.write_text("another")
+    Path("params.yaml").write_text("section: {depth: 4}")
+    files, values = last_inputs("make", [source, Path("no dependency")])
+    assert {path: file.read_text() for path, file in files.items()} == {source: "good"}
+    assert values == {"section": {"depth": 3}}
+    assert last_inputs("no stage", [source]) == ({}, {})

@@ -137,7 +137,7 @@ def test_colours_alone_tell_plain_colours_apart_and_the_majority_does_not(measur
 
 def test_robustness_is_the_mean_of_all_harm(measured: Path) -> None:
     found = read_json(measured / "metrics.json")["robustness"]
-    each = [share for name in CORRUPTIONS for share in found[name].values()]
+    each = [share for name in CORRUPTIONS for share in found["corruptions"][name].values()]
     assert len(each) == 18
     assert found["accuracy"] == pytest.approx(np.mean(each), abs=1e-5)
     assert found["n"] == 10

@@ -1,43 +1,77 @@
-"""Every artifact says what the model says, carries its labels, and comes out the same bytes."""
+"""Every artifact says what the model says, is proved as it ships, and comes out the same bytes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import onnx
 import pytest
+from PIL import ExifTags, Image
+from scipy.special import softmax
 
-from tasks import export, latency, predict, verdict
-from tasks.core import params, predictors, runtime
-from tasks.core.errors import ModelError, Rejected
-from tasks.core.params import Export
+from tasks import export, latency, verdict
+from tasks.core import (
+    apart,
+    classifier,
+    exporter,
+    golden,
+    images,
+    params,
+    predictors,
+    proofs,
+    runtime,
+    runtimes,
+)
+from tasks.core.contract import Contract
+from tasks.core.errors import ModelError, ParamError, Rejected
+from tasks.core.metrics import Array
+from tasks.core.params import ArtifactRule, Export
 from tasks.core.records import Dataset
-from tasks.core.serialize import sha256
+from tasks.core.serialize import read_json, sha256
 from tests.conftest import Tiny
 from tests.structure import ROOT
 
 LABELS = ["blue", "green", "red"]
-ALL: Export = params.load(ROOT / "params.yaml").export
+P = params.load(ROOT / "params.yaml")
+ALL: Export = P.export
+RULES = P.gate.artifacts
+TEMPERATURE = 0.8
+
+
+def run(
+    tiny: Tiny, folder: Path, *formats: params.Format, rules: tuple[ArtifactRule, ...] = RULES
+) -> dict[str, Any]:
+    p = dataclasses.replace(ALL, formats=formats or ALL.formats, golden=6)
+    return export.export(tiny.models, tiny.dataset, tiny.pictures, folder, p, rules, TEMPERATURE)
 
 
 @pytest.fixture(scope="module")
 def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     runtime.deterministic(0)
-    facts = export.export(tiny.models, tiny.dataset, folder, ALL)
+    facts = run(tiny, folder)
     assert all(fact["passed"] for fact in facts.values()), facts
+    (folder / "artifacts.json").write_text(json.dumps({"exported": True, "artifacts": facts}))
     return folder
 
 
-@pytest.mark.parametrize("name", export.FILES.values())
+def split(tiny: Tiny) -> Array:
+    """The test split, float32 in [0, 1]."""
+    batches = Dataset.load(tiny.dataset).read("test", 64).as_numpy_iterator()
+    return np.concatenate([runtimes.floats(batch["image"]) for batch in batches])
+
+
+@pytest.mark.parametrize("name", exporter.FILES.values())
 def test_an_artifact_is_told_by_its_content_and_answers_with_probabilities(
     exported: Path, tiny: Tiny, tmp_path: Path, name: str
 ) -> None:
@@ -45,7 +79,7 @@ def test_an_artifact_is_told_by_its_content_and_answers_with_probabilities(
     (shutil.copytree if (exported / name).is_dir() else shutil.copy)(exported / name, copy)
     predictor = predictors.load(copy)
     assert list(predictor.contract.class_names) == LABELS
-    pictures, _ = export.test_pictures(Dataset.load(tiny.dataset))
+    pictures = split(tiny)
     answer = predictor.predict(pictures)
     assert answer.shape == (len(pictures), 3)
     assert np.allclose(answer.sum(axis=1), 1, atol=0.02)
@@ -55,7 +89,7 @@ def test_an_artifact_is_told_by_its_content_and_answers_with_probabilities(
 
 def test_labels_are_inside_each_format(exported: Path) -> None:
     lines = "blue\ngreen\nred\n"
-    assert (exported / "saved_model/assets.extra/labels.txt").read_text() == lines
+    assert (exported / "saved_model/assets/labels.txt").read_text() == lines
     assert (exported / "labels.txt").read_text() == lines
     with zipfile.ZipFile(exported / "model_int8.tflite") as extra:
         assert extra.read("labels.txt").decode() == lines
@@ -65,34 +99,183 @@ def test_labels_are_inside_each_format(exported: Path) -> None:
     assert facts["class_names"].split("\n") == LABELS
 
 
-def test_an_artifact_of_another_mind_is_not_passed(exported: Path, tiny: Tiny) -> None:
-    pictures, labels = export.test_pictures(Dataset.load(tiny.dataset))
-    truth = predictors.load(exported / "saved_model").predict(pictures)
-    fact = export.prove(exported / "model.onnx", pictures, labels, truth[:, ::-1], 0.99)
-    assert not fact["passed"]
-    assert "model.onnx" in fact["why"] and "0.99" in fact["why"]
+def test_onnx_has_named_ends_and_takes_any_batch(exported: Path) -> None:
+    graph = onnx.load(exported / "model.onnx").graph
+    (image,), (probabilities,) = graph.input, graph.output
+    assert (image.name, probabilities.name) == ("image", "probabilities")
+    assert not image.type.tensor_type.shape.dim[0].HasField("dim_value")
+    assert [size.dim_value for size in image.type.tensor_type.shape.dim][1:] == [32, 32, 3]
 
 
-def test_an_artifact_that_fails_is_told_of_and_not_left_there(
+def test_one_contract_is_in_every_artifact_and_beside_them(exported: Path) -> None:
+    beside = json.loads((exported / "classifier.json").read_text())
+    for name in exporter.FILES.values():
+        assert predictors.load(exported / name).contract.text() == json.dumps(beside, ensure_ascii=False)
+
+
+def test_the_same_jpeg_gets_the_same_answer_from_every_artifact(
+    exported: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Float artifacts to a thousandth, those of fewer bits to two hundredths."""
+    picture = tmp_path / "picture.jpg"
+    Image.open(tiny.pictures / "green/004.png").resize((90, 61)).save(picture, exif=_turned())
+    contract = predictors.load(exported / "model.onnx").contract
+    pixels = runtimes.floats(images.read(picture, contract.image_size, contract.resize)[None])
+    answers = {name: predictors.load(exported / name).predict(pixels)[0] for name in exporter.FILES.values()}
+    saved = runtime.tf.saved_model.load(str(exported / "saved_model"))
+    encoded = runtime.tf.constant([picture.read_bytes()])
+    answers["bytes"] = saved.signatures["serving_bytes"](encoded=encoded)["probabilities"].numpy()[0]
+    first = answers["saved_model"]
+    for name, answer in answers.items():
+        tolerance = 0.02 if "int8" in name or "dynamic" in name else 0.005 if name == "bytes" else 0.001
+        assert answer.argmax() == LABELS.index("green"), name
+        assert np.abs(answer - first).max() <= tolerance, name
+
+
+def _turned() -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return exif.tobytes()
+
+
+def test_the_temperature_is_in_the_artifacts(exported: Path, tiny: Tiny) -> None:
+    pictures = split(tiny)
+    model, _ = classifier.load(tiny.models)
+    logits = model.predict(pictures, verbose=0)
+    answer = predictors.load(exported / "model.onnx").predict(pictures)
+    assert np.allclose(answer, softmax(logits / TEMPERATURE, axis=1), atol=1e-4)
+    assert not np.allclose(answer, softmax(logits, axis=1), atol=1e-4)
+
+
+def test_golden_pictures_are_test_pictures_with_what_to_expect(exported: Path, tiny: Tiny) -> None:
+    rows = read_json(exported / "golden/golden.json")
+    assert len(rows) == 6
+    predictor = predictors.load(exported / "model.onnx")
+    for row in rows:
+        file = exported / "golden" / row["file"]
+        assert file.read_bytes() == (tiny.pictures / row["path"]).read_bytes()
+        pixels = runtimes.floats(images.read(file, 32, "stretch")[None])
+        assert np.allclose(predictor.predict(pixels)[0], row["probabilities"], atol=1e-4)
+        assert row["class"] == row["path"].split("/")[0]
+
+
+def test_what_is_no_plain_jpeg_or_png_is_golden_as_png(tmp_path: Path) -> None:
+    deep = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray(np.full((8, 8, 3), 99, np.uint8)).save(tmp_path / "old.bmp")
+    contract = Contract(("a", "b"), 32, "stretch")
+    seen: list[Array] = []
+
+    def predict(pixels: Array) -> Array:
+        seen.append(pixels)
+        return np.tile([0.25, 0.75], (len(pixels), 1))
+
+    golden.write(tmp_path / "golden", tmp_path, ["deep.png", "old.bmp"], contract, predict)
+    for place, name in enumerate(["000.png", "001.png"]):
+        read = runtimes.pixels((tmp_path / "golden" / name).read_bytes(), contract.facts())
+        assert np.array_equal(read, seen[0][place])
+
+
+# Proofs.
+
+
+def test_an_artifact_is_run_where_the_project_can_not_be_imported(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    script = tmp_path / "probe.py"
+    script.write_text(
+        Path(runtimes.__file__).read_text().replace("import json\n", "import json\nimport tasks\n", 1)
+    )
+    monkeypatch.setattr(runtimes, "__file__", str(script))
+    with pytest.raises(ModelError, match="No module named 'tasks'"):
+        apart.timed(exported / "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_onnx_and_tflite_need_no_tensorflow(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    script = tmp_path / "probe.py"
+    forbid = "import sys\nsys.modules.update(dict.fromkeys(['tensorflow', 'tf_keras', 'keras', 'pandas']))\n"
+    text = Path(runtimes.__file__).read_text()
+    script.write_text(text.replace("import json\n", forbid + "import json\n", 1))
+    monkeypatch.setattr(runtimes, "__file__", str(script))
+    assert apart.timed(exported / name)["latency_ms"] > 0
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    good = {
+        "agreement": 1.0,
+        "accuracy": 0.9,
+        "accuracy_drop": 0.0,
+        "sum_error": 0.0,
+        "golden_difference": 0.0,
+    }
+    return {"file": "model.x", "bytes": 100, "sha256": ""} | good | changes
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "fault"),
+    [
+        ("onnx", {"agreement": 0.98}, "agreement of 0.98, and is asked for at least 0.99"),
+        ("onnx", {"accuracy_drop": 0.008}, "accuracy_drop of 0.008, and is asked for at most 0.005"),
+        ("tflite_int8", {"accuracy_drop": 0.012}, "at most 0.01"),
+        ("h5", {"sum_error": 0.5}, "sum_error of 0.5"),
+        ("h5", {"golden_difference": 0.9}, "golden_difference of 0.9"),
+        ("h5", {"agreement": 0.5, "sum_error": 0.5}, "agreement of 0.5.*; .*sum_error of 0.5"),
+    ],
+)
+def test_each_rule_says_no_by_name_value_and_limit(
+    kind: params.Format, changes: dict[str, Any], fault: str
+) -> None:
+    found = proofs.judged(kind, facts(**changes), RULES, {})
+    assert not found["passed"]
+    assert re.search(fault, found["why"]), found["why"]
+
+
+def test_a_rule_for_one_format_goes_before_that_for_all() -> None:
+    assert proofs.judged("tflite_int8", facts(accuracy_drop=0.008), RULES, {})["passed"]
+    assert not proofs.judged("tflite", facts(accuracy_drop=0.008), RULES, {})["passed"]
+
+
+def test_a_budget_of_time_is_held_and_the_time_is_not_told() -> None:
+    rule = (ArtifactRule("latency_ratio", max=0.1), ArtifactRule("bytes", max=50))
+    found = proofs.judged("onnx", facts(), rule, {"latency_ratio": 0.123456})
+    assert "latency_ratio, and is asked for at most 0.1; model.x has bytes of 100" in found["why"]
+    assert "latency_ratio" not in found and "0.123" not in found["why"], "the same bytes the next time"
+
+
+def test_a_ratio_without_what_it_is_a_ratio_to_is_a_slip() -> None:
+    with pytest.raises(ParamError, match=r"gate\.artifacts\.2 is about latency_ratio"):
+        ArtifactRule("latency_ratio", max=0.1).check("gate.artifacts.2", ("onnx",))
+
+
+def test_budgets_of_time_are_measured_when_asked_for(tiny: Tiny, tmp_path: Path) -> None:
+    strict = (ArtifactRule("latency_ms", max=0.0), ArtifactRule("peak_memory_bytes", max=1e12))
+    found = run(tiny, tmp_path, "onnx", rules=strict)["onnx"]
+    assert not found["passed"] and "latency_ms" in found["why"] and "peak_memory" not in found["why"]
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_an_artifact_that_can_not_be_run_is_told_of(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = export.Exporter.onnx
+    monkeypatch.setattr(exporter.Exporter, "onnx", lambda _self, path: path.write_bytes(b"\x08nonsense"))
+    found = run(tiny, tmp_path, "onnx")["onnx"]
+    assert not found["passed"] and "can't be run apart" in found["why"]
+    with pytest.raises(Rejected, match=r"model\.onnx can't be run apart"):
+        verdict.check({"gates": []}, {"onnx": found})
+    assert latency.timed(tmp_path, {"onnx": found})["onnx"]["latency_ms"] is None
 
-    def write_classes_in_another_order(self: export.Exporter, path: Path) -> None:
-        head = self.model.get_layer("head")
-        weights = head.get_weights()
-        head.set_weights([np.roll(array, 1, axis=-1) for array in weights])
-        write(self, path)
-        head.set_weights(weights)
 
-    monkeypatch.setattr(export.Exporter, "onnx", write_classes_in_another_order)
-    both = dataclasses.replace(ALL, formats=("saved_model", "onnx"))
-    facts = export.export(tiny.models, tiny.dataset, tmp_path, both)
-    assert not (tmp_path / "model.onnx").exists()
-    assert facts["saved_model"]["passed"] and (tmp_path / "saved_model").is_dir()
-    assert latency.timed(tmp_path, facts)["onnx"]["latency_ms"] is None
-    with pytest.raises(Rejected, match=r"model\.onnx agrees with the trained model on 0\.0000"):
-        verdict.check({"gates": []}, facts)
+def test_times_and_memory_are_measured_of_each(exported: Path) -> None:
+    found = latency.timed(exported, read_json(exported / "artifacts.json")["artifacts"])
+    assert found["saved_model"]["latency_ratio"] == 1
+    for fact in found.values():
+        assert 0 < fact["latency_ms"] < fact["latency_32_ms"]
+        assert fact["peak_memory_bytes"] > 1e7
 
 
 EXPORT_AGAIN = """
@@ -101,7 +284,9 @@ from pathlib import Path
 from tasks import export
 from tasks.core import params, runtime
 runtime.deterministic(0)
-export.export(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), params.load().export)
+p = params.load()
+models, dataset, pictures, folder = map(Path, sys.argv[1:])
+export.export(models, dataset, pictures, folder, p.export, p.gate.artifacts, 0.8)
 """
 
 
@@ -110,13 +295,18 @@ def test_another_process_writes_the_same_bytes(tiny: Tiny, tmp_path: Path) -> No
     for seed in ("1", "2"):
         folder = tmp_path / seed
         folder.mkdir()
-        words = [sys.executable, "-c", EXPORT_AGAIN, str(tiny.models), str(tiny.dataset), str(folder)]
+        words = [
+            sys.executable,
+            "-c",
+            EXPORT_AGAIN,
+            *map(str, (tiny.models, tiny.dataset, tiny.pictures, folder)),
+        ]
         subprocess.run(
             words, cwd=ROOT, check=True, capture_output=True, env={"PYTHONHASHSEED": seed, "PATH": "/bin"}
         )
         digests.append({path.name: sha256(path) for path in folder.iterdir()})
     assert digests[0] == digests[1]
-    assert len(digests[0]) == 8
+    assert len(digests[0]) == 10
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing known", b"\x89HDF\r\n\x1a\n", b"\0\0\0\0TFL3"])
@@ -125,41 +315,3 @@ def test_what_is_no_artifact_is_refused_in_one_line(tmp_path: Path, content: byt
     with pytest.raises(ModelError) as caught:
         predictors.load(tmp_path / "model")
     assert "\n" not in str(caught.value) and "model" in str(caught.value)
-
-
-def run_predict(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tasks.predict", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-
-
-def test_predict_passes_over_what_it_can_not_read_and_says_so(
-    exported: Path, tiny: Tiny, tmp_path: Path
-) -> None:
-    bad = tmp_path / "bad.jpg"
-    bad.write_text("no picture")
-    done = run_predict(exported / "model.onnx", tiny.pictures / "red", bad, "--json")
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"predict: {bad} is not a picture; leave it out or replace it"]
-    answers = json.loads(done.stdout)
-    assert [answer["class"] for answer in answers] == ["red"] * 20
-    assert answers[0]["top"][0]["class"] == "red"
-
-
-def test_predict_prints_a_table(exported: Path, tiny: Tiny) -> None:
-    done = run_predict(exported / "model.tflite", tiny.pictures / "blue/000.png", "--top", "2")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split()[1] == "blue"
-
-
-@pytest.mark.parametrize("words", [("nowhere.onnx", "x.png"), ("nowhere.onnx",), ("a", "b", "--top", "0")])
-def test_predict_takes_a_slip_with_exit_2(words: tuple[str, ...]) -> None:
-    done = run_predict(*words)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-
-
-def test_more_pictures_than_a_batch_all_come_out_in_order(exported: Path, tiny: Tiny) -> None:
-    unread: list[Path] = []
-    results = list(predict.predict(exported / "model.onnx", predict.listed([tiny.pictures]), 1, unread))
-    assert [Path(result["path"]).parent.name for result in results] == [x for x in LABELS for _ in range(20)]
-    assert unread == []

@@ -7,6 +7,7 @@ import dataclasses
 import html
 import re
 import shutil
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,28 @@ from tests.structure import ROOT
 P = params.load(ROOT / "params.yaml")
 FOLDER = Path("pictures")
 ODD = 'say "no" & <b>'  # a class name that HTML could trip over
+
+
+QUARTILE = {"n": 40, "accuracy": 0.9, "interval_95": [0.77, 0.96], "judged": True, "range": [0.1, 0.3]}
+MEASURED = {
+    "slices": {
+        "brightness": {"q1": QUARTILE, "q4": QUARTILE | {"accuracy": 0.7}},
+        "camera": {"odd": QUARTILE | {"n": 3, "accuracy": 0.0, "judged": False}},
+    },
+    "calibration": {
+        "temperature": 0.7,
+        "before": {"log_loss": 0.4, "ece": 0.2},
+        "after": {"log_loss": 0.3, "ece": 0.1},
+    },
+    "baselines": {"majority": {"accuracy": 0.3}, "colours": {"accuracy": 0.5}},
+    "robustness": {
+        "n": 20,
+        "unharmed": 0.95,
+        "accuracy": 0.8,
+        "interval_95": {"accuracy": [0.7, 0.9]},
+        "corruptions": {"blur": {"1": 0.9, "2": 0.7, "3": 0.4}, "jpeg": {"1": 0.9, "2": 0.9, "3": 0.9}},
+    },
+}
 
 
 def write_pictures(classes: list[str], count: int) -> None:
@@ -60,7 +83,10 @@ def run_stages_before() -> None:
     pd.concat([predictions, columns], axis=1).to_parquet(paths.PREDICTIONS)
     answers = metrics.Answers.of(labels, probabilities)
     headline = metrics.headline(answers, 15, 100, 1)
-    measured = {"test": headline, "per_class": metrics.per_class(answers, tuple(names))}
+    measured = {"test": headline, "per_class": metrics.per_class(answers, tuple(names))} | MEASURED
+    curves = pd.DataFrame(metrics.reliability(answers, 15))
+    paths.EVALUATION.mkdir(parents=True)
+    curves.assign(when="before").to_csv(paths.EVALUATION / "reliability.csv", index=False)
     write_json(paths.METRICS, measured)
     passed = {"name": "test.accuracy", "value": 0.95, "threshold": 0.9, "passed": True, "verdict": "pass"}
     gates = [passed | {"interval_95": None, "why": "test.accuracy is 0.95, which is at least 0.9"}]
@@ -69,14 +95,14 @@ def run_stages_before() -> None:
     write_json(paths.LABEL_ERRORS, [predictions.loc[0, ["path", "label"]].to_dict() | doubt])
     write_json(paths.EXPORT / "artifacts.json", {"artifacts": {}})
     best = {"phase": "head", "epoch": 1}
-    facts = {"backbone": "b", "best_epoch": best, "dataset": "d", "versions": {}}
+    facts = {"backbone": "b", "backbone_sha256": "s", "best_epoch": best, "dataset": "d", "versions": {}}
     write_json(paths.MODELS / "classifier.json", facts)
     curve = {"phase": ["head"] * 2, "loss": [1, 0], "val_loss": [1, 0], "accuracy": [0, 1]}
     pd.DataFrame(curve | {"val_accuracy": [0, 1]}).to_csv(paths.MODELS / "history.csv")
 
 
 def rendered(**changes: Any) -> str:
-    return report.page(FOLDER, P.build, dataclasses.replace(P.report, **changes), {})
+    return report.page(FOLDER, P.build, dataclasses.replace(P.report, **changes), 30, {})
 
 
 def shown(text: str) -> list[str]:
@@ -208,7 +234,7 @@ def test_what_is_nearly_all_is_not_called_all() -> None:
 
 def test_parameters_stand_as_in_their_file() -> None:
     values = {"fine_tune": True, "augment": {"zoom": 0.1}, "resize": "pad", "formats": ("h5",)}
-    assert report.flat(values, "x") == {
+    assert report.flat(values, "x.") == {
         "x.fine_tune": "true",
         "x.augment.zoom": "0.1",
         "x.resize": "pad",
@@ -294,3 +320,120 @@ def test_a_finding_names_a_few_expectations_and_tells_how_many_more(tmp_path: Pa
     assert sheet.notes[0] == "Balance of class 0: 2. Asked for: 9. To do: add."
     assert sheet.notes[-1] == "And 97 more of the kind."
     assert len(sheet.notes) == 4
+
+
+# In a browser. Which one is there, the machine says; a test that finds none says so.
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+in_a_browser = pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@in_a_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_has_nothing_to_complain_of(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
+    """No message, no request beyond the page, no side scroll, and nothing serious by axe-core."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    file = tmp_path / "index.html"
+    file.write_text(rendered(), "utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    violations = Axe().run(page).response["violations"]
+    grave = [v for v in violations if v["impact"] in ("serious", "critical")]
+    assert not grave, [(v["id"], v["nodes"][0]["html"]) for v in grave]
+
+
+@in_a_browser
+def test_a_click_on_a_mistake_leads_to_its_pictures(browser: Any, tmp_path: Path) -> None:
+    file = tmp_path / "index.html"
+    file.write_text(rendered(), "utf-8")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(file.as_uri())
+    link = page.locator(".matrix a")
+    assert link.count() == 1
+    link.click()
+    target = page.locator(":target")
+    (doubt,) = read_json(paths.LABEL_ERRORS)
+    assert target.locator(f'[title="{doubt["path"]}"]').is_visible()
+    assert target.evaluate("element => element.getBoundingClientRect().top") < 900, "it is in view"
+
+
+def test_every_link_leads_to_something_on_the_page() -> None:
+    text = rendered()
+    targets = re.findall(r'href="#([^"]+)"', text)
+    assert len(targets) > 15
+    for target in targets:
+        assert text.count(f'id="{target}"') == 1, target
+
+
+def test_a_rejected_model_says_why_at_the_top() -> None:
+    before = read_json(paths.GATES)
+    why = "test.accuracy may or may not be at least 0.9"
+    fault = {"passed": False, "verdict": "inconclusive", "why": why}
+    try:
+        write_json(paths.GATES, {"passed": False, "gates": [before["gates"][0] | fault]})
+        header = rendered().split("</header>")[0]
+    finally:
+        write_json(paths.GATES, before)
+    assert "<h1>Rejected</h1>" in header and why in header
+    assert "<h1>Passed</h1>" in rendered().split("</header>")[0]
+
+
+def test_what_changed_since_the_last_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, validation = read_json(paths.METRICS), read_json(paths.VALIDATION)
+    old = now | {"test": now["test"] | {"accuracy": 0.5}}
+    write_json(tmp_path / "metrics.json", old)
+    write_json(tmp_path / "validation.json", validation | {"pictures": validation["pictures"] - 3})
+    files = {paths.METRICS: tmp_path / "metrics.json", paths.VALIDATION: tmp_path / "validation.json"}
+    values = {"train": {"epochs": 6, "augment": {"zoom": 0.1}}}
+    monkeypatch.setattr(report, "last_inputs", lambda *_: (files, values))
+    found = report.changes(now, validation, {"train.epochs": "8", "train.augment.zoom": "0.1"}) or []
+    assert {(change.name, change.before, change.difference) for change in found} == {
+        ("pictures", str(validation["pictures"] - 3), "+3"),
+        ("test.accuracy", "0.5000", f"{now['test']['accuracy'] - 0.5:+.4f}"),
+        ("train.epochs", "6", ""),
+    }
+    monkeypatch.setattr(report, "last_inputs", lambda *_: ({}, {}))
+    assert report.changes(now, validation, {}) is None
+
+
+def test_an_artifact_that_could_not_be_run_has_its_row() -> None:
+    file = paths.EXPORT / "artifacts.json"
+    before = read_json(file)
+    fault = {
+        "file": "model.onnx",
+        "bytes": 9,
+        "error": "can't be run",
+        "passed": False,
+        "why": "can't be run",
+    }
+    try:
+        write_json(file, {"artifacts": {"onnx": fault}})
+        assert "can&#39;t be run" in part(rendered(), "artifacts")
+    finally:
+        write_json(file, before)
+
+
+def test_a_slice_that_is_too_small_is_shown_and_never_the_weakest() -> None:
+    text = rendered()
+    assert "camera = odd" in part(text, "slices")
+    assert "brightness is q4" in part(text, "card") and "camera is odd" not in part(text, "card")

@@ -82,19 +82,18 @@ def test_imports_go_one_way(file: Path) -> None:
 
 @pytest.mark.parametrize("stage", sorted(set(STAGES) - TENSORS))
 def test_tensorflow_is_only_where_tensors_are(stage: str) -> None:
-    light = {file for file in own_files(module(stage)) if file.stem != "predictors"}
-    assert not any(name.split(".")[0] == "tensorflow" for file in light for name in imports(file)) or (
-        stage == "latency"
-    )
+    light = {file for file in own_files(module(stage)) if file.stem != "runtimes"}
+    assert not any(name.split(".")[0] == "tensorflow" for file in light for name in imports(file))
 
 
-def test_tensorflow_is_loaded_by_one_module() -> None:
+def test_tensorflow_is_loaded_by_one_module_and_by_what_runs_artifacts_apart() -> None:
     loading = {
         file.stem
         for file in every_module()
         if any(name in ("tensorflow", "tf_keras", "tensorflow_hub") for name in imports(file))
     }
-    assert loading == {"runtime"}
+    assert loading == {"runtime", "runtimes"}
+    assert not {name for name in imports(ROOT / "tasks/core/runtimes.py") if name.startswith("tasks")}
 
 
 def test_the_readme_names_commands_and_files_that_exist() -> None:

@@ -34,6 +34,32 @@ def accepted_folder(path: Path) -> dict[str, Path]:
         return {name: file for name, file in files.items() if file}
 
 
+def last_inputs(stage: str, paths: list[Path]) -> tuple[dict[Path, Path], dict[str, Any]]:
+    """What a stage was given when it last ended well.
+
+    Returns:
+        The contents of those of its dependencies that are files and in the cache, by their paths, and its
+        parameters by their dotted keys. Nothing where it never ended well.
+    """
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+    from dvc.stage.exceptions import StageNotFound
+
+    try:
+        with Repo(".") as repo:
+            found = repo.stage.load_one(name=stage)
+            known = {dep.def_path: dep.hash_info.value for dep in found.deps if dep.hash_info}
+            files = {
+                path: _present(repo.cache.local, known[str(path)]) for path in paths if str(path) in known
+            }
+            values = {
+                key: value for dep in found.params for key, value in (dep.hash_info.value or {}).items()
+            }
+            return {path: file for path, file in files.items() if file}, values
+    except (NotDvcRepoError, StageNotFound):
+        return {}, {}
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[Any]:
     """DVC's own entry of an output that dvc.lock has a digest of."""

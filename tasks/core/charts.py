@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from tasks.core.manifest import MEASURES
 
 SIZE = (460, 190)  # pixels of a chart of curves
+SQUARE = 220  # of a reliability curve
+FALL = (120, 60)  # of a curve of robustness
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -50,6 +54,62 @@ def chart(title: str, history: pd.DataFrame, columns: dict[str, str]) -> Chart:
     lines = [line(column, name) for column, name in columns.items()]
     ticks = [(y(value), f"{value:.2f}") for value in (low, (low + high) / 2, high)]
     return Chart(title, lines, ticks, len(history))
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A reliability curve: for each bin (x, y, radius, label), in pixels of a square of `SQUARE`."""
+
+    name: str
+    dots: list[tuple[float, float, float, str]]
+
+
+def reliability(curves: pd.DataFrame) -> list[Dots]:
+    """Confidence to the right, accuracy upwards, areas by the number of pictures; a curve for each `when`."""
+    most = curves.groupby("when")["n"].sum().max()
+
+    def dot(row: Any) -> tuple[float, float, float, str]:
+        radius = max(2.0, 16 * (row.n / most) ** 0.5)
+        text = f"{row.n} pictures: confidence {row.confidence:.3f}, accuracy {row.accuracy:.3f}"
+        return (
+            round(row.confidence * SQUARE, 1),
+            round((1 - row.accuracy) * SQUARE, 1),
+            round(radius, 1),
+            text,
+        )
+
+    return [
+        Dots(str(when), [dot(row) for row in part.itertuples()])
+        for when, part in sorted(curves.groupby("when"), key=lambda item: str(item[0]), reverse=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Fall:
+    """Accuracy unharmed and at each severity of a corruption, and the points of its curve in `FALL`."""
+
+    name: str
+    values: list[float]
+    points: list[tuple[float, float]]
+
+
+def falls(robustness: dict[str, Any]) -> list[Fall]:
+    """A small curve for each corruption, all on one axis from the worst value, in tenths, to 1."""
+    harmed = robustness["corruptions"].items()
+    values = {name: [robustness["unharmed"], *severities.values()] for name, severities in harmed}
+    low = min(0.9, math.floor(min(map(min, values.values())) * 10) / 10)
+    width, height = FALL
+    return [
+        Fall(
+            name,
+            list(each),
+            [
+                (round(place * width / (len(each) - 1), 1), round((1 - value) / (1 - low) * height, 1))
+                for place, value in enumerate(each)
+            ],
+        )
+        for name, each in values.items()
+    ]
 
 
 @dataclass(frozen=True)

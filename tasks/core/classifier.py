@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,16 @@ def _check_backbone(file: Path, name: str, sha256: str) -> None:
             f"{file} was trained on {name} with sha256 {sha256}, which by now has {found}; bring the other "
             "back, or train on this one: `dvc repro --single-item --force train`"
         )
+
+
+def predictor(model: Any) -> Callable[[Any], Any]:
+    """Compiles a classifier: from uint8 (n, size, size, 3) to probabilities, float32 (n, classes)."""
+
+    @tf.function
+    def probabilities(pixels: Any) -> Any:
+        return tf.nn.softmax(model(to_float(pixels), training=False))
+
+    return lambda pixels: probabilities(pixels).numpy()
 
 
 def to_float(images: Any) -> Any:

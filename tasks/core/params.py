@@ -38,6 +38,7 @@ LOCAL = "none"  # the compute.scheduler that stands for processes of this machin
 
 Format = Literal["saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"]
 
+TIMED = ("latency_ms", "latency_ratio", "latency_32_ms", "peak_memory_bytes")  # measured anew each time
 CHAMPION = "champion"
 Reference = Literal["champion", "majority", "colours"]  # what a rule may compare with
 NONE = "none"
@@ -223,21 +224,60 @@ class Rule(Section):
 
 
 @dataclass(frozen=True)
+class ArtifactRule(Section):
+    """Exactly one of `min` and `max`; without `artifact` it is for all that have none of their own."""
+
+    metric: Literal[
+        "agreement",
+        "max_probability_difference",
+        "accuracy",
+        "accuracy_drop",
+        "sum_error",
+        "golden_agreement",
+        "golden_difference",
+        "bytes",
+        "latency_ms",
+        "latency_ratio",
+        "latency_32_ms",
+        "peak_memory_bytes",
+    ]
+    min: Number | None = None
+    max: Number | None = None
+    artifact: Format | None = None
+
+    def check(self, key: str, formats: tuple[Format, ...]) -> None:
+        """Checks what goes together.
+
+        Raises:
+            ParamError: names the rule by its `key`.
+        """
+        if (self.min is None) == (self.max is None):
+            raise ParamError(f"{key} ({self.metric}) needs either `min` or `max`: give one of the two")
+        if self.metric == "latency_ratio" and "saved_model" not in formats:
+            raise ParamError(
+                f"{key} is about latency_ratio, to the SavedModel's; put saved_model in export.formats"
+            )
+
+
+@dataclass(frozen=True)
 class Gate(Section):
     champion: Text
     on_inconclusive: Literal["pass", "fail"]
     rules: tuple[Rule, ...]
+    artifacts: tuple[ArtifactRule, ...]
 
 
 @dataclass(frozen=True)
 class Export(Section):
     formats: Annotated[tuple[Format, ...], Field(min_length=1)]
     representative: Count
-    min_agreement: Annotated[Number, Field(ge=0, le=1)]
+    calibrate: Switch
+    golden: Natural
 
 
 @dataclass(frozen=True)
 class Report(Section):
+    intended_use: Text
     mistakes: Natural
     thumbnails: Natural
 
@@ -284,6 +324,8 @@ class Params(Section):
             )
         for place, rule in enumerate(self.gate.rules):
             rule.check(f"gate.rules.{place}")
+        for place, needed in enumerate(self.gate.artifacts):
+            needed.check(f"gate.artifacts.{place}", self.export.formats)
 
 
 @cache

@@ -2,103 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
-from abc import ABC, abstractmethod
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from tasks.core import runtimes
 from tasks.core.cli import quiet
 from tasks.core.contract import Contract
-from tasks.core.errors import ModelError
+from tasks.core.errors import ModelError, brief
+from tasks.core.runtimes import Images, Probabilities
 
-Probabilities = npt.NDArray[np.float32]
 
-
-class Predictor(ABC):
+class Predictor:
     """A loaded artifact."""
 
-    contract: Contract
+    def __init__(self, runner: runtimes.Runner) -> None:
+        self._runner = runner
+        self.contract = Contract.of(runner.contract)
 
-    @abstractmethod
-    def __init__(self, path: Path) -> None:
-        """Opens the file or folder."""
-
-    @abstractmethod
-    def predict(self, images: npt.NDArray[np.float32]) -> Probabilities:
+    def predict(self, images: Images) -> Probabilities:
         """Gives (n, classes) for pictures of (n, size, size, 3) in [0, 1]."""
-
-
-class SavedModel(Predictor):
-    """A TensorFlow SavedModel, through its default signature."""
-
-    def __init__(self, path: Path) -> None:
-        from tasks.core.runtime import tf
-
-        self.contract = Contract.parse((path / "assets.extra" / "classifier.json").read_text("utf-8"))
-        self.model = tf.saved_model.load(str(path))  # the signature lives as long as its model
-        self.signature = self.model.signatures["serving_default"]
-        self.tensor = tf.constant
-
-    def predict(self, images: npt.NDArray[np.float32]) -> Probabilities:
-        answer: Probabilities = self.signature(image=self.tensor(images))["probabilities"].numpy()
-        return answer
-
-
-class HDF5(Predictor):
-    """A Keras HDF5 file."""
-
-    def __init__(self, path: Path) -> None:
-        import h5py
-
-        from tasks.core.runtime import hub, keras, tf
-
-        with h5py.File(path) as file:
-            self.contract = Contract.parse(file.attrs["classifier"])
-        model = keras.models.load_model(path, {"KerasLayer": hub.KerasLayer}, compile=False)
-        self.infer = tf.function(lambda images: model(images, training=False))
-
-    def predict(self, images: npt.NDArray[np.float32]) -> Probabilities:
-        answer: Probabilities = self.infer(images).numpy()
-        return answer
-
-
-class TFLite(Predictor):
-    """A TFLite file, by LiteRT on at most two threads."""
-
-    def __init__(self, path: Path) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        with zipfile.ZipFile(path) as extra:
-            self.contract = Contract.parse(extra.read("classifier.json").decode())
-        with quiet():
-            self.interpreter = Interpreter(str(path), num_threads=min(2, os.cpu_count() or 1))
-            self.signature = self.interpreter.get_signature_runner("serving_default")
-            side = self.contract.image_size
-            self.predict(np.zeros((1, side, side, 3), np.float32))  # the first run talks
-
-    def predict(self, images: npt.NDArray[np.float32]) -> Probabilities:
-        answers = [self.signature(image=image[None])["probabilities"] for image in images]
-        return np.concatenate(answers)
-
-
-class ONNX(Predictor):
-    """An ONNX file, by onnxruntime on the CPU."""
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = min(2, os.cpu_count() or 1)
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.contract = Contract.parse(self.session.get_modelmeta().custom_metadata_map["classifier"])
-
-    def predict(self, images: npt.NDArray[np.float32]) -> Probabilities:
-        answer: Probabilities = self.session.run(["probabilities"], {"image": images})[0]
-        return answer
+        return self._runner.predict(images)
 
 
 def load(path: Path) -> Predictor:
@@ -107,25 +29,25 @@ def load(path: Path) -> Predictor:
     Raises:
         ModelError: not there, of no known format, or broken.
     """
-    kind = _kind(path)
     try:
-        return kind(path)
+        kind = runtimes.kind(path)
+    except FileNotFoundError:
+        if path.is_dir():
+            raise ModelError(
+                f"{path} is a folder and no SavedModel; give one of the artifacts in it"
+            ) from None
+        raise ModelError(f"{path} is not there; `dvc repro` makes export/") from None
+    except ValueError:
+        raise ModelError(
+            f"{path} is of no format that is known; give one of the artifacts of export/"
+        ) from None
+    if kind in (runtimes.SavedModel, runtimes.HDF5):
+        from tasks.core import runtime  # noqa: F401, TensorFlow as this project sets it up
+    try:
+        with quiet():
+            return Predictor(kind(path))
     except (Exception, SystemExit) as error:  # each runtime has exceptions of its own
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        text = brief(f"{type(error).__name__}: {error}")
         raise ModelError(
             f"{path} can't be loaded as {kind.__name__} ({text}); give one of the artifacts of export/"
         ) from None
-
-
-def _kind(path: Path) -> type[Predictor]:
-    if (path / "saved_model.pb").is_file():
-        return SavedModel
-    if not path.is_file():
-        raise ModelError(f"{path} is not there, or is no SavedModel; `dvc repro` makes export/")
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head.startswith(b"\x89HDF"):
-        return HDF5
-    if head[4:] == b"TFL3":
-        return TFLite
-    return ONNX  # protocol buffers have no mark of their own

@@ -1,0 +1,81 @@
+"""Runs an artifact in a process of its own that has its runtime and can't import this project."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core import runtimes
+from tasks.core.errors import ModelError, brief
+
+UNTIMED: dict[str, Any] = dict.fromkeys(("latency_ms", "latency_ratio", "latency_32_ms", "peak_memory_bytes"))
+
+Array = npt.NDArray[Any]
+Kind = TypeVar("Kind", bound=str)
+
+
+def predicted(artifact: Path, pictures: Path, golden: Path) -> dict[str, Array]:
+    """Has an artifact answer to pictures.
+
+    Args:
+        pictures: a .npy file of uint8 (n, size, size, 3).
+        golden: a folder of encoded pictures.
+
+    Returns:
+        Probabilities, float32 (n, classes): of the pictures under `test`, of the folder's under `golden`, and
+        under `encoded` those that a SavedModel gives of the folder's bytes.
+
+    Raises:
+        ModelError: it can't be run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder) / "answers.npz"
+        _run("predict", artifact, pictures, golden, answers)
+        with np.load(answers) as arrays:
+            return dict(arrays)
+
+
+def timed(artifact: Path) -> dict[str, Any]:
+    """What `runtimes.timed` measures.
+
+    Raises:
+        ModelError: it can't be run.
+    """
+    times: dict[str, Any] = json.loads(_run("time", artifact).splitlines()[-1])
+    return times
+
+
+def compared(times: dict[Kind, dict[str, float]]) -> dict[Kind, dict[str, Any]]:
+    """Adds `latency_ratio`, of one picture and to the SavedModel's, where there is one."""
+    base = next((facts["latency_ms"] for kind, facts in times.items() if kind == "saved_model"), None)
+    return {
+        kind: UNTIMED | facts | {"latency_ratio": round(facts["latency_ms"] / base, 4) if base else None}
+        for kind, facts in times.items()
+    }
+
+
+def _run(what: str, artifact: Path, *files: Path) -> str:
+    words = [
+        sys.executable,
+        "-I",
+        runtimes.__file__,
+        what,
+        *(str(file.resolve()) for file in (artifact, *files)),
+    ]
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = subprocess.run(
+            words, cwd=elsewhere, env=os.environ | quiet, check=False, capture_output=True, text=True
+        )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ModelError(f"{artifact} can't be run apart ({brief(last)})")
+    return done.stdout

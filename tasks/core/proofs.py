@@ -1,0 +1,104 @@
+"""What an artifact must show before it is shipped: it is run as its user will run it, and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.core import apart
+from tasks.core.errors import ModelError
+from tasks.core.metrics import Array, rounded
+from tasks.core.params import TIMED, ArtifactRule, Format
+from tasks.core.serialize import sha256, size
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The pictures that artifacts are asked about, and what the trained model says of them.
+
+    pictures: a .npy file of the test split, uint8 (n, size, size, 3).
+    labels: int (n,), places of their classes.
+    expected: the trained model's probabilities of them, float (n, classes).
+    golden: a folder of encoded pictures.
+    expected_golden: the trained model's probabilities of those, float (m, classes).
+    """
+
+    pictures: Path
+    labels: Array
+    expected: Array
+    golden: Path
+    expected_golden: Array
+
+    def facts(self, artifact: Path) -> dict[str, Any]:
+        """Runs an artifact apart, and compares. What can't be run has no answers, and an `error`."""
+        facts: dict[str, Any] = {"file": artifact.name, "bytes": size(artifact), "sha256": sha256(artifact)}
+        try:
+            answers = apart.predicted(artifact, self.pictures, self.golden)
+        except ModelError as error:
+            return facts | {"error": str(error)}
+        if not all(np.isfinite(answer).all() for answer in answers.values()):
+            return facts | {"error": f"{artifact.name} gives probabilities that are no numbers"}
+        return facts | {name: rounded(value) for name, value in self._compared(answers).items()}
+
+    def _compared(self, answers: dict[str, Array]) -> dict[str, float]:
+        test = answers["test"]
+        golden = [answers[name] for name in ("golden", "encoded") if name in answers]
+        accuracy = _share(test, self.labels)
+        facts = {
+            "agreement": _share(test, self.expected.argmax(axis=1)),
+            "max_probability_difference": float(np.abs(test - self.expected).max()),
+            "accuracy": accuracy,
+            "accuracy_drop": _share(self.expected, self.labels) - accuracy,
+            "sum_error": float(np.abs(test.sum(axis=1) - 1).max()),
+        }
+        if golden:
+            best = self.expected_golden.argmax(axis=1)
+            facts["golden_agreement"] = min(_share(answer, best) for answer in golden)
+            facts["golden_difference"] = max(float(np.abs(a - self.expected_golden).max()) for a in golden)
+        return facts
+
+
+def _share(probabilities: Array, classes: Array) -> float:
+    return float(np.mean(probabilities.argmax(axis=1) == classes))
+
+
+def judged(
+    kind: Format, facts: dict[str, Any], rules: tuple[ArtifactRule, ...], times: dict[str, float]
+) -> dict[str, Any]:
+    """Holds an artifact against the rules that are for it.
+
+    Args:
+        facts: what `Exam.facts` gave.
+        times: what was measured of its run on this machine, where a rule asks for that.
+
+    Returns:
+        The facts with `passed`, and `why`: what is not met, in a sentence each, or that all is. Times, which
+        are others the next time, are not in it.
+    """
+    file = facts["file"]
+    if "error" in facts:
+        return facts | {"passed": False, "why": facts["error"]}
+    broken = [_broken(file, rule, facts | times) for rule in chosen(kind, rules)]
+    faults = [text for text in broken if text]
+    return facts | {"passed": not faults, "why": "; ".join(faults) or f"{file} meets all of gate.artifacts"}
+
+
+def chosen(kind: Format, rules: tuple[ArtifactRule, ...]) -> list[ArtifactRule]:
+    """The rules for a format: those of its own, and of those for all what these say nothing of."""
+    own = [rule for rule in rules if rule.artifact == kind]
+    measures = {rule.metric for rule in own}
+    return own + [rule for rule in rules if rule.artifact is None and rule.metric not in measures]
+
+
+def _broken(file: str, rule: ArtifactRule, facts: dict[str, Any]) -> str | None:
+    if rule.metric not in facts:
+        return None  # without golden pictures there is nothing to hold against a rule about them
+    value = facts[rule.metric]
+    limit = f"at least {rule.min:g}" if rule.min is not None else f"at most {rule.max:g}"
+    if value >= rule.min if rule.min is not None else value <= (rule.max or 0.0):
+        return None
+    shown = "" if rule.metric in TIMED else f" of {value:.6g}"
+    return f"{file} has {rule.metric}{shown}, and is asked for {limit}"

@@ -1,0 +1,211 @@
+"""Runs an exported artifact by its own runtime, with nothing of this project around it.
+
+It is a script too. `python -I` runs it where the project can't be imported, so that what is proved there
+holds for whoever has the artifact and its runtime:
+
+  python -I runtimes.py predict ARTIFACT PICTURES.npy GOLDEN ANSWERS.npz
+  python -I runtimes.py time ARTIFACT
+
+`predict` answers to pictures of uint8 (n, size, size, 3), and to the encoded ones in the folder GOLDEN, which
+it reads as the artifact's own contract says. `time` prints the median latencies in milliseconds and the peak
+memory in bytes, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Images = npt.NDArray[np.float32]  # (n, size, size, 3) in [0, 1]
+Probabilities = npt.NDArray[np.float32]  # (n, classes)
+
+THREADS = min(2, os.cpu_count() or 1)
+BATCH = 32
+WARM_UP, RUNS = 5, 50  # of one picture; of a batch a fifth of both
+
+
+class SavedModel:
+    """A TensorFlow SavedModel, through its signatures."""
+
+    def __init__(self, path: Path) -> None:
+        import tensorflow as tf
+
+        self.contract = json.loads((path / "assets.extra" / "classifier.json").read_text("utf-8"))
+        self.model = tf.saved_model.load(str(path))  # the signatures live as long as their model
+        self.tensor = tf.constant
+
+    def predict(self, images: Images) -> Probabilities:
+        return self._answer("serving_default", image=self.tensor(images))
+
+    def predict_encoded(self, pictures: list[bytes]) -> Probabilities:
+        return self._answer("serving_bytes", encoded=self.tensor(pictures))
+
+    def _answer(self, signature: str, **inputs: Any) -> Probabilities:
+        answer: Probabilities = self.model.signatures[signature](**inputs)["probabilities"].numpy()
+        return answer
+
+
+class HDF5:
+    """A Keras 2 HDF5 file."""
+
+    def __init__(self, path: Path) -> None:
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+        import h5py
+        import tensorflow as tf
+        import tensorflow_hub as hub
+        import tf_keras as keras
+
+        with h5py.File(path) as file:
+            self.contract = json.loads(file.attrs["classifier"])
+        model = keras.models.load_model(path, {"KerasLayer": hub.KerasLayer}, compile=False)
+        self.infer = tf.function(lambda images: model(images, training=False))
+
+    def predict(self, images: Images) -> Probabilities:
+        answer: Probabilities = self.infer(images).numpy()
+        return answer
+
+
+class TFLite:
+    """A TFLite file, by LiteRT."""
+
+    def __init__(self, path: Path) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        with zipfile.ZipFile(path) as extra:
+            self.contract = json.loads(extra.read("classifier.json"))
+        self.interpreter = Interpreter(str(path), num_threads=THREADS)
+        (image,), (probabilities,) = (
+            self.interpreter.get_input_details(),
+            self.interpreter.get_output_details(),
+        )
+        self.image, self.probabilities = image["index"], probabilities["index"]
+        self.batch = 0
+        side = self.contract["image_size"]
+        self.predict(np.zeros((1, side, side, 3), np.float32))  # the first run talks
+
+    def predict(self, images: Images) -> Probabilities:
+        if len(images) != self.batch:
+            self.interpreter.resize_tensor_input(self.image, images.shape)
+            self.interpreter.allocate_tensors()
+            self.batch = len(images)
+        self.interpreter.set_tensor(self.image, images)
+        self.interpreter.invoke()
+        answer: Probabilities = self.interpreter.get_tensor(self.probabilities)
+        return answer
+
+
+class ONNX:
+    """An ONNX file, by onnxruntime on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = THREADS
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.contract = json.loads(self.session.get_modelmeta().custom_metadata_map["classifier"])
+
+    def predict(self, images: Images) -> Probabilities:
+        answer: Probabilities = self.session.run(["probabilities"], {"image": images})[0]
+        return answer
+
+
+Runner = SavedModel | HDF5 | TFLite | ONNX
+
+
+def kind(path: Path) -> type[Runner]:
+    """Tells an artifact's format by what is in it and not by its name.
+
+    Raises:
+        FileNotFoundError: there is no file, and no SavedModel.
+        ValueError: it is none of the formats.
+    """
+    if (path / "saved_model.pb").is_file():
+        return SavedModel
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head.startswith(b"\x89HDF"):
+        return HDF5
+    if head[4:] == b"TFL3":
+        return TFLite
+    if head[:1] == b"\x08":  # protocol buffers have no mark of their own, but begin with the version's tag
+        return ONNX
+    raise ValueError(path)
+
+
+def floats(pixels: npt.NDArray[np.uint8]) -> Images:
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def pixels(data: bytes, contract: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """Reads an encoded picture as the contract says: uint8 (size, size, 3)."""
+    from PIL import Image, ImageOps
+
+    picture = ImageOps.exif_transpose(Image.open(BytesIO(data)))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    rgb = picture.convert("RGB")
+    square, bilinear = (contract["image_size"],) * 2, Image.Resampling.BILINEAR
+    if contract["resize"] == "crop":
+        return np.asarray(ImageOps.fit(rgb, square, bilinear))
+    if contract["resize"] == "pad":
+        return np.asarray(ImageOps.pad(rgb, square, bilinear))
+    return np.asarray(rgb.resize(square, bilinear))
+
+
+def predict(artifact: Path, pictures: Path, golden: Path, answers: Path) -> None:
+    """Writes the answers to all pictures: `test`, `golden` and, where an artifact reads bytes, `encoded`."""
+    runner = kind(artifact)(artifact)
+    array = np.load(pictures, mmap_mode="r")
+    parts = [runner.predict(floats(array[start : start + BATCH])) for start in range(0, len(array), BATCH)]
+    result = {"test": np.concatenate(parts)}
+    if files := [file.read_bytes() for file in sorted(golden.glob("*.*g"))]:
+        read = floats(np.stack([pixels(data, runner.contract) for data in files]))
+        result["golden"] = np.concatenate([runner.predict(picture[None]) for picture in read])
+        if isinstance(runner, SavedModel):
+            result["encoded"] = runner.predict_encoded(files)
+    np.savez(answers, **result)  # type: ignore[arg-type]
+
+
+def timed(artifact: Path) -> dict[str, float]:
+    """Median milliseconds of one picture and of a batch, and the process's peak memory in bytes."""
+    runner = kind(artifact)(artifact)
+    side = runner.contract["image_size"]
+    images = np.random.default_rng(0).random((BATCH, side, side, 3), dtype=np.float32)
+    one = _median_ms(runner, images[:1], WARM_UP, RUNS)
+    batch = _median_ms(runner, images, WARM_UP // 5, RUNS // 5)
+    unit = 1 if sys.platform == "darwin" else 1024
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"latency_ms": one, f"latency_{BATCH}_ms": batch, "peak_memory_bytes": memory}
+
+
+def _median_ms(runner: Runner, images: Images, warm_up: int, runs: int) -> float:
+    times = []
+    for run in range(warm_up + runs):
+        start = time.perf_counter()
+        runner.predict(images)
+        if run >= warm_up:
+            times.append(time.perf_counter() - start)
+    return round(statistics.median(times) * 1000, 3)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "predict":
+        predict(*map(Path, sys.argv[2:]))
+    else:
+        print(json.dumps(timed(Path(sys.argv[2]))))

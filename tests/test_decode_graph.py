@@ -1,0 +1,136 @@
+"""A SavedModel that takes bytes reads a picture as training did: turned, on white, of the same size."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+from sklearn.datasets import load_sample_image
+
+from tasks.core import decode_graph, images
+from tasks.core.contract import Contract, Resize
+from tasks.core.images import Pixels
+from tasks.core.runtime import tf
+
+PHOTOGRAPH = Image.fromarray(load_sample_image("flower.jpg")).resize((203, 151))
+SIDE = 64
+NOWHERE = Path("picture")
+
+
+def encoded(picture: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def fading(picture: Image.Image) -> Image.Image:
+    alpha = np.tile(np.linspace(0, 255, picture.width).astype(np.uint8), (picture.height, 1))
+    faded = picture.convert("RGBA")
+    faded.putalpha(Image.fromarray(alpha))
+    return faded
+
+
+def in_graph(data: bytes, how: Resize = "stretch") -> Pixels:
+    contract = Contract(("a", "b"), SIDE, how)
+    read = tf.function(lambda strings: decode_graph.pictures(strings, contract))
+    pixels: Pixels = np.round(read(tf.constant([data]))[0].numpy() * 255).astype(np.uint8)
+    return pixels
+
+
+def farthest(data: bytes, how: Resize = "stretch") -> int:
+    """The largest difference from our own way to read it, in steps of colour."""
+    ours = images.pixels(data, NOWHERE, SIDE, how).astype(int)
+    return int(np.abs(ours - in_graph(data, how)).max())
+
+
+@pytest.mark.parametrize("how", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("turn", [None, Image.Transpose.ROTATE_90])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_picture_is_fitted_as_by_our_own_reader(how: Resize, turn: Any, kind: str) -> None:
+    picture = PHOTOGRAPH if turn is None else PHOTOGRAPH.transpose(turn)
+    assert farthest(encoded(picture, kind), how) <= 2
+
+
+def test_a_small_picture_is_enlarged_as_by_our_own_reader() -> None:
+    assert farthest(encoded(PHOTOGRAPH.resize((11, 8)), "PNG")) <= 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_exif_turns_it(orientation: int, endian: str) -> None:
+    exif = Image.Exif()
+    exif.endian = endian
+    exif[ExifTags.Base.Make] = "A camera"
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(PHOTOGRAPH, exif=exif.tobytes())
+    assert Image.open(BytesIO(data)).getexif()[ExifTags.Base.Orientation] == orientation
+    assert farthest(data) <= 2
+    if orientation > 1:
+        upright = in_graph(encoded(PHOTOGRAPH)).astype(int)
+        assert np.abs(upright - in_graph(data)).max() > 50, "its failing twin: unturned it is another picture"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0II*\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff\1\0",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\1",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\x63\0\0",
+    ],
+)
+def test_broken_exif_turns_nothing(broken: bytes) -> None:
+    plain = encoded(PHOTOGRAPH)
+    segment = b"\xff\xe1" + (len(broken) + 2).to_bytes(2, "big") + broken
+    assert np.array_equal(in_graph(plain[:2] + segment + plain[2:]), in_graph(plain))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [*(PHOTOGRAPH.convert(mode) for mode in ("L", "LA", "P", "1")), fading(PHOTOGRAPH)],
+    ids=["grey", "grey with alpha", "palette", "bits", "transparent"],
+)
+def test_modes_of_png_are_read_alike(picture: Image.Image) -> None:
+    assert farthest(encoded(picture, "PNG")) <= 2
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_grey_of_few_bits_is_read_alike(depth: int) -> None:
+    grey = np.asarray(PHOTOGRAPH.convert("L").crop((0, 0, 200, 150)))
+    levels = (grey.astype(int) * (2**depth - 1) // 255).astype(np.uint8)
+    data = little_png(levels, depth)
+    with Image.open(BytesIO(data)) as picture:
+        assert picture.size == (200, 150)
+    assert farthest(data) <= 2
+
+
+def little_png(levels: Pixels, depth: int) -> bytes:
+    """A grey PNG of 1, 2 or 4 bits, which Pillow reads and can't write."""
+    bits = np.unpackbits(levels[..., None], axis=-1)[..., 8 - depth :].reshape(len(levels), -1)
+    rows = np.packbits(bits, axis=1)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    height, width = levels.shape
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_a_grey_jpeg_is_read_as_colour() -> None:
+    assert farthest(encoded(PHOTOGRAPH.convert("L"))) <= 2
+
+
+def test_pictures_of_several_sizes_make_one_batch() -> None:
+    contract = Contract(("a", "b"), SIDE, "pad")
+    data = [encoded(PHOTOGRAPH), encoded(PHOTOGRAPH.resize((40, 90)), "PNG")]
+    assert decode_graph.pictures(tf.constant(data), contract).shape == (2, SIDE, SIDE, 3)

@@ -1,0 +1,157 @@
+"""One command predicts whatever it is pointed at, with any artifact, and loses nothing to a bad picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks import predict
+from tasks.core import classifier, predictors, saliency
+from tasks.core.errors import DataError
+from tasks.core.exporter import FILES, Exporter
+from tasks.core.params import Format
+from tests.conftest import Tiny
+from tests.structure import ROOT
+
+LABELS = ["blue", "green", "red"]
+HERE: tuple[Format, ...] = ("onnx", "tflite")  # quick to open; the others have the same way in
+
+
+@pytest.fixture(scope="module")
+def artifacts(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts")
+    model, contract = classifier.load(tiny.models)
+    writer = Exporter(model, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32))
+    for kind in HERE:
+        writer.write(kind, folder / FILES[kind])
+    return folder
+
+
+def run(*words: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tasks.predict", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, input=stdin)
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_it_passes_over_what_it_can_not_read_and_says_so(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no picture")
+    done = run(artifacts / "model.onnx", tiny.pictures / "red", bad, "--json")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"predict: {bad} is not a picture; leave it out or replace it"]
+    answers = json.loads(done.stdout)
+    assert [answer["class"] for answer in answers] == ["red"] * 20
+    assert answers[0]["top"][0] == {name: answers[0][name] for name in ("class", "probability")}
+    assert run(artifacts / "model.onnx", bad, "--json").returncode == 2, "where none could be read"
+
+
+def test_it_prints_a_table(artifacts: Path, tiny: Tiny) -> None:
+    done = run(artifacts / "model.tflite", tiny.pictures / "blue/000.png", "--top", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[1] == "blue"
+
+
+def test_csv_has_a_row_for_each_picture_and_columns_for_each_place(artifacts: Path, tiny: Tiny) -> None:
+    done = run(artifacts / "model.onnx", tiny.pictures / "green", "--csv", "--top", "2")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert list(rows[0]) == ["path", "class", "probability", "class_2", "probability_2"]
+    assert len(rows) == 20 and {row["class"] for row in rows} == {"green"}
+    assert all(float(row["probability"]) >= float(row["probability_2"]) for row in rows)
+
+
+def test_a_pattern_is_what_it_matches(tiny: Tiny, tmp_path: Path) -> None:
+    found = predict.listed([f"{tiny.pictures}/*/00[12].png"])
+    assert [Path(source.name).name for source in found] == ["001.png", "002.png"] * 3
+    odd = tmp_path / "a[1].png"
+    odd.touch()
+    assert predict.listed([str(odd)]) == [predict.Source(str(odd))], "a file of that name goes first"
+    with pytest.raises(DataError, match="holds no pictures"):
+        predict.listed([f"{tmp_path}/*.jpg"])
+
+
+def test_stdin_brings_paths_or_one_picture(artifacts: Path, tiny: Tiny) -> None:
+    files = sorted((tiny.pictures / "red").glob("*.png"))[:3]
+    listed = run(artifacts / "model.onnx", "-", "--csv", stdin="\n".join(map(str, files)).encode())
+    assert [row["path"] for row in csv.DictReader(io.StringIO(listed.stdout))] == list(map(str, files))
+    (row,) = json.loads(run(artifacts / "model.onnx", "-", "--json", stdin=files[0].read_bytes()).stdout)
+    assert (row["path"], row["class"]) == ("stdin", "red")
+
+
+@pytest.mark.parametrize(
+    ("incoming", "words"), [(b"", "stdin is empty"), (b"\xff\xfe\0", "neither a picture nor")]
+)
+def test_stdin_without_either_is_a_slip(incoming: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        predict.listed(["-"], io.BytesIO(incoming))
+
+
+def test_an_explanation_is_drawn_beside_each_picture(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
+    done = run(
+        artifacts / "model.onnx", tiny.pictures / "red/000.png", "--explain", tmp_path / "why", "--json"
+    )
+    (row,) = json.loads(done.stdout)
+    drawn = Image.open(row["explanation"])
+    assert drawn.size == (2 * saliency.SHOWN, saliency.SHOWN)
+    left = np.asarray(drawn)[:, : saliency.SHOWN].mean(axis=(0, 1))
+    assert left.argmax() == 0, "the picture itself, which is red"
+
+
+def test_occlusion_finds_the_part_that_speaks_for_a_class() -> None:
+    """A classifier that goes by the red of the upper right corner, and one that goes by its lack."""
+    picture = np.zeros((64, 64, 3), np.float32)
+    picture[:16, 48:, 0] = 1
+
+    def corner(images: Any) -> Any:
+        red = images[:, :16, 48:, 0].mean(axis=(1, 2))
+        return np.stack([red, 1 - red], axis=1)
+
+    drops = saliency.occlusion(picture, corner, 0)
+    assert drops.argmax() in (6, 7, 14, 15) and drops.max() > 0.5
+    assert np.abs(drops[4:, :4]).max() < 0.02
+    assert saliency.occlusion(picture, corner, 1).min() < -0.5, "what speaks against it is below 0"
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("nowhere.onnx", "is not there"),
+        ("tests", "is a folder and no SavedModel; give one of the artifacts in it"),
+        ("README.md", "is of no format that is known"),
+    ],
+)
+def test_what_is_no_artifact_is_a_slip(tiny: Tiny, model: str, words: str) -> None:
+    done = run(model, tiny.pictures / "red/000.png")
+    assert done.returncode == 2
+    assert words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", ["a.onnx x.png", "a.onnx", "a b --top 0", "a b --json --csv"])
+def test_a_slip_is_exit_2(words: str) -> None:
+    done = run(*words.split())
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_pictures_come_out_in_order_whatever_the_batch(artifacts: Path, tiny: Tiny, batch: int) -> None:
+    unread: list[str] = []
+    predictor = predictors.load(artifacts / "model.tflite")
+    answers = list(predict.predict(predictor, predict.listed([str(tiny.pictures)]), batch, unread))
+    assert [Path(answer.path).parent.name for answer in answers] == [x for x in LABELS for _ in range(20)]
+    assert [answer.best(1)[0]["class"] for answer in answers] == [x for x in LABELS for _ in range(20)]
+    assert unread == []
+
+
+def test_a_renamed_artifact_is_still_told(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
+    shutil.copy(artifacts / "model.tflite", tmp_path / "thing.bin")
+    assert run(tmp_path / "thing.bin", tiny.pictures / "blue/001.png").stdout.split()[1] == "blue"
