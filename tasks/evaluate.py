@@ -127,14 +127,19 @@ def evaluate(
     """
     runtime.deterministic(p.seed)
     model, _ = classifier.load(models)
-    data, predict_batch = Dataset.load(dataset), classifier.predictor(model)
+    return measure(classifier.predictor(model), Dataset.load(dataset), manifest, labels, p)
+
+
+def measure(
+    predict_batch: Predict, data: Dataset, manifest: Path, labels: Path, p: params.Evaluate
+) -> tuple[dict[str, Any], int]:
+    """What `evaluate` does, with a model that is loaded."""
     frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
-    test, answers = frames["test"], {split: predictions.answers(frame) for split, frame in frames.items()}
-    pictures = read_parquet(manifest).set_index("path").loc[test["path"]]
+    pictures = read_parquet(manifest).set_index("path").loc[frames["test"]["path"]]
     parted = slices.parts(pictures, own_columns(labels).reindex(pictures.index))
-    said = {name: np.array(data.class_names)[places] for name, places in trivial(data, p.batch_size).items()}
-    table = test.join(parted.reset_index(drop=True).add_prefix(predictions.SLICE))
-    table = table.assign(**{predictions.BASELINE + name: classes for name, classes in said.items()})
+    said = trivial(data, p.batch_size)
+    table = tabled(frames["test"], parted, {name: np.array(data.class_names)[said[name]] for name in said})
+    answers = {split: predictions.answers(frame) for split, frame in frames.items()}
     result: dict[str, Any] = {
         split: metrics.headline(answer, p.calibration_bins, p.bootstrap, p.seed)
         for split, answer in answers.items()
@@ -147,10 +152,16 @@ def evaluate(
         result["robustness"] = robustness(predict_batch, data, p)
     doubts = doubted(frames)
     predictions.write(PREDICTIONS, table)
-    _write_tables(test, result, p.calibration_bins)
+    _write_tables(table, result, p.calibration_bins)
     write_json(LABEL_ERRORS, doubts)
     write_json(METRICS, result)
     return result, len(doubts)
+
+
+def tabled(test: pd.DataFrame, parted: pd.DataFrame, said: dict[str, Array]) -> pd.DataFrame:
+    """The whole table of predictions: with the slice of each picture, and what each baseline says."""
+    table = test.join(parted.reset_index(drop=True).add_prefix(predictions.SLICE))
+    return table.assign(**{predictions.BASELINE + name: classes for name, classes in said.items()})
 
 
 def _measured(answers: Answers) -> dict[str, float]:

@@ -49,13 +49,16 @@ def kept(history: pd.DataFrame, best: dict[str, Any]) -> str:
 
 
 def flat(values: dict[str, Any], prefix: str) -> dict[str, str]:
-    """Parameters by their dotted keys, with values as params.yaml may write them."""
+    """Parameters by their dotted keys, with values as params.yaml may write them: 3.0 as 3."""
     result: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             result |= flat(value, f"{prefix}{name}.")
         else:
-            result[prefix + name] = value if isinstance(value, str) else json.dumps(value)
+            whole = isinstance(value, float) and value.is_integer()
+            result[prefix + name] = (
+                value if isinstance(value, str) else json.dumps(int(value) if whole else value)
+            )
     return result
 
 
