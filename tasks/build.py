@@ -5,72 +5,27 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
-import PIL
 from tqdm import tqdm
 
-from tasks.core import backbones, cli, images, params, splits, tfrecord
+from tasks.core import backbones, cli, params, shards, splits
 from tasks.core.accepted import accepted_folder
-from tasks.core.contract import Packing, Resize
-from tasks.core.errors import DataError
 from tasks.core.handles import UNPINNED
 from tasks.core.manifest import readable
 from tasks.core.parallel import each, suited
 from tasks.core.paths import DATASET, MANIFEST, cache_folder
-from tasks.core.serialize import fingerprint, read_json, replacing, sha256, write_json
+from tasks.core.serialize import read_json, replacing, sha256, write_json
+from tasks.core.shards import Picture, Recipe, Shard
 from tasks.core.splits import SPLITS
 from tasks.core.tables import read_parquet
 
 PER_SHARD = 500  # pictures on average; with raw pictures of 224 pixels a shard is about 75 MB
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What a record holds besides the pixels."""
-
-    path: str
-    sha256: str
-    label: int
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How pictures become records: side in pixels, fit and format."""
-
-    size: int
-    resize: Resize
-    record: Packing
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A file of records to be written."""
-
-    file: Path
-    folder: Path
-    pictures: tuple[Picture, ...]
-    recipe: Recipe
-
-    @cached_property
-    def source(self) -> str:
-        """A digest of all that the file's bytes hang on."""
-        facts = [[asdict(picture) for picture in self.pictures], asdict(self.recipe), _code()]
-        return fingerprint(facts)
-
-
-@cache
-def _code() -> list[str]:
-    files = (Path(__file__), *(Path(str(module.__file__)) for module in (images, tfrecord)))
-    return [PIL.__version__, np.__version__, *map(sha256, files)]
-
-
-def shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe) -> Iterator[Shard]:
+def shared_out(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe) -> Iterator[Shard]:
     """Shares the pictures of each split out to files.
 
     A file holds neighbours in the order of paths, and ends where a hash of the next path says so: new
@@ -92,28 +47,6 @@ def shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe) -> I
 
 def _starts_shard(path: str) -> bool:
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % PER_SHARD == 0
-
-
-def write_shard(shard: Shard) -> str:
-    """Reads, resizes and packs the pictures of a file; returns its digest.
-
-    Raises:
-        DataError: a picture is not the one that was validated.
-    """
-    with shard.file.open("wb") as file:
-        for picture in shard.pictures:
-            pixels = _pixels(shard.folder / picture.path, picture, shard.recipe)
-            features = {"image": images.encoded(pixels, shard.recipe.record), **asdict(picture)}
-            texts = {key: value.encode() for key, value in features.items() if isinstance(value, str)}
-            tfrecord.write(file, tfrecord.example(features | texts))
-    return sha256(shard.file)
-
-
-def _pixels(path: Path, picture: Picture, recipe: Recipe) -> images.Pixels:
-    data = images.content(path)
-    if hashlib.sha256(data).hexdigest() != picture.sha256:
-        raise DataError(f"{path} was changed since it was validated; run the pipeline again")
-    return images.pixels(data, path, recipe.size, recipe.resize)
 
 
 def reused(shard: Shard, earlier: Mapping[str, Path], sources: Mapping[str, str]) -> str | None:
@@ -174,7 +107,7 @@ def build(
     with replacing(target) as temporary:
         temporary.mkdir()
         wanted = list(
-            shards(frame, folder.absolute(), temporary.absolute(), Recipe(side, p.resize, p.record))
+            shared_out(frame, folder.absolute(), temporary.absolute(), Recipe(side, p.resize, p.record))
         )
         digests = {shard.source: reused(shard, earlier, sources) for shard in wanted}
         new = [shard for shard in wanted if digests[shard.source] is None]
@@ -205,14 +138,14 @@ def _noted(file: Path | None) -> Any:
 
 
 def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
-    shards = _noted(accepted.get("dataset.json")).get("shards", {})
-    return {digest: accepted[name] for name, digest in shards.items() if name in accepted}
+    built = _noted(accepted.get("dataset.json")).get("shards", {})
+    return {digest: accepted[name] for name, digest in built.items() if name in accepted}
 
 
 def _written(new: list[Shard], compute: params.Processes) -> Iterator[tuple[Shard, str]]:
     total = sum(len(shard.pictures) for shard in new)
     with tqdm(total=total, desc="build", unit=" pictures", disable=None, leave=False) as progress:
-        for shard, digest in zip(new, each(write_shard, new, compute), strict=True):
+        for shard, digest in zip(new, each(shards.write, new, compute), strict=True):
             progress.update(len(shard.pictures))
             yield shard, digest
 

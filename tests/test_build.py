@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tasks import build
-from tasks.core import images, manifest, params, serialize, tfrecord
+from tasks.core import images, manifest, params, serialize, shards, tfrecord
 from tasks.core.errors import DataError, ParamError
 from tasks.core.params import Processes
 from tasks.core.records import Dataset
@@ -100,13 +100,13 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Four pictures a file on average; collects the names of the files that are written."""
     monkeypatch.setattr(build, "PER_SHARD", 4)
     written: list[str] = []
-    write = build.write_shard
+    write = shards.write
 
-    def noted(shard: build.Shard) -> str:
+    def noted(shard: shards.Shard) -> str:
         written.append(shard.file.name)
         return write(shard)
 
-    monkeypatch.setattr(build, "write_shard", noted)
+    monkeypatch.setattr(shards, "write", noted)
     return written
 
 
@@ -189,12 +189,12 @@ def test_code_that_composes_records_otherwise_takes_nothing_over(
 ) -> None:
     built(growing, growing / "first")
     digest = serialize.sha256
-    edited = Path(str(build.__file__))
-    monkeypatch.setattr(build, "sha256", lambda path: "edited" if path == edited else digest(path))
-    build._code.cache_clear()
+    edited = Path(str(shards.__file__))
+    monkeypatch.setattr(shards, "sha256", lambda path: "edited" if path == edited else digest(path))
+    shards._code.cache_clear()
     small_shards.clear()
     built(growing, growing / "second", accepted=files(growing / "first"))
-    build._code.cache_clear()
+    shards._code.cache_clear()
     assert len(small_shards) == len(content(growing / "second")) - 1
 
 

@@ -18,13 +18,14 @@ import pandas as pd
 import pytest
 
 from tasks import build
-from tasks.core import manifest, params, scan
+from tasks.core import manifest, params, scan, shards
 from tasks.core.errors import WorkerError
-from tasks.core.parallel import each
+from tasks.core.parallel import FEW, each
 from tasks.core.params import Processes
 from tasks.core.tables import write_parquet
 from tests import workers
 from tests.pictures import ALONE, scanned, write_classes
+from tests.project import Project
 from tests.structure import ROOT
 
 TWO = Processes(2, "none")
@@ -38,6 +39,18 @@ if __name__ == "__main__":
     scan.describe = workers.die
     cli.stage(validate.main)
 """
+
+
+def test_stages_that_are_started_share_their_work_out(tmp_path: Path) -> None:
+    """As DVC starts them: there a stage's module is `__main__`, whose names no other process finds."""
+    write_classes(tmp_path / "pictures", count=FEW // 3 + 1, size=(16, 16))
+    project = Project.small(tmp_path)
+    project.set(workers="2")
+    for stage in ("validate", "build"):
+        done = project.run(f"tasks.{stage}")
+        assert done.returncode == 0, done.stdout
+        assert f"{stage}: " in done.stdout
+    assert len(list((project.folder / "data/dataset").glob("*.tfrecord"))) >= 3
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +117,7 @@ def test_a_process_killed_in_the_middle_of_a_scan_costs_a_retry(
 def test_a_process_killed_in_the_middle_of_a_file_costs_a_retry(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "write_shard", workers.write_shard_dying_once)
+    monkeypatch.setattr(shards, "write", workers.write_shard_dying_once)
     files = place.built(TWO)
     assert place.one_died
     assert files == place.files
@@ -213,7 +226,7 @@ def test_a_worker_of_a_cluster_killed_in_the_middle_of_a_scan_costs_a_retry(
 def test_a_worker_of_a_cluster_killed_in_the_middle_of_a_file_costs_a_retry(
     place: Place, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "write_shard", workers.write_shard_dying_once)
+    monkeypatch.setattr(shards, "write", workers.write_shard_dying_once)
     files = place.built(Processes(0, cluster.scheduler_address))
     assert place.one_died
     assert files == place.files

@@ -8,15 +8,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tasks.build import Shard, write_shard
+from tasks.core import shards
 from tasks.core.scan import Job, describe
 
 
-def write_shard_dying_once(shard: Shard) -> str:
+def write_shard_dying_once(shard: shards.Shard) -> str:
     if shard.file.name.startswith("train-00003"):
         shard.file.write_bytes(b"half a rec")
         die_once(shard.folder.parent)
-    return write_shard(shard)
+    return shards.write(shard)
 
 
 def describe_dying_once(chunk: list[Job]) -> list[Job]:

@@ -63,6 +63,7 @@ def each(
     Raises:
         WorkerError: workers died again and again, or no cluster answers, or it is lost.
     """
+    assert work.__module__ != "__main__", "of a stage that was started, whose names no process finds"
     if compute.scheduler != LOCAL:
         pool: _Processes | _Cluster = _Cluster(compute.scheduler)
     elif (workers := compute.workers or joblib.cpu_count()) > 1:
