@@ -53,10 +53,11 @@ def exporting(top: Path) -> dict[str, Any]:
     folders = (paths.MODELS, paths.DATASET, Path(P.data.images), top)
     facts = export.export(*folders, P.export, P.gate.artifacts, temperature)
     seconds = time.perf_counter() - start
-    times = apart.compared({kind: apart.timed(top / fact["file"]) for kind, fact in facts.items()})
+    shipped = {kind: fact for kind, fact in facts.items() if fact["passed"]}
+    times = apart.compared({kind: apart.timed(top / fact["file"]) for kind, fact in shipped.items()})
     size = facts["tflite"]["bytes"]
     artifacts = {
-        kind: {"agreement": fact["agreement"], "latency_ratio": times[kind]["latency_ratio"]}
+        kind: {"agreement": fact["agreement"], "latency_ratio": times.get(kind, {}).get("latency_ratio")}
         | {"of_the_float_tflite": round(fact["bytes"] / size, 3)}
         for kind, fact in facts.items()
     }

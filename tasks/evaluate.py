@@ -33,7 +33,7 @@ from tasks.core.records import Dataset
 from tasks.core.serialize import replacing, write_json
 from tasks.core.tables import read_parquet
 
-ENOUGH = 5000  # training pictures that the baseline of colours learns from
+ENOUGH = 2000  # training pictures that the baseline of colours learns from
 
 Predict = Callable[[Pixels], Array]  # uint8 (n, size, size, 3) to probabilities, float32 (n, classes)
 

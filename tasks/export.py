@@ -107,7 +107,7 @@ def _tell(fact: dict[str, Any]) -> None:
         size = fact["bytes"] / 1e6
         cli.say(f"export: {fact['file']}, {size:.1f} MB, agreement {fact['agreement']:.4f}")
     else:
-        cli.say(f"export: {fact['file']} is left out: {fact['why']}")
+        cli.say(f"export: left out, {fact['why']}")
 
 
 def main() -> None:

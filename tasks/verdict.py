@@ -22,9 +22,7 @@ def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
     """
     faults = [f"{gate['why']} (gate.rules)" for gate in gates["gates"] if not gate["passed"]]
     faults += [
-        f"{artifact['why']} (export.min_agreement)"
-        for artifact in artifacts.values()
-        if not artifact["passed"]
+        f"{artifact['why']} (gate.artifacts)" for artifact in artifacts.values() if not artifact["passed"]
     ]
     if faults:
         raise Rejected(f"rejected: {'; '.join(faults)}; {PAGE} shows what the model gets wrong")

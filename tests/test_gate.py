@@ -86,7 +86,7 @@ def test_a_rule_that_is_not_met_ends_the_run(rule: Rule, limit: str) -> None:
 
 
 def test_an_artifact_that_failed_ends_the_run() -> None:
-    with pytest.raises(Rejected, match=r"model\.onnx agrees too little \(export\.min_agreement\)"):
+    with pytest.raises(Rejected, match=r"model\.onnx agrees too little \(gate\.artifacts\)"):
         verdict.check({"gates": []}, {"onnx": {"passed": False, "why": "model.onnx agrees too little"}})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,16 @@ class Answers:
         right: Array = self.predicted == self.labels
         return right
 
+    @cached_property
+    def counts(self) -> tuple[Array, Array, Array]:
+        """Hits, labels and predictions of each class that has one of them."""
+        size = 1 + max(self.labels.max(), self.predicted.max())
+        true = np.bincount(self.labels, minlength=size)
+        predicted = np.bincount(self.predicted, minlength=size)
+        hits = np.bincount(self.labels[self.right], minlength=size)
+        there = true + predicted > 0
+        return hits[there], true[there], predicted[there]
+
 
 Measure = Callable[[Answers], float]
 
@@ -65,30 +76,20 @@ def top_5_accuracy(answers: Answers) -> float:
 
 def macro_precision(answers: Answers) -> float:
     """Mean of the precision of the classes that are there or predicted; 0 for one never predicted."""
-    hits, _, predicted = _counts(answers)
+    hits, _, predicted = answers.counts
     return float(np.mean(hits / np.maximum(predicted, 1)))
 
 
 def macro_recall(answers: Answers) -> float:
     """Mean of the recall of the classes that are there or predicted; 0 for one that isn't there."""
-    hits, true, _ = _counts(answers)
+    hits, true, _ = answers.counts
     return float(np.mean(hits / np.maximum(true, 1)))
 
 
 def macro_f1(answers: Answers) -> float:
     """Mean of the F1 of the classes that are there or predicted."""
-    hits, true, predicted = _counts(answers)
+    hits, true, predicted = answers.counts
     return float(np.mean(2 * hits / (true + predicted)))
-
-
-def _counts(answers: Answers) -> tuple[Array, Array, Array]:
-    """Hits, labels and predictions of each class that has one of them."""
-    size = 1 + max(answers.labels.max(), answers.predicted.max())
-    true = np.bincount(answers.labels, minlength=size)
-    predicted = np.bincount(answers.predicted, minlength=size)
-    hits = np.bincount(answers.labels[answers.right], minlength=size)
-    there = true + predicted > 0
-    return hits[there], true[there], predicted[there]
 
 
 def log_loss(answers: Answers) -> float:
