@@ -22,7 +22,9 @@ from tasks.core.splits import SPLITS, Shares, split
 from tasks.core.tables import read_parquet
 
 TEMPLATE = Path(__file__).parent / "templates/report.html"
-MANY = 30  # classes from which on what is long is folded, and there is no matrix; kinds of mistakes shown
+MANY = 30  # classes from which on what is long is folded, and there is no matrix
+KINDS = 100  # of mistakes that are shown at most
+PICTURES = 600  # of all of them together, but for one of each kind
 
 
 def curves(history: pd.DataFrame) -> list[charts.Chart]:
@@ -103,7 +105,8 @@ def mistakes(
     """
     frame = sure(predictions)
     wrong = frame[~frame["right"]].sort_values(["confidence", "path"], ascending=[False, True], kind="stable")
-    kinds = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(MANY)
+    kinds = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(KINDS)
+    count = min(count, max(1, PICTURES // max(1, len(kinds))))
     return [
         {
             "label": label,

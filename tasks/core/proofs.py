@@ -66,7 +66,7 @@ def _share(probabilities: Array, classes: Array) -> float:
 
 
 def judged(
-    kind: Format, facts: dict[str, Any], rules: tuple[ArtifactRule, ...], times: dict[str, float]
+    kind: Format, facts: dict[str, Any], rules: tuple[ArtifactRule, ...], times: dict[str, Any]
 ) -> dict[str, Any]:
     """Holds an artifact against the rules that are for it.
 
@@ -75,15 +75,18 @@ def judged(
         times: what was measured of its run on this machine, where a rule asks for that.
 
     Returns:
-        The facts with `passed`, and `why`: what is not met, in a sentence each, or that all is. Times, which
-        are others the next time, are not in it.
+        The facts with `gates`, one for each rule, `passed`, and `why`: what is not met, if anything. Times,
+        which are others the next time, have no value there.
     """
     file = facts["file"]
     if "error" in facts:
-        return facts | {"passed": False, "why": facts["error"]}
-    broken = [_broken(file, rule, facts | times) for rule in chosen(kind, rules)]
-    faults = [text for text in broken if text]
-    return facts | {"passed": not faults, "why": "; ".join(faults) or f"{file} meets all of gate.artifacts"}
+        return facts | {"gates": [], "passed": False, "why": facts["error"]}
+    seen = facts | times
+    # Without golden pictures there is nothing to hold against a rule about them.
+    gates = [_gate(file, rule, seen[rule.metric]) for rule in chosen(kind, rules) if rule.metric in seen]
+    faults = [gate["why"] for gate in gates if not gate["passed"]]
+    why = "; ".join(faults) or f"{file} meets all of gate.artifacts"
+    return facts | {"gates": gates, "passed": not faults, "why": why}
 
 
 def chosen(kind: Format, rules: tuple[ArtifactRule, ...]) -> list[ArtifactRule]:
@@ -93,12 +96,16 @@ def chosen(kind: Format, rules: tuple[ArtifactRule, ...]) -> list[ArtifactRule]:
     return own + [rule for rule in rules if rule.artifact is None and rule.metric not in measures]
 
 
-def _broken(file: str, rule: ArtifactRule, facts: dict[str, Any]) -> str | None:
-    if rule.metric not in facts:
-        return None  # without golden pictures there is nothing to hold against a rule about them
-    value = facts[rule.metric]
-    limit = f"at least {rule.min:g}" if rule.min is not None else f"at most {rule.max:g}"
-    if value >= rule.min if rule.min is not None else value <= (rule.max or 0.0):
-        return None
-    shown = "" if rule.metric in TIMED else f" of {value:.6g}"
-    return f"{file} has {rule.metric}{shown}, and is asked for {limit}"
+def _gate(file: str, rule: ArtifactRule, value: float) -> dict[str, Any]:
+    low, high = rule.min, rule.max
+    passed = (low is None or value >= low) and (high is None or value <= high)
+    timed = rule.metric in TIMED
+    limit = f"at least {low:g}" if low is not None else f"at most {high:g}"
+    shown = rule.metric if timed else f"{rule.metric} of {value:.6g}"
+    return {
+        "name": rule.metric,
+        "value": None if timed else value,
+        "threshold": low if low is not None else high,
+        "passed": passed,
+        "why": f"{file} has {'a ' if timed else ''}{shown}, which {'is' if passed else 'is not'} {limit}",
+    }
