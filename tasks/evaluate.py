@@ -98,7 +98,7 @@ def robustness(predict_batch: Predict, data: Dataset, p: params.Evaluate) -> dic
         cli.say(f"evaluate: {len(labels)} pictures harmed by {name}")
         hits[name] = {str(s): right(corrupted(pictures, name, s, p.seed)) for s in SEVERITIES}
     each = np.mean([hit for severities in hits.values() for hit in severities.values()], axis=0)
-    interval = metrics.bootstrap(lambda rows: {"": each[rows].mean()}, len(labels), p.bootstrap, p.seed)[""]
+    interval = metrics.bootstrap(lambda rows: {"": each[rows].mean()}, labels, p.bootstrap, p.seed)[""]
     return {
         "n": len(labels),
         "unharmed": metrics.rounded(right(pictures).mean()),
@@ -138,7 +138,8 @@ def measure(
     pictures = read_parquet(manifest).set_index("path").loc[frames["test"]["path"]]
     parted = slices.parts(pictures, own_columns(labels).reindex(pictures.index))
     said = trivial(data, p.batch_size)
-    table = tabled(frames["test"], parted, {name: np.array(data.class_names)[said[name]] for name in said})
+    classes = {name: np.array(data.class_names)[places] for name, places in said.items()}
+    table = tabled(frames["test"], pictures["sha256"].to_numpy(), parted, classes)
     answers = {split: predictions.answers(frame) for split, frame in frames.items()}
     result: dict[str, Any] = {
         split: metrics.headline(answer, p.calibration_bins, p.bootstrap, p.seed)
@@ -158,9 +159,10 @@ def measure(
     return result, len(doubts)
 
 
-def tabled(test: pd.DataFrame, parted: pd.DataFrame, said: dict[str, Array]) -> pd.DataFrame:
-    """The whole table of predictions: with the slice of each picture, and what each baseline says."""
+def tabled(test: pd.DataFrame, sha256: Array, parted: pd.DataFrame, said: dict[str, Array]) -> pd.DataFrame:
+    """The whole table of predictions: with digest and slice of each picture, and what each baseline says."""
     table = test.join(parted.reset_index(drop=True).add_prefix(predictions.SLICE))
+    table.insert(1, "sha256", sha256)
     return table.assign(**{predictions.BASELINE + name: classes for name, classes in said.items()})
 
 

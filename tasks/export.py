@@ -5,24 +5,25 @@ Nothing is exported of a model that a gate rejected: `export/artifacts.json` the
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tasks.core import apart, classifier, cli, golden, params, proofs, runtime
+from tasks.core.errors import brief
 from tasks.core.exporter import FILES, Exporter, lines
 from tasks.core.images import Pixels
 from tasks.core.metrics import Array
 from tasks.core.params import TIMED, Format
-from tasks.core.paths import DATASET, EXPORT, GATES, METRICS, MODELS
+from tasks.core.paths import DATASET, EXPORT, GATES, METRICS, MODELS, cache_folder
 from tasks.core.records import Dataset
-from tasks.core.serialize import read_json, remove, replacing, write_json, write_text
+from tasks.core.serialize import read_json, remove, replacing, scratch, write_json, write_text
 
 BATCH = 64
+UNSHIPPED = 16  # golden pictures that artifacts are proved with where none are to go along
 
 Predict = Callable[[Pixels], Array]  # uint8 (n, size, size, 3) to probabilities, float32 (n, classes)
 
@@ -39,14 +40,15 @@ def asked(predict: Predict, data: Dataset, file: Path) -> tuple[Array, Array]:
     Returns:
         Labels, int (n,), and probabilities, float (n, classes).
     """
-    side, n = data.image_size, data.size("test")
-    kept = np.lib.format.open_memmap(file, "w+", np.uint8, (n, side, side, 3))
+    side = data.image_size
+    header = {"descr": "|u1", "fortran_order": False, "shape": (data.size("test"), side, side, 3)}
     labels, expected = [], []
-    for place, batch in enumerate(data.read("test", BATCH).as_numpy_iterator()):
-        kept[place * BATCH : (place + 1) * BATCH] = batch["image"]
-        labels.append(batch["label"])
-        expected.append(predict(batch["image"]))
-    kept.flush()
+    with file.open("wb") as pictures:  # and not mapped into memory, where a full disk is no error but the end
+        np.lib.format.write_array_header_1_0(pictures, header)
+        for batch in data.read("test", BATCH).as_numpy_iterator():
+            pictures.write(batch["image"].tobytes())
+            labels.append(batch["label"])
+            expected.append(predict(batch["image"]))
     return np.concatenate(labels), np.concatenate(expected)
 
 
@@ -72,17 +74,14 @@ def export(
     data, predict = Dataset.load(dataset), classifier.predictor(model)
     seen = classifier.to_float(some(data, "train", p.representative)["image"]).numpy()
     exporter = Exporter(model, contract, read_json(models / classifier.FACTS)["backbone"], seen)
-    paths = [path.decode() for path in some(data, "test", p.golden)["path"]] if p.golden else []
-    of_golden = golden.write(folder / "golden", images, paths, contract, predict)
-    with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(1) as beside:
-        pictures = Path(work) / "test.npy"
-        exam = proofs.Exam(pictures, *asked(predict, data, pictures), folder / "golden", of_golden)
-        running = {}
-        for kind in p.formats:  # one is proved while the next is written
-            cli.say(f"export: writing {FILES[kind]}")
-            exporter.write(kind, folder / FILES[kind])
-            running[kind] = beside.submit(exam.facts, folder / FILES[kind])
-        facts = {kind: future.result() for kind, future in running.items()}
+    with scratch(cache_folder() / "export") as work:
+        home = folder if p.golden else work
+        count = p.golden or UNSHIPPED
+        paths = [path.decode() for path in some(data, "test", count)["path"]]
+        of_golden = golden.write(home / "golden", images, paths, contract, predict)
+        pictures = work / "test.npy"
+        exam = proofs.Exam(pictures, *asked(predict, data, pictures), home / "golden", of_golden)
+        facts = written_and_examined(exporter, exam, p.formats, folder)
     times = timed(folder, facts) if any(rule.metric in TIMED for rule in rules) else {}
     artifacts: dict[str, Any] = {
         kind: proofs.judged(kind, facts[kind], rules, times.get(kind, {})) for kind in p.formats
@@ -94,6 +93,29 @@ def export(
     write_text(folder / "labels.txt", lines(contract.class_names))
     write_text(folder / "classifier.json", contract.text() + "\n")
     return artifacts
+
+
+def written_and_examined(
+    exporter: Exporter, exam: proofs.Exam, formats: tuple[Format, ...], folder: Path
+) -> dict[Format, dict[str, Any]]:
+    """Writes each format, and has it examined while the next is written."""
+    beside = ThreadPoolExecutor(1)
+    running: dict[Format, Future[dict[str, Any]]] = {}
+    try:
+        for kind in formats:
+            path = folder / FILES[kind]
+            cli.say(f"export: writing {path.name}")
+            try:
+                exporter.write(kind, path)
+            except Exception as error:  # converters have exceptions of their own; the other formats go on
+                remove(path)
+                text = f"{path.name} can't be written ({brief(error)})"
+                running[kind] = beside.submit(dict, file=path.name, error=text)
+            else:
+                running[kind] = beside.submit(exam.facts, path)
+        return {kind: future.result() for kind, future in running.items()}
+    finally:
+        beside.shutdown(wait=False, cancel_futures=True)
 
 
 def timed(folder: Path, facts: dict[Format, dict[str, Any]]) -> dict[Format, dict[str, float]]:

@@ -7,6 +7,7 @@ is where a no ends the run.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -33,10 +34,11 @@ class Outcome:
     value: float | None = None
     interval: tuple[float, float] | None = None  # at 95 %, of a change
 
-    @property
-    def interval_or_value(self) -> tuple[float, float]:
-        value = self.value or 0.0
-        return self.interval or (value, value)
+    def margin(self, rule: Rule) -> float:
+        """How far within the limit all of it is; below 0 if some of it is not."""
+        if self.value is None:
+            return -math.inf
+        return _margin(rule, *(self.interval or (self.value, self.value)))
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ class Judge:
     measured: as in `metrics.json`.
     ours: the table of predictions.
     theirs: the champion's, if there is one.
+    least: pictures that a bootstrap needs, as a slice does (`evaluate.min_slice`).
     bins, resamples, seed: of the calibration error and the bootstrap; as `evaluate` has them.
     """
 
     measured: dict[str, Any]
     ours: pd.DataFrame
     theirs: pd.DataFrame | None
+    least: int
     bins: int
     resamples: int
     seed: int
@@ -62,12 +66,12 @@ class Judge:
         Raises:
             ParamError: the rule names a number or a slice that is not there.
         """
-        if rule.slice == "worst":
-            return self._worst(place, rule)
         if rule.against == CHAMPION and self.theirs is None:
             return Outcome("pass", _name(rule), f"{_name(rule)}: there is no champion yet (gate.champion)")
+        if rule.slice == "worst":
+            return self._worst(place, rule)
         if rule.slice and (few := self._too_few(place, rule.slice)):
-            return Outcome("pass", _name(rule), f"{_name(rule)}: {few}")
+            return Outcome("inconclusive", _name(rule), f"{_name(rule)}: {few}")
         return self._change(rule) if rule.against else self._level(place, rule)
 
     def _level(self, place: int, rule: Rule) -> Outcome:
@@ -95,11 +99,13 @@ class Judge:
         return numbers[rule.metric]
 
     def _change(self, rule: Rule) -> Outcome:
-        """Judges a change by the interval of its paired bootstrap: all of it within the limit, or beyond."""
+        """Judges a change by its interval: all of it within the limit, or all beyond."""
         ours, theirs = self._pair(rule)
         name, n, measure = _name(rule), len(ours), self._measure(rule)
-        if not n:
-            return Outcome("inconclusive", name, f"{name}: no test picture is among the champion's")
+        exact = measure in metrics.SHARES and not rule.relative  # their interval knows how few there are
+        if n < (1 if exact else self.least):
+            few = f"{n} test pictures to compare by are too few (evaluate.min_slice)"
+            return Outcome("inconclusive", name, f"{name}: {few}")
         before, after = measure(theirs), measure(ours)
         if rule.relative and before == 0:
             return Outcome(
@@ -124,34 +130,35 @@ class Judge:
         return predictions.answers(ours), predictions.answers(theirs)
 
     def _worst(self, place: int, rule: Rule) -> Outcome:
-        """The outcome of the slice, of all that are judged, that is farthest on the wrong side."""
-        cells = [
-            f"{kind}={cell}"
-            for kind, facts in self.measured["slices"].items()
-            for cell, fact in facts.items()
-            if fact["judged"]
-        ]
-        found = [self.outcome(place, replace(rule, slice=cell)) for cell in cells]
-        judged = [outcome for outcome in found if outcome.value is not None]
-        if not judged:
+        """The outcome of the slice that is worst off, of all that are judged; what fails goes first."""
+        judged = [name for name, (kind, cell) in self._cells().items() if self._fact(kind, cell)["judged"]]
+        found = [self.outcome(place, replace(rule, slice=name)) for name in judged]
+        if not found:
             return Outcome("pass", _name(rule), f"{_name(rule)}: there is no slice to judge")
-        return min(judged, key=lambda outcome: _margin(rule, *outcome.interval_or_value))
+        order = ("fail", "inconclusive", "pass")
+        return min(found, key=lambda outcome: (order.index(outcome.verdict), outcome.margin(rule)))
+
+    def _cells(self) -> dict[str, tuple[str, str]]:
+        """The kind and the value of each slice, by the name that rules give it."""
+        kinds = self.measured["slices"]
+        return {f"{kind}={cell}": (kind, cell) for kind, cells in kinds.items() for cell in cells}
+
+    def _fact(self, kind: str, cell: str) -> dict[str, Any]:
+        return dict(self.measured["slices"][kind][cell])
 
     def _too_few(self, place: int, name: str) -> str | None:
-        kind, _, cell = name.partition("=")
-        kinds = self.measured["slices"]
-        if cell not in kinds.get(kind, {}):
-            known = ", ".join(f"{kind}={cell}" for kind in kinds for cell in kinds[kind])
-            raise ParamError(f"gate.rules.{place}.slice is {name!r}; there are {known or 'no slices'}")
-        fact = kinds[kind][cell]
-        return (
-            None if fact["judged"] else f"its {fact['n']} pictures are too few to judge (evaluate.min_slice)"
-        )
+        cells = self._cells()
+        if name not in cells:
+            known = ", ".join(cells) or "no slices"
+            raise ParamError(f"gate.rules.{place}.slice is {name!r}; there are {known}")
+        fact = self._fact(*cells[name])
+        few = f"its {fact['n']} pictures are too few to judge (evaluate.min_slice)"
+        return None if fact["judged"] else few
 
     def _part(self, rule: Rule) -> pd.DataFrame:
         if not rule.slice:
             return self.ours
-        kind, _, cell = rule.slice.partition("=")
+        kind, cell = self._cells()[rule.slice]
         return self.ours[self.ours[predictions.SLICE + kind] == cell].reset_index(drop=True)
 
     def _measure(self, rule: Rule) -> metrics.Measure:
@@ -223,6 +230,7 @@ def main() -> None:
         read_json(METRICS),
         read_parquet(PREDICTIONS),
         theirs,
+        p.evaluate.min_slice,
         p.evaluate.calibration_bins,
         p.evaluate.bootstrap,
         p.evaluate.seed,

@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import csv
 import glob
+import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ def listed(names: list[str], stdin: Any = None) -> list[Source]:
     """Replaces folders by the pictures below them, patterns by what they match, and `-` by what comes in.
 
     Raises:
-        DataError: a folder or a pattern without pictures, or nothing of that name.
+        DataError: a folder or a pattern without pictures, or nothing of use from stdin.
     """
     return [source for name in names for source in (_incoming(stdin) if name == STDIN else _named(name))]
 
@@ -68,9 +70,7 @@ def _named(name: str) -> list[Source]:
     if path.is_dir():
         found = [str(path / below) for below in pictures_below(path)]
     elif path.exists() or not glob.has_magic(name):
-        if not path.exists():
-            raise DataError(f"{name} is not there; check the path")
-        found = [name]
+        return [Source(name)]
     else:
         matches = glob.glob(name, recursive=True)  # noqa: PTH207, which takes no absolute patterns
         found = sorted(match for match in matches if Path(match).is_file())
@@ -102,7 +102,7 @@ def readable(
         try:
             yield source, source.pixels(contract)
         except DataError as error:
-            print(f"predict: {error}", file=sys.stderr)
+            cli.warn(f"predict: {error}")
             unread.append(source.name)
 
 
@@ -139,8 +139,8 @@ def explain(predictor: Predictor, answer: Answer, folder: Path) -> Path:
     """Draws which parts of a picture speak for its class, into a file named after the picture."""
     picture = answer.pixels.astype(np.float32) / np.float32(255)
     drops = saliency.occlusion(picture, predictor.predict, int(answer.probabilities.argmax()))
-    name = answer.path.replace("/", "_").lstrip("._")
-    file = folder / f"{name}.png"
+    digest = hashlib.sha256(os.fsencode(answer.path)).hexdigest()[:8]  # others may have the same name
+    file = folder / f"{Path(answer.path).stem[:60]}-{digest}.png"
     with replacing(file) as temporary:
         saliency.drawing(answer.pixels, drops).save(temporary, "PNG")
     return file
@@ -177,6 +177,7 @@ def as_csv(rows: Iterator[dict[str, Any]], out: TextIO, top: int) -> None:
 
 def main() -> int:
     arguments = _arguments()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may be no text
     unread: list[str] = []
     sources = listed(arguments.pictures, sys.stdin.buffer)
     predictor = predictors.load(arguments.model)

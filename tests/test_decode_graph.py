@@ -126,6 +126,40 @@ def little_png(levels: Pixels, depth: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+@pytest.mark.parametrize("colours", [2, 4, 16])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_palettes_of_few_colours_are_read_alike(colours: int, transparent: bool) -> None:
+    options = {"transparency": 0} if transparent else {}
+    data = encoded(PHOTOGRAPH.quantize(colours), "PNG", bits=colours.bit_length() - 1, **options)
+    assert farthest(data) <= 2
+
+
+def test_grey_of_few_bits_with_transparency_is_read_alike() -> None:
+    levels = (np.asarray(PHOTOGRAPH.convert("L"))[:150, :200] // 64).astype(np.uint8)
+    plain = little_png(levels, 2)
+    chunk = b"tRNS" + struct.pack(">H", 0)
+    cut = plain.index(b"IDAT") - 4
+    data = plain[:cut] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + plain[cut:]
+    assert Image.open(BytesIO(data)).has_transparency_data
+    assert farthest(data) <= 2
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_exif_turns_png_too(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    assert farthest(encoded(PHOTOGRAPH, "PNG", exif=exif)) <= 2
+
+
+def test_an_orientation_of_four_bytes_counts() -> None:
+    tiff = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\4\0\0\0\1\0\0\0\6\0\0\0\0"
+    plain = encoded(PHOTOGRAPH)
+    body = b"Exif\0\0" + tiff
+    data = plain[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + plain[2:]
+    assert Image.open(BytesIO(data)).getexif()[ExifTags.Base.Orientation] == 6
+    assert farthest(data) <= 2
+
+
 def test_a_grey_jpeg_is_read_as_colour() -> None:
     assert farthest(encoded(PHOTOGRAPH.convert("L"))) <= 2
 

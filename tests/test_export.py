@@ -171,7 +171,7 @@ def test_what_is_no_plain_jpeg_or_png_is_golden_as_png(tmp_path: Path) -> None:
         return np.tile([0.25, 0.75], (len(pixels), 1))
 
     golden.write(tmp_path / "golden", tmp_path, ["deep.png", "old.bmp"], contract, predict)
-    for place, name in enumerate(["000.png", "001.png"]):
+    for place, name in enumerate(["000000.png", "000001.png"]):
         read = runtimes.pixels((tmp_path / "golden" / name).read_bytes(), contract.facts())
         assert np.array_equal(read, seen[0][place])
 
@@ -249,6 +249,46 @@ def test_a_budget_of_time_is_held_and_the_time_is_not_told() -> None:
         ("latency_ratio", None),
         ("bytes", 100),
     ]
+
+
+def test_a_ratio_to_a_saved_model_that_does_not_run_is_not_met() -> None:
+    rule = (ArtifactRule("latency_ratio", max=0.1),)
+    found = proofs.judged("onnx", facts(), rule, {"latency_ratio": None})
+    assert not found["passed"] and "no SavedModel that runs" in found["why"]
+
+
+def test_a_format_that_can_not_be_written_costs_only_itself(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_self: Any, _path: Path) -> None:
+        raise ValueError("no such operation\nin this format")
+
+    monkeypatch.setattr(exporter.Exporter, "onnx", fails)
+    found = run(tiny, tmp_path, "onnx", "tflite")
+    assert found["tflite"]["passed"]
+    assert found["onnx"]["why"] == "model.onnx can't be written (no such operation in this format)"
+
+
+def test_without_golden_pictures_to_ship_artifacts_are_proved_with_some(tiny: Tiny, tmp_path: Path) -> None:
+    p = dataclasses.replace(ALL, formats=("onnx",), golden=0)
+    found = export.export(tiny.models, tiny.dataset, tiny.pictures, tmp_path, p, RULES, TEMPERATURE)
+    assert found["onnx"]["golden_agreement"] == 1
+    assert not (tmp_path / "golden").exists()
+
+
+def test_an_hdf5_file_that_names_a_backbones_folder_is_run(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `model.backbone: mine` does, in the folder that the pipeline runs in."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny.folder / "backbone", "mine")
+    tiny.train(tmp_path / "models", backbone=str(tmp_path / "mine"))
+    facts_file = tmp_path / "models/classifier.json"
+    facts_file.write_text(facts_file.read_text().replace(str(tmp_path / "mine"), "mine"))
+    p = dataclasses.replace(ALL, formats=("h5",))
+    (tmp_path / "out").mkdir()
+    found = export.export(tmp_path / "models", tiny.dataset, tiny.pictures, tmp_path / "out", p, RULES, 1.0)
+    assert found["h5"]["passed"], found
 
 
 def test_a_ratio_without_what_it_is_a_ratio_to_is_a_slip() -> None:

@@ -32,6 +32,7 @@ def table(wrong: range | list[int], n: int = N, sure: float = 0.9) -> pd.DataFra
     frame = predictions.of(
         [f"{i}.png" for i in range(n)], labels, rest + (sure - rest) * np.eye(3)[taken_for], NAMES
     )
+    frame.insert(1, "sha256", [f"{i:064x}" for i in range(n)])
     light = np.where(np.arange(n) < 100, "night", "day")
     return frame.assign(
         slice_light=light, slice_rare=np.where(np.arange(n) < 5, "yes", "no"), baseline_majority="cat"
@@ -51,7 +52,7 @@ def judge(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gate.Judge:
         "per_class": {"cat": {"recall": 0.5}},
         "slices": cells,
     }
-    return gate.Judge(measured, ours, theirs, 15, 500, 1)
+    return gate.Judge(measured, ours, theirs, 30, 15, 500, 1)
 
 
 def result(
@@ -197,12 +198,51 @@ def test_the_worst_slice_is_found_and_named() -> None:
 
 def test_a_small_slice_is_not_judged() -> None:
     found = only(table(range(5)), Rule(ACCURACY, min=0.9, slice="rare=yes"))
-    assert (found["passed"], found["value"]) == (True, None)
+    assert (found["verdict"], found["value"]) == ("inconclusive", None)
     assert "5 pictures are too few" in found["why"]
     assert (
         only(table(range(5)), Rule(ACCURACY, min=0.9, slice="worst"))["name"]
         == "test.accuracy of light=night"
     )
+
+
+def test_what_fails_is_never_hidden_by_what_may() -> None:
+    """A large slice that is surely worse, and a small one whose interval reaches farther down."""
+    ours = table([*range(4), *range(200, 224)]).assign(slice_rare="no")
+    ours.loc[range(30), "slice_rare"] = "yes"
+    rule = replace(BAR, min=-0.05, slice="worst")
+    changed = only(ours, rule, theirs=table([]), on="pass")
+    assert changed["verdict"] == "fail" and not changed["passed"]
+    small = only(ours, replace(rule, slice="rare=yes"), theirs=table([]))
+    assert small["verdict"] == "inconclusive" and small["interval_95"][0] < changed["interval_95"][0]
+
+
+def test_a_worst_slice_that_can_not_be_compared_is_not_passed() -> None:
+    found = only(table([]), replace(BAR, slice="worst"), theirs=table([]).assign(sha256="others"))
+    assert found["verdict"] == "inconclusive"
+    alone = only(table([]), replace(BAR, slice="worst"))
+    assert alone["verdict"] == "pass" and "no champion" in alone["why"]
+
+
+def test_a_few_pairs_that_agree_are_no_proof() -> None:
+    few = [table([], n=n) for n in (29, 30, 300)]
+    assert [only(frame, BAR, theirs=frame)["verdict"] for frame in few] == [
+        "inconclusive",
+        "inconclusive",
+        "pass",
+    ]
+
+
+def test_another_picture_under_the_same_path_is_not_compared() -> None:
+    theirs = table([])
+    theirs.loc[range(100), "sha256"] = "another"
+    assert "200 pictures" in only(table(range(3)), BAR, theirs=theirs)["why"]
+
+
+def test_the_name_of_a_slice_may_hold_anything() -> None:
+    ours = table([]).rename(columns={"slice_light": "slice_iso=100"})
+    assert only(ours, Rule(ACCURACY, min=0.9, slice="iso=100=day"))["value"] == 1
+    assert only(ours, Rule(ACCURACY, min=0.9, slice="worst"))["passed"]
 
 
 def test_a_slice_that_is_not_there_is_a_slip_that_names_those_that_are() -> None:
@@ -216,6 +256,8 @@ def test_a_slice_that_is_not_there_is_a_slip_that_names_those_that_are() -> None
         (Rule(ACCURACY), "either `min` or `max`"),
         (Rule(ACCURACY, min=0.1, max=0.2), "either `min` or `max`"),
         (Rule("test.acuracy", min=0.1), "test has accuracy"),
+        (Rule("accuracy", min=0.1), "must begin with one of test."),
+        (Rule("robustnes.accuracy", min=0.1), "must begin with one of test."),
         (
             Rule("robustness.accuracy", min=0.1, against="champion"),
             "against champion it must be one of test.accuracy",
@@ -237,7 +279,7 @@ def test_a_rule_that_makes_no_sense_is_a_slip_in_params(rule: Rule, words: str) 
 
 def test_the_shipped_rules_are_checked_with_the_file() -> None:
     rules = params.load(ROOT / "params.yaml").gate.rules
-    assert {rule.against for rule in rules} == {None, "colours", "champion"}
+    assert {rule.against for rule in rules} == {None, "majority", "champion"}
 
 
 # The champion's predictions come from a git revision by way of DVC.
@@ -251,7 +293,7 @@ def run(*words: str) -> None:
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository whose tag `v1` holds a table of predictions, and whose working tree holds another."""
     monkeypatch.chdir(tmp_path)
-    run("git", "init", "--quiet")
+    run("git", "init", "--quiet", "--initial-branch", "trunk")
     run("git", "config", "user.name", "A Tester")
     run("git", "config", "user.email", "tester@example.invalid")
     run("dvc", "init", "--quiet")
@@ -273,7 +315,15 @@ def test_the_champion_is_what_its_revision_says_and_not_what_lies_here() -> None
 
 
 @pytest.mark.usefixtures("repository")
-@pytest.mark.parametrize(("revision", "words"), [("v9", "git doesn't know"), ("v0", "dvc.lock names no")])
+@pytest.mark.parametrize(
+    ("revision", "words"),
+    [
+        ("v9", "git doesn't know"),
+        ("v0", "dvc.lock names no"),
+        ("HEAD", "moves"),
+        ("trunk", "moves"),
+    ],
+)
 def test_a_revision_without_a_model_is_a_slip(revision: str, words: str) -> None:
     with pytest.raises(ParamError, match=f"gate.champion is '{revision}'.*{words}"):
         champion.predictions(revision)

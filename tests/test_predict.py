@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,31 @@ def test_stdin_brings_paths_or_one_picture(artifacts: Path, tiny: Tiny) -> None:
 def test_stdin_without_either_is_a_slip(incoming: bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
         predict.listed(["-"], io.BytesIO(incoming))
+
+
+def test_a_path_that_is_not_there_costs_only_itself(artifacts: Path, tiny: Tiny) -> None:
+    files = [tiny.pictures / "red/000.png", tiny.pictures / "red/nowhere.png", tiny.pictures / "red/001.png"]
+    done = run(artifacts / "model.onnx", *files, "--csv")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr.splitlines() == [f"predict: {files[1]} is not there; check the path"]
+
+
+def test_a_name_that_is_no_text_is_no_trouble(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copy(os.fsencode(tiny.pictures / "red/000.png"), odd)
+    for form in ("--json", "--csv", "--top=1"):
+        done = run(artifacts / "model.onnx", tmp_path, form)
+        assert (done.returncode, done.stderr) == (0, ""), form
+        assert "red" in done.stdout
+
+
+def test_explanations_of_namesakes_are_two(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
+    for name in ("a/ok.png", "a_ok.png", "b/" + "long" * 50 + ".png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(tiny.pictures / "red/000.png", tmp_path / name)
+    run(artifacts / "model.onnx", tmp_path, "--explain", tmp_path / "why")
+    assert len(list((tmp_path / "why").glob("*.png"))) == 3
 
 
 def test_an_explanation_is_drawn_beside_each_picture(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:

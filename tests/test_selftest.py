@@ -48,7 +48,7 @@ def gates_of(place: Tiny) -> dict[str, Any]:
     place.train(place.models)
     p = dataclasses.replace(P.evaluate, robustness=0)
     evaluate.evaluate(place.models, place.dataset, place.folder / "manifest.parquet", labels, p)
-    judge = gate.Judge(read_json(paths.METRICS), read_parquet(paths.PREDICTIONS), None, 15, 200, 1)
+    judge = gate.Judge(read_json(paths.METRICS), read_parquet(paths.PREDICTIONS), None, 30, 15, 200, 1)
     return gate.judged(judge, P.gate.rules, "fail")
 
 

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from tasks.core import runtimes
 from tasks.core.errors import ModelError, brief
+from tasks.core.paths import hub_cache
 
+PATIENCE = 2 * 3600  # seconds, for a whole test split
 UNTIMED: dict[str, Any] = dict.fromkeys(("latency_ms", "latency_ratio", "latency_32_ms", "peak_memory_bytes"))
 
 Array = npt.NDArray[Any]
@@ -63,18 +65,21 @@ def compared(times: dict[Kind, dict[str, float]]) -> dict[Kind, dict[str, Any]]:
 
 
 def _run(what: str, artifact: Path, *files: Path) -> str:
-    words = [
-        sys.executable,
-        "-I",
-        runtimes.__file__,
-        what,
-        *(str(file.resolve()) for file in (artifact, *files)),
-    ]
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    with tempfile.TemporaryDirectory() as elsewhere:
+    paths = [str(file.resolve()) for file in (artifact, *files)]
+    words = [sys.executable, "-I", runtimes.__file__, what, *paths]
+    # In this folder, since an HDF5 file may name a backbone's; `-I` keeps Python from importing from it.
+    settings = {"TF_CPP_MIN_LOG_LEVEL": "3", "TFHUB_CACHE_DIR": str(hub_cache().absolute())}
+    try:
         done = subprocess.run(
-            words, cwd=elsewhere, env=os.environ | quiet, check=False, capture_output=True, text=True
+            words,
+            env=os.environ | settings,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
+    except subprocess.TimeoutExpired:
+        raise ModelError(f"{artifact} had not answered after {PATIENCE / 3600:g} hours") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ModelError(f"{artifact} can't be run apart ({brief(last)})")

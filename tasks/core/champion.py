@@ -28,6 +28,11 @@ def predictions(revision: str) -> pd.DataFrame:
     name = str(PREDICTIONS)
     try:
         with Repo(".") as repo:
+            if revision.upper().startswith("HEAD") or repo.scm.get_ref(f"refs/heads/{revision}"):
+                raise ParamError(
+                    f"gate.champion is {revision!r}, which moves, and DVC wouldn't see that it did; give a "
+                    "tag or a commit"
+                )
             files = DVCFileSystem(".", rev=resolve_rev(repo.scm, revision))
         if not files.isfile(name):
             raise ParamError(

@@ -90,6 +90,11 @@ def say(text: str) -> None:
         _silence()
 
 
+def warn(text: str) -> None:
+    """Prints a line on stderr, of what is passed over."""
+    print(_plain(text), file=sys.stderr, flush=True)
+
+
 def _silence() -> None:
     """Points stdout nowhere, so that Python doesn't complain of a closed pipe at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

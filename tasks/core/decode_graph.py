@@ -12,7 +12,9 @@ ORIENTATION = 0x0112  # the tag's number
 
 
 def pictures(encoded: Any, contract: Contract) -> Any:
-    """Reads JPEG, upright by EXIF, and PNG, transparency on white, fitted into the contract's square.
+    """Reads JPEG and PNG, upright by EXIF, transparency on white, fitted into the contract's square.
+
+    EXIF is looked for in the first 64 KB, and an orientation that stands in XMP alone is not found.
 
     Args:
         encoded: string (n,), the files' bytes.
@@ -32,49 +34,62 @@ def decoded(data: Any) -> Any:
 
 def _jpeg(data: Any) -> Any:
     pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.cast(upright(pixels, orientation(data)), tf.float32)
+    return tf.cast(upright(pixels, orientation(data, b"Exif\0\0")), tf.float32)
 
 
 def _png(data: Any) -> Any:
     pixels = tf.cast(tf.io.decode_png(data, channels=4), tf.float32)
     opacity = pixels[..., 3:] / _opaque(data)
-    return tf.round(pixels[..., :3] * opacity + 255 * (1 - opacity))
+    return upright(tf.round(pixels[..., :3] * opacity + 255 * (1 - opacity)), orientation(data, b"eXIf"))
 
 
 def _opaque(data: Any) -> Any:
-    """The value of full opacity. To grey of 1, 2 and 4 bits TensorFlow adds one of 1, 3 and 15."""
-    header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 24, 2), tf.uint8), tf.float32)
-    depth, colour_type = header[0], header[1]
-    return tf.where((colour_type == 0) & (depth < 8), 2**depth - 1, 255)
+    """The value of full opacity. What has none of 1, 2 and 4 bits gets 1, 3 and 15 from TensorFlow."""
+    head = _head(data)
+    depth, colour_type = head[24], head[25]
+    plain = (colour_type == 0) | (colour_type == 3)  # grey, or of a palette
+    none = _place(head, b"tRNS") > _place(head, b"IDAT")
+    power = tf.cast(tf.bitwise.left_shift(1, depth), tf.float32)
+    return tf.where(plain & none & (depth < 8), power - 1, 255)
 
 
-def orientation(data: Any) -> Any:
-    """What the EXIF of a JPEG says, 1 (upright) to 8; broken or no EXIF says 1."""
-    head = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, HEADER), tf.uint8), tf.int32)
-    mark = [ord(letter) for letter in "Exif\0\0"]
+def _head(data: Any) -> Any:
+    return tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, HEADER), tf.uint8), tf.int32)
+
+
+def _place(head: Any, mark: bytes) -> Any:
+    """Where a mark begins; after the end if it isn't there."""
     count = tf.maximum(tf.size(head) - len(mark), 0)
     found = tf.reduce_all([head[place : place + count] == byte for place, byte in enumerate(mark)], 0)
-    tiff = head[tf.cast(tf.argmax(found), tf.int32) + len(mark) :]  # its offsets are from there
-    tiff = tf.pad(tiff, [[0, 8]])  # one that is cut off says nothing, and is no trouble
-    return tf.cond(tf.reduce_any(found), lambda: _orientation(tiff), lambda: tf.constant(1))
+    places = tf.where(found, tf.range(count), tf.size(head))
+    return tf.reduce_min(tf.concat([places, [tf.size(head)]], 0))
+
+
+def orientation(data: Any, mark: bytes) -> Any:
+    """What the EXIF after a mark says, 1 (upright) to 8; broken or no EXIF says 1."""
+    head = _head(data)
+    tiff = head[_place(head, mark) + len(mark) :]  # its offsets are from there
+    return tf.cond(tf.size(tiff) > 8, lambda: _orientation(tiff), lambda: tf.constant(1))
 
 
 def _orientation(tiff: Any) -> Any:
     """Looks for the tag in the first directory of a TIFF header: int32 (bytes,)."""
-    little = tf.equal(tiff[:1], ord("I"))[0]
+    little = tf.equal(tiff[0], ord("I"))
 
     def number(digits: Any) -> Any:
         ordered = tf.where(little, tf.reverse(digits, [-1]), digits)
         return tf.reduce_sum(ordered * 256 ** tf.range(tf.shape(ordered)[-1])[::-1], -1)
 
     start = number(tiff[4:8])
-    directory = tiff[tf.clip_by_value(start, 0, tf.size(tiff)) :]
+    inside = (start >= 8) & (start < tf.size(tiff))
+    directory = tiff[tf.where(inside, start, tf.size(tiff)) :]
     there = tf.maximum(tf.size(directory) - 2, 0) // 12
     count = tf.minimum(number(directory[:2]), there)
     entries = tf.reshape(directory[2 : 2 + 12 * count], (-1, 12))
-    said = tf.where(number(entries[:, :2]) == ORIENTATION, number(entries[:, 8:10]), 1)
-    value = tf.reduce_max(tf.concat([said, [1]], 0))
-    return tf.where(value <= 8, value, 1)
+    long = number(entries[:, 2:4]) == 4
+    value = tf.where(long, number(entries[:, 8:]), number(entries[:, 8:10]))
+    said = tf.reduce_max(tf.concat([tf.where(number(entries[:, :2]) == ORIENTATION, value, 1), [1]], 0))
+    return tf.where(said <= 8, said, 1)
 
 
 def upright(pixels: Any, orientation: Any) -> Any:

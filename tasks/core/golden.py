@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.core import images
+from tasks.core import images, runtimes
 from tasks.core.contract import Contract
 from tasks.core.metrics import Array, rounded
 from tasks.core.serialize import write_json
@@ -25,7 +25,7 @@ def write(
 ) -> Array:
     """Writes pictures as JPEG or PNG files, and `golden.json` with the probabilities that they should get.
 
-    A JPEG or PNG is copied as it is, anything else written as PNG.
+    A JPEG or PNG that every reader reads alike is copied as it is, anything else written as PNG.
 
     Args:
         pictures: the folder that `paths` are from.
@@ -39,8 +39,8 @@ def write(
     folder.mkdir()
     files, read = [], []
     for place, path in enumerate(paths):
-        data, suffix = _plain(images.content(pictures / path))
-        files.append(f"{place:03d}.{suffix}")
+        data, suffix = _plain(images.content(pictures / path), contract)
+        files.append(f"{place:06d}.{suffix}")
         (folder / files[-1]).write_bytes(data)
         read.append(images.pixels(data, pictures / path, contract.image_size, contract.resize))
     expected = predict(np.stack(read))
@@ -57,10 +57,21 @@ def write(
     return expected
 
 
-def _plain(data: bytes) -> tuple[bytes, str]:
+def _plain(data: bytes, contract: Contract) -> tuple[bytes, str]:
     picture = images.opened(data)
-    if picture.format in ("JPEG", "PNG") and picture.mode in PLAIN:
+    if picture.format in ("JPEG", "PNG") and picture.mode in PLAIN and _read_alike(data, contract):
         return data, {"JPEG": "jpg", "PNG": "png"}[picture.format]
     buffer = BytesIO()
-    images.decoded(picture).save(buffer, "PNG")
+    upright = images.decoded(picture)
+    upright.info.clear()  # of EXIF and colour profiles
+    upright.save(buffer, "PNG")
     return buffer.getvalue(), "png"
+
+
+def _read_alike(data: bytes, contract: Contract) -> bool:
+    """Whether others read it as we do: what is broken, or turned in some odd way, they may not."""
+    ours = images.pixels(data, Path("picture"), contract.image_size, contract.resize)
+    try:
+        return np.array_equal(ours, runtimes.pixels(data, contract.facts())) and b"Orientation" not in data
+    except Exception:  # of every kind, over a broken file
+        return False

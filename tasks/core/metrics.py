@@ -74,6 +74,12 @@ def top_5_accuracy(answers: Answers) -> float:
     return float(np.mean(answers.above < 5))
 
 
+SHARES: dict[Measure, Callable[[Answers], Array]] = {
+    accuracy: lambda answers: answers.right,
+    top_5_accuracy: lambda answers: answers.above < 5,
+}
+
+
 def macro_precision(answers: Answers) -> float:
     """Mean of the precision of the classes that are there or predicted; 0 for one never predicted."""
     hits, _, predicted = answers.counts
@@ -134,7 +140,7 @@ def headline(answers: Answers, bins: int, resamples: int, seed: int) -> dict[str
     values = {name: measure(answers) for name, measure in every.items()}
     shares = {name: wilson(values[name], n) for name in ("accuracy", "top_5_accuracy")}
     drawn = {name: measure for name, measure in every.items() if name not in shares}
-    intervals = shares | bootstrap(lambda rows: _all(drawn, answers[rows]), n, resamples, seed)
+    intervals = shares | bootstrap(lambda rows: _all(drawn, answers[rows]), answers.labels, resamples, seed)
     return (
         {name: rounded(value) for name, value in values.items()}
         | {"n": n}
@@ -155,16 +161,23 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def bootstrap(
-    of: Callable[[Array], dict[str, float]], n: int, resamples: int, seed: int
+    of: Callable[[Array], dict[str, float]], labels: Array, resamples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """The 95 % percentile intervals of values, over n pictures drawn with replacement (Efron, 1979).
+    """The 95 % percentile intervals of values, over pictures drawn with replacement (Efron, 1979).
+
+    Each class keeps its number of pictures: means over classes would otherwise lose some of the small ones,
+    and be off to one side.
 
     Args:
         of: from the places of the pictures drawn to the values, by name. What compares two models of the same
             pictures draws them in pairs by using the places for both.
+        labels: int (n,), places of the pictures' classes.
     """
     rng = np.random.default_rng(seed)
-    draws = [of(rng.integers(0, n, n)) for _ in range(resamples)]
+    order = np.argsort(labels, kind="stable")
+    _, start, count = np.unique(labels[order], return_index=True, return_counts=True)
+    first, many = np.repeat(start, count), np.repeat(count, count)
+    draws = [of(order[first + (rng.random(len(labels)) * many).astype(int)]) for _ in range(resamples)]
     return {
         name: tuple(np.percentile([draw[name] for draw in draws], [2.5, 97.5]).tolist()) for name in draws[0]
     }
@@ -173,10 +186,12 @@ def bootstrap(
 def change(
     ours: Answers, theirs: Answers, measure: Measure, relative: bool, resamples: int, seed: int
 ) -> tuple[float, tuple[float, float]]:
-    """How much a measure of ours is above that of theirs, to the same pictures, and the 95 % interval of it.
+    """How much a measure of ours is above that of theirs, of the same pictures, and its 95 % interval.
 
-    The bootstrap draws pictures and takes both answers to each: what is hard for both tells nothing of the
-    difference, which is known better for it than either measure.
+    Pictures are compared in pairs: what is hard for both tells nothing of the difference, which is known
+    better for it than either measure. Of the two shares, accuracy and top-5, it is Agresti's and Min's
+    interval (2005), which has a width also where the models agree on every picture; of all else the
+    bootstrap's.
 
     Args:
         relative: as a share of theirs, which must not be 0.
@@ -187,8 +202,26 @@ def change(
         difference = measure(ours[rows]) - old
         return {"": difference / (old or TINY) if relative else difference}
 
-    n = len(ours)
-    return of(np.arange(n))[""], bootstrap(of, n, resamples, seed)[""]
+    value = of(np.arange(len(ours)))[""]
+    hits = SHARES.get(measure)
+    if hits and not relative:
+        return value, agresti_min(hits(ours), hits(theirs))
+    return value, bootstrap(of, ours.labels, resamples, seed)[""]
+
+
+def agresti_min(ours: Array, theirs: Array) -> tuple[float, float]:
+    """The 95 % interval of a difference of two shares of the same n trials (Agresti and Min, 2005).
+
+    Wald's, with half a trial more of each of the four outcomes that a pair may have.
+
+    Args:
+        ours, theirs: bool (n,).
+    """
+    n = len(ours) + 2
+    gained, lost = np.sum(ours & ~theirs) + 0.5, np.sum(theirs & ~ours) + 0.5
+    difference = (gained - lost) / n
+    spread = Z_95 * np.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    return float(difference - spread), float(difference + spread)
 
 
 def reliability(answers: Answers, bins: int) -> list[dict[str, Any]]:

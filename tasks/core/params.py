@@ -32,6 +32,7 @@ MEASURED = (  # of test and validation
     "ece",
     "n",
 )
+MEASURED_PARTS = ("test", "validation", "per_class", "slices", "calibration", "baselines", "robustness")
 SHARES = ("accuracy", "top_5_accuracy", "macro_precision", "macro_recall", "macro_f1", "ece")
 MEASURED_OF_BASELINES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 LOCAL = "none"  # the compute.scheduler that stands for processes of this machine
@@ -207,6 +208,9 @@ class Rule(Section):
         if (self.min is None) == (self.max is None):
             raise ParamError(f"{key} ({self.metric}) needs either `min` or `max`: give one of the two")
         split, _, name = self.metric.partition(".")
+        if split not in MEASURED_PARTS or not name:
+            parts = ", ".join(f"{part}." for part in MEASURED_PARTS)
+            raise ParamError(f"{key}.metric is {self.metric!r}; it must begin with one of {parts}")
         if split in ("test", "validation") and name not in MEASURED:
             raise ParamError(f"{key}.metric is {self.metric!r}; {split} has {', '.join(MEASURED)}")
         if self.slice or self.against:
@@ -324,6 +328,10 @@ class Params(Section):
             )
         for place, rule in enumerate(self.gate.rules):
             rule.check(f"gate.rules.{place}")
+            if rule.metric.startswith("robustness.") and not self.evaluate.robustness:
+                raise ParamError(
+                    f"gate.rules.{place}.metric is {rule.metric!r}, but evaluate.robustness is 0; raise it"
+                )
         for place, needed in enumerate(self.gate.artifacts):
             needed.check(f"gate.artifacts.{place}", self.export.formats)
 

@@ -1,7 +1,8 @@
 """The table of predictions: a row for each test picture, and what to compare and part the pictures by.
 
-Columns: `path`; `label` and `predicted`, names of classes; `p_<class>`, the probability of each class;
-`slice_<kind>`, the part that the picture is in; `baseline_<name>`, what a trivial classifier says.
+Columns: `path` and `sha256` of the file; `label` and `predicted`, names of classes; `p_<class>`, the
+probability of each class; `slice_<kind>`, the part that the picture is in; `baseline_<name>`, what a trivial
+classifier says.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def answers(frame: pd.DataFrame) -> Answers:
 def baseline(frame: pd.DataFrame, name: str) -> Answers:
     """What a trivial classifier answers, each time with probability 1."""
     names = class_names(frame)
-    predicted = np.eye(len(names))[_places(frame[BASELINE + name], names)]
-    return Answers.of(_places(frame["label"], names), predicted)
+    labels, predicted = (_places(frame[column], names) for column in ("label", BASELINE + name))
+    right = labels == predicted
+    return Answers(labels, predicted, np.ones(len(frame)), right.astype(float), (~right).astype(int))
 
 
 def another(theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
@@ -77,13 +79,12 @@ def another(theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
 
     A class that one of them doesn't know has probability 0 there.
     """
-    known = theirs.set_index("path")
-    common = ours["path"][ours["path"].isin(known.index)]
+    # Of another picture under the same path they said nothing.
+    same = [name for name in ("path", "sha256") if name in ours and name in theirs]
     names = dict.fromkeys([*class_names(ours), *class_names(theirs)])
     columns = [PROBABILITY + name for name in names]
-    frame = known.loc[common].reindex(columns=["predicted", *columns], fill_value=0.0).reset_index()
-    frame.insert(1, "label", ours.set_index("path").loc[common, "label"].to_numpy())
-    return frame
+    answered = theirs.reindex(columns=[*same, "predicted", *columns], fill_value=0.0)
+    return ours[[*same, "label"]].merge(answered, on=same, validate="one_to_one")
 
 
 def _places(labels: pd.Series, names: tuple[str, ...]) -> Array:

@@ -96,8 +96,12 @@ def chosen(kind: Format, rules: tuple[ArtifactRule, ...]) -> list[ArtifactRule]:
     return own + [rule for rule in rules if rule.artifact is None and rule.metric not in measures]
 
 
-def _gate(file: str, rule: ArtifactRule, value: float) -> dict[str, Any]:
+def _gate(file: str, rule: ArtifactRule, value: float | None) -> dict[str, Any]:
     low, high = rule.min, rule.max
+    if value is None:  # a ratio to a SavedModel that couldn't be run
+        why = f"{file} has no {rule.metric}, since there is no SavedModel that runs"
+        threshold = low if low is not None else high
+        return {"name": rule.metric, "value": None, "threshold": threshold, "passed": False, "why": why}
     passed = (low is None or value >= low) and (high is None or value <= high)
     timed = rule.metric in TIMED
     limit = f"at least {low:g}" if low is not None else f"at most {high:g}"

@@ -40,6 +40,18 @@ def replacing(path: Path) -> Iterator[Path]:
         remove(old)
 
 
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Gives a folder beside `path` for what is needed for a while; those of killed processes are removed."""
+    folder = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.new.tmp")
+    _remove_left_overs(path)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
 def _remove_left_overs(path: Path) -> None:
     """Removes what killed processes of this machine began to write here, and what this one did before."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.{HOST}.*.tmp"):

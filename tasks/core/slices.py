@@ -23,15 +23,17 @@ def parts(pictures: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Text, by the same index: quartiles `q1` to `q4` of each quality measure and of the size in pixels, the
-        format, the group of the labels file, and the user's columns. What parts nothing is left out.
+        format, the group of the labels file, and the user's columns. Measures that are all alike, and columns
+        without a value, are left out.
     """
     numbers = pictures[list(MEASURES)].assign(size=pictures["width"] * pictures["height"])
     names = pictures[["format"]].assign(group=pictures["given_group"])
     taken = [*numbers, *names]
     names = names.join(own.rename(columns={name: f"{name} of the labels" for name in taken}))
-    columns = {name: _quartiles(numbers[name].to_numpy(float)) for name in numbers}
-    columns |= {str(name): _values(names[name]) for name in names}
-    return pd.DataFrame({name: part for name, part in columns.items() if len(set(part)) > 1}, pictures.index)
+    quartiles = {name: _quartiles(numbers[name].to_numpy(float)) for name in numbers}
+    columns = {name: part for name, part in quartiles.items() if len(set(part)) > 1}
+    columns |= {str(name): _values(names[name]) for name in names if names[name].notna().any()}
+    return pd.DataFrame(columns, pictures.index)
 
 
 def _quartiles(values: Array) -> Array:

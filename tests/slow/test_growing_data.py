@@ -21,14 +21,20 @@ def project(tmp_path: Path) -> Project:
         (tmp_path / f"pictures/{label}/050.png").rename(tmp_path / f"{label}.png")
     project = Project.copy(tmp_path / "project")
     project.set(images=str(tmp_path / "pictures"))
-    file = project.folder / "tasks/build.py"
-    text = file.read_text("utf-8").replace("PER_SHARD = 500", "PER_SHARD = 4")
     opening = '    with shard.file.open("wb") as file:\n'
-    assert opening in text
-    file.write_text(
-        text.replace(opening, '    print("wrote", shard.file.name, flush=True)\n' + opening), "utf-8"
+    edit(project.folder / "tasks/build.py", "PER_SHARD = 500", "PER_SHARD = 4")
+    edit(
+        project.folder / "tasks/core/shards.py",
+        opening,
+        '    print("wrote", shard.file.name, flush=True)\n' + opening,
     )
     return project
+
+
+def edit(file: Path, before: str, after: str) -> None:
+    text = file.read_text("utf-8")
+    assert before in text
+    file.write_text(text.replace(before, after), "utf-8")
 
 
 def built(project: Project, *words: str) -> set[str]:
