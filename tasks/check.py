@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.core import cli, params, preflight
+from tasks.core import champion, cli, params, preflight
 
 
 def check() -> None:
@@ -19,6 +19,8 @@ def check() -> None:
     p = params.load()
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema), p.model.backbone)
     preflight.check_repository()
+    if p.gate.champion != params.NONE:
+        champion.predictions(p.gate.champion)
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ Nothing is exported of a model that a gate rejected: `export/artifacts.json` the
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from tasks.core.exporter import FILES, Exporter, lines
 from tasks.core.images import Pixels
 from tasks.core.metrics import Array
 from tasks.core.params import TIMED, Format
-from tasks.core.paths import DATASET, EXPORT, GATES, METRICS, MODELS, cache_folder
+from tasks.core.paths import DATASET, EXPORT, GATES, LATENCIES, METRICS, MODELS, cache_folder
 from tasks.core.records import Dataset
 from tasks.core.serialize import read_json, remove, replacing, scratch, write_json, write_text
 
@@ -149,6 +150,8 @@ def main() -> None:
                 "and comes back with that run's parameters and pictures"
             )
         write_json(folder / "artifacts.json", {"exported": verdict["passed"], "artifacts": artifacts})
+        if (known := apart.kept_times(folder / "artifacts.json")).is_file():
+            shutil.copyfile(known, folder / LATENCIES.name)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ class Judge:
         name, n, measure = _name(rule), len(ours), self._measure(rule)
         exact = measure in metrics.SHARES and not rule.relative  # their interval knows how few there are
         if n < (1 if exact else self.least):
-            few = f"{n} test pictures to compare by are too few (evaluate.min_slice)"
+            few = f"{n} test pictures that both have answered are too few to tell (evaluate.min_slice)"
             return Outcome("inconclusive", name, f"{name}: {few}")
         before, after = measure(theirs), measure(ours)
         if rule.relative and before == 0:
@@ -136,7 +136,8 @@ class Judge:
         if not found:
             return Outcome("pass", _name(rule), f"{_name(rule)}: there is no slice to judge")
         order = ("fail", "inconclusive", "pass")
-        return min(found, key=lambda outcome: (order.index(outcome.verdict), outcome.margin(rule)))
+        worst = min(found, key=lambda outcome: (order.index(outcome.verdict), outcome.margin(rule)))
+        return replace(worst, why=f"{worst.why} (the worst of {len(found)} slices that are judged)")
 
     def _cells(self) -> dict[str, tuple[str, str]]:
         """The kind and the value of each slice, by the name that rules give it."""

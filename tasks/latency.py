@@ -24,7 +24,8 @@ def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     facts = read_json(EXPORT / "artifacts.json")
     artifacts = timed(EXPORT, facts["artifacts"])
-    write_json(LATENCIES, facts | {"artifacts": artifacts})
+    for file in (LATENCIES, apart.kept_times(EXPORT / "artifacts.json")):
+        write_json(file, facts | {"artifacts": artifacts})
     for fact in artifacts.values():
         if fact["latency_ms"] is not None:
             one, batch, memory = fact["latency_ms"], fact["latency_32_ms"], fact["peak_memory_bytes"] / 1e6

@@ -73,9 +73,9 @@ def _named(name: str) -> list[Source]:
         return [Source(name)]
     else:
         matches = glob.glob(name, recursive=True)  # noqa: PTH207, which takes no absolute patterns
-        found = sorted(match for match in matches if Path(match).is_file())
+        found = sorted(match for match in matches if Path(match).is_file()) or [name]
     if not found:
-        raise DataError(f"{name} holds no pictures; give a folder or a pattern that does")
+        raise DataError(f"{name} holds no pictures; give a folder that does")
     return [Source(one) for one in found]
 
 
@@ -142,7 +142,9 @@ def explain(predictor: Predictor, answer: Answer, folder: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(answer.path)).hexdigest()[:8]  # others may have the same name
     file = folder / f"{Path(answer.path).stem[:60]}-{digest}.png"
     with replacing(file) as temporary:
-        saliency.drawing(answer.pixels, drops).save(temporary, "PNG")
+        (best,) = answer.best(1)
+        caption = f"{best['class']} {best['probability']:.3f}"
+        saliency.drawing(answer.pixels, drops, caption).save(temporary, "PNG")
     return file
 
 
@@ -178,6 +180,8 @@ def as_csv(rows: Iterator[dict[str, Any]], out: TextIO, top: int) -> None:
 def main() -> int:
     arguments = _arguments()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may be no text
+    if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
+        raise DataError(f"--explain: {arguments.explain} is no folder; give one, or a new name")
     unread: list[str] = []
     sources = listed(arguments.pictures, sys.stdin.buffer)
     predictor = predictors.load(arguments.model)

@@ -292,8 +292,10 @@ def page(
 
 def main() -> None:
     p = params.load()
-    evaluate = p.evaluate
+    data, evaluate = p.data, p.evaluate
     sections = {
+        "data": asdict(data),
+        "gate": asdict(p.gate),
         "validate": asdict(p.validate),
         "build": asdict(p.build),
         "model": asdict(p.model),
@@ -304,7 +306,7 @@ def main() -> None:
     parameters = {
         key: text for name, values in sections.items() for key, text in flat(values, f"{name}.").items()
     }
-    write_text(paths.PAGE, page(Path(p.data.images), p.build, p.report, evaluate.min_slice, parameters))
+    write_text(paths.PAGE, page(Path(data.images), p.build, p.report, evaluate.min_slice, parameters))
     cli.say(f"report: {paths.PAGE}")
 
 

@@ -76,8 +76,11 @@ def test_a_pattern_is_what_it_matches(tiny: Tiny, tmp_path: Path) -> None:
     odd = tmp_path / "a[1].png"
     odd.touch()
     assert predict.listed([str(odd)]) == [predict.Source(str(odd))], "a file of that name goes first"
+    nothing = f"{tmp_path}/*.jpg"
+    assert predict.listed([nothing]) == [predict.Source(nothing)], "to be named, and passed over"
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no pictures"):
-        predict.listed([f"{tmp_path}/*.jpg"])
+        predict.listed([str(tmp_path / "empty")])
 
 
 def test_stdin_brings_paths_or_one_picture(artifacts: Path, tiny: Tiny) -> None:
@@ -127,8 +130,8 @@ def test_an_explanation_is_drawn_beside_each_picture(artifacts: Path, tiny: Tiny
     )
     (row,) = json.loads(done.stdout)
     drawn = Image.open(row["explanation"])
-    assert drawn.size == (2 * saliency.SHOWN, saliency.SHOWN)
-    left = np.asarray(drawn)[:, : saliency.SHOWN].mean(axis=(0, 1))
+    assert drawn.size == (2 * saliency.SHOWN, saliency.SHOWN + saliency.CAPTION)
+    left = np.asarray(drawn)[: saliency.SHOWN, : saliency.SHOWN].mean(axis=(0, 1))
     assert left.argmax() == 0, "the picture itself, which is red"
 
 

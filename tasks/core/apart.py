@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from tasks.core import runtimes
 from tasks.core.errors import ModelError, brief
-from tasks.core.paths import hub_cache
+from tasks.core.paths import cache_folder, hub_cache
+from tasks.core.serialize import sha256
 
 PATIENCE = 2 * 3600  # seconds, for a whole test split
 UNTIMED: dict[str, Any] = dict.fromkeys(("latency_ms", "latency_ratio", "latency_32_ms", "peak_memory_bytes"))
@@ -62,6 +63,14 @@ def compared(times: dict[Kind, dict[str, float]]) -> dict[Kind, dict[str, Any]]:
         kind: UNTIMED | facts | {"latency_ratio": round(facts["latency_ms"] / base, 4) if base else None}
         for kind, facts in times.items()
     }
+
+
+def kept_times(artifacts: Path) -> Path:
+    """Where this machine's times of artifacts are kept, by the digest of their `artifacts.json`.
+
+    DVC empties the folder of the artifacts before it makes them anew, though they may be the same.
+    """
+    return cache_folder() / "latency" / f"{sha256(artifacts)}.json"
 
 
 def _run(what: str, artifact: Path, *files: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 
 import pandas as pd
@@ -28,10 +29,10 @@ def predictions(revision: str) -> pd.DataFrame:
     name = str(PREDICTIONS)
     try:
         with Repo(".") as repo:
-            if revision.upper().startswith("HEAD") or repo.scm.get_ref(f"refs/heads/{revision}"):
+            if not (repo.scm.get_ref(f"refs/tags/{revision}") or re.fullmatch("[0-9a-f]{7,40}", revision)):
                 raise ParamError(
-                    f"gate.champion is {revision!r}, which moves, and DVC wouldn't see that it did; give a "
-                    "tag or a commit"
+                    f"gate.champion is {revision!r}, which is no tag and no commit; all else moves, "
+                    "and DVC wouldn't see that it did (`git fetch --tags` brings the tags of a remote)"
                 )
             files = DVCFileSystem(".", rev=resolve_rev(repo.scm, revision))
         if not files.isfile(name):
@@ -48,6 +49,6 @@ def predictions(revision: str) -> pd.DataFrame:
         ) from None
     except (FileNotFoundError, DvcException) as error:
         raise DarkroomError(
-            f"gate.champion is {revision!r}, whose {name} is neither in DVC's cache nor in a remote "
-            f"({brief(error)}); `dvc push` it from where it is, or set gate.champion to none"
+            f"gate.champion is {revision!r}, whose {name} can't be had ({brief(error)}); take a commit that "
+            "holds the dvc.lock of a whole run, `dvc push` where it was made, or set gate.champion to none"
         ) from None

@@ -36,5 +36,11 @@ class Contract:
         return asdict(self) | {"class_names": list(self.class_names)}
 
     def text(self) -> str:
-        input_facts = {"channels": "RGB", "dtype": "float32", "range": [0, 1]}
-        return json.dumps(self.facts() | {"input": input_facts, "output": "softmax"}, ensure_ascii=False)
+        side = self.image_size
+        said = {
+            "reading": "first frame, upright by EXIF, transparency on white, RGB",
+            "resampling": "bilinear, antialiased (Pillow's BILINEAR), on 8 bits a colour",
+            "input": {"shape": [None, side, side, 3], "dtype": "float32", "range": [0, 1]},
+            "output": "softmax over class_names",
+        }
+        return json.dumps(self.facts() | said, ensure_ascii=False)

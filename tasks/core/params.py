@@ -195,7 +195,7 @@ class Rule(Section):
     metric: Text
     min: Number | None = None
     max: Number | None = None
-    slice: Annotated[str, Field(pattern=r"^(worst|[^=]+=.+)$")] | None = None
+    slice: Text | None = None
     against: Reference | None = None
     relative: Switch = False
 
@@ -207,6 +207,8 @@ class Rule(Section):
         """
         if (self.min is None) == (self.max is None):
             raise ParamError(f"{key} ({self.metric}) needs either `min` or `max`: give one of the two")
+        if self.slice not in (None, "worst") and "=" not in str(self.slice):
+            raise ParamError(f"{key}.slice is {self.slice!r}; it must be worst, or as brightness=q1")
         split, _, name = self.metric.partition(".")
         if split not in MEASURED_PARTS or not name:
             parts = ", ".join(f"{part}." for part in MEASURED_PARTS)

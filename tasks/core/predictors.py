@@ -36,7 +36,7 @@ def load(path: Path) -> Predictor:
             raise ModelError(
                 f"{path} is a folder and no SavedModel; give one of the artifacts in it"
             ) from None
-        raise ModelError(f"{path} is not there; `dvc repro` makes export/") from None
+        raise ModelError(f"{path} is not there; `make run` makes export/, unless a gate says no") from None
     except ValueError:
         raise ModelError(
             f"{path} is of no format that is known; give one of the artifacts of export/"

@@ -104,8 +104,9 @@ def _gate(file: str, rule: ArtifactRule, value: float | None) -> dict[str, Any]:
         return {"name": rule.metric, "value": None, "threshold": threshold, "passed": False, "why": why}
     passed = (low is None or value >= low) and (high is None or value <= high)
     timed = rule.metric in TIMED
-    limit = f"at least {low:g}" if low is not None else f"at most {high:g}"
-    shown = rule.metric if timed else f"{rule.metric} of {value:.6g}"
+    limit = f"at least {low:,.10g}" if low is not None else f"at most {high:,.10g}"
+    figure = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+    shown = rule.metric if timed else f"{rule.metric} of {figure}"
     return {
         "name": rule.metric,
         "value": None if timed else value,

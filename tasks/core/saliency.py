@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tasks.core.images import Pixels
 
 Array = npt.NDArray[np.float32]
 GRID = 8  # windows along each side, each twice as wide as their distance
 SHOWN = 256  # pixels of a side of the drawing
+CAPTION = 20  # of the line below it
 COOL, WARM = np.array([11, 92, 173.0]), np.array([200, 60, 20.0])  # told apart by the colour-blind too
 
 
@@ -45,12 +46,13 @@ def occlusion(picture: Array, predict: Callable[[Array], Array], place: int) -> 
     return drops
 
 
-def drawing(pixels: Pixels, drops: Array) -> Image.Image:
+def drawing(pixels: Pixels, drops: Array, caption: str) -> Image.Image:
     """Puts a picture, and beside it the same in grey under its drops: warm for the class, cool against it.
 
     Args:
         pixels: uint8 (size, size, 3).
         drops: as `occlusion` gives them; the strongest has full colour.
+        caption: what the classifier says, in a few words.
     """
     square = (SHOWN, SHOWN)
     picture = Image.fromarray(pixels).resize(square, Image.Resampling.BILINEAR)
@@ -62,7 +64,8 @@ def drawing(pixels: Pixels, drops: Array) -> Image.Image:
     colour = np.where(smooth > 0, WARM, COOL)
     share = np.abs(smooth) * 0.7
     heat = Image.fromarray((grey * (1 - share) + colour * share).round().astype(np.uint8))
-    both = Image.new("RGB", (2 * SHOWN, SHOWN))
+    both = Image.new("RGB", (2 * SHOWN, SHOWN + CAPTION))
     both.paste(picture, (0, 0))
     both.paste(heat, (SHOWN, 0))
+    ImageDraw.Draw(both).text((6, SHOWN + 4), f"{caption}. Warm speaks for it, cool against.", "white")
     return both
