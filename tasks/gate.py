@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import pandas as pd
@@ -22,6 +23,7 @@ from tasks.core.serialize import read_json, write_json
 from tasks.core.tables import read_parquet
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+FEW = 5  # names that a message gives
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,8 @@ class Judge:
     def _number(self, place: int, rule: Rule) -> float:
         numbers = flat(self.measured)
         if rule.metric not in numbers:
-            some = ("test.", "validation.", "calibration.", "robustness.accuracy")
-            known = ", ".join(name for name in numbers if name.startswith(some))
-            raise ParamError(
-                f"gate.rules.{place}.metric is {rule.metric!r}, which was not measured; "
-                f"there are {known}, per_class.<class>.<measure> and what else {METRICS} holds"
-            )
+            near = _near(rule.metric, list(numbers))
+            raise ParamError(f"gate.rules.{place}.metric is {rule.metric!r}, which was not measured; {near}")
         return numbers[rule.metric]
 
     def _change(self, rule: Rule) -> Outcome:
@@ -150,8 +148,7 @@ class Judge:
     def _too_few(self, place: int, name: str) -> str | None:
         cells = self._cells()
         if name not in cells:
-            known = ", ".join(cells) or "no slices"
-            raise ParamError(f"gate.rules.{place}.slice is {name!r}; there are {known}")
+            raise ParamError(f"gate.rules.{place}.slice is {name!r}; {_near(name, list(cells))}")
         fact = self._fact(*cells[name])
         few = f"its {fact['n']} pictures are too few to judge (evaluate.min_slice)"
         return None if fact["judged"] else few
@@ -195,6 +192,14 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             result[prefix + key] = value
     return result
+
+
+def _near(name: str, known: list[str]) -> str:
+    """Which names are meant, or else some of those that there are."""
+    if meant := get_close_matches(name, known, FEW):
+        return f"did you mean {' or '.join(meant)}?"
+    more = f" and {len(known) - FEW} more in {METRICS}" if len(known) > FEW else ""
+    return f"there are {', '.join(known[:FEW]) or 'none'}{more}"
 
 
 def _name(rule: Rule) -> str:
