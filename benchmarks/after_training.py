@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.__main__ import in_turn
 from tasks import evaluate, export
 from tasks.core import apart, classifier, params, paths, runtime
 from tasks.core.records import Dataset
@@ -34,9 +35,7 @@ def evaluating(top: Path) -> dict[str, Any]:
             predict(batch["image"])
 
     os.chdir(top)  # what it writes is not for keeping
-    works = [lambda: evaluate.measure(predict, data, manifest, labels, p), forward]
-    taken = [[_seconds(work) for work in works] for _ in range(ROUNDS)]
-    ours, bare = (min(times) for times in zip(*taken, strict=True))
+    ours, bare = in_turn(ROUNDS, lambda: evaluate.measure(predict, data, manifest, labels, p), forward)
     return {
         "pictures": data.size("test"),
         "evaluate_s": ours,
@@ -53,8 +52,8 @@ def exporting(top: Path) -> dict[str, Any]:
     folders = (paths.MODELS, paths.DATASET, Path(P.data.images), top)
     facts = export.export(*folders, P.export, P.gate.artifacts, temperature)
     seconds = time.perf_counter() - start
-    shipped = {kind: fact for kind, fact in facts.items() if fact["passed"]}
-    times = apart.compared({kind: apart.timed(top / fact["file"]) for kind, fact in shipped.items()})
+    shipped = {kind: fact["file"] for kind, fact in facts.items() if fact["passed"]}
+    times = apart.compared(top, shipped)
     size = facts["tflite"]["bytes"]
     artifacts = {
         kind: {"agreement": fact["agreement"], "latency_ratio": times.get(kind, {}).get("latency_ratio")}
@@ -62,12 +61,6 @@ def exporting(top: Path) -> dict[str, Any]:
         for kind, fact in facts.items()
     }
     return {"seconds": seconds, "aim_s": 90, "artifacts": artifacts}
-
-
-def _seconds(work: Any) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def main() -> None:

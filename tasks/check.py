@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.core import champion, cli, params, preflight
+from tasks.core import cli, params, preflight
 
 
 def check() -> None:
@@ -20,6 +20,8 @@ def check() -> None:
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema), p.model.backbone)
     preflight.check_repository()
     if p.gate.champion != params.NONE:
+        from tasks.core import champion  # half a second
+
         champion.predictions(p.gate.champion)
 
 

@@ -5,7 +5,6 @@ Only pictures for validation and test are judged: of those that it was trained o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tasks.core import (
     runtime,
     slices,
 )
+from tasks.core.classifier import Predict
 from tasks.core.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from tasks.core.images import Pixels
 from tasks.core.layout import own_columns
@@ -35,34 +35,26 @@ from tasks.core.tables import read_parquet
 
 ENOUGH = 2000  # training pictures that the baseline of colours learns from
 
-Predict = Callable[[Pixels], Array]  # uint8 (n, size, size, 3) to probabilities, float32 (n, classes)
-
 
 def predict(predict_batch: Predict, data: Dataset, split: str, batch_size: int) -> pd.DataFrame:
     """Predicts a split: the first columns of the table of predictions."""
-    batches = list(_predicted(predict_batch, data, split, batch_size))
+    batches = [
+        (batch["path"].numpy(), batch["label"].numpy(), predict_batch(batch["image"]))
+        for batch in data.read(split, batch_size)
+    ]
     paths, labels, probabilities = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return predictions.of([path.decode() for path in paths], labels, probabilities, data.class_names)
 
 
-def _predicted(
-    predict_batch: Predict, data: Dataset, split: str, batch_size: int
-) -> Iterator[tuple[Array, Array, Array]]:
-    for batch in data.read(split, batch_size):
-        yield batch["path"].numpy(), batch["label"].numpy(), predict_batch(batch["image"])
-
-
-def calibrated(frames: dict[str, pd.DataFrame], bins: int) -> dict[str, Any]:
-    """Fits the temperature on the validation split, and says what it does to the test split."""
-    temperature = calibration.temperature(*predictions.arrays(frames["validation"]))
-    labels, before = predictions.arrays(frames["test"])
-    after = calibration.scaled(before, temperature)
-    return {"temperature": temperature} | {
+def calibrated(before: Answers, after: Answers, bins: int) -> dict[str, Any]:
+    """What the temperature does to the test split."""
+    ece = metrics.expected_calibration_error(bins)
+    return {
         when: {
             "log_loss": metrics.rounded(metrics.log_loss(answers)),
-            "ece": metrics.rounded(metrics.expected_calibration_error(bins)(answers)),
+            "ece": metrics.rounded(ece(answers)),
         }
-        for when, answers in (("before", Answers.of(labels, before)), ("after", Answers.of(labels, after)))
+        for when, answers in (("before", before), ("after", after))
     }
 
 
@@ -147,13 +139,19 @@ def measure(
     }
     result["per_class"] = metrics.per_class(answers["test"], data.class_names)
     result["slices"] = slices.described(parted, pictures, answers["test"], p.min_slice)
-    result["calibration"] = calibrated(frames, p.calibration_bins)
+    temperature = calibration.temperature(*predictions.arrays(frames["validation"]))
+    known, before = predictions.arrays(frames["test"])
+    after = Answers.of(known, calibration.scaled(before, temperature))
+    result["calibration"] = {"temperature": temperature} | calibrated(
+        answers["test"], after, p.calibration_bins
+    )
     result["baselines"] = {name: _measured(predictions.baseline(table, name)) for name in said}
     if p.robustness:
         result["robustness"] = robustness(predict_batch, data, p)
     doubts = doubted(frames)
     predictions.write(PREDICTIONS, table)
-    _write_tables(table, result, p.calibration_bins)
+    curves = {"before": answers["test"], "after": after}
+    _write_tables(table, curves, result.get("robustness", {}), p.calibration_bins)
     write_json(LABEL_ERRORS, doubts)
     write_json(METRICS, result)
     return result, len(doubts)
@@ -171,19 +169,13 @@ def _measured(answers: Answers) -> dict[str, float]:
     return {name: metrics.rounded(every[name](answers)) for name in params.MEASURED_OF_BASELINES}
 
 
-def _write_tables(test: pd.DataFrame, result: dict[str, Any], bins: int) -> None:
-    """Writes what `dvc plots` draws."""
-    labels, before = predictions.arrays(test)
-    after = calibration.scaled(before, result["calibration"]["temperature"])
-    curves = [
-        pd.DataFrame(metrics.reliability(Answers.of(labels, probabilities), bins)).assign(when=when)
-        for when, probabilities in (("before", before), ("after", after))
-    ]
-    robust = result.get("robustness", {}).get("corruptions", {})
+def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[str, Any], bins: int) -> None:
+    """Writes what `dvc plots` draws: `answers` are those of each curve of reliability."""
+    curves = [pd.DataFrame(metrics.reliability(of, bins)).assign(when=when) for when, of in answers.items()]
     harmed = [
         {"corruption": name, "severity": int(severity), "accuracy": value}
-        for name in CORRUPTIONS
-        for severity, value in robust.get(name, {}).items()
+        for name, severities in robust.get("corruptions", {}).items()
+        for severity, value in severities.items()
     ]
     tables = {
         "confusion": test[["label", "predicted"]],

@@ -6,7 +6,6 @@ Nothing is exported of a model that a gate rejected: `export/artifacts.json` the
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 from tasks.core import apart, classifier, cli, golden, params, proofs, runtime
 from tasks.core.errors import brief
 from tasks.core.exporter import FILES, Exporter, lines
-from tasks.core.images import Pixels
 from tasks.core.metrics import Array
 from tasks.core.params import TIMED, Format
 from tasks.core.paths import DATASET, EXPORT, GATES, LATENCIES, METRICS, MODELS, cache_folder
@@ -26,8 +24,6 @@ from tasks.core.serialize import read_json, remove, replacing, scratch, write_js
 BATCH = 64
 UNSHIPPED = 16  # golden pictures that artifacts are proved with where none are to go along
 
-Predict = Callable[[Pixels], Array]  # uint8 (n, size, size, 3) to probabilities, float32 (n, classes)
-
 
 def calibrate(model: Any, temperature: float) -> None:
     """Divides the logits by a temperature, within the head's own weights."""
@@ -35,7 +31,7 @@ def calibrate(model: Any, temperature: float) -> None:
     head.set_weights([weights / temperature for weights in head.get_weights()])
 
 
-def asked(predict: Predict, data: Dataset, file: Path) -> tuple[Array, Array]:
+def asked(predict: classifier.Predict, data: Dataset, file: Path) -> tuple[Array, Array]:
     """Has the trained model answer to the test split, and writes its pictures to a .npy file for artifacts.
 
     Returns:
@@ -83,7 +79,8 @@ def export(
         pictures = work / "test.npy"
         exam = proofs.Exam(pictures, *asked(predict, data, pictures), home / "golden", of_golden)
         facts = written_and_examined(exporter, exam, p.formats, folder)
-    times = timed(folder, facts) if any(rule.metric in TIMED for rule in rules) else {}
+    runs = {kind: fact["file"] for kind, fact in facts.items() if "error" not in fact}
+    times = apart.compared(folder, runs) if any(rule.metric in TIMED for rule in rules) else {}
     artifacts: dict[str, Any] = {
         kind: proofs.judged(kind, facts[kind], rules, times.get(kind, {})) for kind in p.formats
     }
@@ -102,6 +99,7 @@ def written_and_examined(
     """Writes each format, and has it examined while the next is written."""
     beside = ThreadPoolExecutor(1)
     running: dict[Format, Future[dict[str, Any]]] = {}
+    failed: dict[Format, dict[str, Any]] = {}
     try:
         for kind in formats:
             path = folder / FILES[kind]
@@ -110,19 +108,12 @@ def written_and_examined(
                 exporter.write(kind, path)
             except Exception as error:  # converters have exceptions of their own; the other formats go on
                 remove(path)
-                text = f"{path.name} can't be written ({brief(error)})"
-                running[kind] = beside.submit(dict, file=path.name, error=text)
+                failed[kind] = {"file": path.name, "error": f"{path.name} can't be written ({brief(error)})"}
             else:
                 running[kind] = beside.submit(exam.facts, path)
-        return {kind: future.result() for kind, future in running.items()}
+        return {kind: failed[kind] if kind in failed else running[kind].result() for kind in formats}
     finally:
         beside.shutdown(wait=False, cancel_futures=True)
-
-
-def timed(folder: Path, facts: dict[Format, dict[str, Any]]) -> dict[Format, dict[str, float]]:
-    """Measures the artifacts that run at all, for rules that ask for it."""
-    found = {kind: apart.timed(folder / fact["file"]) for kind, fact in facts.items() if "error" not in fact}
-    return apart.compared(found)
 
 
 def _tell(fact: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from tasks.core.errors import ParamError
 from tasks.core.metrics import Answers
 from tasks.core.params import CHAMPION, NONE, Rule
 from tasks.core.paths import GATES, METRICS, PREDICTIONS
-from tasks.core.serialize import read_json, write_json
+from tasks.core.serialize import flat, read_json, write_json
 from tasks.core.tables import read_parquet
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -40,7 +40,7 @@ class Outcome:
         """How far within the limit all of it is; below 0 if some of it is not."""
         if self.value is None:
             return -math.inf
-        return _margin(rule, *(self.interval or (self.value, self.value)))
+        return rule.margin(*(self.interval or (self.value, self.value)))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Judge:
 
     def _level(self, place: int, rule: Rule) -> Outcome:
         value = self._of_slice(rule) if rule.slice else self._number(place, rule)
-        met = _met(rule, value)
+        met = rule.margin(value, value) >= 0
         return Outcome(
             "pass" if met else "fail",
             _name(rule),
@@ -90,11 +90,11 @@ class Judge:
         return self._measure(rule)(predictions.answers(self._part(rule)))
 
     def _number(self, place: int, rule: Rule) -> float:
-        numbers = flat(self.measured)
-        if rule.metric not in numbers:
-            near = _near(rule.metric, list(numbers))
+        known = numbers(self.measured)
+        if rule.metric not in known:
+            near = _near(rule.metric, list(known))
             raise ParamError(f"gate.rules.{place}.metric is {rule.metric!r}, which was not measured; {near}")
-        return numbers[rule.metric]
+        return known[rule.metric]
 
     def _change(self, rule: Rule) -> Outcome:
         """Judges a change by its interval: all of it within the limit, or all beyond."""
@@ -129,7 +129,7 @@ class Judge:
 
     def _worst(self, place: int, rule: Rule) -> Outcome:
         """The outcome of the slice that is worst off, of all that are judged; what fails goes first."""
-        judged = [name for name, (kind, cell) in self._cells().items() if self._fact(kind, cell)["judged"]]
+        judged = [name for name, (_, _, fact) in self._cells().items() if fact["judged"]]
         found = [self.outcome(place, replace(rule, slice=name)) for name in judged]
         if not found:
             return Outcome("pass", _name(rule), f"{_name(rule)}: there is no slice to judge")
@@ -137,26 +137,27 @@ class Judge:
         worst = min(found, key=lambda outcome: (order.index(outcome.verdict), outcome.margin(rule)))
         return replace(worst, why=f"{worst.why} (the worst of {len(found)} slices that are judged)")
 
-    def _cells(self) -> dict[str, tuple[str, str]]:
-        """The kind and the value of each slice, by the name that rules give it."""
+    def _cells(self) -> dict[str, tuple[str, str, dict[str, Any]]]:
+        """The kind, the value and the facts of each slice, by the name that rules give it."""
         kinds = self.measured["slices"]
-        return {f"{kind}={cell}": (kind, cell) for kind, cells in kinds.items() for cell in cells}
-
-    def _fact(self, kind: str, cell: str) -> dict[str, Any]:
-        return dict(self.measured["slices"][kind][cell])
+        return {
+            f"{kind}={cell}": (kind, cell, fact)
+            for kind, cells in kinds.items()
+            for cell, fact in cells.items()
+        }
 
     def _too_few(self, place: int, name: str) -> str | None:
         cells = self._cells()
         if name not in cells:
             raise ParamError(f"gate.rules.{place}.slice is {name!r}; {_near(name, list(cells))}")
-        fact = self._fact(*cells[name])
+        fact = cells[name][2]
         few = f"its {fact['n']} pictures are too few to judge (evaluate.min_slice)"
         return None if fact["judged"] else few
 
     def _part(self, rule: Rule) -> pd.DataFrame:
         if not rule.slice:
             return self.ours
-        kind, cell = self._cells()[rule.slice]
+        kind, cell, _ = self._cells()[rule.slice]
         return self.ours[self.ours[predictions.SLICE + kind] == cell].reset_index(drop=True)
 
     def _measure(self, rule: Rule) -> metrics.Measure:
@@ -173,7 +174,7 @@ def judged(judge: Judge, rules: tuple[Rule, ...], on_inconclusive: Literal["pass
             {
                 "name": outcome.name,
                 "value": None if outcome.value is None else metrics.rounded(outcome.value),
-                "threshold": rule.min if rule.min is not None else rule.max,
+                "threshold": rule.threshold,
                 "passed": passed,
                 "verdict": outcome.verdict,
                 "interval_95": outcome.interval and [metrics.rounded(end) for end in outcome.interval],
@@ -183,15 +184,9 @@ def judged(judge: Judge, rules: tuple[Rule, ...], on_inconclusive: Literal["pass
     return {"passed": all(gate["passed"] for gate in gates), "gates": gates}
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """All numbers of nested dicts by their dotted paths."""
-    result: dict[str, float] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{key}.")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            result[prefix + key] = value
-    return result
+def numbers(measured: dict[str, Any]) -> dict[str, float]:
+    """All numbers of `metrics.json` by their dotted paths."""
+    return {name: value for name, value in flat(measured).items() if type(value) in (int, float)}
 
 
 def _near(name: str, known: list[str]) -> str:
@@ -208,23 +203,13 @@ def _name(rule: Rule) -> str:
 
 
 def _limit(rule: Rule) -> str:
-    sign = "+" if rule.against else ""
-    return f"at least {rule.min:{sign}g}" if rule.min is not None else f"at most {rule.max:{sign}g}"
-
-
-def _met(rule: Rule, value: float) -> bool:
-    return _margin(rule, value, value) >= 0
-
-
-def _margin(rule: Rule, low: float, high: float) -> float:
-    """How far all of an interval is within the limit; below 0 if some of it is not."""
-    return low - rule.min if rule.min is not None else (rule.max or 0.0) - high
+    return rule.said("+g" if rule.against else "g")
 
 
 def _told(rule: Rule, low: float, high: float) -> tuple[Verdict, str]:
-    if _margin(rule, low, high) >= 0:
+    if rule.margin(low, high) >= 0:
         return "pass", "is"
-    if _margin(rule, high, low) < 0:
+    if rule.margin(high, low) < 0:
         return "fail", "is not"
     return "inconclusive", "may or may not be"
 

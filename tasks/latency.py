@@ -16,8 +16,8 @@ from tasks.core.serialize import read_json, write_json
 
 def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
     """Adds what `apart.compared` gives to each artifact that was shipped."""
-    shipped = [kind for kind, facts in artifacts.items() if facts["passed"]]
-    times = apart.compared({kind: apart.timed(folder / artifacts[kind]["file"]) for kind in shipped})
+    shipped = {kind: facts["file"] for kind, facts in artifacts.items() if facts["passed"]}
+    times = apart.compared(folder, shipped)
     return {kind: facts | times.get(kind, apart.UNTIMED) for kind, facts in artifacts.items()}
 
 

@@ -27,7 +27,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tasks.core import cli, images, predictors, saliency
+from tasks.core import cli, images, predictors, runtimes, saliency
 from tasks.core.contract import Contract
 from tasks.core.errors import DataError
 from tasks.core.layout import pictures_below
@@ -130,15 +130,16 @@ def predict(predictor: Predictor, sources: list[Source], batch: int, unread: lis
     items = readable(sources, predictor.contract, unread)
     while taken := list(islice(items, batch)):
         pixels = np.stack([one for _, one in taken])
-        rows = predictor.predict(pixels.astype(np.float32) / np.float32(255))
+        rows = predictor.predict(runtimes.floats(pixels))
         for (source, one), row in zip(taken, rows, strict=True):
             yield Answer(source.name, one, row, names)
 
 
 def explain(predictor: Predictor, answer: Answer, folder: Path) -> Path:
     """Draws which parts of a picture speak for its class, into a file named after the picture."""
-    picture = answer.pixels.astype(np.float32) / np.float32(255)
-    drops = saliency.occlusion(picture, predictor.predict, int(answer.probabilities.argmax()))
+    drops = saliency.occlusion(
+        runtimes.floats(answer.pixels), predictor.predict, int(answer.probabilities.argmax())
+    )
     digest = hashlib.sha256(os.fsencode(answer.path)).hexdigest()[:8]  # others may have the same name
     file = folder / f"{Path(answer.path).stem[:60]}-{digest}.png"
     with replacing(file) as temporary:

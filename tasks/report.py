@@ -17,7 +17,7 @@ from tasks.core import charts, cli, params, paths, sheets
 from tasks.core.accepted import last_inputs
 from tasks.core.manifest import readable
 from tasks.core.predictions import PROBABILITY
-from tasks.core.serialize import read_json, write_text
+from tasks.core.serialize import flat, read_json, write_text
 from tasks.core.splits import SPLITS, Shares, split
 from tasks.core.tables import read_parquet
 
@@ -50,18 +50,14 @@ def kept(history: pd.DataFrame, best: dict[str, Any]) -> str:
     return f"{text} of the head before, since none of these had a lower validation loss."
 
 
-def flat(values: dict[str, Any], prefix: str) -> dict[str, str]:
+def shown(values: dict[str, Any]) -> dict[str, str]:
     """Parameters by their dotted keys, with values as params.yaml may write them: 3.0 as 3."""
-    result: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{name}.")
-        else:
-            whole = isinstance(value, float) and value.is_integer()
-            result[prefix + name] = (
-                value if isinstance(value, str) else json.dumps(int(value) if whole else value)
-            )
-    return result
+
+    def text(value: Any) -> str:
+        whole = isinstance(value, float) and value.is_integer()
+        return value if isinstance(value, str) else json.dumps(int(value) if whole else value)
+
+    return {key: text(value) for key, value in flat(values).items()}
 
 
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
@@ -96,15 +92,17 @@ def anchor(row: int, column: int) -> str:
 
 
 def mistakes(
-    predictions: pd.DataFrame, names: list[str], album: sheets.Album, count: int
+    answers: pd.DataFrame, names: list[str], album: sheets.Album, count: int
 ) -> list[dict[str, Any]]:
     """The pictures of the most frequent mistakes, each kind by its surest first.
 
     Args:
+        answers: as `sure` gives them.
         count: pictures shown of each kind at most.
     """
-    frame = sure(predictions)
-    wrong = frame[~frame["right"]].sort_values(["confidence", "path"], ascending=[False, True], kind="stable")
+    wrong = answers[~answers["right"]].sort_values(
+        ["confidence", "path"], ascending=[False, True], kind="stable"
+    )
     kinds = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(KINDS)
     count = min(count, max(1, PICTURES // max(1, len(kinds))))
     return [
@@ -124,10 +122,9 @@ def mistakes(
     ]
 
 
-def unsure(predictions: pd.DataFrame, album: sheets.Album, count: int) -> list[dict[str, Any]]:
-    """The right answers that were least sure."""
-    frame = sure(predictions)
-    chosen = frame[frame["right"]].sort_values(["confidence", "path"], kind="stable").head(count)
+def unsure(answers: pd.DataFrame, album: sheets.Album, count: int) -> list[dict[str, Any]]:
+    """The right answers that were least sure, of those that `sure` gives."""
+    chosen = answers[answers["right"]].sort_values(["confidence", "path"], kind="stable").head(count)
     return pictured(chosen.to_dict("records"), album)
 
 
@@ -180,7 +177,7 @@ def changes(
             for name in metrics["test"]["interval_95"]
             if name in old
         ]
-    had = {key: text for name, value in values.items() for key, text in flat({name: value}, "").items()}
+    had = shown(values)
     found += [
         Change(key, had.get(key, "not there"), text)
         for key, text in parameters.items()
@@ -236,7 +233,8 @@ def page(
     names, album = dataset["class_names"], sheets.Album(folder)
     history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / "classifier.json")
     falls = charts.falls(metrics["robustness"]) if "robustness" in metrics else []
-    wrong = mistakes(predictions, names, album, p.mistakes)
+    answers = sure(predictions)
+    wrong = mistakes(answers, names, album, p.mistakes)
     lowest = min(
         (c["interval_95"][0] for cells in metrics["slices"].values() for c in cells.values()), default=0.0
     )
@@ -283,7 +281,7 @@ def page(
         slices_from=lowest,
         splits=SPLITS,
         square=charts.SQUARE,
-        unsure=unsure(predictions, album, p.mistakes),
+        unsure=unsure(answers, album, p.mistakes),
         validation=validation,
         weakest=weakest(metrics),
         worst_harm=min(falls, key=lambda fall: fall.values[-1], default=None),
@@ -292,7 +290,7 @@ def page(
 
 def main() -> None:
     p = params.load()
-    data, evaluate = p.data, p.evaluate
+    data, evaluate = p.data, p.evaluate  # as wholes, which this stage shows
     sections = {
         "data": asdict(data),
         "gate": asdict(p.gate),
@@ -303,9 +301,7 @@ def main() -> None:
         "evaluate": asdict(evaluate),
         "export": asdict(p.export),
     }
-    parameters = {
-        key: text for name, values in sections.items() for key, text in flat(values, f"{name}.").items()
-    }
+    parameters = shown(sections)
     write_text(paths.PAGE, page(Path(data.images), p.build, p.report, evaluate.min_slice, parameters))
     cli.say(f"report: {paths.PAGE}")
 

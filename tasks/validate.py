@@ -6,7 +6,7 @@ The expectations are those of params.yaml: validate, and of data.schema, where t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -99,8 +99,13 @@ def _found(outcome: Outcome) -> str:
 
 
 def _examples(outcome: Outcome) -> str:
-    more = f" and {outcome.count - SHOWN} more" if outcome.count > SHOWN else ""
-    return outcome.details or ", ".join(outcome.paths[:SHOWN]) + more
+    return outcome.details or _some(outcome.paths, outcome.count)
+
+
+def _some(paths: Sequence[str], count: int) -> str:
+    """The first few of so many paths."""
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    return ", ".join(paths[:SHOWN]) + more
 
 
 def line(faults: list[Outcome]) -> str:
@@ -155,9 +160,8 @@ def validate(
         cli.say(f"validate: {row}")
     faults = _faults(outcomes)
     if len(readable) < len(pictures) and not any(fault.kind == "unreadable" for fault in faults):
-        paths = pictures["path"][pictures["error"].notna()]
-        more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-        cli.say(f"validate: unreadable and left out: {', '.join(paths[:SHOWN])}{more}")
+        paths = list(pictures["path"][pictures["error"].notna()])
+        cli.say(f"validate: unreadable and left out: {_some(paths, len(paths))}")
     if faults:
         old = f"; {PAGE} is still that of an earlier run" if PAGE.exists() else ""
         raise Rejected(f"{line(faults)}; {DATA_DOCS}/index.html shows all{old}")

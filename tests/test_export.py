@@ -314,6 +314,10 @@ def test_an_artifact_that_can_not_be_run_is_told_of(
     assert latency.timed(tmp_path, {"onnx": found})["onnx"]["latency_ms"] is None
 
 
+def test_what_is_timed_is_what_rules_may_name() -> None:
+    assert set(apart.UNTIMED) == set(params.TIMED)
+
+
 def test_times_and_memory_are_measured_of_each(exported: Path) -> None:
     found = latency.timed(exported, read_json(exported / "artifacts.json")["artifacts"])
     assert found["saved_model"]["latency_ratio"] == 1

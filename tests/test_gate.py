@@ -44,7 +44,7 @@ def judge(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gate.Judge:
         kind: {
             cell: {"n": len(part), "judged": len(part) >= 30} for cell, part in ours.groupby(f"slice_{kind}")
         }
-        for kind in predictions.slices(ours)
+        for kind in (name.removeprefix("slice_") for name in map(str, ours) if name.startswith("slice_"))
     }
     share = float((ours["label"] == ours["predicted"]).mean())
     measured = {

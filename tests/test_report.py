@@ -234,7 +234,7 @@ def test_what_is_nearly_all_is_not_called_all() -> None:
 
 def test_parameters_stand_as_in_their_file() -> None:
     values = {"fine_tune": True, "augment": {"zoom": 0.1, "crop": 3.0}, "resize": "pad", "formats": ("h5",)}
-    assert report.flat(values, "x.") == {
+    assert report.shown({"x": values}) == {
         "x.fine_tune": "true",
         "x.augment.zoom": "0.1",
         "x.augment.crop": "3",

@@ -56,8 +56,16 @@ def timed(artifact: Path) -> dict[str, Any]:
     return times
 
 
-def compared(times: dict[Kind, dict[str, float]]) -> dict[Kind, dict[str, Any]]:
-    """Adds `latency_ratio`, of one picture and to the SavedModel's, where there is one."""
+def compared(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str, Any]]:
+    """Times artifacts, and adds `latency_ratio`, of one picture and to the SavedModel's, where there is one.
+
+    Args:
+        files: their names in the folder.
+
+    Raises:
+        ModelError: one can't be run.
+    """
+    times = {kind: timed(folder / name) for kind, name in files.items()}
     base = next((facts["latency_ms"] for kind, facts in times.items() if kind == "saved_model"), None)
     return {
         kind: UNTIMED | facts | {"latency_ratio": round(facts["latency_ms"] / base, 4) if base else None}

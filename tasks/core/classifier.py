@@ -14,6 +14,8 @@ from tasks.core.handles import UNPINNED
 from tasks.core.runtime import hub, keras, tf
 from tasks.core.serialize import read_json, write_json
 
+Predict = Callable[[Any], Any]  # pictures, uint8 (n, size, size, 3), to probabilities, float32 (n, classes)
+
 WEIGHTS = "classifier.weights.h5"
 FACTS = "classifier.json"
 
@@ -121,8 +123,8 @@ def _check_backbone(file: Path, name: str, sha256: str) -> None:
         )
 
 
-def predictor(model: Any) -> Callable[[Any], Any]:
-    """Compiles a classifier: from uint8 (n, size, size, 3) to probabilities, float32 (n, classes)."""
+def predictor(model: Any) -> Predict:
+    """Compiles a classifier."""
 
     @tf.function
     def probabilities(pixels: Any) -> Any:

@@ -92,7 +92,7 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """Prints a line on stderr, of what is passed over."""
-    print(_plain(text), file=sys.stderr, flush=True)
+    process.tell(_plain(text))
 
 
 def _silence() -> None:
@@ -141,7 +141,7 @@ def _guarded(work: Callable[[], int]) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    process.tell(_plain(f"{name()}: {text}"))
+    warn(f"{name()}: {text}")
     return code
 
 

@@ -28,10 +28,6 @@ class Contract:
         """Takes the contract out of a dict that may say more."""
         return cls(tuple(facts["class_names"]), facts["image_size"], facts["resize"])
 
-    @classmethod
-    def parse(cls, text: str) -> Contract:
-        return cls.of(json.loads(text))
-
     def facts(self) -> dict[str, Any]:
         return asdict(self) | {"class_names": list(self.class_names)}
 

@@ -32,10 +32,8 @@ def write(
         predict: from uint8 (n, size, size, 3) to probabilities.
 
     Returns:
-        Those, float (n, classes), in the order of the files' names. Without pictures nothing is written.
+        Those, float (n, classes), in the order of the files' names.
     """
-    if not paths:
-        return np.zeros((0, len(contract.class_names)))
     folder.mkdir()
     files, read = [], []
     for place, path in enumerate(paths):

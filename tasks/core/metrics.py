@@ -138,7 +138,7 @@ def headline(answers: Answers, bins: int, resamples: int, seed: int) -> dict[str
     """
     every, n = measures(bins), len(answers)
     values = {name: measure(answers) for name, measure in every.items()}
-    shares = {name: wilson(values[name], n) for name in ("accuracy", "top_5_accuracy")}
+    shares = {name: wilson(values[name], n) for name, measure in every.items() if measure in SHARES}
     drawn = {name: measure for name, measure in every.items() if name not in shares}
     intervals = shares | bootstrap(lambda rows: _all(drawn, answers[rows]), answers.labels, resamples, seed)
     return (

@@ -33,7 +33,14 @@ MEASURED = (  # of test and validation
     "n",
 )
 MEASURED_PARTS = ("test", "validation", "per_class", "slices", "calibration", "baselines", "robustness")
-SHARES = ("accuracy", "top_5_accuracy", "macro_precision", "macro_recall", "macro_f1", "ece")
+BOUNDED = (  # from 0 to 1
+    "accuracy",
+    "top_5_accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "ece",
+)
 MEASURED_OF_BASELINES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 LOCAL = "none"  # the compute.scheduler that stands for processes of this machine
 
@@ -189,12 +196,41 @@ class Evaluate(Section):
 
 
 @dataclass(frozen=True)
-class Rule(Section):
-    """Exactly one of `min` and `max` is given; what else may be left out has a default here."""
+class Limit(Section):
+    """A metric with a lower or an upper limit: exactly one of the two is given."""
 
-    metric: Text
+    metric: str
     min: Number | None = None
     max: Number | None = None
+
+    @property
+    def threshold(self) -> float:
+        """The one that is given."""
+        return self.min if self.min is not None else self.max or 0.0
+
+    def said(self, form: str) -> str:
+        """The limit in words, its number in a format of Python's."""
+        return f"at {'least' if self.min is not None else 'most'} {self.threshold:{form}}"
+
+    def margin(self, low: float, high: float) -> float:
+        """How far all of an interval is within the limit; below 0 if some of it is not."""
+        return low - self.threshold if self.min is not None else self.threshold - high
+
+    def check_one(self, key: str) -> None:
+        """Checks that there is exactly one limit.
+
+        Raises:
+            ParamError: names the rule by its `key`.
+        """
+        if (self.min is None) == (self.max is None):
+            raise ParamError(f"{key} ({self.metric}) needs either `min` or `max`: give one of the two")
+
+
+@dataclass(frozen=True)
+class Rule(Limit):
+    """What a model must reach; what may be left out has a default here."""
+
+    metric: Text
     slice: Text | None = None
     against: Reference | None = None
     relative: Switch = False
@@ -205,8 +241,7 @@ class Rule(Section):
         Raises:
             ParamError: names the rule by its `key`.
         """
-        if (self.min is None) == (self.max is None):
-            raise ParamError(f"{key} ({self.metric}) needs either `min` or `max`: give one of the two")
+        self.check_one(key)
         if self.slice not in (None, "worst") and "=" not in str(self.slice):
             raise ParamError(f"{key}.slice is {self.slice!r}; it must be worst, or as brightness=q1")
         split, _, name = self.metric.partition(".")
@@ -222,16 +257,17 @@ class Rule(Section):
                 allowed = ", ".join(f"test.{measure}" for measure in known)
                 partner = f"against {self.against}" if self.against else "of a slice"
                 raise ParamError(f"{key}.metric is {self.metric!r}; {partner} it must be one of {allowed}")
-        share, limit = name in SHARES, self.min if self.min is not None else self.max
-        if share and not self.relative and limit is not None and abs(limit) > 1:
-            raise ParamError(f"{key} asks for a {self.metric} of {limit:g}; it is a share: 90 % are 0.9")
+        if name in BOUNDED and not self.relative and abs(self.threshold) > 1:
+            raise ParamError(
+                f"{key} asks for a {self.metric} of {self.threshold:g}; it is a share: 90 % are 0.9"
+            )
         if self.relative and not self.against:
             raise ParamError(f"{key}.relative is true, but there is no `against`: give one, or leave it out")
 
 
 @dataclass(frozen=True)
-class ArtifactRule(Section):
-    """Exactly one of `min` and `max`; without `artifact` it is for all that have none of their own."""
+class ArtifactRule(Limit):
+    """What an artifact must reach; without `artifact` it is for all that have none of their own."""
 
     metric: Literal[
         "agreement",
@@ -247,8 +283,6 @@ class ArtifactRule(Section):
         "latency_32_ms",
         "peak_memory_bytes",
     ]
-    min: Number | None = None
-    max: Number | None = None
     artifact: Format | None = None
 
     def check(self, key: str, formats: tuple[Format, ...]) -> None:
@@ -257,8 +291,7 @@ class ArtifactRule(Section):
         Raises:
             ParamError: names the rule by its `key`.
         """
-        if (self.min is None) == (self.max is None):
-            raise ParamError(f"{key} ({self.metric}) needs either `min` or `max`: give one of the two")
+        self.check_one(key)
         if self.metric == "latency_ratio" and "saved_model" not in formats:
             raise ParamError(
                 f"{key} is about latency_ratio, to the SavedModel's; put saved_model in export.formats"

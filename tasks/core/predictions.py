@@ -44,16 +44,8 @@ def write(path: Path, frame: pd.DataFrame) -> None:
 
 
 def class_names(frame: pd.DataFrame) -> tuple[str, ...]:
-    return _after(PROBABILITY, frame)
-
-
-def slices(frame: pd.DataFrame) -> tuple[str, ...]:
-    """The ways of parting the pictures."""
-    return _after(SLICE, frame)
-
-
-def _after(prefix: str, frame: pd.DataFrame) -> tuple[str, ...]:
-    return tuple(name.removeprefix(prefix) for name in map(str, frame) if name.startswith(prefix))
+    columns = (name for name in map(str, frame) if name.startswith(PROBABILITY))
+    return tuple(name.removeprefix(PROBABILITY) for name in columns)
 
 
 def arrays(frame: pd.DataFrame) -> tuple[Array, Array]:

@@ -46,19 +46,17 @@ class Exam:
     def _compared(self, answers: dict[str, Array]) -> dict[str, float]:
         test = answers["test"]
         golden = [answers[name] for name in ("golden", "encoded") if name in answers]
+        best = self.expected_golden.argmax(axis=1)
         accuracy = _share(test, self.labels)
-        facts = {
+        return {
             "agreement": _share(test, self.expected.argmax(axis=1)),
             "max_probability_difference": float(np.abs(test - self.expected).max()),
             "accuracy": accuracy,
             "accuracy_drop": _share(self.expected, self.labels) - accuracy,
             "sum_error": float(np.abs(test.sum(axis=1) - 1).max()),
+            "golden_agreement": min(_share(answer, best) for answer in golden),
+            "golden_difference": max(float(np.abs(a - self.expected_golden).max()) for a in golden),
         }
-        if golden:
-            best = self.expected_golden.argmax(axis=1)
-            facts["golden_agreement"] = min(_share(answer, best) for answer in golden)
-            facts["golden_difference"] = max(float(np.abs(a - self.expected_golden).max()) for a in golden)
-        return facts
 
 
 def _share(probabilities: Array, classes: Array) -> float:
@@ -82,8 +80,7 @@ def judged(
     if "error" in facts:
         return facts | {"gates": [], "passed": False, "why": facts["error"]}
     seen = facts | times
-    # Without golden pictures there is nothing to hold against a rule about them.
-    gates = [_gate(file, rule, seen[rule.metric]) for rule in chosen(kind, rules) if rule.metric in seen]
+    gates = [_gate(file, rule, seen[rule.metric]) for rule in chosen(kind, rules)]
     faults = [gate["why"] for gate in gates if not gate["passed"]]
     why = "; ".join(faults) or f"{file} meets all of gate.artifacts"
     return facts | {"gates": gates, "passed": not faults, "why": why}
@@ -97,20 +94,18 @@ def chosen(kind: Format, rules: tuple[ArtifactRule, ...]) -> list[ArtifactRule]:
 
 
 def _gate(file: str, rule: ArtifactRule, value: float | None) -> dict[str, Any]:
-    low, high = rule.min, rule.max
-    if value is None:  # a ratio to a SavedModel that couldn't be run
-        why = f"{file} has no {rule.metric}, since there is no SavedModel that runs"
-        threshold = low if low is not None else high
-        return {"name": rule.metric, "value": None, "threshold": threshold, "passed": False, "why": why}
-    passed = (low is None or value >= low) and (high is None or value <= high)
+    passed = value is not None and rule.margin(value, value) >= 0
     timed = rule.metric in TIMED
-    limit = f"at least {low:,.10g}" if low is not None else f"at most {high:,.10g}"
-    figure = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-    shown = rule.metric if timed else f"{rule.metric} of {figure}"
+    if value is None:
+        why = f"{file} has no {rule.metric}, since there is no SavedModel that runs"
+    else:
+        figure = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+        has = f"a {rule.metric}" if timed else f"{rule.metric} of {figure}"
+        why = f"{file} has {has}, which {'is' if passed else 'is not'} {rule.said(',.10g')}"
     return {
         "name": rule.metric,
         "value": None if timed else value,
-        "threshold": low if low is not None else high,
+        "threshold": rule.threshold,
         "passed": passed,
-        "why": f"{file} has {'a ' if timed else ''}{shown}, which {'is' if passed else 'is not'} {limit}",
+        "why": why,
     }

@@ -174,12 +174,12 @@ def predict(artifact: Path, pictures: Path, golden: Path, answers: Path) -> None
     runner = kind(artifact)(artifact)
     array = np.load(pictures, mmap_mode="r")
     parts = [runner.predict(floats(array[start : start + BATCH])) for start in range(0, len(array), BATCH)]
-    result = {"test": np.concatenate(parts)}
-    if files := [file.read_bytes() for file in sorted(golden.glob("*.*g"))]:
-        read = floats(np.stack([pixels(data, runner.contract) for data in files]))
-        result["golden"] = np.concatenate([runner.predict(picture[None]) for picture in read])
-        if isinstance(runner, SavedModel):
-            result["encoded"] = runner.predict_encoded(files)
+    files = [file.read_bytes() for file in sorted(golden.glob("*.*g"))]
+    read = floats(np.stack([pixels(data, runner.contract) for data in files]))
+    each = [runner.predict(picture[None]) for picture in read]
+    result = {"test": np.concatenate(parts), "golden": np.concatenate(each)}
+    if isinstance(runner, SavedModel):
+        result["encoded"] = runner.predict_encoded(files)
     np.savez(answers, **result)  # type: ignore[arg-type]
 
 

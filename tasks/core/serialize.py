@@ -24,8 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The block makes a file or a folder there. If it fails, `path` is as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    stem = f".{path.name}.{HOST}.{os.getpid()}"
-    temporary, old = (path.with_name(f"{stem}.{kind}.tmp") for kind in ("new", "old"))
+    temporary, old = (_temporary(path, kind) for kind in ("new", "old"))
     _remove_left_overs(path)
     try:
         yield temporary
@@ -43,13 +42,17 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
     """Gives a folder beside `path` for what is needed for a while; those of killed processes are removed."""
-    folder = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.new.tmp")
+    folder = _temporary(path, "new")
     _remove_left_overs(path)
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         remove(folder)
+
+
+def _temporary(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{HOST}.{os.getpid()}.{kind}.tmp")
 
 
 def _remove_left_overs(path: Path) -> None:
@@ -90,6 +93,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dicts by their dotted paths."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
 
 
 def sha256(path: Path) -> str:

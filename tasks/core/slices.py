@@ -26,7 +26,7 @@ def parts(pictures: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
         format, the group of the labels file, and the user's columns. Measures that are all alike, and columns
         without a value, are left out.
     """
-    numbers = pictures[list(MEASURES)].assign(size=pictures["width"] * pictures["height"])
+    numbers = _numbers(pictures)
     names = pictures[["format"]].assign(group=pictures["given_group"])
     taken = [*numbers, *names]
     names = names.join(own.rename(columns={name: f"{name} of the labels" for name in taken}))
@@ -34,6 +34,11 @@ def parts(pictures: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     columns = {name: part for name, part in quartiles.items() if len(set(part)) > 1}
     columns |= {str(name): _values(names[name]) for name in names if names[name].notna().any()}
     return pd.DataFrame(columns, pictures.index)
+
+
+def _numbers(pictures: pd.DataFrame) -> pd.DataFrame:
+    """What quartiles are made of: the quality measures, and the size in pixels."""
+    return pictures[list(MEASURES)].assign(size=pictures["width"] * pictures["height"])
 
 
 def _quartiles(values: Array) -> Array:
@@ -61,14 +66,14 @@ def described(parted: pd.DataFrame, pictures: pd.DataFrame, answers: Answers, le
         For each column and each of its values `n`, `accuracy` with its 95 % interval, `judged`, and for
         quartiles `range`, the smallest and largest value in them.
     """
-    numbers = pictures.assign(size=pictures["width"] * pictures["height"])
+    numbers = _numbers(pictures)
     result: dict[str, Any] = {}
     for column in parted:
         result[str(column)] = {}
         for value in sorted(set(parted[column])):
             chosen = (parted[column] == value).to_numpy()
             facts = _described(answers[chosen], least)
-            if column in (*MEASURES, "size"):
+            if column in numbers:
                 values = numbers[column].to_numpy()[chosen]
                 facts["range"] = [rounded(values.min()), rounded(values.max())]
             result[str(column)][value] = facts
