@@ -1,69 +1,85 @@
 """The pipeline as a Prefect flow: one task for each stage of dvc.yaml, with DVC as the only cache.
 
   python -m flows.pipeline [--pull] [--push]
+  python -m flows.pipeline evaluate --set train.epochs=3
 
 The stages and their order are DVC's own; one that is added to dvc.yaml shows up here by itself.
 A task ends as `Completed` if its stage ran, `Cached` if DVC had its outputs already, and `Failed`
-with the stage's own words. No server is needed: without one, Prefect starts one for the time being.
+with the stage's own words. No server is needed: without one, Prefect has one for the time being.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import signal
-import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
+from functools import partial
 from types import FrameType
+from typing import Any
 
-import networkx as nx
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_client, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import Cancelled, Completed, Failed
 
+from flows import repo, server
+from flows.events import tell
 from tasks import check as preconditions
-from tasks.core import cli, process
-from tasks.core.errors import DarkroomError
-from tasks.core.paths import LATENCIES
+from tasks.core import cli, params, process
+from tasks.core.errors import DarkroomError, Rejected, Unreachable, brief
+from tasks.core.paths import DATASET, LATENCIES
+from tasks.core.serialize import read_json, write_text
 
-MISTAKES = (DarkroomError, DvcException)
+HOURS = 24.0
+CACHED = "Cached"
 
-running: list[subprocess.Popen[str]] = []  # what DVC is doing for us at the moment
+
+def run_name() -> str:
+    """What a run is about: the digest of the data as it was built last, and the parameters set for it."""
+    digest = "new"
+    with suppress(OSError, ValueError, KeyError):
+        digest = str(read_json(DATASET / "dataset.json")["manifest"])[:8]
+    return " ".join([f"data {digest}", *(runtime.flow_run.parameters.get("set") or ())])
 
 
-@flow(name="pipeline")
-def pipeline(pull: bool = False, push: bool = False) -> State:
+@flow(name="pipeline", flow_run_name=run_name, on_failure=[tell], on_crashed=[tell])
+def pipeline(
+    targets: tuple[str, ...] = (),
+    set: tuple[str, ...] = (),
+    pull: bool | None = False,
+    push: bool | None = False,
+    force: bool = False,
+    only_if_changed: bool = False,
+    stage_hours: float = HOURS,
+) -> State:
     """Brings every stage up to date, in order; the first that fails ends the run.
 
     Args:
-        pull: first fetch from DVC's remote what other machines have made.
-        push: at the end put there what this one has.
+        targets: stages, which are then all that is wanted, with what they depend on.
+        set: parameters to change in params.yaml first, each KEY=VALUE.
+        pull: first fetch from DVC's remote what other machines have made; null: if there is a remote.
+        push: at the end put there what this one has; null: if there is a remote.
+        force: run what is wanted even if it is up to date.
+        only_if_changed: end at once if nothing has changed since the last run, or one is at work.
+        stage_hours: what a stage may take, before it is ended.
     """
-    for state in steps(pull, push):
-        if not state.is_completed():
-            return Failed(message=state.message, data=state.result(raise_on_failure=False))
-    return Completed(message="every stage is up to date")
-
-
-def steps(pull: bool, push: bool) -> Iterator[State]:
-    """Takes one step after the other, and gives the state that each has ended in."""
+    say = get_run_logger().info
     try:
-        check(remote=pull or push)
-        names = stages()
-    except MISTAKES as error:
-        yield mistaken(error)
-        return
-    if pull:
-        yield transfer.with_options(task_run_name="pull")("pull", "--allow-missing", return_state=True)
-    for name in names:
-        yield reproduce.with_options(task_run_name=name)(name, return_state=True)
-    if push:
-        yield transfer.with_options(task_run_name="push")("push", return_state=True)
+        check(remote=bool(pull or push))
+        with repo.alone(say, wait=not only_if_changed):
+            if only_if_changed and (why := repo.patiently(repo.nothing_new, say)):
+                return Completed(name="Skipped", message=why)
+            override(set)
+            pull, push = (repo.has_remote() if wish is None else wish for wish in (pull, push))
+            return brought_up_to_date(targets, pull, push, force, stage_hours)
+    except repo.Busy as error:
+        return Completed(name="Skipped", message=str(error))
+    except repo.MISTAKES as error:
+        return mistaken(error)
 
 
 def check(remote: bool) -> None:
@@ -74,41 +90,95 @@ def check(remote: bool) -> None:
         DarkroomError: data should be fetched or put, and there is nowhere to do so.
     """
     preconditions.check()
-    with Repo(".") as repo:
-        if remote and not repo.config["remote"]:
-            raise DarkroomError("DVC has no remote; name one: `dvc remote add --default NAME URL`")
+    if remote and not repo.has_remote():
+        raise DarkroomError("DVC has no remote; name one: `dvc remote add --default NAME URL`")
 
 
-def stages() -> list[str]:
-    """Names of the stages, each after those it depends on, as `dvc repro` would take them."""
-    with Repo(".") as repo:
-        # `dvc add` makes stages too, of data alone
-        return [stage.addressing for stage in nx.dfs_postorder_nodes(repo.index.graph) if stage.cmd]
-
-
-@task(cache_policy=NO_CACHE, persist_result=False)
-def reproduce(stage: str) -> State:
-    """Has DVC bring one stage up to date."""
-    unmeasured = stage == "latency" and not LATENCIES.exists()  # which DVC doesn't know of
+def override(settings: tuple[str, ...]) -> None:
+    """Sets parameters in params.yaml, which stays as it is if they name what isn't there."""
+    if not settings:
+        return
+    before = params.FILE.read_text("utf-8")
+    repo.override(settings)
     try:
-        if not unmeasured and not is_changed(stage):
-            return Completed(name="Cached", message=f"{stage} is up to date")
-    except MISTAKES as error:
-        return mistaken(error)
-    code, lines = dvc("repro", "--single-item", *(["--force"] if unmeasured else []), stage)
+        preconditions.check()
+    except DarkroomError:
+        write_text(params.FILE, before)
+        raise
+
+
+def brought_up_to_date(
+    targets: tuple[str, ...], pull: bool, push: bool, force: bool, stage_hours: float
+) -> State:
+    """Takes one step after the other, until one fails."""
+    names: Counter[str] = Counter()
+    failure = None
+    for step, state in steps(targets, pull, push, force, stage_hours):
+        names[str(state.name)] += 1
+        if not state.is_completed():
+            failure = failed(step, state)
+            break
+    if set(names) != {CACHED}:
+        show()
+    if failure:
+        return failure
+    told = ", ".join(f"{count} {name.lower()}" for name, count in sorted(names.items()))
+    return Completed(message=f"every stage is up to date ({told})")
+
+
+def steps(
+    targets: tuple[str, ...], pull: bool, push: bool, force: bool, stage_hours: float
+) -> Iterator[tuple[str, State]]:
+    """Takes the steps, and gives each with the state that it has ended in."""
+    say = get_run_logger().info
+    limit = stage_hours * 3600
+    carry = transfer.with_options(timeout_seconds=limit)
+    if pull:
+        yield "pull", carry.with_options(task_run_name="pull")("pull", "--allow-missing", return_state=True)
+    names, pending = repo.patiently(lambda: repo.survey(targets), say)
+    touched = False
+    for name in names:
+        is_due = name in pending or (touched and repo.patiently(partial(repo.is_changed, name), say))
+        touched |= is_due
+        unmeasured = name == "latency" and not LATENCIES.exists()  # which DVC doesn't know of
+        stage = reproduce.with_options(task_run_name=name, timeout_seconds=limit)
+        yield name, stage(name, is_due, force or unmeasured, return_state=True)
+    if push:
+        yield "push", carry.with_options(task_run_name="push")("push", return_state=True)
+
+
+def may_pass(_task: Any, _run: Any, state: State) -> bool:
+    """Whether a stage may do better the next time, which only a network can make it."""
+    return state.data == Unreachable.exit_code
+
+
+@task(
+    retries=3,
+    retry_delay_seconds=[60, 300, 900],
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def reproduce(stage: str, is_due: bool, force: bool) -> State:
+    """Has DVC bring one stage up to date."""
+    if not (is_due or force):
+        return Completed(name=CACHED, message=f"{stage} is up to date")
+    code, lines = repo.dvc(
+        "repro", "--single-item", *(["--force"] if force else []), stage, say=get_run_logger().info
+    )
     if code:
-        return Failed(message=complaint(stage, lines), data=stage_exit(lines))
+        return Failed(message=repo.complaint(stage, lines), data=repo.stage_exit(lines))
     if any(line.startswith("Running stage") for line in lines):
         return Completed(message=f"{stage} ran")
-    return Completed(name="Cached", message=f"{stage} was restored from the cache")
+    return Completed(name=CACHED, message=f"{stage} was restored from the cache")
 
 
 @task(retries=3, retry_delay_seconds=[1, 5, 15], cache_policy=NO_CACHE, persist_result=False)
 def transfer(*words: str) -> State:
     """Pulls or pushes data and runs; a network may come back, so this is tried again."""
-    code, lines = dvc(*words, "--run-cache")
+    code, lines = repo.dvc(*words, "--run-cache", say=get_run_logger().info)
     if code:
-        return Failed(message=complaint(words[0], lines))
+        return Failed(message=repo.complaint(words[0], lines))
     return Completed(message=f"{words[0]} is done")
 
 
@@ -117,76 +187,67 @@ def mistaken(error: Exception) -> State:
     return Failed(message=" ".join(str(error).split()), data=DarkroomError.exit_code)
 
 
-def is_changed(stage: str) -> bool:
-    """Whether DVC sees something to do; asked here, since starting DVC for nothing takes a second."""
-    with Repo(".") as repo:  # one of its own: threads can't share it
-        return bool(repo.status(targets=[stage]))
+def failed(step: str, state: State) -> State:
+    """The state of a run that a step has ended; `Rejected` where that was a verdict."""
+    code = state.result(raise_on_failure=False)
+    code = code if isinstance(code, int) and code > 0 else 1
+    message = state.message or ""
+    if state.name == "TimedOut":
+        message = f"{step} took longer than it may (stage_hours), and was ended: {message}"
+    elif code in (Rejected.exit_code, DarkroomError.exit_code):
+        with suppress(*repo.MISTAKES):
+            repo.remember_failure(message)
+    name = "Rejected" if message.startswith("verdict: rejected") else "Failed"
+    return Failed(name=name, message=message, data=code)
 
 
-def dvc(*words: str) -> tuple[int, list[str]]:
-    """Runs DVC's command line and passes on its output as it comes; returns exit code and lines."""
+def show() -> None:
+    """Hangs the results on the run, and names it after what it has used."""
+    from flows import artifacts  # and pandas
+
     logger = get_run_logger()
-    own = str(Path(sys.executable).parent)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | {"PATH": own + os.pathsep + os.environ.get("PATH", ""), "PYTHONUNBUFFERED": "1"},
-        text=True,
-        errors="replace",
-        start_new_session=True,  # a ctrl-c is ours to pass on
-        preexec_fn=process.die_with_parent,  # noqa: PLW1509 (one system call, found beforehand)
-    )
-    lines = []
-    running.append(child)
-    with child:
-        try:
-            for line in child.stdout or []:
-                if text := line.rstrip():
-                    lines.append(text)
-                    logger.info(text)
-        except BaseException:  # Prefect turns a SIGTERM into an exception
-            stop(child)
-            raise
-        finally:
-            running.remove(child)
-    return child.returncode, lines
-
-
-def stop(child: subprocess.Popen[str]) -> None:
-    """Ends what DVC does for us, and waits until the stage has given its earlier outputs back."""
-    os.killpg(child.pid, signal.SIGINT)  # DVC itself ignores it, and waits for its stage
-    child.wait()
-
-
-def complaint(stage: str, lines: list[str]) -> str:
-    """The stage's own last words, else DVC's."""
-    code = stage_exit(lines)
-    if code < 0:  # its last words are of something else
-        name = signal.Signals(-code).name
-        return f"{stage} was ended by {name}, as it happens when memory runs out; run it again"
-    own = [line for line in lines if line.startswith(f"{stage}: ")]
-    theirs = [line for line in lines if line.startswith("ERROR: ")]
-    return (own or theirs or lines or [f"{stage} failed and said nothing"])[-1]
-
-
-def stage_exit(lines: list[str]) -> int:
-    """The exit code of a failed stage, which DVC tells in words only; 1 where it didn't get that far.
-
-    Negative: the number of the signal that ended it.
-    """
-    found = re.findall(r"exited with (-?\d+)", "\n".join(lines))
-    return int(found[-1]) if found else 1
+    try:
+        artifacts.make()
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(runtime.flow_run.id, name=run_name())
+    except Exception as error:  # of every kind: what the run has done is worth more than how it is shown
+        logger.warning("the results can't be shown beside the run: %s", brief(error))
 
 
 def main() -> int:
     parser = cli.parser(__doc__)
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help="a stage or an output; all if none is given"
+    )
+    parser.add_argument(
+        "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml first"
+    )
     parser.add_argument("--pull", action="store_true", help="fetch from DVC's remote first")
     parser.add_argument("--push", action="store_true", help="put results into DVC's remote at the end")
-    arguments = parser.parse_args()
+    parser.add_argument("--force", action="store_true", help="run stages that are up to date too")
+    parser.add_argument(
+        "--stage-hours",
+        type=float,
+        default=HOURS,
+        metavar="N",
+        help=f"end a stage that takes longer ({HOURS:g})",
+    )
+    parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
+    given = parser.parse_args()
     for number in process.SIGNALS:
         signal.signal(number, interrupt)
-    state = pipeline(arguments.pull, arguments.push, return_state=True)
+    # Somebody looks at this run, and needs no heartbeats, whose end takes up to a second.
+    server.ready()
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        state = pipeline(
+            targets=tuple(given.targets),
+            set=tuple(given.set),
+            pull=given.pull,
+            push=given.push,
+            force=given.force,
+            stage_hours=given.stage_hours,
+            return_state=True,
+        )
     if state.is_completed():
         return 0
     print(state.message, file=sys.stderr)
@@ -195,17 +256,17 @@ def main() -> int:
 
 
 def interrupt(_signum: int, _frame: FrameType | None) -> None:
-    """Ends the run: first the stage, which gives its earlier outputs back, then Prefect's own server.
+    """Ends the run: first the stage, which gives its earlier outputs back, then the server that is ours.
 
-    After an exception instead, Prefect would report to that server, which a ctrl-c ends too, and wait for it.
+    Prefect itself would wait for that server, or call the run crashed.
     """
     for number in process.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    for child in list(running):
-        stop(child)
-    if api := sys.modules.get("prefect.server.api.server"):  # imported where Prefect has started a server
-        for server in list(api.SubprocessASGIServer._instances.values()):
-            server.stop()
+    for child in list(repo.running):
+        repo.stop(child)
+    with suppress(Exception), get_client(sync_client=True) as client:
+        client.set_flow_run_state(runtime.flow_run.id, Cancelled(message="interrupted"), force=True)
+    server.stop()
     print("pipeline: interrupted", file=sys.stderr, flush=True)
     os._exit(process.INTERRUPTED)
 

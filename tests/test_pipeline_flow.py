@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
+from ruamel.yaml import YAML
 
-from flows import pipeline
+from flows import artifacts, pipeline, repo
 from tasks.core import params
+from tasks.core.errors import DarkroomError
 from tasks.core.serialize import remove
 from tests.project import FIRST_COMMIT
 from tests.structure import ROOT
@@ -57,9 +66,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run() -> tuple[dict[str, str], str]:
+def run(**parameters: Any) -> tuple[dict[str, str], str]:
     """Runs the flow; returns each task's state by stage, and the flow's message."""
-    state = pipeline.pipeline(return_state=True)
+    state = pipeline.pipeline(**parameters, return_state=True)
     with get_client(sync_client=True) as client:
         runs = client.read_task_runs()
     own = [run for run in runs if run.flow_run_id == state.state_details.flow_run_id]
@@ -68,7 +77,7 @@ def run() -> tuple[dict[str, str], str]:
 
 @pytest.mark.usefixtures("repository")
 def test_stages_come_in_dvcs_order() -> None:
-    assert pipeline.stages() == ["first", "middle", "last"]
+    assert repo.survey()[0] == ["first", "middle", "last"]
 
 
 @pytest.mark.usefixtures("repository")
@@ -101,19 +110,20 @@ def test_a_failed_stage_ends_the_run_with_its_own_words(repository: Path) -> Non
 
 
 def test_the_exit_code_of_a_stage_is_read_from_what_dvc_says() -> None:
-    assert pipeline.stage_exit(["ERROR: failed to reproduce 'a': failed to run: x, exited with 2"]) == 2
-    assert pipeline.stage_exit(["ERROR: something else"]) == 1
+    assert repo.stage_exit(["ERROR: failed to reproduce 'a': failed to run: x, exited with 2"]) == 2
+    assert repo.stage_exit(["ERROR: something else"]) == 1
 
 
 def test_a_stage_that_was_killed_is_not_blamed_on_its_last_line() -> None:
     lines = ["train: features of 9 pictures", "ERROR: failed to run: x, exited with -9"]
-    assert "train was ended by SIGKILL" in pipeline.complaint("train", lines)
+    assert "train was ended by SIGKILL" in repo.complaint("train", lines)
 
 
 def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """Does what `python -m flows.pipeline WORDS` does; returns the exit code."""
     monkeypatch.setattr("sys.argv", ["flows/pipeline.py", *words])
     monkeypatch.setattr("signal.signal", lambda *_: None)  # the tests' own handlers stay
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
     return pipeline.main()
 
 
@@ -160,6 +170,205 @@ def test_latencies_that_went_with_artifacts_are_measured_again(repository: Path)
 
 def test_data_that_is_versioned_by_itself_is_no_stage(repository: Path) -> None:
     subprocess.run(["dvc", "add", "-q", "source.txt"], check=True)
-    assert pipeline.stages() == ["first", "middle", "last"]
+    assert repo.survey()[0] == ["first", "middle", "last"]
     assert run()[0] == dict.fromkeys(("first", "middle", "last"), "Completed")
     assert (repository / "source.txt.dvc").exists()
+
+
+@pytest.mark.usefixtures("repository")
+def test_targets_are_all_that_is_done_with_what_they_need() -> None:
+    assert run(targets=("middle",))[0] == dict.fromkeys(("first", "middle"), "Completed")
+    assert run(targets=("last",))[0] == {"first": "Cached", "middle": "Cached", "last": "Completed"}
+    assert "nothing" in run(targets=("nothing",))[1], "the target is named"
+
+
+@pytest.mark.usefixtures("repository")
+def test_only_what_hangs_on_a_change_runs() -> None:
+    run()
+    Path("middle.txt").unlink()
+    Path("dvc.yaml").write_text(
+        THREE_STAGES.replace("cat first.txt middle.txt >", "cat middle.txt first.txt >")
+    )
+    assert run()[0] == {"first": "Cached", "middle": "Cached", "last": "Completed"}
+
+
+@pytest.mark.usefixtures("repository")
+def test_what_follows_a_stage_that_was_restored_is_looked_at_anew() -> None:
+    run()
+    Path("source.txt").write_text("good too\n")
+    run()
+    Path("source.txt").write_text("good\n")
+    assert run()[0] == dict.fromkeys(("first", "middle", "last"), "Cached"), "DVC remembers both"
+    assert Path("last.txt").read_text() == "good\ngood\n"
+
+
+@pytest.mark.usefixtures("repository")
+def test_forced_stages_run_though_they_are_up_to_date() -> None:
+    run()
+    assert run(force=True, targets=("first",))[0] == {"first": "Completed"}
+
+
+def test_parameters_are_set_as_dvc_sets_them(repository: Path) -> None:
+    stage = "  tuned:\n    cmd: cp params.yaml tuned.txt\n    params: [train.epochs]\n    outs: [tuned.txt]\n"
+    (repository / "dvc.yaml").write_text(THREE_STAGES + stage)
+    run()
+    states = run(set=("train.epochs=7",))[0]
+    assert states == dict.fromkeys(("first", "middle", "last"), "Cached") | {"tuned": "Completed"}
+    old, new = ((folder / "params.yaml").read_text("utf-8").splitlines() for folder in (ROOT, repository))
+    (line,) = [line for line in new if line not in old]
+    assert line.startswith("  epochs: 7 ")
+    assert len(old) == len(new)
+
+
+def test_a_value_is_replaced_and_nothing_else() -> None:
+    text = "a:\n  b: 1  # why\n  c:\n    - {x: 1}  # one\n    - {x: 2}  # two\n  # last\nd: 5\n"
+    assert repo.replaced(text, ["a", "b"], [1, "x"]) == text.replace("b: 1", 'b: [1, "x"]')
+    assert repo.replaced(text, ["d"], None) == text.replace("d: 5", "d: null")
+    assert YAML(typ="safe").load(repo.replaced(text, ["a", "c"], 3)) == {"a": {"b": 1, "c": 3}, "d": 5}
+    with pytest.raises(DarkroomError, match=r"a\.b\.c is not in"):
+        repo.replaced(text, ["a", "b", "c"], 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.epochs=-1", "train.epochs"),
+        ("train.epoch=3", "train.epoch"),
+        ("nonsense", "nonsense"),
+        ("data.images=/not/there", "/not/there"),
+    ],
+)
+def test_a_setting_that_is_none_leaves_the_parameters_as_they_are(
+    repository: Path, setting: str, words: str
+) -> None:
+    before = (repository / "params.yaml").read_text("utf-8")
+    states, message = run(set=(setting,))
+    assert not states
+    assert words in message
+    assert "/tmp" not in message
+    assert (repository / "params.yaml").read_text("utf-8") == before
+
+
+def test_a_verdict_is_told_apart_from_a_failure(repository: Path) -> None:
+    stage = (
+        "  verdict:\n    cmd: 'echo \"verdict: rejected: accuracy is 0.1\"; exit 1'\n    deps: [last.txt]\n"
+    )
+    (repository / "dvc.yaml").write_text(THREE_STAGES + stage)
+    state = pipeline.pipeline(return_state=True)
+    assert state.name == "Rejected"
+    assert state.message == "verdict: rejected: accuracy is 0.1"
+
+
+def test_a_schedule_does_not_try_again_what_has_failed(repository: Path) -> None:
+    run()
+    assert run(only_if_changed=True) == ({}, "every stage is up to date")
+    (repository / "source.txt").write_text("bad\n")
+    assert run(only_if_changed=True)[0] == {"first": "Completed", "middle": "Failed"}
+    states, message = run(only_if_changed=True)
+    assert not states
+    assert "nothing has changed since a run that failed: middle: first.txt says no good" in message
+    (repository / "source.txt").write_text("good again\n")
+    assert run(only_if_changed=True)[0] == dict.fromkeys(("first", "middle", "last"), "Completed")
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_second_run_waits_and_a_schedule_does_not() -> None:
+    said: list[str] = []
+    with repo.alone(said.append, wait=True):
+        states, message = run(only_if_changed=True)
+        assert not states
+        assert f"(process {os.getpid()})" in message
+        waiting = threading.Thread(target=lambda: said.append(_wait_for_ours(said)))
+        waiting.start()
+        while not any("waiting" in line for line in said):
+            time.sleep(0.05)
+        assert "got it" not in said
+    waiting.join(10)
+    assert said[-1] == "got it"
+
+
+def _wait_for_ours(said: list[str]) -> str:
+    with repo.alone(said.append, wait=True):
+        return "got it"
+
+
+def test_a_stage_whose_time_is_up_is_ended(repository: Path) -> None:
+    slow = THREE_STAGES.replace("cp source.txt first.txt", "sleep 60; cp source.txt first.txt")
+    (repository / "dvc.yaml").write_text(slow)
+    start = time.monotonic()
+    states, message = run(stage_hours=2 / 3600)
+    assert states == {"first": "TimedOut"}
+    assert message.startswith("first took longer")
+    assert time.monotonic() - start < 40, "nobody has waited for the stage's own end"
+    assert not repo.running
+
+
+@pytest.mark.parametrize(("code", "tries"), [(75, 2), (2, 1)])
+def test_only_what_a_network_has_ended_is_tried_again(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, code: int, tries: int
+) -> None:
+    monkeypatch.setattr(pipeline.reproduce, "retries", 1)
+    monkeypatch.setattr(pipeline.reproduce, "retry_delay_seconds", [0])
+    fetch = f"echo try >> tries.txt; exit {code}"
+    (repository / "dvc.yaml").write_text(f"stages:\n  fetch:\n    cmd: '{fetch}'\n    outs: [fetched]\n")
+    assert run()[0] == {"fetch": "Failed"}
+    assert (repository / "tries.txt").read_text() == "try\n" * tries
+
+
+def test_a_remote_that_is_away_is_tried_again(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pipeline.transfer, "retries", 1)
+    monkeypatch.setattr(pipeline.transfer, "retry_delay_seconds", [0])
+    (repository / "not-a-folder").touch()
+    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "not-a-folder/store"], check=True)
+    assert run(push=True)[0] == dict.fromkeys(("first", "middle", "last"), "Completed") | {"push": "Failed"}
+    assert "Retry 1/1" in caplog.text
+
+
+@pytest.mark.usefixtures("repository")
+def test_null_means_if_there_is_a_remote() -> None:
+    assert "push" not in run(push=None, pull=None)[0]
+    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "../store"], check=True)
+    states = run(push=None, pull=None)[0]
+    assert (states["pull"], states["push"]) == ("Completed", "Completed")
+
+
+def test_results_are_shown_beside_the_run(repository: Path) -> None:
+    """With the change since the last commit, and a run that is named after its data."""
+    metrics = {"test": {"accuracy": 0.75, "interval_95": {"accuracy": [0.5, 1.0]}}, "slices": {"a": 1}}
+    gates = {"passed": True, "gates": [{"verdict": "pass", "why": "test.accuracy is high"}]}
+    files = {
+        "data/dataset/dataset.json": json.dumps({"manifest": "0123456789abcdef"}),
+        "reports/metrics.json": json.dumps(metrics),
+        "reports/gates.json": json.dumps(gates),
+        "reports/evaluation/confusion.csv": "label,predicted\n<a>,<a>\nb,<a>\n",
+        "reports/index.html": "<p>page</p>",
+    }
+    for name, text in files.items():
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text(text)
+    state = pipeline.pipeline(return_state=True)
+    with get_client(sync_client=True) as client:
+        assert state.state_details.flow_run_id
+        flow_run = client.read_flow_run(state.state_details.flow_run_id)
+        found = {
+            artifact.key: str(artifact.data)
+            for artifact in client.read_artifacts()
+            if artifact.flow_run_id == flow_run.id
+        }
+    assert flow_run.name == "data 01234567"
+    assert set(found) == {"metrics", "gates", "confusion-matrix", "report"}
+    assert json.loads(found["metrics"]) == [
+        {"metric": "test.accuracy", "value": 0.75, "before": "", "change": ""}
+    ]
+    assert "✓ test.accuracy is high" in found["gates"]
+    picture = base64.b64decode(found["confusion-matrix"].partition(",")[2]).decode()
+    assert "&lt;a&gt;" in picture
+    assert picture.count("<rect") == 1 + 4
+    assert (repository / "reports/index.html").as_uri() in found["report"]
+
+
+def test_metrics_are_set_beside_those_of_the_last_commit() -> None:
+    rows = artifacts.metrics({"test": {"accuracy": 0.75}}, {"test.accuracy": 0.5})
+    assert rows == [{"metric": "test.accuracy", "value": 0.75, "before": 0.5, "change": "+0.25"}]

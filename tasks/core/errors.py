@@ -4,6 +4,7 @@ DarkroomError       one clear line on stderr
 ├── ParamError      a value in params.yaml                  exit 2
 ├── DataError       a picture, a folder, a labels file      exit 2
 ├── BackboneError   a backbone that can't be read           exit 2
+│   └── Unreachable one that a network keeps from us        exit 75, which may pass
 ├── ModelError      an artifact that can't be read          exit 2
 ├── WorkerError     worker processes or a cluster           exit 2
 └── Rejected        a check or a gate said no               exit 1
@@ -28,6 +29,12 @@ class DataError(DarkroomError):
 
 class BackboneError(DarkroomError):
     """A backbone that can't be found or read."""
+
+
+class Unreachable(BackboneError):
+    """A network or a server failed; it may be there again later."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class ModelError(DarkroomError):

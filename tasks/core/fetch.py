@@ -20,7 +20,7 @@ import psutil
 from tqdm import tqdm
 
 from tasks.core import cli, saved_model
-from tasks.core.errors import BackboneError, brief
+from tasks.core.errors import BackboneError, Unreachable, brief
 from tasks.core.handles import BUILT_IN
 from tasks.core.paths import hub_folder
 from tasks.core.runtime import hub
@@ -154,7 +154,8 @@ def _unreachable(handle: str, error: Exception, timeout: float) -> BackboneError
     )
     if isinstance(error, HTTPError) and not _passes(error):
         remedy = "check the address, and that anyone may fetch it"
-    return BackboneError(f"model.backbone: {handle} can't be fetched: {_reason(error, timeout)}; {remedy}")
+    kind = Unreachable if _passes(error) else BackboneError
+    return kind(f"model.backbone: {handle} can't be fetched: {_reason(error, timeout)}; {remedy}")
 
 
 def _reason(error: Exception, timeout: float) -> str:

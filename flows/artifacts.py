@@ -1,0 +1,99 @@
+"""The results of a run as Prefect shows them: metrics, gates, the confusion matrix, a link to the report."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any
+
+import pandas as pd
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import SCMError
+from jinja2 import Environment, PackageLoader
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from tasks.core.paths import EVALUATION, GATES, METRICS, PAGE
+from tasks.core.serialize import flat, read_json
+
+REPORTS_URL = "DARKROOM_REPORTS_URL"  # where reports/ can be looked at, if it is served somewhere
+CELL, MARGIN, MOST = 28, 90, 40  # pixels of the drawing; classes that it can still show
+HEADLINES = ("test", "validation")
+TEMPLATES = Environment(loader=PackageLoader("flows"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+def make() -> None:
+    """Makes an artifact of each result that is there; Prefect keeps those of earlier runs beside it."""
+    if METRICS.exists():
+        table = metrics(read_json(METRICS), before())
+        create_table_artifact(table, key="metrics", description="Change since the last commit")
+    if GATES.exists():
+        create_markdown_artifact(gates(read_json(GATES)), key="gates")
+    if (EVALUATION / "confusion.csv").exists():
+        drawing = confusion(pd.read_csv(EVALUATION / "confusion.csv", dtype=str, keep_default_na=False))
+        create_image_artifact(drawing, key="confusion-matrix", description="Test pictures by true class")
+    if PAGE.exists():
+        create_link_artifact(address(), key="report", link_text=PAGE.name)
+
+
+def address() -> str:
+    """Where the report can be read: where reports/ is served, else the file on this machine."""
+    base = os.environ.get(REPORTS_URL)
+    return f"{base.rstrip('/')}/{PAGE.name}" if base else PAGE.resolve().as_uri()
+
+
+def before() -> dict[str, Any]:
+    """The metrics of the last commit by their dotted names; none where it has none, or DVC's cache hasn't."""
+    try:
+        with Repo(".") as repo:
+            found = repo.metrics.show(targets=[str(METRICS)], revs=["HEAD"], hide_workspace=True)
+    except (DvcException, SCMError):
+        return {}
+    data = found.get("HEAD", {}).get("data", {}).get(str(METRICS), {}).get("data", {})
+    return flat(data)
+
+
+def metrics(now: dict[str, Any], earlier: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each headline: its value, that of the last commit, and the difference."""
+    rows = []
+    for name, value in flat({split: now.get(split, {}) for split in HEADLINES}).items():
+        if not isinstance(value, (int, float)):
+            continue
+        row = {"metric": name, "value": value, "before": "", "change": ""}
+        if isinstance(old := earlier.get(name), (int, float)):
+            row |= {"before": old, "change": f"{value - old:+.6g}"}
+        rows.append(row)
+    return rows
+
+
+def gates(found: dict[str, Any]) -> str:
+    """A Markdown list of the gates, in their own words."""
+    head = "**passed**" if found["passed"] else "**rejected**"
+    marks = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+    return "\n".join([head, "", *(f"- {marks[gate['verdict']]} {gate['why']}" for gate in found["gates"])])
+
+
+def confusion(answers: pd.DataFrame) -> str:
+    """Draws the confusion matrix; a `data:` address of an SVG, which an artifact shows as it is.
+
+    Args:
+        answers: a row for each test picture, with its `label` and what was `predicted`. Of many classes the
+            most frequent are drawn.
+    """
+    names = sorted(answers["label"].value_counts().index[:MOST])
+    counts = pd.crosstab(answers["label"], answers["predicted"]).reindex(
+        index=names, columns=names, fill_value=0
+    )
+    text = TEMPLATES.get_template("confusion.svg").render(
+        names=names,
+        counts=counts.to_numpy().tolist(),
+        cell=CELL,
+        margin=MARGIN,
+        side=MARGIN + CELL * len(names) + 10,
+    )
+    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"

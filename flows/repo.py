@@ -1,0 +1,268 @@
+"""What the flows ask of DVC, and how they run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import networkx as nx
+import zc.lockfile
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode
+
+from tasks.core import params, process
+from tasks.core.errors import DarkroomError, ParamError, brief
+from tasks.core.serialize import fingerprint, write_json, write_text
+
+MISTAKES = (DarkroomError, DvcException)
+LOCK = Path(".dvc/tmp/pipeline.lock")
+FAILURE = Path(".dvc/tmp/pipeline.json")  # what the last run that failed was given
+BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+PAUSE = 1.0  # seconds between two looks at what is busy
+
+Say = Callable[[str], None]
+Answer = TypeVar("Answer")
+
+running: list[subprocess.Popen[str]] = []  # what DVC is doing for us at the moment
+
+
+class Busy(DarkroomError):
+    """Another run is at work in this folder."""
+
+
+@contextmanager
+def alone(say: Say, wait: bool) -> Iterator[None]:
+    """Lets one run at a time into a working copy; the kernel lets go of the lock, however a run ends.
+
+    Raises:
+        Busy: there is one, and this one is not to wait.
+    """
+    lock = None
+    while lock is None:
+        try:
+            lock = _locked(LOCK)
+        except zc.lockfile.LockError:
+            whose = f"another run is at work in this folder (process {LOCK.read_text().strip() or 'unknown'})"
+            if not wait:
+                raise Busy(whose) from None
+            say(f"{whose}; waiting for its end")
+            while lock is None:
+                time.sleep(PAUSE)
+                with suppress(zc.lockfile.LockError):
+                    lock = _locked(LOCK)
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+def _locked(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return zc.lockfile.LockFile(str(path), content_template="{pid}")
+
+
+def patiently(ask: Callable[[], Answer], say: Say) -> Answer:
+    """Asks DVC, and again as long as another of its commands is at work on the same files."""
+    told = False
+    while True:
+        try:
+            return ask()
+        except LockError as error:
+            if not told:
+                say(f"DVC is at work here already ({brief(error)}); waiting for its end")
+            told = True
+            time.sleep(PAUSE)
+
+
+def survey(targets: Sequence[str] = ()) -> tuple[list[str], set[str]]:
+    """Looks at all stages at once, which costs as much as at one.
+
+    Args:
+        targets: stages, which with what they depend on are all that is wanted; none for all.
+
+    Returns:
+        Names of the stages, each after those it depends on, as `dvc repro` would take them; and of those
+        that DVC sees something to do for: in what was there before the first of them has run.
+
+    Raises:
+        DvcException: dvc.yaml has a slip, or no such target.
+    """
+    with Repo(".") as repo:
+        wanted = {stage for target in targets for stage in repo.stage.collect(target, with_deps=True)} or set(
+            repo.index.stages
+        )
+        # `dvc add` makes stages too, of data alone
+        order = nx.dfs_postorder_nodes(repo.index.graph)
+        names = [stage.addressing for stage in order if stage.cmd and stage in wanted]
+        return names, set(repo.status())
+
+
+def is_changed(stage: str) -> bool:
+    """Whether DVC sees something to do for a stage, which is sooner asked here than by starting DVC."""
+    with Repo(".") as repo:  # a new one each time: it keeps what it has once read
+        return bool(repo.status(targets=[stage]))
+
+
+def has_remote() -> bool:
+    with Repo(".") as repo:
+        return bool(repo.config["remote"])
+
+
+def inputs() -> str:
+    """A digest of all that the stages now read: pictures, parameters, code, and each other's outputs."""
+    with Repo(".") as repo:
+        found = {}
+        for stage in repo.index.stages:
+            stage.save_deps(allow_missing=True)
+            found[stage.addressing] = [(dep.def_path, dep.hash_info.value) for dep in stage.deps]
+        return fingerprint(found)
+
+
+def remember_failure(message: str) -> None:
+    """Notes what the run that has just failed was given, so that it isn't tried again for nothing."""
+    write_json(FAILURE, {"inputs": inputs(), "message": message})
+
+
+def nothing_new() -> str | None:
+    """Why a run would come to nothing that isn't known: all is up to date, or has failed before."""
+    if not survey()[1]:
+        return "every stage is up to date"
+    with suppress(FileNotFoundError, ValueError):
+        before = json.loads(FAILURE.read_text("utf-8"))
+        if before["inputs"] == inputs():
+            return f"nothing has changed since a run that failed: {before['message']}"
+    return None
+
+
+def override(settings: Sequence[str]) -> None:
+    """Sets parameters as `dvc exp run --set-param` does; a slip leaves params.yaml as it is.
+
+    Raises:
+        ParamError: names the key, the value and what is allowed.
+        DarkroomError: one of the settings is none.
+    """
+    from dvc.utils.hydra import to_hydra_overrides  # half a second
+    from hydra.errors import HydraException
+
+    try:
+        parsed = to_hydra_overrides(list(settings))
+        values = [(override.key_or_group.split("."), override.value()) for override in parsed]
+    except HydraException as error:
+        raise DarkroomError(
+            f"set: {' '.join(settings)} can't be read ({brief(error)}); give KEY=VALUE"
+        ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / params.FILE.name
+        text = params.FILE.read_text("utf-8")
+        for path, value in values:
+            text = replaced(text, path, value)
+        draft.write_text(text, "utf-8")
+        try:
+            params.read(draft, params.Params)
+        except ParamError as error:
+            raise ParamError(str(error).replace(str(draft), "set")) from None
+        write_text(params.FILE, text)
+    params.load.cache_clear()
+
+
+def replaced(text: str, path: list[str], value: Any) -> str:
+    """A YAML text with another value under a path of keys, and all else as it was, comments included.
+
+    DVC's own `--set-param` writes the whole file anew, and loses those within lists.
+
+    Raises:
+        DarkroomError: there is no such key.
+    """
+    node = YAML(typ="rt", pure=True).compose(text)
+    for key in path:
+        pairs = node.value if isinstance(node, MappingNode) else []
+        inner = {name.value: below for name, below in pairs}
+        if key not in inner:
+            raise DarkroomError(f"set: {'.'.join(path)} is not in params.yaml; give one of its keys")
+        node = inner[key]
+    start, end = node.start_mark.index, node.end_mark.index
+    end -= len(text[start:end]) - len(text[start:end].rstrip())  # of a list over several lines
+    return text[:start] + json.dumps(value, ensure_ascii=False) + text[end:]
+
+
+def dvc(*words: str, say: Say) -> tuple[int, list[str]]:
+    """Runs DVC's command line and passes on its output as it comes; returns exit code and lines.
+
+    It waits while another DVC command is at work on the same files.
+    """
+    told = False
+    while True:
+        code, lines = _dvc(words, say)
+        if code == 0 or not any(sign in line for line in lines for sign in BUSY):
+            return code, lines
+        if not told:
+            say("waiting for the end of what else DVC does here")
+        told = True
+        time.sleep(PAUSE)
+
+
+def _dvc(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
+    own = str(Path(sys.executable).parent)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PATH": own + os.pathsep + os.environ.get("PATH", ""), "PYTHONUNBUFFERED": "1"},
+        text=True,
+        errors="replace",
+        start_new_session=True,  # a ctrl-c is ours to pass on
+        preexec_fn=process.die_with_parent,  # noqa: PLW1509 (one system call, found beforehand)
+    )
+    lines = []
+    running.append(child)
+    with child:
+        try:
+            for line in child.stdout or []:
+                if text := line.rstrip():
+                    lines.append(text)
+                    say(text)
+        except BaseException:  # Prefect turns a SIGTERM, and the end of a task's time, into an exception
+            stop(child)
+            raise
+        finally:
+            running.remove(child)
+    return child.returncode, lines
+
+
+def stop(child: subprocess.Popen[str]) -> None:
+    """Ends what DVC does for us, and waits until the stage has given its earlier outputs back."""
+    os.killpg(child.pid, signal.SIGINT)  # DVC itself ignores it, and waits for its stage
+    child.wait()
+
+
+def complaint(stage: str, lines: list[str]) -> str:
+    """The stage's own last words, else DVC's."""
+    code = stage_exit(lines)
+    if code < 0:  # its last words are of something else
+        name = signal.Signals(-code).name
+        return f"{stage} was ended by {name}, as it happens when memory runs out; run it again"
+    own = [line for line in lines if line.startswith(f"{stage}: ")]
+    theirs = [line for line in lines if line.startswith("ERROR: ")]
+    return (own or theirs or lines or [f"{stage} failed and said nothing"])[-1]
+
+
+def stage_exit(lines: list[str]) -> int:
+    """The exit code of a failed stage, which DVC tells in words only; 1 where it didn't get that far.
+
+    Negative: the number of the signal that ended it.
+    """
+    found = re.findall(r"exited with (-?\d+)", "\n".join(lines))
+    return int(found[-1]) if found else 1
