@@ -7,7 +7,7 @@ READY := .venv/ready
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
   $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: run test slow reproduce bench lock clean
+.PHONY: run serve test slow reproduce bench lock clean
 
 run: $(READY)
 	@$(BIN)/python -m tasks.check
@@ -23,6 +23,10 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# Prefect's server, UI, schedules and a worker, on this machine alone; ctrl-c ends them.
+serve: $(READY)
+	@exec $(BIN)/python -m flows.serve
 
 # Two cold runs in two clones, which must give the same bytes.
 reproduce: $(READY)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from tasks.core import process
-from tasks.core.errors import DarkroomError
+from tasks.core.errors import DarkroomError, brief
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,6 +45,10 @@ class Temporary:
     url: str
     child: subprocess.Popen[bytes]
     said: IO[bytes]
+
+    def words(self) -> str:
+        self.said.seek(0)
+        return self.said.read().decode(errors="replace")
 
 
 temporary: Temporary | None = None
@@ -103,7 +108,7 @@ def ready() -> None:
                 f"or run without: add {ALONE}"
             )
         return
-    _wait(temporary)
+    wait(temporary.url, temporary.child, temporary.words)
 
 
 def stop() -> None:
@@ -151,15 +156,23 @@ def app() -> Any:
     return application
 
 
-def _wait(server: Temporary) -> None:
+def wait(address: str, child: subprocess.Popen[bytes], said: Callable[[], str]) -> None:
+    """Waits until a server that was started answers.
+
+    Args:
+        said: gives what it has written.
+
+    Raises:
+        DarkroomError: it can't start.
+    """
     end = time.monotonic() + PATIENCE
-    while not is_up(server.url):
-        if server.child.poll() is not None or time.monotonic() > end:
-            server.said.seek(0)
-            lines = server.said.read().decode(errors="replace").strip().splitlines()
+    while not is_up(address):
+        if child.poll() is not None or time.monotonic() > end:
+            lines = [line.strip() for line in said().splitlines() if line.strip()]
+            cause = brief(lines[-1]) if lines else "it doesn't say why"
             raise DarkroomError(
-                f"Prefect can't start ({lines[-1].strip() if lines else 'it says nothing'}); see that "
-                "there is room in PREFECT_HOME, ~/.prefect if it isn't set, and that you may write there; "
-                "`dvc repro` needs no Prefect"
+                f"Prefect's server can't start at {address} ({cause}); see that there is room in PREFECT_HOME, "
+                "~/.prefect if it isn't set, that you may write there, and that no other program has the "
+                "port; `dvc repro` needs no Prefect"
             )
         time.sleep(0.05)

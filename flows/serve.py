@@ -1,0 +1,259 @@
+"""Serves the pipeline on this machine: Prefect's server and UI, the deployments of prefect.yaml, a worker.
+
+  make serve
+
+Ctrl-c ends it all. Nothing listens beyond loopback. A server that is there already is used as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import zc.lockfile
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.workers.process import ProcessWorker
+from ruamel.yaml import YAML
+
+from flows import server
+from flows.artifacts import REPORTS_URL
+from tasks.core import cli, process
+from tasks.core.errors import DarkroomError, brief
+from tasks.core.paths import PAGE, cache_folder
+
+POOL = "darkroom"
+AUTOMATIONS = Path("automations.yaml")
+PLANNING = 15  # seconds that the server has to plan its next runs
+REPORTS_PORT = 4201
+GRACE = 30  # seconds that a worker has to end its runs
+
+
+def main() -> int:
+    cli.parser(__doc__).parse_args()
+    address = own_address()
+    with alone(address), ended() as children:
+        key = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+        reports = served_reports()
+        os.environ |= {server.URL: address, REPORTS_URL: reports}
+        if key:
+            os.environ.setdefault("PREFECT_API_AUTH_STRING", key)
+        if server.is_up(address):
+            cli.say(f"serve: {ui(address)} is there already, and used as it is")
+        else:
+            children["the server"] = started_server(address)
+        with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: key}):
+            prepare()
+            children["the worker"] = started("worker", "start", "--pool", POOL, "--name", worker_name())
+            cli.say(f"serve: the UI is at {ui(address)}, the reports at {reports}")
+            tell_next_runs()
+        cli.say("serve: ctrl-c ends it")
+        return watch(children)
+
+
+def own_address() -> str:
+    """Where to serve.
+
+    Raises:
+        DarkroomError: the server that is named is another machine's.
+    """
+    address = server.url() or "http://127.0.0.1:4200/api"
+    if urlsplit(address).hostname not in ("127.0.0.1", "localhost"):
+        raise DarkroomError(
+            f"{address} is not on this machine, which is all that is served here; for that server's work "
+            f"`prefect deploy --all`, then `prefect worker start --pool {POOL}`"
+        )
+    return address
+
+
+def ui(address: str) -> str:
+    return address.removesuffix("/api")
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}-{Path.cwd().name}"
+
+
+@contextmanager
+def alone(address: str) -> Iterator[None]:
+    """Lets one of us into a working copy; another one has nothing to do, and says so."""
+    path = cache_folder() / "serve.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = zc.lockfile.LockFile(str(path), content_template="{pid}")
+    except zc.lockfile.LockError:
+        cli.say(f"serve: this folder is served already, by process {path.read_text().strip()}: {ui(address)}")
+        sys.exit(0)
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+@contextmanager
+def ended() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Gives a place for child processes, and ends them: the one that came last goes first."""
+    for number in process.SIGNALS:
+        signal.signal(number, interrupt)
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        yield children
+    finally:
+        for number in process.SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        for child in reversed(children.values()):
+            end(child)
+
+
+def interrupt(_signum: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def started_server(address: str) -> subprocess.Popen[bytes]:
+    """Starts the server, and waits until it answers.
+
+    Raises:
+        DarkroomError: its port is another program's, or it can't start.
+    """
+    port = urlsplit(address).port or 80
+    log = cache_folder() / "server.log"
+    with log.open("wb") as file:
+        child = server.launch(port, file)
+    cli.say(f"serve: starting Prefect's server on port {port}; {log} has what it says")
+    try:
+        server.wait(address, child, lambda: log.read_text(errors="replace"))
+    except BaseException:
+        end(child)
+        raise
+    return child
+
+
+def started(*words: str) -> subprocess.Popen[bytes]:
+    """Starts a command of Prefect's that ends with this process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "prefect", *words],
+        env=os.environ | {"PWD": str(Path.cwd())},
+        start_new_session=True,  # a ctrl-c is ours to pass on
+        preexec_fn=process.die_with_parent,  # noqa: PLW1509 (one system call, found beforehand)
+    )
+
+
+def prepare() -> None:
+    """Makes the work pool, the deployments and the automations, or brings them up to date.
+
+    Raises:
+        DarkroomError: prefect.yaml has a slip.
+    """
+    with get_client(sync_client=True) as client:
+        make_pool(client)
+        for wanted in YAML(typ="safe").load(AUTOMATIONS)["automations"]:
+            make_automation(client, AutomationCore.model_validate(wanted))
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        env=os.environ | {"PWD": str(Path.cwd())},
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode:
+        raise DarkroomError(f"prefect.yaml can't be deployed: {brief(done.stdout[-200:])}")
+
+
+def make_pool(client: SyncPrefectClient) -> None:
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+
+
+def make_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    """Makes an automation, or updates the one of its name."""
+    known = client.read_automations_by_name(wanted.name)
+    if known:
+        client.update_automation(known[0].id, wanted)
+    else:
+        client.create_automation(wanted)
+
+
+def served_reports() -> str:
+    """Serves reports/ as files, for as long as this process lives; returns the address."""
+    handler = partial(_Quiet, directory=str(PAGE.parent.absolute()))
+    try:
+        reports = ThreadingHTTPServer(("127.0.0.1", REPORTS_PORT), handler)
+    except OSError:  # another's port
+        reports = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=reports.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{reports.server_port}"
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing of who has looked at what."""
+
+
+def tell_next_runs() -> None:
+    """Says when each deployment runs next; the server needs a moment to plan that."""
+    with get_client(sync_client=True) as client:
+        names = {deployment.id: deployment.name for deployment in client.read_deployments()}
+        scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        end = time.monotonic() + PLANNING
+        runs: list[FlowRun] = []
+        while not runs and time.monotonic() < end:
+            time.sleep(0.5)
+            runs = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(state=scheduled), sort=FlowRunSort.EXPECTED_START_TIME_ASC
+            )
+    first: dict[str, datetime] = {}
+    for run in runs:
+        if run.deployment_id in names and run.expected_start_time:
+            first.setdefault(names[run.deployment_id], run.expected_start_time.astimezone())
+    for name, time_of in first.items():
+        cli.say(f"serve: {name} runs next on {time_of:%a %d %b, %H:%M}")
+
+
+def watch(children: dict[str, subprocess.Popen[bytes]]) -> int:
+    """Waits for a ctrl-c, or for one of the children to end, which none should."""
+    try:
+        while True:
+            for name, child in children.items():
+                if child.poll() is not None:
+                    raise DarkroomError(
+                        f"{name} has ended with exit code {child.returncode}; see what it said"
+                    )
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        cli.say("serve: ending")
+        return 0
+
+
+if __name__ == "__main__":
+    cli.command(main)
