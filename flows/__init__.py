@@ -1,5 +1,6 @@
 """Prefect only: chain, schedule, observe. The work itself is in `tasks`."""
 
-from flows import server
+from flows import logs, server
 
 server.begin()
+logs.tidy()

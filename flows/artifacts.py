@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from typing import Any
 
 import pandas as pd
@@ -18,10 +17,10 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
+from flows.events import address
 from tasks.core.paths import EVALUATION, GATES, METRICS, PAGE
 from tasks.core.serialize import flat, read_json
 
-REPORTS_URL = "DARKROOM_REPORTS_URL"  # where reports/ can be looked at, if it is served somewhere
 CELL, MARGIN, MOST = 28, 90, 40  # pixels of the drawing; classes that it can still show
 HEADLINES = ("test", "validation")
 TEMPLATES = Environment(loader=PackageLoader("flows"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -38,13 +37,7 @@ def make() -> None:
         drawing = confusion(pd.read_csv(EVALUATION / "confusion.csv", dtype=str, keep_default_na=False))
         create_image_artifact(drawing, key="confusion-matrix", description="Test pictures by true class")
     if PAGE.exists():
-        create_link_artifact(address(), key="report", link_text=PAGE.name)
-
-
-def address() -> str:
-    """Where the report can be read: where reports/ is served, else the file on this machine."""
-    base = os.environ.get(REPORTS_URL)
-    return f"{base.rstrip('/')}/{PAGE.name}" if base else PAGE.resolve().as_uri()
+        create_link_artifact(address(PAGE), key="report", link_text="Report", description="The whole report")
 
 
 def before() -> dict[str, Any]:

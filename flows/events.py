@@ -7,25 +7,53 @@ darkroom.drift          new pictures are not what the model was made with
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 
+from tasks.core.paths import PAGE
+
+REPORTS_URL = "DARKROOM_REPORTS_URL"  # where reports/ can be looked at, if it is served somewhere
 FAILED, REJECTED, DRIFT = "darkroom.run.failed", "darkroom.run.rejected", "darkroom.drift"
 
 
 def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A state hook: says that a run ended badly, and why, in a payload of `name`, `state` and `message`."""
     event = REJECTED if state.name == "Rejected" else FAILED
-    said = {"flow": flow.name, "run": flow_run.name, "state": state.name, "message": state.message}
-    _emit(event, f"darkroom.flow-run.{flow_run.id}", flow_run.name, said)
-
-
-def _emit(event: str, resource: str, name: str, payload: dict[str, Any], **labels: str) -> None:
     emit_event(
         event,
-        resource={"prefect.resource.id": resource, "prefect.resource.name": name} | labels,
-        payload=payload,
+        resource={
+            "prefect.resource.id": f"darkroom.run.{flow_run.id}",
+            "prefect.resource.name": flow_run.name,
+        },
+        payload={"flow": flow.name, "run": flow_run.name, "state": state.name, "message": state.message},
     )
+
+
+def drifted(folder: Path, result: dict[str, Any], retrain: bool) -> None:
+    """Says that the pictures of a folder have drifted.
+
+    Args:
+        result: of `tasks.drift`; the payload has its `pictures` and, as `message`, what has drifted.
+        retrain: a label of the event, which the trigger of the deployment `nightly` looks for.
+    """
+    causes = [check["why"] for check in result["checks"] if check["drifted"]]
+    emit_event(
+        DRIFT,
+        resource={
+            "prefect.resource.id": f"darkroom.pictures.{folder}",
+            "prefect.resource.name": folder.name,
+            "darkroom.retrain": str(retrain).lower(),
+        },
+        payload={"folder": str(folder), "pictures": result["pictures"], "message": "; ".join(causes)},
+    )
+
+
+def address(page: Path) -> str:
+    """Where a page of reports/ can be read: where that is served, else the file on this machine."""
+    base = os.environ.get(REPORTS_URL)
+    return f"{base.rstrip('/')}/{page.relative_to(PAGE.parent)}" if base else page.resolve().as_uri()

@@ -28,6 +28,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows import repo, server
 from flows.events import tell
+from flows.outcome import code_of, mistaken, told
 from tasks import check as preconditions
 from tasks.core import cli, params, process
 from tasks.core.errors import DarkroomError, Rejected, Unreachable, brief
@@ -122,8 +123,8 @@ def brought_up_to_date(
         show()
     if failure:
         return failure
-    told = ", ".join(f"{count} {name.lower()}" for name, count in sorted(names.items()))
-    return Completed(message=f"every stage is up to date ({told})")
+    counts = ", ".join(f"{count} {name.lower()}" for name, count in sorted(names.items()))
+    return Completed(message=f"every stage is up to date ({counts})")
 
 
 def steps(
@@ -182,16 +183,9 @@ def transfer(*words: str) -> State:
     return Completed(message=f"{words[0]} is done")
 
 
-def mistaken(error: Exception) -> State:
-    """A state that says what the user can mend, in one line."""
-    return Failed(message=" ".join(str(error).split()), data=DarkroomError.exit_code)
-
-
 def failed(step: str, state: State) -> State:
     """The state of a run that a step has ended; `Rejected` where that was a verdict."""
-    code = state.result(raise_on_failure=False)
-    code = code if isinstance(code, int) and code > 0 else 1
-    message = state.message or ""
+    code, message = code_of(state), state.message or ""
     if state.name == "TimedOut":
         message = f"{step} took longer than it may (stage_hours), and was ended: {message}"
     elif code in (Rejected.exit_code, DarkroomError.exit_code):
@@ -248,11 +242,7 @@ def main() -> int:
             stage_hours=given.stage_hours,
             return_state=True,
         )
-    if state.is_completed():
-        return 0
-    print(state.message, file=sys.stderr)
-    code = state.result(raise_on_failure=False)
-    return code if isinstance(code, int) and code > 0 else 1
+    return told(state)
 
 
 def interrupt(_signum: int, _frame: FrameType | None) -> None:

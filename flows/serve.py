@@ -36,7 +36,7 @@ from prefect.workers.process import ProcessWorker
 from ruamel.yaml import YAML
 
 from flows import server
-from flows.artifacts import REPORTS_URL
+from flows.events import REPORTS_URL
 from tasks.core import cli, process
 from tasks.core.errors import DarkroomError, brief
 from tasks.core.paths import PAGE, cache_folder

@@ -171,8 +171,8 @@ def wait(address: str, child: subprocess.Popen[bytes], said: Callable[[], str]) 
             lines = [line.strip() for line in said().splitlines() if line.strip()]
             cause = brief(lines[-1]) if lines else "it doesn't say why"
             raise DarkroomError(
-                f"Prefect's server can't start at {address} ({cause}); see that there is room in PREFECT_HOME, "
-                "~/.prefect if it isn't set, that you may write there, and that no other program has the "
-                "port; `dvc repro` needs no Prefect"
+                f"Prefect's server can't start at {address} ({cause}); see that there is room in "
+                "PREFECT_HOME, ~/.prefect if it isn't set, that you may write there, and that no other "
+                "program has the port; `dvc repro` needs no Prefect"
             )
         time.sleep(0.05)

@@ -328,6 +328,22 @@ class Processes(Section):
 
 
 @dataclass(frozen=True)
+class DriftLimits(Section):
+    psi: Positive
+    ks: Fraction
+    js: Fraction
+    significance: Share
+
+
+@dataclass(frozen=True)
+class Monitor(DriftLimits):
+    model: Text
+    pictures: Text
+    batch_size: Count
+    retrain_on_drift: Switch
+
+
+@dataclass(frozen=True)
 class Compute(Processes):
     strategy: Strategy
     precision: Precision
@@ -347,6 +363,7 @@ class Params(Section):
     gate: Gate
     export: Export
     report: Report
+    monitor: Monitor
     compute: Compute
 
     def __post_init__(self) -> None:

@@ -1,0 +1,102 @@
+"""Scores a folder of new pictures, and says whether they are what the model was made with.
+
+  python -m flows.monitor FOLDER
+
+It writes reports/monitor/predictions.parquet and index.html. Drift ends it with exit code 1, and is told as
+the event `darkroom.drift`; with `monitor.retrain_on_drift` that starts the deployment `nightly`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import Completed, Failed
+
+from flows import events, server
+from flows.outcome import code_of, mistaken, told
+from tasks import drift, score
+from tasks.core import cli, params
+from tasks.core.errors import DarkroomError
+from tasks.core.layout import pictures_below
+from tasks.core.scoring import MONITORED
+from tasks.core.serialize import read_json
+
+DRIFTED = "Drifted"
+
+
+@flow(name="monitor", flow_run_name="{folder}", on_failure=[events.tell], on_crashed=[events.tell])
+def monitor(folder: str | None = None, model: str | None = None, only_if_there: bool = False) -> State[Any]:
+    """Scores a folder and compares it with what the model was made with.
+
+    Args:
+        folder: of new pictures; null: `monitor.pictures` of params.yaml.
+        model: an exported artifact; null: `monitor.model`.
+        only_if_there: end at once if the folder holds no pictures yet.
+    """
+    try:
+        p = params.load()
+    except DarkroomError as error:
+        return mistaken(error)
+    pictures = Path(folder or p.monitor.pictures)
+    if only_if_there and not (pictures.is_dir() and any(pictures_below(pictures))):
+        return Completed(name="Skipped", message=f"{pictures} holds no pictures")
+    for step in (partial(scored, Path(model or p.monitor.model), pictures, p), partial(compared, p)):
+        state = step(return_state=True)
+        if not state.is_completed():
+            return Failed(message=state.message, data=code_of(state))
+    result = read_json(MONITORED / drift.RESULT)
+    if not result["drifted"]:
+        return Completed(message=drift.summary(result))
+    events.drifted(pictures, result, retrain=p.monitor.retrain_on_drift)
+    return Completed(name=DRIFTED, message=drift.summary(result))
+
+
+@task(name="score", task_run_name="score", cache_policy=NO_CACHE, persist_result=False)
+def scored(model: Path, folder: Path, p: params.Params) -> State[Any]:
+    """Predicts the pictures; what an earlier run has predicted is not done again."""
+    try:
+        return Completed(
+            message=score.score(
+                model, folder, Path(p.data.images), MONITORED, p.monitor.batch_size, p.compute
+            )
+        )
+    except DarkroomError as error:
+        return mistaken(error)
+
+
+@task(name="compare", task_run_name="compare", cache_policy=NO_CACHE, persist_result=False)
+def compared(p: params.Params) -> State[Any]:
+    """Compares them with those that the model was made with, and hangs what it finds on the run."""
+    try:
+        result = drift.compare(MONITORED, p.monitor)
+    except DarkroomError as error:
+        return mistaken(error)
+    lines = [f"- {'✗' if check['drifted'] else '✓'} {check['why']}" for check in result["checks"]]
+    create_markdown_artifact("\n".join(lines), key="drift", description=drift.summary(result))
+    create_link_artifact(events.address(MONITORED / drift.PAGE), key="drift-report", link_text="Drift report")
+    return Completed(message=drift.summary(result))
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="pictures; default monitor.pictures")
+    parser.add_argument("--model", metavar="MODEL", help="an artifact of export/; default monitor.model")
+    parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
+    given = parser.parse_args()
+    server.ready()
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        state = monitor(given.folder, given.model, return_state=True)
+    if state.is_completed():
+        cli.say(f"monitor: {state.message}; {MONITORED / drift.PAGE} shows it")
+    return int(state.name == DRIFTED) or told(state, prefix="monitor: ")
+
+
+if __name__ == "__main__":
+    cli.command(main)

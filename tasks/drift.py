@@ -1,0 +1,102 @@
+"""Compares scored pictures with those that the model was made with, and says whether they have drifted.
+
+  python -m tasks.score export/model.onnx folder/
+  python -m tasks.drift
+
+It writes reports/monitor/drift.json and index.html, and ends with exit code 1 if there is drift: in a measure
+of quality, in how sure the model is, or in the mix of classes that it sees. params.yaml has the limits, under
+`monitor`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from tasks.core import cli, drift, params
+from tasks.core.drift import Check
+from tasks.core.errors import DataError, Rejected
+from tasks.core.manifest import readable
+from tasks.core.paths import MANIFEST
+from tasks.core.scoring import MONITORED, REFERENCE, TABLE
+from tasks.core.serialize import write_json, write_text
+from tasks.core.tables import read_parquet
+
+TEMPLATE = Path(__file__).parent / "templates/drift.html"
+RESULT, PAGE = "drift.json", "index.html"
+UNSURE = 12  # answers to name that the model is least sure of
+
+
+def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
+    """Compares the table in a folder with the manifest and the test pictures, and writes what it finds there.
+
+    Returns:
+        `drifted`, `pictures`, `unreadable`, and `checks`, each as `drift.Check` with its `why`.
+
+    Raises:
+        DataError: a table is missing, or no picture could be read.
+    """
+    table, old, answered = (_table(path) for path in (folder / TABLE, MANIFEST, folder / REFERENCE))
+    new = table[table["predicted"].notna()]
+    if new.empty:
+        raise DataError(f"{folder / TABLE} names no picture that could be read; score a folder that has some")
+    found = drift.checks(readable(old), answered, new, limits)
+    result = {
+        "drifted": any(check.drifted for check in found),
+        "pictures": len(table),
+        "unreadable": len(table) - len(new),
+        "checks": [asdict(check) | {"why": check.why} for check in found],
+    }
+    write_json(folder / RESULT, result)
+    write_text(folder / PAGE, page(result, found, new.nsmallest(UNSURE, "confidence")))
+    return result
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        return read_parquet(path)
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is not there; `make run`, then `python -m tasks.score MODEL FOLDER`"
+        ) from None
+
+
+def page(result: dict[str, Any], found: list[Check], unsure: pd.DataFrame) -> str:
+    """The page a person reads."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        result=result,
+        checks=found,
+        drawn={check.name: check for check in found}.values(),
+        unsure=unsure[["path", "predicted", "confidence"]].to_dict("records"),
+    )
+
+
+def summary(result: dict[str, Any]) -> str:
+    """What came out, in a line."""
+    names = dict.fromkeys(check["name"] for check in result["checks"] if check["drifted"])
+    return f"{'drift of ' + ', '.join(names) if names else 'no drift'} ({result['pictures']} pictures)"
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=MONITORED, metavar="FOLDER", help=f"default {MONITORED}"
+    )
+    folder = parser.parse_args().folder
+    p = params.load()
+    result = compare(folder, p.monitor)
+    if result["drifted"]:
+        raise Rejected(f"{summary(result)}; {folder / PAGE} shows it")
+    cli.say(f"drift: {summary(result)}; {folder / PAGE} shows it")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.command(main)

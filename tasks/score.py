@@ -1,0 +1,74 @@
+"""Predicts a whole folder of pictures into a table, with what is to be seen of their quality.
+
+  python -m tasks.score export/model.onnx folder/ --output reports/monitor
+
+Made for many pictures: it works in processes, or on the Dask cluster that `compute.scheduler` names, and goes
+on where an earlier run was ended. `tasks.predict` is for a few. A picture that can't be read has a row that
+says why. Beside predictions.parquet comes reference.parquet, of the test pictures, for `tasks.drift`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.core import cli, params, scoring
+from tasks.core.manifest import readable
+from tasks.core.paths import MANIFEST, PREDICTIONS
+from tasks.core.scoring import MONITORED, REFERENCE, TABLE
+from tasks.core.tables import read_parquet
+
+
+def score(
+    model: Path, folder: Path, images: Path, output: Path, batch_size: int, compute: params.Processes
+) -> str:
+    """Predicts all pictures below a folder; returns a line that says what came of it.
+
+    Args:
+        images: the folder that the manifest's paths are from.
+        output: a folder for both tables.
+
+    Raises:
+        DataError: no such folder, or no picture in it.
+        ModelError: the artifact can't be loaded.
+        WorkerError: processes or a cluster failed.
+    """
+    table = scoring.scored(model, folder, scoring.described(folder, compute), batch_size, compute)
+    reference = test_pictures()
+    if reference is not None:
+        scoring.write(output / REFERENCE, scoring.scored(model, images, reference, batch_size, compute))
+    scoring.write(output / TABLE, table)
+    unread = int(table["predicted"].isna().sum())
+    return (
+        f"{len(table)} pictures of {folder}, {unread} unreadable; {output / TABLE} has the answers of {model}"
+    )
+
+
+def test_pictures() -> pd.DataFrame | None:
+    """The rows of the manifest that are test pictures; none where they are not known."""
+    if not (MANIFEST.exists() and PREDICTIONS.exists()):
+        return None
+    rows = readable(read_parquet(MANIFEST))
+    tested = rows["path"].isin(read_parquet(PREDICTIONS)["path"])
+    return rows.loc[tested, list(scoring.DESCRIBED)].reset_index(drop=True)
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="an artifact of export/")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, at any depth")
+    parser.add_argument(
+        "--output", type=Path, default=MONITORED, metavar="FOLDER", help=f"default {MONITORED}"
+    )
+    given = parser.parse_args()
+    p = params.load()
+    said = score(
+        given.model, given.folder, Path(p.data.images), given.output, p.monitor.batch_size, p.compute
+    )
+    cli.say(f"score: {said}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.command(main)
