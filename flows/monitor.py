@@ -90,8 +90,7 @@ def main() -> int:
     parser.add_argument("--model", metavar="MODEL", help="an artifact of export/; default monitor.model")
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()
-    server.ready()
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with server.reporting(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = monitor(given.folder, given.model, return_state=True)
     if state.is_completed():
         cli.say(f"monitor: {state.message}; {MONITORED / drift.PAGE} shows it")

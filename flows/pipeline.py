@@ -231,8 +231,7 @@ def main() -> int:
     for number in process.SIGNALS:
         signal.signal(number, interrupt)
     # Somebody looks at this run, and needs no heartbeats, whose end takes up to a second.
-    server.ready()
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with server.reporting(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = pipeline(
             targets=tuple(given.targets),
             set=tuple(given.set),

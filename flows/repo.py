@@ -53,7 +53,7 @@ def alone(say: Say, wait: bool) -> Iterator[None]:
     lock = None
     while lock is None:
         try:
-            lock = _locked(LOCK)
+            lock = locked(LOCK)
         except zc.lockfile.LockError:
             whose = f"another run is at work in this folder (process {LOCK.read_text().strip() or 'unknown'})"
             if not wait:
@@ -62,14 +62,19 @@ def alone(say: Say, wait: bool) -> Iterator[None]:
             while lock is None:
                 time.sleep(PAUSE)
                 with suppress(zc.lockfile.LockError):
-                    lock = _locked(LOCK)
+                    lock = locked(LOCK)
     try:
         yield
     finally:
         lock.close()
 
 
-def _locked(path: Path) -> Any:
+def locked(path: Path) -> Any:
+    """Takes a lock that ends with this process, with its pid in the file; `close()` gives it back.
+
+    Raises:
+        zc.lockfile.LockError: another process has it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     return zc.lockfile.LockFile(str(path), content_template="{pid}")
 

@@ -14,8 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -35,17 +36,30 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from prefect.workers.process import ProcessWorker
 from ruamel.yaml import YAML
 
-from flows import server
+from flows import repo, server
 from flows.events import REPORTS_URL
 from tasks.core import cli, process
 from tasks.core.errors import DarkroomError, brief
-from tasks.core.paths import PAGE, cache_folder
+from tasks.core.paths import PAGE
 
 POOL = "darkroom"
 AUTOMATIONS = Path("automations.yaml")
+LOCK, LOG = Path(".dvc/tmp/serve.lock"), Path(".dvc/tmp/server.log")  # DVC keeps them out of git
 PLANNING = 15  # seconds that the server has to plan its next runs
 REPORTS_PORT = 4201
+SOON, TRIES = 20, 3  # seconds of a short life, and how many of them end it all
 GRACE = 30  # seconds that a worker has to end its runs
+
+
+@dataclass
+class Child:
+    """A process that is started again when it ends."""
+
+    name: str
+    start: Callable[[], subprocess.Popen[bytes]]
+    process: subprocess.Popen[bytes]
+    since: float
+    short_lives: int = 0  # in a row
 
 
 def main() -> int:
@@ -60,10 +74,11 @@ def main() -> int:
         if server.is_up(address):
             cli.say(f"serve: {ui(address)} is there already, and used as it is")
         else:
-            children["the server"] = started_server(address)
+            begin(children, "the server", partial(started_server, address))
         with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: key}):
             prepare()
-            children["the worker"] = started("worker", "start", "--pool", POOL, "--name", worker_name())
+            words = ("worker", "start", "--pool", POOL, "--name", worker_name())
+            begin(children, "the worker", partial(started, *words))
             cli.say(f"serve: the UI is at {ui(address)}, the reports at {reports}")
             tell_next_runs()
         cli.say("serve: ctrl-c ends it")
@@ -96,12 +111,10 @@ def worker_name() -> str:
 @contextmanager
 def alone(address: str) -> Iterator[None]:
     """Lets one of us into a working copy; another one has nothing to do, and says so."""
-    path = cache_folder() / "serve.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock = zc.lockfile.LockFile(str(path), content_template="{pid}")
+        lock = repo.locked(LOCK)
     except zc.lockfile.LockError:
-        cli.say(f"serve: this folder is served already, by process {path.read_text().strip()}: {ui(address)}")
+        cli.say(f"serve: this folder is served already, by process {LOCK.read_text().strip()}: {ui(address)}")
         sys.exit(0)
     try:
         yield
@@ -110,18 +123,22 @@ def alone(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def ended() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+def ended() -> Iterator[list[Child]]:
     """Gives a place for child processes, and ends them: the one that came last goes first."""
     for number in process.SIGNALS:
         signal.signal(number, interrupt)
-    children: dict[str, subprocess.Popen[bytes]] = {}
+    children: list[Child] = []
     try:
         yield children
     finally:
         for number in process.SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        for child in reversed(children.values()):
-            end(child)
+        for child in reversed(children):
+            end(child.process)
+
+
+def begin(children: list[Child], name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+    children.append(Child(name, start, start(), time.monotonic()))
 
 
 def interrupt(_signum: int, _frame: Any) -> None:
@@ -143,12 +160,11 @@ def started_server(address: str) -> subprocess.Popen[bytes]:
         DarkroomError: its port is another program's, or it can't start.
     """
     port = urlsplit(address).port or 80
-    log = cache_folder() / "server.log"
-    with log.open("wb") as file:
+    with LOG.open("wb") as file:
         child = server.launch(port, file)
-    cli.say(f"serve: starting Prefect's server on port {port}; {log} has what it says")
+    cli.say(f"serve: starting Prefect's server on port {port}; {LOG} has what it says")
     try:
-        server.wait(address, child, lambda: log.read_text(errors="replace"))
+        server.wait(address, child, lambda: LOG.read_text(errors="replace"))
     except BaseException:
         end(child)
         raise
@@ -240,16 +256,24 @@ def tell_next_runs() -> None:
         cli.say(f"serve: {name} runs next on {time_of:%a %d %b, %H:%M}")
 
 
-def watch(children: dict[str, subprocess.Popen[bytes]]) -> int:
-    """Waits for a ctrl-c, or for one of the children to end, which none should."""
+def watch(children: list[Child]) -> int:
+    """Waits for a ctrl-c, and starts again what ends before.
+
+    Raises:
+        DarkroomError: one ends as soon as it is started.
+    """
     try:
         while True:
-            for name, child in children.items():
-                if child.poll() is not None:
-                    raise DarkroomError(
-                        f"{name} has ended with exit code {child.returncode}; see what it said"
-                    )
             time.sleep(0.5)
+            for child in children:
+                code = child.process.poll()
+                if code is None:
+                    continue
+                child.short_lives += 1 if time.monotonic() - child.since < SOON else -child.short_lives
+                if child.short_lives == TRIES:
+                    raise DarkroomError(f"{child.name} ends as soon as it starts (exit code {code})")
+                cli.say(f"serve: {child.name} has ended (exit code {code}), and is started again")
+                child.process, child.since = child.start(), time.monotonic()
     except KeyboardInterrupt:
         cli.say("serve: ending")
         return 0

@@ -9,13 +9,14 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -93,12 +94,26 @@ def is_up(address: str, patience: float = 5) -> bool:
         return False
 
 
-def ready() -> None:
-    """Ends the time of imports, and waits until the server answers.
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Ends the time of imports, waits until the server answers, and says so if it fails later.
 
     Raises:
-        DarkroomError: there is none where there should be one, or ours can't start.
+        DarkroomError: there is none where there should be one, or ours can't start, or it went away.
     """
+    ready()
+    from httpx import HTTPError as Failure  # with Prefect, which is imported by now
+
+    try:
+        yield
+    except Failure as error:
+        raise DarkroomError(
+            f"Prefect's server at {url()} failed on the way ({brief(error)}); what the stages have "
+            f"done is kept: run it again when the server is back, or with {ALONE}"
+        ) from None
+
+
+def ready() -> None:
     gc.freeze()
     gc.enable()
     if temporary is None:
@@ -169,7 +184,8 @@ def wait(address: str, child: subprocess.Popen[bytes], said: Callable[[], str]) 
     while not is_up(address):
         if child.poll() is not None or time.monotonic() > end:
             lines = [line.strip() for line in said().splitlines() if line.strip()]
-            cause = brief(lines[-1]) if lines else "it doesn't say why"
+            causes = [line for line in lines if re.match(r"(\w+\.)*\w*Error: ", line)] or lines
+            cause = brief(causes[-1]) if causes else "it doesn't say why"
             raise DarkroomError(
                 f"Prefect's server can't start at {address} ({cause}); see that there is room in "
                 "PREFECT_HOME, ~/.prefect if it isn't set, that you may write there, and that no other "

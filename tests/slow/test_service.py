@@ -1,0 +1,260 @@
+"""`make serve` runs what is deployed, loses nothing when a process of it is killed, and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+
+from tests.project import Project
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="relies on the kernel to end children"),
+]
+
+STAGES = """
+stages:
+  first:
+    cmd: echo first >> ran.txt; cp source.txt first.txt
+    deps: [source.txt]
+    outs: [first.txt]
+  second:
+    cmd: python second.py
+    deps: [first.txt]
+    outs: [second.txt]
+"""
+SECOND = """
+import time
+from pathlib import Path
+from tasks.core import cli
+
+def main():
+    with open("ran.txt", "a") as file:
+        file.write("second\\n")
+    Path("started").touch()
+    while Path("hold").exists():
+        time.sleep(0.1)
+    Path("second.txt").write_text(Path("first.txt").read_text())
+
+cli.stage(main)
+"""
+
+
+@dataclass
+class Service:
+    """`flows.serve` in a checkout of two quick stages, of which the second waits while `hold` is there."""
+
+    project: Project
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.project.folder
+
+    def prefect(self, *words: str) -> str:
+        """What a command of Prefect's prints, which must end well."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *words],
+            cwd=self.folder,
+            env=environment(self.project),
+            check=False,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def ask(self, path: str, body: dict[str, Any]) -> Any:
+        request = Request(
+            f"{self.url}/{path}", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urlopen(request, timeout=10) as response:
+            return json.load(response)
+
+    def run(self, identifier: str) -> tuple[str, str]:
+        """State and message of a flow run."""
+        (found,) = self.ask("flow_runs/filter", {"flow_runs": {"id": {"any_": [identifier]}}})
+        return found["state"]["name"], found["state"]["message"] or ""
+
+    def start(self, deployment: str) -> str:
+        """Has a deployment run; returns the run's id."""
+        said = self.prefect("deployment", "run", deployment)
+        (identifier,) = [line.split()[-1] for line in said.splitlines() if "UUID:" in line]
+        return identifier
+
+    def child(self, words: str) -> psutil.Process:
+        """The process that has these words in its command line."""
+        everyone = psutil.Process(self.process.pid).children(recursive=True)
+        return next(one for one in everyone if words in " ".join(one.cmdline()))
+
+    def ran(self) -> list[str]:
+        return (self.folder / "ran.txt").read_text().split()
+
+
+def environment(project: Project) -> dict[str, str]:
+    return {name: value for name, value in project.environment().items() if name != "PREFECT_API_URL"}
+
+
+def until(come: Callable[[], object], seconds: int = 60) -> None:
+    end = time.monotonic() + seconds
+    while not come():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    project = Project.copy(tmp_path / "project")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = project.folder / "prefect.toml"
+    settings.write_text(settings.read_text("utf-8").replace(":4200", f":{port}"))
+    (project.folder / "dvc.yaml").write_text(STAGES)
+    (project.folder / "second.py").write_text(SECOND)
+    (project.folder / "source.txt").write_text("one\n")
+    (project.folder / "data/digits").mkdir(parents=True, exist_ok=True)
+    log = tmp_path / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.serve"],
+            cwd=project.folder,
+            env=environment(project),
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    served = Service(project, process, f"http://127.0.0.1:{port}/api", log)
+    try:
+        until(lambda: "ctrl-c ends it" in log.read_text() or process.poll() is not None, 120)
+        assert process.poll() is None, log.read_text()
+        yield served
+    finally:
+        everyone = [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+        process.send_signal(signal.SIGINT)
+        code = process.wait(60)
+        _, left = psutil.wait_procs(everyone, timeout=10)
+        for one in left:
+            one.kill()
+    assert code == 0, log.read_text()
+    assert not left, "ctrl-c ends all of it"
+
+
+def test_a_deployment_runs_and_a_second_serve_finds_it_served(service: Service) -> None:
+    """The address and the next runs are told; nothing of ours listens beyond loopback."""
+    text = service.log.read_text()
+    assert service.url.removesuffix("/api") in text
+    assert all(f"{name} runs next on" in text for name in ("nightly", "on-new-data", "monitor"))
+    assert "Completed" in service.prefect("deployment", "run", "pipeline/nightly", "--watch")
+    assert service.ran() == ["first", "second"]
+    assert service.project.run("dvc", "status", "--quiet").returncode == 0
+    ours = [service.process.pid, *(one.pid for one in psutil.Process(service.process.pid).children(True))]
+    sockets = [one for one in psutil.net_connections("tcp") if one.pid in ours and one.status == "LISTEN"]
+    assert {str(one.laddr).split("'")[1] for one in sockets} == {"127.0.0.1"}
+    again = subprocess.run(
+        [sys.executable, "-m", "flows.serve"],
+        cwd=service.folder,
+        env=environment(service.project),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (again.returncode, again.stderr) == (0, "")
+    assert f"served already, by process {service.process.pid}" in again.stdout
+
+
+def test_a_run_that_is_cancelled_ends_its_stage(service: Service) -> None:
+    (service.folder / "hold").touch()
+    run = service.start("pipeline/nightly")
+    until((service.folder / "started").exists)
+    service.prefect("flow-run", "cancel", run)
+    until(lambda: service.run(run)[0] == "Cancelled")
+    assert not [one for one in psutil.process_iter() if _works_in(one, service.folder, "second.py")]
+    (service.folder / "hold").unlink()
+    assert service.project.run("dvc", "repro").returncode == 0, "no lock is left"
+    assert service.ran() == ["first", "second", "second"]
+
+
+def _works_in(process: psutil.Process, folder: Path, words: str) -> bool:
+    try:
+        return process.cwd() == str(folder) and words in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def test_a_killed_worker_costs_nothing(service: Service) -> None:
+    """Its run goes on without it, and another worker takes the next one."""
+    (service.folder / "hold").touch()
+    run = service.start("pipeline/nightly")
+    until((service.folder / "started").exists)
+    service.child("prefect worker start").kill()
+    until(lambda: "the worker has ended" in service.log.read_text())
+    (service.folder / "hold").unlink()
+    until(lambda: service.run(run)[0] == "Completed")
+    assert service.ran() == ["first", "second"]
+    again = service.start("pipeline/nightly")
+    until(lambda: service.run(again)[0] == "Completed")
+    assert service.run(again)[1] == "every stage is up to date (2 cached)"
+
+
+def test_a_run_that_died_with_its_worker_is_picked_up(service: Service) -> None:
+    """As when a machine loses its power: what DVC has is not done again, and no lock is left."""
+    (service.folder / "hold").touch()
+    run = service.start("pipeline/nightly")
+    until((service.folder / "started").exists)
+    worker, flow = service.child("prefect worker start"), service.child("prefect.engine")
+    for one in (worker, flow):
+        one.kill()
+    until(lambda: not [one for one in psutil.process_iter() if _works_in(one, service.folder, "second.py")])
+    (service.folder / "hold").unlink()
+    assert service.run(run)[0] == "Running", "nobody has told the server"
+    again = service.start("pipeline/on-new-data")
+    until(lambda: service.run(again)[0] == "Completed")
+    assert service.run(again)[1] == "every stage is up to date (1 cached, 1 completed)"
+    assert service.ran() == ["first", "second", "second"]
+
+
+def test_a_killed_server_comes_back_and_the_run_with_it(service: Service) -> None:
+    (service.folder / "hold").touch()
+    run = service.start("pipeline/nightly")
+    until((service.folder / "started").exists)
+    service.child("flows.server:app").kill()
+    until(lambda: "the server has ended" in service.log.read_text())
+    until(lambda: _answers(service), 120)
+    (service.folder / "hold").unlink()
+    until(lambda: service.run(run)[0] == "Completed")
+    assert service.ran() == ["first", "second"]
+
+
+def _answers(service: Service) -> bool:
+    try:
+        with urlopen(f"{service.url}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def test_what_finds_nothing_new_costs_little(service: Service) -> None:
+    """No task is made for it; benchmarks measure its CPU time."""
+    first = service.start("pipeline/nightly")
+    until(lambda: service.run(first)[0] == "Completed")
+    run = service.start("pipeline/on-new-data")
+    until(lambda: service.run(run)[0] == "Skipped")
+    assert service.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}}) == []
