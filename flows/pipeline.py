@@ -23,7 +23,7 @@ from typing import Any
 from prefect import flow, get_client, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import repo, server
@@ -200,6 +200,9 @@ def show() -> None:
     from flows import artifacts  # and pandas
 
     logger = get_run_logger()
+    if not server.is_up(str(PREFECT_API_URL.value())):  # its client would try for a minute
+        logger.warning("the results can't be shown beside the run: Prefect's server doesn't answer")
+        return
     try:
         artifacts.make()
         with get_client(sync_client=True) as client:

@@ -173,12 +173,13 @@ def test_a_server_that_dies_on_the_way_loses_no_work(repository: Path) -> None:
     own = server.launch(port, subprocess.DEVNULL, PREFECT_HOME=str(repository.parent / "prefect"))
     until(lambda: server.is_up(url), 120)
     (repository / "hold").touch()
-    with started(repository, "flows.pipeline", PREFECT_API_URL=url) as (flow, log):
+    impatient = {"PREFECT_API_URL": url, "PREFECT_CLIENT_MAX_RETRIES": "1"}  # which would take two minutes
+    with started(repository, "flows.pipeline", **impatient) as (flow, log):
         until((repository / "started").exists)
         own.kill()
         own.wait()
         (repository / "hold").unlink()
-        assert flow.wait(120) == 2
+        assert flow.wait(60) == 2
         (line,) = [line for line in log.read_text().splitlines() if line.startswith("pipeline: ")]
     assert f"server at {url} failed on the way" in line
     assert "what the stages have done is kept" in line
