@@ -143,9 +143,8 @@ def main() -> None:
     result = {"cold": whole, "idle": alone, "idle_with_a_server": beside, "schedule": nothing_new}
     write_json(RESULTS, {"cores": os.cpu_count()} | result)
     for name in ("cold", "idle", "idle_with_a_server"):
-        print(
-            f"flow | dvc repro, {name.replace('_', ' ')}: {result[name]['ratio']:.2f} (aim: {result[name]['aim']})"
-        )
+        fact = result[name]
+        print(f"flow | dvc repro, {name.replace('_', ' ')}: {fact['ratio']:.2f} (aim: {fact['aim']})")
     print(f"a schedule that finds nothing new: {nothing_new['cpu_s']:.1f} s of CPU (aim: 5)")
 
 
