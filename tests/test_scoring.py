@@ -1,0 +1,175 @@
+"""A folder is scored whole, whoever does the work, and nothing is scored twice."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import score
+from tasks.core import classifier, images, predictors, runtimes, scoring
+from tasks.core.errors import DataError, ModelError
+from tasks.core.exporter import FILES, Exporter
+from tasks.core.manifest import SCHEMA
+from tasks.core.params import Processes
+from tasks.core.paths import MANIFEST, PREDICTIONS
+from tasks.core.scoring import REFERENCE, TABLE, Shard
+from tasks.core.serialize import sha256
+from tasks.core.tables import write_parquet
+from tests.conftest import Tiny
+from tests.pictures import ALONE, scanned
+from tests.workers import local_cluster
+
+TWO = Processes(workers=2, scheduler="none")
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trained, contract = classifier.load(tiny.models)
+    path = tmp_path_factory.mktemp("exported") / FILES["onnx"]
+    Exporter(trained, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32)).write("onnx", path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def scored(model: Path, folder: Path, compute: Processes = ALONE) -> pd.DataFrame:
+    return scoring.scored(model, folder, scoring.described(folder, compute), 7, compute)
+
+
+@pytest.mark.usefixtures("here")
+def test_every_picture_gets_an_answer_its_digest_and_its_measures(model: Path, tiny: Tiny) -> None:
+    table = scored(model, tiny.pictures)
+    assert list(table["predicted"]) == [path.split("/")[0] for path in table["path"]]
+    assert len(table) == 60
+    assert table["sha256"][0] == sha256(tiny.pictures / table["path"][0])
+    assert table["brightness"].between(0, 1).all()
+    names = predictors.load(model).contract.class_names
+    assert np.allclose(table[[f"p_{name}" for name in names]].sum(axis=1), 1, atol=1e-5)
+    assert np.allclose(table["confidence"], table[[f"p_{name}" for name in names]].max(axis=1))
+
+
+@pytest.mark.usefixtures("here")
+def test_the_answers_are_those_of_the_artifact(model: Path, tiny: Tiny) -> None:
+    table, predictor = scored(model, tiny.pictures), predictors.load(model)
+    row = table.iloc[33]
+    path, contract = tiny.pictures / row["path"], predictor.contract
+    pixels = images.pixels(path.read_bytes(), path, contract.image_size, contract.resize)
+    expected = predictor.predict(runtimes.floats(pixels[None]))[0]
+    answer = row[[f"p_{name}" for name in contract.class_names]].to_numpy(float)
+    assert np.allclose(answer, expected, atol=1e-6)
+
+
+def test_a_picture_that_can_not_be_read_has_a_row_that_says_why(model: Path, tiny: Tiny, here: Path) -> None:
+    shutil.copytree(tiny.pictures / "red", here / "new")
+    (here / "new/broken.png").write_text("no picture")
+    said = score.score(model, here / "new", tiny.pictures, here / "out", 7, ALONE)
+    assert "21 pictures" in said
+    assert "1 unreadable" in said
+    table = pd.read_parquet(here / "out" / TABLE)
+    broken = table[table["path"] == "broken.png"].iloc[0]
+    assert broken["error"] == "is not a picture"
+    assert broken[["predicted", "confidence", "p_red"]].isna().all()
+    assert (table[table["path"] != "broken.png"]["predicted"] == "red").all()
+
+
+def test_nothing_but_broken_pictures_is_a_table_without_answers(model: Path, here: Path) -> None:
+    (here / "new").mkdir()
+    (here / "new/broken.png").write_text("no picture")
+    table = scored(model, here / "new")
+    assert table["predicted"].isna().all()
+    assert "p_red" in table
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_goes_on_where_another_was_ended(
+    model: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "SHARD", 13)
+    whole = scored(model, tiny.pictures)
+    shutil.rmtree("cache")
+    done: list[Shard] = []
+
+    def counting(then: Callable[[], None]) -> Callable[[Shard], Shard]:
+        def predict(shard: Shard) -> Shard:
+            done.append(shard)
+            then()
+            return original(shard)
+
+        predict.__module__ = "tasks.core.scoring"
+        return predict
+
+    def end() -> None:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+
+    original = scoring.predict
+    monkeypatch.setattr(scoring, "predict", counting(end))
+    with pytest.raises(KeyboardInterrupt):
+        scored(model, tiny.pictures)
+    done.clear()
+    monkeypatch.setattr(scoring, "predict", counting(lambda: None))
+    pd.testing.assert_frame_equal(scored(model, tiny.pictures), whole)
+    assert len(done) == 3, "of five shards two were done"
+    done.clear()
+    scored(model, tiny.pictures)
+    assert not done
+
+
+def test_another_model_is_asked_anew(model: Path, tiny: Tiny, here: Path) -> None:
+    other = here / "other.onnx"
+    shutil.copy(model, other)
+    rows = scoring.described(tiny.pictures, ALONE)
+    (one,) = scoring.shards(model, tiny.pictures, rows, 7)
+    (same,) = scoring.shards(model, tiny.pictures, rows, 8)
+    (two,) = scoring.shards(other, tiny.pictures, rows, 7)
+    assert one.part == same.part
+    assert one.part != two.part
+
+
+def test_processes_and_a_cluster_write_the_same_bytes(
+    model: Path, tiny: Tiny, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "SHARD", 13)
+    monkeypatch.setattr(scoring, "suited", lambda compute, _: compute)  # few as they are
+    digests = set()
+    with local_cluster(2) as cluster:
+        for place, compute in enumerate((ALONE, TWO, Processes(1, cluster.scheduler_address))):
+            monkeypatch.setenv("DARKROOM_CACHE", str(here / f"cache-{place}"))
+            scoring.write(here / TABLE, scored(model, tiny.pictures, compute))
+            digests.add(sha256(here / TABLE))
+    assert len(digests) == 1
+
+
+def test_the_reference_is_of_the_test_pictures(model: Path, tiny: Tiny, here: Path) -> None:
+    score.score(model, tiny.pictures / "red", tiny.pictures, here / "out", 7, ALONE)
+    assert not (here / "out" / REFERENCE).exists(), "no test picture is known"
+    (here / "labels.csv").write_text("path,label\n")
+    write_parquet(MANIFEST, scanned(tiny.pictures, here / "labels.csv"), SCHEMA)
+    PREDICTIONS.parent.mkdir()
+    pd.DataFrame({"path": ["blue/003.png", "red/000.png"]}).to_parquet(PREDICTIONS)
+    score.score(model, tiny.pictures / "red", tiny.pictures, here / "out", 7, ALONE)
+    reference = pd.read_parquet(here / "out" / REFERENCE)
+    assert list(reference["path"]) == ["blue/003.png", "red/000.png"]
+    assert list(reference["predicted"]) == ["blue", "red"]
+
+
+def test_mistakes_are_named(model: Path, tiny: Tiny, here: Path) -> None:
+    (here / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no pictures"):
+        scored(model, here / "empty")
+    with pytest.raises(DataError, match="nowhere is not a folder"):
+        scored(model, here / "nowhere")
+    with pytest.raises(ModelError, match="labels"):
+        (here / "labels").write_text("no model")
+        scored(here / "labels", tiny.pictures)
