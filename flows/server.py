@@ -165,8 +165,8 @@ def app() -> Any:
     gc.disable()
     from prefect.server.api.server import create_app
 
+    gc.freeze()  # before Prefect collects garbage for its routes, which takes a quarter of a second else
     application = create_app()
-    gc.freeze()
     gc.enable()
     return application
 
