@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed, Failed
 
-from flows import events, server
+from flows import events, repo, server
 from flows.outcome import code_of, mistaken, told
 from tasks import drift, score
 from tasks.core import cli, params
@@ -31,7 +31,12 @@ from tasks.core.serialize import read_json
 DRIFTED = "Drifted"
 
 
-@flow(name="monitor", flow_run_name="{folder}", on_failure=[events.tell], on_crashed=[events.tell])
+def run_name() -> str:
+    """What a run is about: its folder."""
+    return str(runtime.flow_run.parameters.get("folder") or "new pictures")
+
+
+@flow(name="monitor", flow_run_name=run_name, on_failure=[events.tell], on_crashed=[events.tell])
 def monitor(folder: str | None = None, model: str | None = None, only_if_there: bool = False) -> State[Any]:
     """Scores a folder and compares it with what the model was made with.
 
@@ -47,10 +52,11 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     pictures = Path(folder or p.monitor.pictures)
     if only_if_there and not (pictures.is_dir() and any(pictures_below(pictures))):
         return Completed(name="Skipped", message=f"{pictures} holds no pictures")
-    for step in (partial(scored, Path(model or p.monitor.model), pictures, p), partial(compared, p)):
-        state = step(return_state=True)
-        if not state.is_completed():
-            return Failed(message=state.message, data=code_of(state))
+    with repo.alone(get_run_logger().info, wait=True):  # a pipeline at work may be writing the model
+        for step in (partial(scored, Path(model or p.monitor.model), pictures, p), partial(compared, p)):
+            state = step(return_state=True)
+            if not state.is_completed():
+                return Failed(message=state.message, data=code_of(state))
     result = read_json(MONITORED / drift.RESULT)
     if not result["drifted"]:
         return Completed(message=drift.summary(result))

@@ -18,9 +18,9 @@ def mistaken(error: Exception) -> State[Any]:
 
 
 def code_of(state: State[Any]) -> int:
-    """The exit code that a failed step or run stands for: 1 where it hasn't said another."""
+    """The exit code that a failed step or run stands for: 2 where it has none, as when it was killed."""
     code = state.result(raise_on_failure=False)
-    return code if isinstance(code, int) and code > 0 else 1
+    return code if isinstance(code, int) and code > 0 else DarkroomError.exit_code
 
 
 def told(state: State[Any], prefix: str = "") -> int:

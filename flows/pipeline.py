@@ -37,6 +37,7 @@ from tasks.core.serialize import read_json, write_text
 
 HOURS = 24.0
 CACHED = "Cached"
+TRANSFERS = ("pull", "checkout", "push")
 
 
 def run_name() -> str:
@@ -70,52 +71,51 @@ def pipeline(
     """
     say = get_run_logger().info
     try:
-        check(remote=bool(pull or push))
+        params.load()
+        if (pull or push) and not repo.has_remote():
+            raise DarkroomError("DVC has no remote; name one: `dvc remote add --default NAME URL`")
         with repo.alone(say, wait=not only_if_changed):
             if only_if_changed and (why := repo.patiently(repo.nothing_new, say)):
                 return Completed(name="Skipped", message=why)
-            override(set)
             pull, push = (repo.has_remote() if wish is None else wish for wish in (pull, push))
-            return brought_up_to_date(targets, pull, push, force, stage_hours)
+            return brought_up_to_date(targets, set, pull, push, force, stage_hours)
     except repo.Busy as error:
         return Completed(name="Skipped", message=str(error))
     except repo.MISTAKES as error:
         return mistaken(error)
 
 
-def check(remote: bool) -> None:
-    """Looks for what would end the run later, with less to say.
+def check(settings: tuple[str, ...]) -> None:
+    """Sets parameters, and looks for what would end the run later, with less to say.
 
     Raises:
-        ParamError, DataError: params.yaml has a slip, or names what isn't there.
-        DarkroomError: data should be fetched or put, and there is nowhere to do so.
+        ParamError, DataError: params.yaml has a slip, or names what isn't there; it is then as it was.
     """
-    preconditions.check()
-    if remote and not repo.has_remote():
-        raise DarkroomError("DVC has no remote; name one: `dvc remote add --default NAME URL`")
-
-
-def override(settings: tuple[str, ...]) -> None:
-    """Sets parameters in params.yaml, which stays as it is if they name what isn't there."""
-    if not settings:
-        return
     before = params.FILE.read_text("utf-8")
-    repo.override(settings)
+    if settings:
+        repo.override(settings)
     try:
         preconditions.check()
     except DarkroomError:
-        write_text(params.FILE, before)
+        if settings:
+            write_text(params.FILE, before)
         raise
 
 
 def brought_up_to_date(
-    targets: tuple[str, ...], pull: bool, push: bool, force: bool, stage_hours: float
+    targets: tuple[str, ...],
+    settings: tuple[str, ...],
+    pull: bool,
+    push: bool,
+    force: bool,
+    stage_hours: float,
 ) -> State:
     """Takes one step after the other, until one fails."""
-    names: Counter[str] = Counter()
+    names: Counter[str] = Counter()  # of the states
     failure = None
-    for step, state in steps(targets, pull, push, force, stage_hours):
-        names[str(state.name)] += 1
+    for step, state in steps(targets, settings, pull, push, force, stage_hours):
+        if step not in TRANSFERS:
+            names[str(state.name)] += 1
         if not state.is_completed():
             failure = failed(step, state)
             break
@@ -124,18 +124,27 @@ def brought_up_to_date(
     if failure:
         return failure
     counts = ", ".join(f"{count} {name.lower()}" for name, count in sorted(names.items()))
-    return Completed(message=f"every stage is up to date ({counts})")
+    return Completed(message=f"{', '.join(targets) or 'every stage'} is up to date ({counts})")
 
 
 def steps(
-    targets: tuple[str, ...], pull: bool, push: bool, force: bool, stage_hours: float
+    targets: tuple[str, ...],
+    settings: tuple[str, ...],
+    pull: bool,
+    push: bool,
+    force: bool,
+    stage_hours: float,
 ) -> Iterator[tuple[str, State]]:
     """Takes the steps, and gives each with the state that it has ended in."""
     say = get_run_logger().info
     limit = stage_hours * 3600
     carry = transfer.with_options(timeout_seconds=limit)
     if pull:
-        yield "pull", carry.with_options(task_run_name="pull")("pull", "--allow-missing", return_state=True)
+        yield "pull", carry.with_options(task_run_name="pull")("fetch", "--run-cache", return_state=True)
+        if missing := repo.missing():
+            state = carry.with_options(task_run_name="checkout")("checkout", *missing, return_state=True)
+            yield "checkout", state
+    check(settings)  # not before: the pictures themselves may have come just now
     names, pending = repo.patiently(lambda: repo.survey(targets), say)
     touched = False
     for name in names:
@@ -145,7 +154,7 @@ def steps(
         stage = reproduce.with_options(task_run_name=name, timeout_seconds=limit)
         yield name, stage(name, is_due, force or unmeasured, return_state=True)
     if push:
-        yield "push", carry.with_options(task_run_name="push")("push", return_state=True)
+        yield "push", carry.with_options(task_run_name="push")("push", "--run-cache", return_state=True)
 
 
 def may_pass(_task: Any, _run: Any, state: State) -> bool:
@@ -176,23 +185,23 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
 
 @task(retries=3, retry_delay_seconds=[1, 5, 15], cache_policy=NO_CACHE, persist_result=False)
 def transfer(*words: str) -> State:
-    """Pulls or pushes data and runs; a network may come back, so this is tried again."""
-    code, lines = repo.dvc(*words, "--run-cache", say=get_run_logger().info)
+    """Fetches or pushes data and runs; a network may come back, so this is tried again."""
+    code, lines = repo.dvc(*words, say=get_run_logger().info)
     if code:
-        return Failed(message=repo.complaint(words[0], lines))
+        return Failed(message=repo.complaint(words[0], lines), data=Unreachable.exit_code)
     return Completed(message=f"{words[0]} is done")
 
 
 def failed(step: str, state: State) -> State:
     """The state of a run that a step has ended; `Rejected` where that was a verdict."""
-    code, message = code_of(state), state.message or ""
+    message = state.message or ""
     if state.name == "TimedOut":
         message = f"{step} took longer than it may (stage_hours), and was ended: {message}"
-    elif code in (Rejected.exit_code, DarkroomError.exit_code):
-        with suppress(*repo.MISTAKES):
+    elif state.result(raise_on_failure=False) in (Rejected.exit_code, DarkroomError.exit_code):
+        with suppress(*repo.MISTAKES):  # which hides no failure: it is only noted
             repo.remember_failure(message)
     name = "Rejected" if message.startswith("verdict: rejected") else "Failed"
-    return Failed(name=name, message=message, data=code)
+    return Failed(name=name, message=message, data=code_of(state))
 
 
 def show() -> None:
@@ -214,7 +223,7 @@ def show() -> None:
 def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "targets", nargs="*", metavar="TARGET", help="a stage or an output; all if none is given"
+        "targets", nargs="*", metavar="STAGE", help="with what it depends on; all if none is given"
     )
     parser.add_argument(
         "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml first"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ MISTAKES = (DarkroomError, DvcException)
 LOCK = Path(".dvc/tmp/pipeline.lock")
 FAILURE = Path(".dvc/tmp/pipeline.json")  # what the last run that failed was given
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+GRACE = 60  # seconds that a stage has for its end
 PAUSE = 1.0  # seconds between two looks at what is busy
 
 Say = Callable[[str], None]
@@ -112,7 +114,7 @@ def survey(targets: Sequence[str] = ()) -> tuple[list[str], set[str]]:
         # `dvc add` makes stages too, of data alone
         order = nx.dfs_postorder_nodes(repo.index.graph)
         names = [stage.addressing for stage in order if stage.cmd and stage in wanted]
-        return names, set(repo.status())
+        return names, set(repo.status()) & set(names)
 
 
 def is_changed(stage: str) -> bool:
@@ -126,13 +128,24 @@ def has_remote() -> bool:
         return bool(repo.config["remote"])
 
 
+def missing() -> list[str]:
+    """Paths of data that DVC tracks by itself and that isn't here; stages bring their own outputs back.
+
+    What is here stays as it is: DVC would refuse to touch a folder with pictures that it doesn't know yet.
+    """
+    with Repo(".") as repo:
+        outs = [out for stage in repo.index.stages if not stage.cmd for out in stage.outs]
+        return [str(out) for out in outs if not out.exists]
+
+
 def inputs() -> str:
     """A digest of all that the stages now read: pictures, parameters, code, and each other's outputs."""
     with Repo(".") as repo:
         found = {}
         for stage in repo.index.stages:
             stage.save_deps(allow_missing=True)
-            found[stage.addressing] = [(dep.def_path, dep.hash_info.value) for dep in stage.deps]
+            deps = [(dep.def_path, dep.hash_info.value) for dep in stage.deps]
+            found[stage.addressing] = [stage.cmd, deps]
         return fingerprint(found)
 
 
@@ -165,6 +178,8 @@ def override(settings: Sequence[str]) -> None:
     try:
         parsed = to_hydra_overrides(list(settings))
         values = [(override.key_or_group.split("."), override.value()) for override in parsed]
+        if any(override.is_sweep_override() for override in parsed):
+            raise DarkroomError(f"set: {' '.join(settings)} is a sweep; `dvc exp run --queue` has those")
     except HydraException as error:
         raise DarkroomError(
             f"set: {' '.join(settings)} can't be read ({brief(error)}); give KEY=VALUE"
@@ -211,7 +226,8 @@ def dvc(*words: str, say: Say) -> tuple[int, list[str]]:
     told = False
     while True:
         code, lines = _dvc(words, say)
-        if code == 0 or not any(sign in line for line in lines for sign in BUSY):
+        errors = [line for line in lines if line.startswith("ERROR: ")]
+        if code == 0 or not any(sign in line for line in errors for sign in BUSY):
             return code, lines
         if not told:
             say("waiting for the end of what else DVC does here")
@@ -248,8 +264,16 @@ def _dvc(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
 
 
 def stop(child: subprocess.Popen[str]) -> None:
-    """Ends what DVC does for us, and waits until the stage has given its earlier outputs back."""
+    """Ends what DVC does for us, once the stage has given its earlier outputs back, or after a while."""
     os.killpg(child.pid, signal.SIGINT)  # DVC itself ignores it, and waits for its stage
+    end = time.monotonic() + GRACE
+    output = child.stdout.fileno() if child.stdout else -1
+    while child.poll() is None and time.monotonic() < end:
+        # Read past Python's buffer, which the loop that was interrupted may hold: a full pipe would stop it.
+        if select.select([output], [], [], 0.1)[0] and not os.read(output, 65536):
+            time.sleep(0.1)
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 
@@ -265,9 +289,9 @@ def complaint(stage: str, lines: list[str]) -> str:
 
 
 def stage_exit(lines: list[str]) -> int:
-    """The exit code of a failed stage, which DVC tells in words only; 1 where it didn't get that far.
+    """The exit code of a failed stage, which DVC tells in words only; 2 where it didn't get that far.
 
     Negative: the number of the signal that ended it.
     """
     found = re.findall(r"exited with (-?\d+)", "\n".join(lines))
-    return int(found[-1]) if found else 1
+    return int(found[-1]) if found else DarkroomError.exit_code

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import zc.lockfile
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -35,6 +36,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessWorker
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from flows import repo, server
 from flows.events import REPORTS_URL
@@ -66,11 +68,10 @@ def main() -> int:
     cli.parser(__doc__).parse_args()
     address = own_address()
     with alone(address), ended() as children:
-        key = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
         reports = served_reports()
         os.environ |= {server.URL: address, REPORTS_URL: reports}
-        if key:
-            os.environ.setdefault("PREFECT_API_AUTH_STRING", key)
+        key = server.key()
+        LOG.unlink(missing_ok=True)
         if server.is_up(address):
             cli.say(f"serve: {ui(address)} is there already, and used as it is")
         else:
@@ -92,7 +93,7 @@ def own_address() -> str:
         DarkroomError: the server that is named is another machine's.
     """
     address = server.url() or "http://127.0.0.1:4200/api"
-    if urlsplit(address).hostname not in ("127.0.0.1", "localhost"):
+    if urlsplit(address).hostname not in server.LOOPBACK:
         raise DarkroomError(
             f"{address} is not on this machine, which is all that is served here; for that server's work "
             f"`prefect deploy --all`, then `prefect worker start --pool {POOL}`"
@@ -135,6 +136,7 @@ def ended() -> Iterator[list[Child]]:
             signal.signal(number, signal.SIG_IGN)
         for child in reversed(children):
             end(child.process)
+        end_orphans()
 
 
 def begin(children: list[Child], name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
@@ -153,6 +155,15 @@ def end(child: subprocess.Popen[bytes]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
+def end_orphans() -> None:
+    """Ends runs whose worker was killed, and which went on."""
+    for one in psutil.process_iter():
+        with suppress(psutil.Error):
+            ours = one.environ().get(server.URL) == os.environ[server.URL] and one.cwd() == str(Path.cwd())
+            if ours and "prefect.engine" in one.cmdline():
+                one.terminate()
+
+
 def started_server(address: str) -> subprocess.Popen[bytes]:
     """Starts the server, and waits until it answers.
 
@@ -160,7 +171,7 @@ def started_server(address: str) -> subprocess.Popen[bytes]:
         DarkroomError: its port is another program's, or it can't start.
     """
     port = urlsplit(address).port or 80
-    with LOG.open("wb") as file:
+    with LOG.open("ab") as file:
         child = server.launch(port, file)
     cli.say(f"serve: starting Prefect's server on port {port}; {LOG} has what it says")
     try:
@@ -185,12 +196,12 @@ def prepare() -> None:
     """Makes the work pool, the deployments and the automations, or brings them up to date.
 
     Raises:
-        DarkroomError: prefect.yaml has a slip.
+        DarkroomError: prefect.yaml or automations.yaml has a slip.
     """
     with get_client(sync_client=True) as client:
         make_pool(client)
-        for wanted in YAML(typ="safe").load(AUTOMATIONS)["automations"]:
-            make_automation(client, AutomationCore.model_validate(wanted))
+        for wanted in automations():
+            make_automation(client, wanted)
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         env=os.environ | {"PWD": str(Path.cwd())},
@@ -209,6 +220,19 @@ def make_pool(client: SyncPrefectClient) -> None:
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+
+
+def automations() -> list[AutomationCore]:
+    """Reads automations.yaml.
+
+    Raises:
+        DarkroomError: it has a slip.
+    """
+    try:
+        wanted = YAML(typ="safe").load(AUTOMATIONS)["automations"]
+        return [AutomationCore.model_validate(one) for one in wanted]
+    except (OSError, TypeError, KeyError, ValueError, YAMLError) as error:  # pydantic's are ValueErrors
+        raise DarkroomError(f"{AUTOMATIONS} can't be used: {brief(error)}") from None
 
 
 def make_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
@@ -269,7 +293,8 @@ def watch(children: list[Child]) -> int:
                 code = child.process.poll()
                 if code is None:
                     continue
-                child.short_lives += 1 if time.monotonic() - child.since < SOON else -child.short_lives
+                was_short = time.monotonic() - child.since < SOON
+                child.short_lives = child.short_lives + 1 if was_short else 0
                 if child.short_lives == TRIES:
                     raise DarkroomError(f"{child.name} ends as soon as it starts (exit code {code})")
                 cli.say(f"serve: {child.name} has ended (exit code {code}), and is started again")

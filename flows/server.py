@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +36,7 @@ COMMANDS = ("flows.pipeline", "flows.monitor")
 ALONE = "--no-server"
 SETTINGS = Path("prefect.toml")
 URL = "PREFECT_API_URL"
+LOOPBACK = ("127.0.0.1", "localhost")
 PATIENCE = 120  # seconds that a first start may take, which makes the database
 
 
@@ -63,22 +64,36 @@ def begin() -> None:
     gc.disable()  # it looks in vain through what imports make, for a quarter of their time
     if {"-h", "--help"} & set(words):
         return
+    apart = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    os.environ["no_proxy"] = ",".join(filter(None, [apart, *LOOPBACK]))  # no proxy has a way back to us
     if ALONE in words or not (is_up(url()) or is_wanted()):
         _start()
 
 
 def url() -> str:
-    """Where Prefect's clients in this folder look for a server, as Prefect itself reads its settings."""
+    """Where Prefect's clients in this folder look for a server: environment, prefect.toml, or profile."""
     if URL in os.environ:
         return os.environ[URL]
-    with suppress(FileNotFoundError):
-        return str(tomllib.loads(SETTINGS.read_text("utf-8")).get("api", {}).get("url", ""))
-    return ""
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    profiles = _toml(home / "profiles.toml")
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
+    theirs = profiles.get("profiles", {}).get(active, {}).get(URL, "")
+    return str(_toml(SETTINGS).get("api", {}).get("url", "") or theirs)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError:  # not there, most likely
+        return {}
+    except ValueError as error:  # in its form, of which Prefect would make a traceback
+        process.tell(f"{path} is not valid TOML: {error}")
+        sys.exit(DarkroomError.exit_code)
 
 
 def is_wanted() -> bool:
     """Whether somebody has named the server: that of `make serve` is used where it is there."""
-    return bool(os.environ.get(URL)) or not (url() == "" or urlsplit(url()).hostname == "127.0.0.1")
+    return bool(os.environ.get(URL)) or not (url() == "" or urlsplit(url()).hostname in LOOPBACK)
 
 
 def is_up(address: str, patience: float = 5) -> bool:
@@ -114,6 +129,7 @@ def reporting() -> Iterator[None]:
 
 
 def ready() -> None:
+    """Waits for the server, once everything is imported."""
     gc.freeze()
     gc.enable()
     if temporary is None:
@@ -142,17 +158,27 @@ def _start() -> None:
     temporary = Temporary(f"http://127.0.0.1:{port}/api", child, said)
     os.environ[URL] = temporary.url
     atexit.register(stop)  # and so run last of all, when Prefect has sent what there is to tell
-    if key := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
-        os.environ.setdefault("PREFECT_API_AUTH_STRING", key)
+    key()
+
+
+def key() -> str | None:
+    """What a server of ours asks for, if it asks, told to its clients too."""
+    if asked := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", asked)
+    return os.environ.get("PREFECT_API_AUTH_STRING")
 
 
 def launch(port: int, output: Any, **settings: str) -> subprocess.Popen[bytes]:
     """Starts a server on loopback as Prefect does it, in a process that ends with this one."""
     home = str(Path(__file__).parents[1])
+    # Prefect lets pages of any origin in, and who may start a run may name the command that it starts.
+    origins = ",".join(f"http://{host}:{port}" for host in LOOPBACK)
     words = ["-m", "uvicorn", "--app-dir", home, "--factory", "flows.server:app", "--host", "127.0.0.1"]
     return subprocess.Popen(
         [sys.executable, *words, "--port", str(port), "--log-level", "error", "--lifespan", "on"],
-        env=os.environ | {"PREFECT__SERVER_FINAL": "1"} | settings,
+        env=os.environ
+        | {"PREFECT__SERVER_FINAL": "1", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins}
+        | settings,
         stdout=output,
         stderr=output,
         start_new_session=True,  # a ctrl-c is ours to pass on

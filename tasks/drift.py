@@ -41,9 +41,10 @@ def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
         DataError: a table is missing, or no picture could be read.
     """
     table, old, answered = (_table(path) for path in (folder / TABLE, MANIFEST, folder / REFERENCE))
-    new = table[table["predicted"].notna()]
-    if new.empty:
-        raise DataError(f"{folder / TABLE} names no picture that could be read; score a folder that has some")
+    new, answered = (frame[frame["predicted"].notna()] for frame in (table, answered))
+    for name, frame in ((TABLE, new), (REFERENCE, answered)):
+        if frame.empty:
+            raise DataError(f"{folder / name} names no picture that could be read; score some that can")
     found = drift.checks(readable(old), answered, new, limits)
     result = {
         "drifted": any(check.drifted for check in found),

@@ -17,6 +17,7 @@ from tasks.core import cli, params, scoring
 from tasks.core.manifest import readable
 from tasks.core.paths import MANIFEST, PREDICTIONS
 from tasks.core.scoring import MONITORED, REFERENCE, TABLE
+from tasks.core.serialize import remove
 from tasks.core.tables import read_parquet
 
 
@@ -35,6 +36,7 @@ def score(
         WorkerError: processes or a cluster failed.
     """
     table = scoring.scored(model, folder, scoring.described(folder, compute), batch_size, compute)
+    remove(output / REFERENCE)  # an earlier model's is no reference
     reference = test_pictures()
     if reference is not None:
         scoring.write(output / REFERENCE, scoring.scored(model, images, reference, batch_size, compute))

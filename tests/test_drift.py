@@ -76,7 +76,7 @@ def test_darker_pictures_are_drift_of_what_is_darker() -> None:
 
 def test_a_model_that_is_less_sure_and_another_mix_of_classes_are_drift() -> None:
     old, new = table(1000, seed=0), table(200, seed=1)
-    unsure = new.assign(p_a=0.5 + (new["p_a"] - 0.5) / 3, p_b=0.5 + (new["p_b"] - 0.5) / 3)
+    unsure = new.assign(confidence=0.5 + (new["confidence"] - 0.5) / 3)
     assert drifted(old, unsure) == {drift.CONFIDENCE}
     assert drifted(old, new.assign(predicted="a")) == {drift.CLASSES}
 
@@ -144,7 +144,8 @@ def test_a_missing_table_is_named(monitored: Path, name: str) -> None:
         command.compare(monitored, LIMITS)
 
 
-def test_pictures_that_can_not_be_read_are_nothing_to_compare(monitored: Path) -> None:
-    table(5, seed=1).assign(predicted=None).to_parquet(monitored / TABLE)
+@pytest.mark.parametrize("name", [TABLE, REFERENCE])
+def test_pictures_that_can_not_be_read_are_nothing_to_compare(monitored: Path, name: str) -> None:
+    table(5, seed=1).assign(predicted=None).to_parquet(monitored / name)
     with pytest.raises(DataError, match="no picture that could be read"):
         command.compare(monitored, LIMITS)

@@ -111,7 +111,7 @@ def test_a_failed_stage_ends_the_run_with_its_own_words(repository: Path) -> Non
 
 def test_the_exit_code_of_a_stage_is_read_from_what_dvc_says() -> None:
     assert repo.stage_exit(["ERROR: failed to reproduce 'a': failed to run: x, exited with 2"]) == 2
-    assert repo.stage_exit(["ERROR: something else"]) == 1
+    assert repo.stage_exit(["ERROR: something else"]) == 2
 
 
 def test_a_stage_that_was_killed_is_not_blamed_on_its_last_line() -> None:
@@ -235,6 +235,7 @@ def test_a_value_is_replaced_and_nothing_else() -> None:
         ("train.epochs=-1", "train.epochs"),
         ("train.epoch=3", "train.epoch"),
         ("nonsense", "nonsense"),
+        ("train.epochs=1,2", "is a sweep"),
         ("data.images=/not/there", "/not/there"),
     ],
 )
@@ -372,3 +373,68 @@ def test_results_are_shown_beside_the_run(repository: Path) -> None:
 def test_metrics_are_set_beside_those_of_the_last_commit() -> None:
     rows = artifacts.metrics({"test": {"accuracy": 0.75}}, {"test.accuracy": 0.5})
     assert rows == [{"metric": "test.accuracy", "value": 0.75, "before": 0.5, "change": "+0.25"}]
+
+
+def test_pictures_that_dvc_tracks_are_pulled_before_they_are_missed(repository: Path) -> None:
+    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "../store"], check=True)
+    (repository / "mine/a").mkdir(parents=True)
+    (repository / "mine/a/1.png").write_bytes(b"picture")
+    for words in (["add", "-q", "mine"], ["push", "-q"]):
+        subprocess.run(["dvc", *words], check=True)
+    for name in ("mine", ".dvc/cache"):
+        remove(repository / name)
+    setting = ("data.images=mine",)
+    assert "mine is not a folder" in run(set=setting)[1]
+    assert run(set=setting, pull=True)[0]["first"] == "Completed"
+    assert (repository / "mine/a/1.png").exists()
+    (repository / "mine/a/2.png").write_bytes(b"another")  # which DVC doesn't know yet
+    assert run(pull=True)[0]["first"] == "Cached"
+    assert (repository / "mine/a/2.png").exists()
+
+
+@pytest.mark.usefixtures("repository")
+def test_data_that_dvc_tracks_does_not_keep_a_schedule_from_skipping() -> None:
+    Path("mine").mkdir()
+    Path("mine/1.png").write_bytes(b"picture")
+    subprocess.run(["dvc", "add", "-q", "mine"], check=True)
+    run()
+    Path("mine/2.png").write_bytes(b"no stage reads it")
+    assert run(only_if_changed=True) == ({}, "every stage is up to date")
+
+
+def test_a_command_that_was_mended_is_tried_again(repository: Path) -> None:
+    (repository / "dvc.yaml").write_text(THREE_STAGES.replace("cp first.txt middle.txt", "exit 2"))
+    assert run(only_if_changed=True)[0]["middle"] == "Failed"
+    assert run(only_if_changed=True)[0] == {}
+    (repository / "dvc.yaml").write_text(THREE_STAGES)
+    assert run(only_if_changed=True)[0]["middle"] == "Completed"
+
+
+def test_what_was_killed_is_tried_again(repository: Path) -> None:
+    (repository / "dvc.yaml").write_text(THREE_STAGES.replace("cp source.txt first.txt", "kill -9 $$"))
+    for _ in range(2):
+        states, message = run(only_if_changed=True)
+        assert states == {"first": "Failed"}
+        assert "SIGKILL" in message
+
+
+def test_a_stage_that_does_not_heed_its_end_is_killed(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what it prints meanwhile doesn't fill the pipe."""
+    monkeypatch.setattr(repo, "GRACE", 1)
+    deaf = "trap '' INT; while true; do seq 10000; done"
+    (repository / "dvc.yaml").write_text(f'stages:\n  deaf:\n    cmd: "{deaf}"\n    outs: [nothing]\n')
+    assert run(stage_hours=2 / 3600)[0] == {"deaf": "TimedOut"}
+    assert not repo.running
+
+
+def test_a_remote_that_is_away_is_no_reason_not_to_try_again(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.transfer, "retries", 0)
+    (repository / "not-a-folder").touch()
+    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "not-a-folder/store"], check=True)
+    parameters: dict[str, Any] = {"only_if_changed": True, "pull": True}
+    assert run(**parameters)[0] == {"pull": "Failed"}
+    assert run(**parameters)[0] == {"pull": "Failed"}

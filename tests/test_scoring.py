@@ -173,3 +173,15 @@ def test_mistakes_are_named(model: Path, tiny: Tiny, here: Path) -> None:
     with pytest.raises(ModelError, match="labels"):
         (here / "labels").write_text("no model")
         scored(here / "labels", tiny.pictures)
+
+
+def test_a_picture_that_was_changed_meanwhile_is_asked_anew(model: Path, tiny: Tiny, here: Path) -> None:
+    """Neither a gap nor another picture's answer is kept under its digest."""
+    shutil.copytree(tiny.pictures / "red", here / "new")
+    rows = scoring.described(here / "new", ALONE)
+    shutil.copy(tiny.pictures / "blue/000.png", here / "new/003.png")
+    table = scoring.scored(model, here / "new", rows, 7, ALONE)
+    assert table.loc[3, "error"] == "was changed while it was scored"
+    assert list(table["predicted"].isna()) == [place == 3 for place in range(20)]
+    shutil.copy(tiny.pictures / "red/003.png", here / "new/003.png")
+    assert (scoring.scored(model, here / "new", rows, 7, ALONE)["predicted"] == "red").all()

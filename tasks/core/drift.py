@@ -60,21 +60,18 @@ def checks(old: pd.DataFrame, answered: pd.DataFrame, new: pd.DataFrame, limits:
 
     Args:
         old: the manifest's readable rows, for the measures of quality.
-        answered: a table of `scoring` of the test pictures, which the model was not trained on either.
+        answered: those of the test pictures, which the model was not trained on either.
         new: the readable rows of a table of `scoring`.
         limits: of each statistic, and the p-value below which it is no chance.
     """
     found = []
     for name in MEASURES:
         found += measured(name, old[name].to_numpy(float), new[name].to_numpy(float), limits)
-    found += measured(CONFIDENCE, _largest(answered), _largest(new), limits)
+    found += measured(
+        CONFIDENCE, answered["confidence"].to_numpy(float), new["confidence"].to_numpy(float), limits
+    )
     found.append(mixed(answered["predicted"], new["predicted"], limits))
     return found
-
-
-def _largest(frame: pd.DataFrame) -> Numbers:
-    columns = [name for name in map(str, frame) if name.startswith("p_")]
-    return np.asarray(frame[columns].to_numpy(float).max(axis=1))
 
 
 def measured(name: str, old: Numbers, new: Numbers, limits: DriftLimits) -> list[Check]:

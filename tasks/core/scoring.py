@@ -6,10 +6,13 @@ The table has a row for each picture: `path`, `sha256` and the five measures of 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -17,6 +20,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from tasks.core import images, predictors, runtimes
+from tasks.core.contract import Contract
 from tasks.core.errors import DataError
 from tasks.core.layout import Entry, pictures_below
 from tasks.core.manifest import MEASURES
@@ -25,12 +29,14 @@ from tasks.core.params import Processes
 from tasks.core.paths import cache_folder
 from tasks.core.predictions import PROBABILITY
 from tasks.core.scan import scan, sizes
-from tasks.core.serialize import fingerprint
+from tasks.core.serialize import fingerprint, remove
 from tasks.core.tables import read_parquet, write_parquet
 
 MONITORED = Path("reports/monitor")  # what new pictures come to
 TABLE = "predictions.parquet"  # in there, of the new pictures
 REFERENCE = "reference.parquet"  # of the test pictures by the same artifact, to compare with
+_ONE_AT_A_TIME = Lock()  # a worker of Dask's has threads, and a TFLite interpreter is for one
+
 SHARD = 512  # pictures that are predicted, and kept, at a time
 DESCRIBED = ("path", "sha256", "error", *MEASURES)
 
@@ -43,6 +49,7 @@ class Shard:
     version: str  # the model's digest, by which a process knows that it is still the one it has loaded
     folder: Path
     paths: tuple[str, ...]
+    digests: tuple[str, ...]  # of the pictures
     batch_size: int
     part: Path
 
@@ -81,6 +88,8 @@ def scored(
     with progress:
         for shard in each(predict, jobs, compute, is_done=lambda job: job.part.exists()):
             parts.append(read_parquet(shard.part))
+            if parts[-1].isna().any(axis=None):
+                remove(shard.part)  # to be asked anew
             progress.update(len(shard.paths))
     columns = [PROBABILITY + name for name in names]
     probabilities = pd.concat(parts) if parts else pd.DataFrame(columns=columns, dtype="float32")
@@ -91,7 +100,9 @@ def scored(
         {"predicted": np.array(names, object)[answers.argmax(axis=1)], "confidence": answers.max(axis=1)},
         index=known.index,
     )
-    return pictures.join(best).join(probabilities)
+    table = pictures.join(best).join(probabilities)
+    changed = table["error"].isna() & table["predicted"].isna()
+    return table.assign(error=table["error"].mask(changed, "was changed while it was scored"))
 
 
 def shards(model: Path, folder: Path, rows: pd.DataFrame, batch_size: int) -> Iterator[Shard]:
@@ -101,7 +112,8 @@ def shards(model: Path, folder: Path, rows: pd.DataFrame, batch_size: int) -> It
         part = rows.iloc[start : start + SHARD]
         name = fingerprint(part["sha256"].tolist())
         file = cache_folder().absolute() / "scores" / version[:16] / f"{name[:32]}.parquet"
-        yield Shard(model.absolute(), version, folder.absolute(), tuple(part["path"]), batch_size, file)
+        names, digests = tuple(part["path"]), tuple(part["sha256"])
+        yield Shard(model.absolute(), version, folder.absolute(), names, digests, batch_size, file)
 
 
 def digest(model: Path) -> str:
@@ -111,7 +123,7 @@ def digest(model: Path) -> str:
 
 
 def predict(shard: Shard) -> Shard:
-    """Predicts a shard's pictures into its file: rows of probabilities, empty where one can't be read."""
+    """Predicts a shard's pictures into its file: rows of probabilities, empty where one isn't what it was."""
     predictor = _loaded(shard.model, shard.version)
     names = predictor.contract.class_names
     rows = np.full((len(shard.paths), len(names)), np.nan, np.float32)
@@ -119,21 +131,23 @@ def predict(shard: Shard) -> Shard:
         places, pixels = [], []
         for place in range(start, min(start + shard.batch_size, len(shard.paths))):
             file = shard.folder / shard.paths[place]
-            try:
-                pixels.append(
-                    images.pixels(
-                        images.content(file), file, predictor.contract.image_size, predictor.contract.resize
-                    )
-                )
-            except DataError:  # it was readable a moment ago
-                continue
-            places.append(place)
+            with suppress(DataError):
+                pixels.append(_pixels(file, shard.digests[place], predictor.contract))
+                places.append(place)
         if places:
-            rows[places] = predictor.predict(runtimes.floats(np.stack(pixels)))
+            with _ONE_AT_A_TIME:
+                rows[places] = predictor.predict(runtimes.floats(np.stack(pixels)))
     columns = [PROBABILITY + name for name in names]
     schema = pa.schema([(column, pa.float32()) for column in columns])
     write_parquet(shard.part, pd.DataFrame(rows, columns=columns), schema)
     return shard
+
+
+def _pixels(file: Path, digest: str, contract: Contract) -> images.Pixels:
+    data = images.content(file)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise DataError(f"{file} was changed while it was scored; score it again")
+    return images.pixels(data, file, contract.image_size, contract.resize)
 
 
 @lru_cache(maxsize=1)

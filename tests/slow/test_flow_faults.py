@@ -124,7 +124,7 @@ def test_two_runs_at_once_are_two_one_after_the_other(repository: Path) -> None:
             until(lambda: f"another run is at work in this folder (process {one.pid})" in log.read_text())
             (repository / "hold").unlink()
             assert (one.wait(60), two.wait(60)) == (0, 0)
-            assert "every stage is up to date (2 cached)" in log.read_text()
+            assert "work is up to date (2 cached)" in log.read_text()
     assert (repository / "ran").read_text() == "x"
 
 
