@@ -92,6 +92,12 @@ class Service:
         (found,) = self.ask("flow_runs/filter", {"flow_runs": {"id": {"any_": [identifier]}}})
         return found["state"]["name"], found["state"]["message"] or ""
 
+    def runs(self) -> list[tuple[str, str]]:
+        """State and message of the runs of `nightly` that are no mere plan."""
+        found = self.ask("flow_runs/filter", {"deployments": {"name": {"any_": ["nightly"]}}})
+        states = [(one["state"]["name"], one["state"]["message"] or "") for one in found]
+        return [state for state in states if state[0] != "Scheduled"]
+
     def start(self, deployment: str) -> str:
         """Has a deployment run; returns the run's id."""
         said = self.prefect("deployment", "run", deployment)
@@ -258,3 +264,21 @@ def test_what_finds_nothing_new_costs_little(service: Service) -> None:
     run = service.start("pipeline/on-new-data")
     until(lambda: service.run(run)[0] == "Skipped")
     assert service.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}}) == []
+
+
+@pytest.mark.parametrize("retrain", [True, False])
+def test_drift_starts_the_pipeline_if_it_is_to(service: Service, retrain: bool) -> None:
+    """The event is the real one, and so is the automation that prefect.yaml makes of it."""
+    tell = (
+        "from pathlib import Path; from flows import events; "
+        f"events.drifted(Path('new'), {{'pictures': 1, 'checks': []}}, retrain={retrain})"
+    )
+    subprocess.run(
+        [sys.executable, "-c", tell], cwd=service.folder, env=environment(service.project), check=True
+    )
+    if retrain:
+        until((service.folder / "second.txt").exists)
+        until(lambda: ("Completed", "every stage is up to date (2 completed)") in service.runs())
+    else:
+        time.sleep(10)
+        assert service.runs() == []

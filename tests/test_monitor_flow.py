@@ -1,0 +1,120 @@
+"""New pictures that have drifted are told of, others are not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from prefect.settings import PREFECT_API_URL
+from prefect.testing.utilities import prefect_test_harness
+
+from flows import events, monitor
+from tasks.core import classifier, params
+from tasks.core.exporter import FILES, Exporter
+from tasks.core.manifest import SCHEMA
+from tasks.core.paths import MANIFEST, PREDICTIONS
+from tasks.core.serialize import read_json
+from tasks.core.tables import write_parquet
+from tests.conftest import Tiny
+from tests.pictures import scanned, write_classes
+from tests.structure import ROOT
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, the manifest of its pictures, and the names of those it was tested on."""
+    folder = tmp_path_factory.mktemp("made")
+    trained, contract = classifier.load(tiny.models)
+    exporter = Exporter(trained, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32))
+    exporter.write("onnx", folder / "export" / FILES["onnx"])
+    (folder / "labels.csv").write_text("path,label\n")
+    write_parquet(folder / MANIFEST, scanned(tiny.pictures, folder / "labels.csv"), SCHEMA)
+    (folder / PREDICTIONS).parent.mkdir()
+    paths = [f"{label}/{number:03d}.png" for label in ("blue", "green", "red") for number in range(20)]
+    pd.DataFrame({"path": paths}).to_parquet(folder / PREDICTIONS)
+    text = (
+        (ROOT / "params.yaml").read_text("utf-8").replace("images: data/digits", f"images: {tiny.pictures}")
+    )
+    (folder / "params.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def told(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The events that were emitted, in a working copy of its own."""
+    here = tmp_path / "here"
+    shutil.copytree(made, here)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
+    params.load.cache_clear()
+    emitted: list[dict[str, Any]] = []
+    monkeypatch.setattr(events, "emit_event", lambda event, **facts: emitted.append({"event": event} | facts))
+    return emitted
+
+
+def darkened(source: Path, target: Path) -> None:
+    for file in source.rglob("*.png"):
+        (target / file.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.open(file).point(lambda value: value * 0.5).save(target / file.parent.name / file.name)
+
+
+def test_pictures_like_those_it_was_made_with_are_not_told_of(told: list[dict[str, Any]]) -> None:
+    write_classes(Path("new"), count=20)
+    state = monitor.monitor("new", return_state=True)
+    assert (state.name, told) == ("Completed", [])
+    assert read_json(Path("reports/monitor/drift.json"))["pictures"] == 60
+    assert Path("reports/monitor/index.html").exists()
+
+
+@pytest.mark.parametrize("retrain", [True, False])
+def test_darkened_pictures_are(tiny: Tiny, told: list[dict[str, Any]], retrain: bool) -> None:
+    file = Path("params.yaml")
+    wish = f"retrain_on_drift: {str(retrain).lower()}"
+    file.write_text(file.read_text("utf-8").replace("retrain_on_drift: false", wish))
+    darkened(tiny.pictures, Path("dark"))
+    state = monitor.monitor("dark", return_state=True)
+    assert state.name == "Drifted"
+    assert "brightness" in (state.message or "")
+    (event,) = told
+    assert event["event"] == "darkroom.drift"
+    assert event["resource"]["darkroom.retrain"] == str(retrain).lower()
+    assert "brightness" in event["payload"]["message"]
+
+
+def test_a_failed_run_is_told_of_in_its_own_words(told: list[dict[str, Any]]) -> None:
+    state = monitor.monitor("nowhere", return_state=True)
+    assert state.name == "Failed"
+    (event,) = told
+    assert event["event"] == "darkroom.run.failed"
+    assert event["payload"]["message"] == "nowhere is not a folder; give one with pictures"
+
+
+def test_a_schedule_does_nothing_while_there_are_no_pictures(told: list[dict[str, Any]]) -> None:
+    state = monitor.monitor(only_if_there=True, return_state=True)
+    assert (state.name, state.message) == ("Skipped", "data/incoming holds no pictures")
+    assert not told
+
+
+@pytest.mark.usefixtures("told")
+def test_the_command_ends_as_the_pictures_are(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+    darkened(tiny.pictures, Path("dark"))
+    write_classes(Path("new"), count=20)
+    for folder, code in (("new", 0), ("dark", 1), ("nowhere", 2)):
+        monkeypatch.setattr("sys.argv", ["flows/monitor.py", folder])
+        assert monitor.main() == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith("monitor: nowhere is not a folder")
