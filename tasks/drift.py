@@ -42,10 +42,11 @@ def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
     """
     table, old, answered = (_table(path) for path in (folder / TABLE, MANIFEST, folder / REFERENCE))
     new, answered = (frame[frame["predicted"].notna()] for frame in (table, answered))
-    for name, frame in ((TABLE, new), (REFERENCE, answered)):
+    old = readable(old)
+    for path, frame in ((folder / TABLE, new), (MANIFEST, old), (folder / REFERENCE, answered)):
         if frame.empty:
-            raise DataError(f"{folder / name} names no picture that could be read; score some that can")
-    found = drift.checks(readable(old), answered, new, limits)
+            raise DataError(f"{path} names no picture that could be read; score some that can")
+    found = drift.checks(old, answered, new, limits)
     result = {
         "drifted": any(check.drifted for check in found),
         "pictures": len(table),

@@ -36,6 +36,7 @@ def server() -> Iterator[None]:
 def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, the manifest of its pictures, and the names of those it was tested on."""
     folder = tmp_path_factory.mktemp("made")
+    (folder / "export").mkdir()
     trained, contract = classifier.load(tiny.models)
     exporter = Exporter(trained, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32))
     exporter.write("onnx", folder / "export" / FILES["onnx"])

@@ -435,6 +435,10 @@ def test_a_remote_that_is_away_is_no_reason_not_to_try_again(
     monkeypatch.setattr(pipeline.transfer, "retries", 0)
     (repository / "not-a-folder").touch()
     subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "not-a-folder/store"], check=True)
+    Path("mine").write_text("data")
+    subprocess.run(["dvc", "add", "-q", "mine"], check=True)
+    for name in ("mine", ".dvc/cache"):
+        remove(repository / name)
     parameters: dict[str, Any] = {"only_if_changed": True, "pull": True}
     assert run(**parameters)[0] == {"pull": "Failed"}
     assert run(**parameters)[0] == {"pull": "Failed"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import score
+from tasks import predict, score
 from tasks.core import classifier, images, predictors, runtimes, scoring
 from tasks.core.errors import DataError, ModelError
 from tasks.core.exporter import FILES, Exporter
-from tasks.core.manifest import SCHEMA
+from tasks.core.manifest import MEASURES, SCHEMA
 from tasks.core.params import Processes
 from tasks.core.paths import MANIFEST, PREDICTIONS
 from tasks.core.scoring import REFERENCE, TABLE, Shard
@@ -68,6 +69,26 @@ def test_the_answers_are_those_of_the_artifact(model: Path, tiny: Tiny) -> None:
     expected = predictor.predict(runtimes.floats(pixels[None]))[0]
     answer = row[[f"p_{name}" for name in contract.class_names]].to_numpy(float)
     assert np.allclose(answer, expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("here")
+def test_tasks_predict_says_the_same(model: Path, tiny: Tiny) -> None:
+    table = scored(model, tiny.pictures).set_index("path")
+    unread: list[str] = []
+    answers = predict.predict(predictors.load(model), predict.listed([str(tiny.pictures)]), 7, unread)
+    best = {str(Path(one.path).relative_to(tiny.pictures)): one.best(1)[0] for one in answers}
+    assert not unread
+    assert {path: one["class"] for path, one in best.items()} == dict(table["predicted"])
+    told = pd.Series({path: float(one["probability"]) for path, one in best.items()})
+    assert np.allclose(told[table.index], table["confidence"], atol=1e-4)
+
+
+def test_digests_and_measures_are_those_of_the_manifest(model: Path, tiny: Tiny, here: Path) -> None:
+    (here / "labels.csv").write_text("path,label\n")
+    manifest = scanned(tiny.pictures, here / "labels.csv").sort_values("path", ignore_index=True)
+    columns = ["path", "sha256", *MEASURES]
+    pd.testing.assert_frame_equal(scored(model, tiny.pictures)[columns], manifest[columns])
+    assert manifest["sha256"].nunique() == 60, "else a mistaken row could look right"
 
 
 def test_a_picture_that_can_not_be_read_has_a_row_that_says_why(model: Path, tiny: Tiny, here: Path) -> None:
@@ -135,6 +156,47 @@ def test_another_model_is_asked_anew(model: Path, tiny: Tiny, here: Path) -> Non
     (two,) = scoring.shards(other, tiny.pictures, rows, 7)
     assert one.part == same.part
     assert one.part != two.part
+
+
+@pytest.mark.usefixtures("here")
+def test_a_model_that_is_replaced_under_its_name_answers_for_itself(
+    model: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    trained, contract = classifier.load(tiny.models)
+    path = tmp_path / model.name
+    shutil.copy(model, path)
+    before = scored(path, tiny.pictures)
+    turned = dataclasses.replace(contract, class_names=contract.class_names[::-1])
+    Exporter(trained, turned, "elsewhere", np.zeros((1, 32, 32, 3), np.float32)).write("onnx", path)
+    after = scored(path, tiny.pictures)
+    other = dict(zip(contract.class_names, turned.class_names, strict=True))
+    assert list(after["predicted"]) == [other[name] for name in before["predicted"]]
+
+
+def test_a_byte_in_any_file_of_an_artifact_makes_it_another(tmp_path: Path) -> None:
+    (tmp_path / "saved/variables").mkdir(parents=True)
+    for name in ("saved/graph.pb", "saved/variables/data"):
+        (tmp_path / name).write_text("same")
+    before = scoring.digest(tmp_path / "saved")
+    assert scoring.digest(tmp_path / "saved") == before
+    (tmp_path / "saved/variables/data").write_text("other")
+    assert scoring.digest(tmp_path / "saved") != before
+
+
+def test_a_picture_that_was_away_for_a_moment_has_its_answer_the_next_time(
+    model: Path, tiny: Tiny, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "SHARD", 7)
+    shutil.copytree(tiny.pictures / "red", here / "new")
+    rows = scoring.described(here / "new", ALONE)
+    (here / "new/003.png").rename(here / "aside.png")
+    away = scoring.scored(model, here / "new", rows, 7, ALONE).set_index("path")
+    assert list(away.index[away["predicted"].isna()]) == ["003.png"]
+    assert away["error"].notna()["003.png"]
+    (here / "aside.png").rename(here / "new/003.png")
+    kept = [job.part.exists() for job in scoring.shards(model, here / "new", rows, 7)]
+    assert kept == [False, True, True], "only what it was in is done anew"
+    assert (scoring.scored(model, here / "new", rows, 7, ALONE)["predicted"] == "red").all()
 
 
 def test_processes_and_a_cluster_write_the_same_bytes(
