@@ -77,7 +77,7 @@ def checks(old: pd.DataFrame, answered: pd.DataFrame, new: pd.DataFrame, limits:
 def measured(name: str, old: Numbers, new: Numbers, limits: DriftLimits) -> list[Check]:
     """Compares a number by the population stability index and by Kolmogorov's and Smirnov's statistic.
 
-    Where the old pictures are all alike the index can't see a fall, which lies in the same bin; the other can.
+    Where the old pictures are all alike the index can't see a fall, which is in the same bin; the other can.
     """
     edges = np.unique(np.quantile(old, np.arange(1, BINS) / BINS))
     counts = np.stack([_binned(values, edges) for values in (old, new)])
