@@ -32,7 +32,7 @@ MISTAKES = (DarkroomError, DvcException)
 LOCK = Path(".dvc/tmp/pipeline.lock")
 FAILURE = Path(".dvc/tmp/pipeline.json")  # what the last run that failed was given
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
-GRACE = 60  # seconds that a stage has for its end
+GRACE, AGAIN = 60, 3  # seconds that a stage has for its end, and between two demands for it
 PAUSE = 1.0  # seconds between two looks at what is busy
 
 Say = Callable[[str], None]
@@ -265,10 +265,13 @@ def _dvc(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
 
 def stop(child: subprocess.Popen[str]) -> None:
     """Ends what DVC does for us, once the stage has given its earlier outputs back, or after a while."""
+    start = asked = time.monotonic()
     os.killpg(child.pid, signal.SIGINT)  # DVC itself ignores it, and waits for its stage
-    end = time.monotonic() + GRACE
     output = child.stdout.fileno() if child.stdout else -1
-    while child.poll() is None and time.monotonic() < end:
+    while child.poll() is None and time.monotonic() < start + GRACE:
+        if time.monotonic() > asked + AGAIN:  # a process that is just being started may not have heard it
+            asked = time.monotonic()
+            os.killpg(child.pid, signal.SIGINT)
         # Read past Python's buffer, which the loop that was interrupted may hold: a full pipe would stop it.
         if select.select([output], [], [], 0.1)[0] and not os.read(output, 65536):
             time.sleep(0.1)
