@@ -28,7 +28,7 @@ from tasks.core.serialize import write_json
 RESULTS = Path(__file__).with_name("orchestration.json").absolute()
 ROOT = Path(__file__).parents[1]
 ROUNDS, COLD_ROUNDS = 9, 2
-REPRO, FLOW = ("dvc", "repro"), ("flows.pipeline",)
+REPRO, FLOW, ALONE = ("dvc", "repro"), ("flows.pipeline",), ("flows.pipeline", "--no-server")
 
 
 def clone(folder: Path) -> Path:
@@ -64,19 +64,19 @@ def environment(folder: Path) -> dict[str, str]:
 
 def cold(top: Path) -> dict[str, Any]:
     """Whole runs with empty caches, one way and the other in turn."""
-    made = seconds(clone(top / "first"), (*FLOW, "digits"))  # Prefect makes its database, once for a user
-    again = seconds(top / "first", (*FLOW, "digits"))
-    times: dict[tuple[str, ...], list[float]] = {REPRO: [], FLOW: []}
+    made = seconds(clone(top / "first"), (*ALONE, "digits"))  # Prefect makes its database, once for a user
+    again = seconds(top / "first", (*ALONE, "digits"))
+    times: dict[tuple[str, ...], list[float]] = {REPRO: [], ALONE: []}
     for place in range(COLD_ROUNDS):
-        for words in (REPRO, FLOW) if place % 2 == 0 else (FLOW, REPRO):
+        for words in (REPRO, ALONE) if place % 2 == 0 else (ALONE, REPRO):
             times[words].append(seconds(clone(top / f"{words[0]}-{place}"), words))
     repro, flow = (statistics.mean(each) for each in times.values())
     return {"repro_s": repro, "flow_s": flow, "ratio": flow / repro, "aim": 1.05, "database_s": made - again}
 
 
-def idle(folder: Path, aim: float, **more: str) -> dict[str, Any]:
+def idle(folder: Path, flow_words: tuple[str, ...], aim: float, **more: str) -> dict[str, Any]:
     """Medians with nothing to do, in turn."""
-    pairs = [(seconds(folder, REPRO), seconds(folder, FLOW, **more)) for _ in range(ROUNDS)]
+    pairs = [(seconds(folder, REPRO), seconds(folder, flow_words, **more)) for _ in range(ROUNDS)]
     repro, flow = (statistics.median(each) for each in zip(*pairs, strict=True))
     return {"repro_s": repro, "flow_s": flow, "ratio": flow / repro, "aim": aim}
 
@@ -138,9 +138,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole = cold(Path(folder))
         finished = Path(folder) / f"{FLOW[0]}-0"
-        alone = idle(finished, aim=4)
+        alone = idle(finished, ALONE, aim=4)
         with served(finished) as (address, service):
-            beside = idle(finished, aim=2, PREFECT_API_URL=address)
+            beside = idle(finished, FLOW, aim=2, PREFECT_API_URL=address)
             nothing_new = schedule(address, service)
     result = {"cold": whole, "idle": alone, "idle_with_a_server": beside, "schedule": nothing_new}
     write_json(RESULTS, {"cores": os.cpu_count()} | result)

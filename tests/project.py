@@ -16,6 +16,11 @@ ME = ["-c", "user.name=A Tester", "-c", "user.email=tester@example.invalid"]
 FIRST_COMMIT = ["git", *ME, "commit", "--quiet", "--allow-empty", "--message", "Start"]
 
 
+def without_server(settings: str) -> str:
+    """The text of prefect.toml with an address where nobody serves: a developer may have `make serve` on."""
+    return settings.replace(":4200/", ":1/")
+
+
 @dataclass(frozen=True)
 class Project:
     """A checkout of its own, with one commit and an empty cache."""
@@ -38,6 +43,8 @@ class Project:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
         project = cls(folder)
+        settings = folder / "prefect.toml"
+        settings.write_text(without_server(settings.read_text("utf-8")), "utf-8")
         project.git("init", "--quiet")
         project.git("config", "user.name", "A Tester")
         project.git("config", "user.email", "tester@example.invalid")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows import server
-from tests.project import FIRST_COMMIT
+from tests.project import FIRST_COMMIT, without_server
 from tests.structure import ROOT
 
 pytestmark = [
@@ -62,7 +62,7 @@ def repository(tmp_path: Path) -> Path:
 def fill(folder: Path) -> None:
     (folder / "data").mkdir()
     for name in ("params.yaml", "prefect.toml", "data/labels.csv", "data/schema.yaml"):
-        (folder / name).write_text((ROOT / name).read_text("utf-8"))
+        (folder / name).write_text(without_server((ROOT / name).read_text("utf-8")))
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "work.py").write_text(STAGE)
     (folder / "source").write_text("one")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import FIRST_COMMIT
+from tests.project import FIRST_COMMIT, without_server
 from tests.structure import ROOT
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ def repository(tmp_path: Path) -> Path:
     folder = tmp_path / "repository"
     (folder / "data").mkdir(parents=True)
     for name in ("params.yaml", "prefect.toml", "data/labels.csv", "data/schema.yaml"):
-        (folder / name).write_text((ROOT / name).read_text("utf-8"))
+        (folder / name).write_text(without_server((ROOT / name).read_text("utf-8")))
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "work.py").write_text(STAGE)
     (folder / "source").write_text("first")

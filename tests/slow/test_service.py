@@ -131,7 +131,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = project.folder / "prefect.toml"
-    settings.write_text(settings.read_text("utf-8").replace(":4200", f":{port}"))
+    settings.write_text(settings.read_text("utf-8").replace(":1/", f":{port}/"))
     (project.folder / "dvc.yaml").write_text(STAGES)
     (project.folder / "second.py").write_text(SECOND)
     (project.folder / "source.txt").write_text("one\n")
