@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 
+from flows import server
 from tasks.core.serialize import write_json
 
 RESULTS = Path(__file__).with_name("orchestration.json").absolute()
@@ -84,9 +84,7 @@ def idle(folder: Path, flow_words: tuple[str, ...], aim: float, **more: str) -> 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """`make serve` in a clone, on a port of its own; gives its address and process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}/api"
+    address = f"http://127.0.0.1:{server.free_port()}/api"
     child = subprocess.Popen(
         [sys.executable, "-m", "flows.serve"],
         cwd=folder,

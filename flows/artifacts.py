@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
-from jinja2 import Environment, PackageLoader
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -18,12 +18,13 @@ from prefect.artifacts import (
 )
 
 from flows.events import address
+from tasks.core import pages
 from tasks.core.paths import EVALUATION, GATES, METRICS, PAGE
 from tasks.core.serialize import flat, read_json
 
 CELL, MARGIN, MOST = 28, 90, 40  # pixels of the drawing; classes that it can still show
 HEADLINES = ("test", "validation")
-TEMPLATES = Environment(loader=PackageLoader("flows"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+TEMPLATE = Path(__file__).parent / "templates/confusion.svg"
 
 
 def make() -> None:
@@ -82,7 +83,8 @@ def confusion(answers: pd.DataFrame) -> str:
     counts = pd.crosstab(answers["label"], answers["predicted"]).reindex(
         index=names, columns=names, fill_value=0
     )
-    text = TEMPLATES.get_template("confusion.svg").render(
+    text = pages.rendered(
+        TEMPLATE,
         names=names,
         counts=counts.to_numpy().tolist(),
         cell=CELL,

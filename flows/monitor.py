@@ -16,7 +16,6 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed, Failed
 
 from flows import events, repo, server
@@ -96,7 +95,7 @@ def main() -> int:
     parser.add_argument("--model", metavar="MODEL", help="an artifact of export/; default monitor.model")
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()
-    with server.reporting(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with server.reporting():
         state = monitor(given.folder, given.model, return_state=True)
     if state.is_completed():
         cli.say(f"monitor: {state.message}; {MONITORED / drift.PAGE} shows it")

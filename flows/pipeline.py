@@ -23,7 +23,7 @@ from typing import Any
 from prefect import flow, get_client, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import repo, server
@@ -78,7 +78,7 @@ def pipeline(
             if only_if_changed and (why := repo.patiently(repo.nothing_new, say)):
                 return Completed(name="Skipped", message=why)
             pull, push = (repo.has_remote() if wish is None else wish for wish in (pull, push))
-            return brought_up_to_date(targets, set, pull, push, force, stage_hours)
+            return ended(targets, steps(targets, set, pull, push, force, stage_hours))
     except repo.Busy as error:
         return Completed(name="Skipped", message=str(error))
     except repo.MISTAKES as error:
@@ -102,18 +102,11 @@ def check(settings: tuple[str, ...]) -> None:
         raise
 
 
-def brought_up_to_date(
-    targets: tuple[str, ...],
-    settings: tuple[str, ...],
-    pull: bool,
-    push: bool,
-    force: bool,
-    stage_hours: float,
-) -> State:
-    """Takes one step after the other, until one fails."""
+def ended(targets: tuple[str, ...], taken: Iterator[tuple[str, State]]) -> State:
+    """Takes one step after the other, until one fails, and gives the state that the run has then."""
     names: Counter[str] = Counter()  # of the states
     failure = None
-    for step, state in steps(targets, settings, pull, push, force, stage_hours):
+    for step, state in taken:
         if step not in TRANSFERS:
             names[str(state.name)] += 1
         if not state.is_completed():
@@ -135,7 +128,7 @@ def steps(
     force: bool,
     stage_hours: float,
 ) -> Iterator[tuple[str, State]]:
-    """Takes the steps, and gives each with the state that it has ended in."""
+    """The steps, which are taken as they are asked for: each with the state that it has ended in."""
     say = get_run_logger().info
     limit = stage_hours * 3600
     carry = transfer.with_options(timeout_seconds=limit)
@@ -242,8 +235,7 @@ def main() -> int:
     given = parser.parse_args()
     for number in process.SIGNALS:
         signal.signal(number, interrupt)
-    # Somebody looks at this run, and needs no heartbeats, whose end takes up to a second.
-    with server.reporting(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with server.reporting():
         state = pipeline(
             targets=tuple(given.targets),
             set=tuple(given.set),

@@ -24,9 +24,10 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode
 
-from tasks.core import params, process
+from flows.children import started
+from tasks.core import params
 from tasks.core.errors import DarkroomError, ParamError, brief
-from tasks.core.serialize import fingerprint, write_json, write_text
+from tasks.core.serialize import fingerprint, read_json, write_json, write_text
 
 MISTAKES = (DarkroomError, DvcException)
 LOCK = Path(".dvc/tmp/pipeline.lock")
@@ -42,7 +43,7 @@ running: list[subprocess.Popen[str]] = []  # what DVC is doing for us at the mom
 
 
 class Busy(DarkroomError):
-    """Another run is at work in this folder."""
+    """Something else is at work in this folder."""
 
 
 @contextmanager
@@ -52,19 +53,15 @@ def alone(say: Say, wait: bool) -> Iterator[None]:
     Raises:
         Busy: there is one, and this one is not to wait.
     """
-    lock = None
-    while lock is None:
+
+    def take() -> Any:
         try:
-            lock = locked(LOCK)
+            return locked(LOCK)
         except zc.lockfile.LockError:
-            whose = f"another run is at work in this folder (process {LOCK.read_text().strip() or 'unknown'})"
-            if not wait:
-                raise Busy(whose) from None
-            say(f"{whose}; waiting for its end")
-            while lock is None:
-                time.sleep(PAUSE)
-                with suppress(zc.lockfile.LockError):
-                    lock = locked(LOCK)
+            whose = LOCK.read_text().strip() or "unknown"
+            raise Busy(f"another run is at work in this folder (process {whose})") from None
+
+    lock = patiently(take, say) if wait else take()
     try:
         yield
     finally:
@@ -82,14 +79,15 @@ def locked(path: Path) -> Any:
 
 
 def patiently(ask: Callable[[], Answer], say: Say) -> Answer:
-    """Asks DVC, and again as long as another of its commands is at work on the same files."""
+    """Asks, and again as long as something else is at work on the same files."""
     told = False
     while True:
         try:
             return ask()
-        except LockError as error:
+        except (Busy, LockError) as error:
             if not told:
-                say(f"DVC is at work here already ({brief(error)}); waiting for its end")
+                whose = error if isinstance(error, Busy) else f"DVC is at work here already ({brief(error)})"
+                say(f"{whose}; waiting for its end")
             told = True
             time.sleep(PAUSE)
 
@@ -159,7 +157,7 @@ def nothing_new() -> str | None:
     if not survey()[1]:
         return "every stage is up to date"
     with suppress(FileNotFoundError, ValueError):
-        before = json.loads(FAILURE.read_text("utf-8"))
+        before = read_json(FAILURE)
         if before["inputs"] == inputs():
             return f"nothing has changed since a run that failed: {before['message']}"
     return None
@@ -223,29 +221,27 @@ def dvc(*words: str, say: Say) -> tuple[int, list[str]]:
 
     It waits while another DVC command is at work on the same files.
     """
-    told = False
-    while True:
+
+    def run() -> tuple[int, list[str]]:
         code, lines = _dvc(words, say)
         errors = [line for line in lines if line.startswith("ERROR: ")]
-        if code == 0 or not any(sign in line for line in errors for sign in BUSY):
-            return code, lines
-        if not told:
-            say("waiting for the end of what else DVC does here")
-        told = True
-        time.sleep(PAUSE)
+        if code and any(sign in line for line in errors for sign in BUSY):
+            raise Busy("another DVC command is at work here")
+        return code, lines
+
+    return patiently(run, say)
 
 
 def _dvc(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
     own = str(Path(sys.executable).parent)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *words],
+    child = started(
+        "dvc",
+        *words,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=os.environ | {"PATH": own + os.pathsep + os.environ.get("PATH", ""), "PYTHONUNBUFFERED": "1"},
         text=True,
         errors="replace",
-        start_new_session=True,  # a ctrl-c is ours to pass on
-        preexec_fn=process.die_with_parent,  # noqa: PLW1509 (one system call, found beforehand)
     )
     lines = []
     running.append(child)

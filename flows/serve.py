@@ -39,6 +39,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows import repo, server
+from flows.children import started
 from flows.events import REPORTS_URL
 from tasks.core import cli, process
 from tasks.core.errors import DarkroomError, brief
@@ -69,7 +70,7 @@ def main() -> int:
     address = own_address()
     with alone(address), ended() as children:
         reports = served_reports()
-        os.environ |= {server.URL: address, REPORTS_URL: reports}
+        os.environ |= {server.URL: address, REPORTS_URL: reports, "PWD": str(Path.cwd())}
         key = server.key()
         LOG.unlink(missing_ok=True)
         if server.is_up(address):
@@ -78,7 +79,7 @@ def main() -> int:
             begin(children, "the server", partial(started_server, address))
         with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: key}):
             prepare()
-            words = ("worker", "start", "--pool", POOL, "--name", worker_name())
+            words = ("prefect", "worker", "start", "--pool", POOL, "--name", worker_name())
             begin(children, "the worker", partial(started, *words))
             cli.say(f"serve: the UI is at {ui(address)}, the reports at {reports}")
             tell_next_runs()
@@ -126,8 +127,6 @@ def alone(address: str) -> Iterator[None]:
 @contextmanager
 def ended() -> Iterator[list[Child]]:
     """Gives a place for child processes, and ends them: the one that came last goes first."""
-    for number in process.SIGNALS:
-        signal.signal(number, interrupt)
     children: list[Child] = []
     try:
         yield children
@@ -141,10 +140,6 @@ def ended() -> Iterator[list[Child]]:
 
 def begin(children: list[Child], name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
     children.append(Child(name, start, start(), time.monotonic()))
-
-
-def interrupt(_signum: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
@@ -182,16 +177,6 @@ def started_server(address: str) -> subprocess.Popen[bytes]:
     return child
 
 
-def started(*words: str) -> subprocess.Popen[bytes]:
-    """Starts a command of Prefect's that ends with this process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "prefect", *words],
-        env=os.environ | {"PWD": str(Path.cwd())},
-        start_new_session=True,  # a ctrl-c is ours to pass on
-        preexec_fn=process.die_with_parent,  # noqa: PLW1509 (one system call, found beforehand)
-    )
-
-
 def prepare() -> None:
     """Makes the work pool, the deployments and the automations, or brings them up to date.
 
@@ -204,7 +189,6 @@ def prepare() -> None:
             make_automation(client, wanted)
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        env=os.environ | {"PWD": str(Path.cwd())},
         check=False,
         text=True,
         stdout=subprocess.PIPE,

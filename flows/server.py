@@ -24,6 +24,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from flows.children import started
 from tasks.core import process
 from tasks.core.errors import DarkroomError, brief
 
@@ -38,6 +39,7 @@ SETTINGS = Path("prefect.toml")
 URL = "PREFECT_API_URL"
 LOOPBACK = ("127.0.0.1", "localhost")
 PATIENCE = 120  # seconds that a first start may take, which makes the database
+ANSWER = 5  # seconds that a server has to say that it is there
 
 
 @dataclass
@@ -96,12 +98,12 @@ def is_wanted() -> bool:
     return bool(os.environ.get(URL)) or not (url() == "" or urlsplit(url()).hostname in LOOPBACK)
 
 
-def is_up(address: str, patience: float = 5) -> bool:
+def is_up(address: str) -> bool:
     """Whether a Prefect server answers at `address`, an URL that ends in /api."""
     if not address:
         return False
     try:
-        with urlopen(f"{address}/health", timeout=patience) as response:
+        with urlopen(f"{address}/health", timeout=ANSWER) as response:
             return bool(response.status == 200)
     except HTTPError as error:
         return error.code in (401, 403)  # there, and wants a key
@@ -111,16 +113,20 @@ def is_up(address: str, patience: float = 5) -> bool:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Ends the time of imports, waits until the server answers, and says so if it fails later.
+    """Ends the time of imports, waits until the server answers, and says so if it fails while a run goes on.
 
     Raises:
         DarkroomError: there is none where there should be one, or ours can't start, or it went away.
     """
     ready()
-    from httpx import HTTPError as Failure  # with Prefect, which is imported by now
+    # Both have been imported by now.
+    from httpx import HTTPError as Failure
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     try:
-        yield
+        # Somebody looks at this run, and needs no heartbeats, whose end takes up to a second.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield
     except Failure as error:
         raise DarkroomError(
             f"Prefect's server at {url()} failed on the way ({brief(error)}); what the stages have "
@@ -150,15 +156,19 @@ def stop() -> None:
 
 def _start() -> None:
     global temporary  # noqa: PLW0603
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     said = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as we do)
     child = launch(port, said, PREFECT__SERVER_EPHEMERAL="1", PREFECT_UI_ENABLED="0")
     temporary = Temporary(f"http://127.0.0.1:{port}/api", child, said)
     os.environ[URL] = temporary.url
     atexit.register(stop)  # and so run last of all, when Prefect has sent what there is to tell
     key()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def key() -> str | None:
@@ -173,16 +183,15 @@ def launch(port: int, output: Any, **settings: str) -> subprocess.Popen[bytes]:
     home = str(Path(__file__).parents[1])
     # Prefect lets pages of any origin in, and who may start a run may name the command that it starts.
     origins = ",".join(f"http://{host}:{port}" for host in LOOPBACK)
-    words = ["-m", "uvicorn", "--app-dir", home, "--factory", "flows.server:app", "--host", "127.0.0.1"]
-    return subprocess.Popen(
-        [sys.executable, *words, "--port", str(port), "--log-level", "error", "--lifespan", "on"],
+    words = ["uvicorn", "--app-dir", home, "--factory", "flows.server:app"]
+    return started(
+        *words,
+        *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"),
         env=os.environ
         | {"PREFECT__SERVER_FINAL": "1", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins}
         | settings,
         stdout=output,
         stderr=output,
-        start_new_session=True,  # a ctrl-c is ours to pass on
-        preexec_fn=process.die_with_parent,  # noqa: PLW1509 (one system call, found beforehand)
     )
 
 

@@ -21,14 +21,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from tasks.core import backbones, cli, images, params
+from tasks.core import backbones, cli, images, pages, params
 from tasks.core.contact_sheet import box, contact_sheet
 from tasks.core.contract import Resize
 from tasks.core.errors import DataError
@@ -273,11 +272,7 @@ def page(rows: pd.DataFrame) -> str:
         {"label": label, "size": len(members), "shown": members["path"][:SHOWN].tolist()}
         for label, members in rows.groupby("label")
     ]
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text("utf-8"))
-    return template.render(box=box, clusters=clusters, pictures=len(rows))
+    return pages.rendered(TEMPLATE, box=box, clusters=clusters, pictures=len(rows))
 
 
 def cluster(

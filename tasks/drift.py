@@ -14,10 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
-from tasks.core import cli, drift, params
+from tasks.core import cli, drift, pages, params
 from tasks.core.drift import Check
 from tasks.core.errors import DataError, Rejected
 from tasks.core.manifest import readable
@@ -69,10 +68,8 @@ def _table(path: Path) -> pd.DataFrame:
 
 def page(result: dict[str, Any], found: list[Check], unsure: pd.DataFrame) -> str:
     """The page a person reads."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+    return pages.rendered(
+        TEMPLATE,
         result=result,
         checks=found,
         drawn={check.name: check for check in found}.values(),

@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from tasks.core import charts, cli, params, paths, sheets
+from tasks.core import charts, cli, pages, params, paths, sheets
 from tasks.core.accepted import last_inputs
 from tasks.core.manifest import readable
 from tasks.core.predictions import PROBABILITY
@@ -240,10 +239,8 @@ def page(
     )
     lowest = math.floor(lowest * 10) / 10
     own_split = split(pictures, Shares(build.validation_split, build.test_split, build.seed))
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+    return pages.rendered(
+        TEMPLATE,
         album=album,
         anchors={kind["anchor"] for kind in wrong},
         artifacts=artifacts["artifacts"],

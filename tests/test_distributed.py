@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from tasks.core import classifier
 from tests.apart import finish, start
 from tests.conftest import Tiny
+from tests.live import free_ports
 
 TOLERANCE = 2e-4  # of a loss near 1: sums of float32 in another order
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "head_epochs": 2}
@@ -98,14 +98,6 @@ def cluster(tiny: Tiny, targets: list[Path]) -> list[subprocess.Popen[str]]:
         start(tiny, target, strategy="auto", environment={"TF_CONFIG": text}, **SETTINGS)
         for target, text in zip(targets, settings, strict=True)
     ]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def test_a_batch_that_the_devices_can_not_share_is_refused(tiny: Tiny, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tasks.core.parallel import FEW, each
 from tasks.core.params import Processes
 from tasks.core.tables import write_parquet
 from tests import workers
+from tests.live import free_ports
 from tests.pictures import ALONE, scanned, write_classes
 from tests.project import Project
 from tests.structure import ROOT
@@ -158,7 +159,7 @@ def test_processes_that_always_die_are_one_line(workplace: Path) -> None:
 
 
 def test_a_cluster_that_is_not_there_is_one_line_and_soon(workplace: Path) -> None:
-    address = f"tcp://127.0.0.1:{free_port()}"
+    address = f"tcp://127.0.0.1:{free_ports()[0]}"
     set_compute(workplace, "scheduler: none", f"scheduler: {address}")
     start = time.monotonic()
     done = run(["-m", "tasks.validate"], workplace)
@@ -166,12 +167,6 @@ def test_a_cluster_that_is_not_there_is_one_line_and_soon(workplace: Path) -> No
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("validate: compute.scheduler") and address in line and "'none'" in line
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

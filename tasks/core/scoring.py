@@ -29,7 +29,7 @@ from tasks.core.params import Processes
 from tasks.core.paths import cache_folder
 from tasks.core.predictions import PROBABILITY
 from tasks.core.scan import scan, sizes
-from tasks.core.serialize import fingerprint, remove
+from tasks.core.serialize import fingerprint, remove, sha256
 from tasks.core.tables import read_parquet, write_parquet
 
 MONITORED = Path("reports/monitor")  # what new pictures come to
@@ -117,9 +117,8 @@ def shards(model: Path, folder: Path, rows: pd.DataFrame, batch_size: int) -> It
 
 
 def digest(model: Path) -> str:
-    """Of an artifact that is a file or a folder."""
-    files = sorted(model.rglob("*")) if model.is_dir() else [model]
-    return fingerprint(model.name, *(file for file in files if file.is_file()))
+    """Of an artifact that is a file or a folder, and of its name."""
+    return fingerprint([model.name, sha256(model)])
 
 
 def predict(shard: Shard) -> Shard:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from flows import server
-from tests.project import FIRST_COMMIT, without_server
-from tests.structure import ROOT
+from tests import live
+from tests.live import environment, free_ports, held_stage, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,47 +30,15 @@ stages:
     deps: [first]
     outs: [result]
 """
-STAGE = """
-import time
-from pathlib import Path
-from tasks.core import cli
-
-def main():
-    with open("ran", "a") as file:
-        file.write("x")
-    Path("started").touch()
-    while Path("hold").exists():
-        time.sleep(0.1)
-    Path("result").write_text(Path("first").read_text())
-
-cli.stage(main)
-"""
+STAGE = held_stage("first", "result", "ran", "x")
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A DVC repository of two stages, of which the second waits while `hold` is there."""
     folder = tmp_path / "repository"
-    folder.mkdir()
-    fill(folder)
+    live.repository(folder, PIPELINE, STAGE, "one")
     return folder
-
-
-def fill(folder: Path) -> None:
-    (folder / "data").mkdir()
-    for name in ("params.yaml", "prefect.toml", "data/labels.csv", "data/schema.yaml"):
-        (folder / name).write_text(without_server((ROOT / name).read_text("utf-8")))
-    (folder / "dvc.yaml").write_text(PIPELINE)
-    (folder / "work.py").write_text(STAGE)
-    (folder / "source").write_text("one")
-    for words in (["git", "init", "-q"], FIRST_COMMIT, ["dvc", "init", "-q"]):
-        subprocess.run(words, cwd=folder, env=environment(folder), check=True)
-
-
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
-    own = {"PYTHONPATH": str(ROOT), "PATH": path, "PREFECT_HOME": str(folder.parent / "prefect")}
-    return os.environ | own | more
 
 
 @contextmanager
@@ -100,20 +65,6 @@ def run(folder: Path, *words: str, **more: str) -> tuple[int, str]:
     with started(folder, *words, **more) as (child, log):
         code = child.wait(120)
         return code, log.read_text()
-
-
-def until(come: Callable[[], object], seconds: int = 60) -> None:
-    end = time.monotonic() + seconds
-    while not come():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def test_two_runs_at_once_are_two_one_after_the_other(repository: Path) -> None:
@@ -156,7 +107,7 @@ def test_dvc_repro_is_told_of_a_flow_at_work(repository: Path) -> None:
 
 
 def test_a_server_that_is_down_is_told_of_with_the_way_without(repository: Path) -> None:
-    url = f"http://127.0.0.1:{free_port()}/api"
+    url = f"http://127.0.0.1:{free_ports()[0]}/api"
     code, said = run(repository, "flows.pipeline", PREFECT_API_URL=url)
     assert code == 2
     (line,) = said.splitlines()
@@ -168,7 +119,7 @@ def test_a_server_that_is_down_is_told_of_with_the_way_without(repository: Path)
 
 
 def test_a_server_that_dies_on_the_way_loses_no_work(repository: Path) -> None:
-    port = free_port()
+    port = free_ports()[0]
     url = f"http://127.0.0.1:{port}/api"
     own = server.launch(port, subprocess.DEVNULL, PREFECT_HOME=str(repository.parent / "prefect"))
     until(lambda: server.is_up(url), 120)
@@ -222,8 +173,7 @@ def test_a_full_prefect_home_is_named(repository: Path, tmp_path: Path) -> None:
 def test_a_full_disk_is_named_and_room_is_all_that_it_takes(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "2m") as disk:
         folder = disk / "repository"
-        folder.mkdir()
-        fill(folder)
+        live.repository(folder, PIPELINE, STAGE, "one")
         home = {"PREFECT_HOME": str(tmp_path / "prefect")}
         assert run(folder, "flows.pipeline", **home)[0] == 0
         (folder / "work.py").write_text(STAGE.replace('Path("first").read_text()', '"x" * 4_000_000'))

@@ -7,14 +7,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.project import FIRST_COMMIT, without_server
-from tests.structure import ROOT
+from tests import live
+from tests.live import environment, until
 
 pytestmark = pytest.mark.slow
 
@@ -44,21 +43,10 @@ cli.stage(main)
 def repository(tmp_path: Path) -> Path:
     """A DVC repository whose one stage has run once, and next time takes long."""
     folder = tmp_path / "repository"
-    (folder / "data").mkdir(parents=True)
-    for name in ("params.yaml", "prefect.toml", "data/labels.csv", "data/schema.yaml"):
-        (folder / name).write_text(without_server((ROOT / name).read_text("utf-8")))
-    (folder / "dvc.yaml").write_text(PIPELINE)
-    (folder / "work.py").write_text(STAGE)
-    (folder / "source").write_text("first")
-    for words in (["git", "init", "-q"], FIRST_COMMIT, ["dvc", "init", "-q"], ["dvc", "repro", "-q"]):
-        subprocess.run(words, cwd=folder, env=environment(tmp_path), check=True)
+    live.repository(folder, PIPELINE, STAGE, "first")
+    subprocess.run(["dvc", "repro", "-q"], cwd=folder, env=environment(folder), check=True)
     (folder / "source").write_text("second")
     return folder
-
-
-def environment(top: Path) -> dict[str, str]:
-    path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
-    return os.environ | {"PYTHONPATH": str(ROOT), "PATH": path, "PREFECT_HOME": str(top / "prefect")}
 
 
 def processes(folder: Path) -> dict[int, str]:
@@ -80,12 +68,12 @@ def test_a_flow_that_is_ended_leaves_all_as_it_was(repository: Path, way: str, s
         flow = subprocess.Popen(
             [sys.executable, "-m", "flows.pipeline"],
             cwd=repository,
-            env=environment(repository.parent) | {"SHELL": shell},
+            env=environment(repository, SHELL=shell),
             stdout=stream,
             stderr=stream,
             start_new_session=True,
         )
-    wait_until((repository / "started").exists, 120)
+    until((repository / "started").exists, 120)
     if way == "ctrl-c":
         os.killpg(flow.pid, signal.SIGINT)  # as a terminal does
     else:
@@ -96,16 +84,8 @@ def test_a_flow_that_is_ended_leaves_all_as_it_was(repository: Path, way: str, s
         assert code == 130
         assert text.splitlines()[-1] == "pipeline: interrupted"
     assert "Traceback" not in text
-    wait_until(lambda: not processes(repository), 30)
+    until(lambda: not processes(repository), 30)
     assert (repository / "result").read_text() == "first"
     with closing(sqlite3.connect(repository.parent / "prefect/prefect.db")) as database:
         states = database.execute("select state_name from flow_run").fetchall()
     assert states == [({"ctrl-c": "Cancelled", "terminated": "Crashed", "killed": "Running"}[way],)]
-
-
-def wait_until(come: object, seconds: int) -> None:
-    assert callable(come)
-    end = time.monotonic() + seconds
-    while not come():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
+from tests.live import free_ports, held_stage, until
 from tests.project import Project
 
 pytestmark = [
@@ -35,21 +35,7 @@ stages:
     deps: [first.txt]
     outs: [second.txt]
 """
-SECOND = """
-import time
-from pathlib import Path
-from tasks.core import cli
-
-def main():
-    with open("ran.txt", "a") as file:
-        file.write("second\\n")
-    Path("started").touch()
-    while Path("hold").exists():
-        time.sleep(0.1)
-    Path("second.txt").write_text(Path("first.txt").read_text())
-
-cli.stage(main)
-"""
+SECOND = held_stage("first.txt", "second.txt", "ran.txt", "second\n")
 
 
 @dataclass
@@ -104,6 +90,13 @@ class Service:
         (identifier,) = [line.split()[-1] for line in said.splitlines() if "UUID:" in line]
         return identifier
 
+    def held(self) -> str:
+        """Has `nightly` run into its second stage, and stay there; returns the run's id."""
+        (self.folder / "hold").touch()
+        run = self.start("pipeline/nightly")
+        until((self.folder / "started").exists)
+        return run
+
     def child(self, words: str) -> psutil.Process:
         """The process that has these words in its command line."""
         everyone = psutil.Process(self.process.pid).children(recursive=True)
@@ -117,19 +110,10 @@ def environment(project: Project) -> dict[str, str]:
     return {name: value for name, value in project.environment().items() if name != "PREFECT_API_URL"}
 
 
-def until(come: Callable[[], object], seconds: int = 60) -> None:
-    end = time.monotonic() + seconds
-    while not come():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
-
-
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     project = Project.copy(tmp_path / "project")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports()
     settings = project.folder / "prefect.toml"
     settings.write_text(settings.read_text("utf-8").replace(":1/", f":{port}/"))
     (project.folder / "dvc.yaml").write_text(STAGES)
@@ -187,9 +171,7 @@ def test_a_deployment_runs_and_a_second_serve_finds_it_served(service: Service) 
 
 
 def test_a_run_that_is_cancelled_ends_its_stage(service: Service) -> None:
-    (service.folder / "hold").touch()
-    run = service.start("pipeline/nightly")
-    until((service.folder / "started").exists)
+    run = service.held()
     service.prefect("flow-run", "cancel", run)
     until(lambda: service.run(run)[0] == "Cancelled")
     assert not [one for one in psutil.process_iter() if _works_in(one, service.folder, "second.py")]
@@ -207,9 +189,7 @@ def _works_in(process: psutil.Process, folder: Path, words: str) -> bool:
 
 def test_a_killed_worker_costs_nothing(service: Service) -> None:
     """Its run goes on without it, and another worker takes the next one."""
-    (service.folder / "hold").touch()
-    run = service.start("pipeline/nightly")
-    until((service.folder / "started").exists)
+    run = service.held()
     service.child("prefect worker start").kill()
     until(lambda: "the worker has ended" in service.log.read_text())
     (service.folder / "hold").unlink()
@@ -222,9 +202,7 @@ def test_a_killed_worker_costs_nothing(service: Service) -> None:
 
 def test_a_run_that_died_with_its_worker_is_picked_up(service: Service) -> None:
     """As when a machine loses its power: what DVC has is not done again, and no lock is left."""
-    (service.folder / "hold").touch()
-    run = service.start("pipeline/nightly")
-    until((service.folder / "started").exists)
+    run = service.held()
     worker, flow = service.child("prefect worker start"), service.child("prefect.engine")
     for one in (worker, flow):
         one.kill()
@@ -238,9 +216,7 @@ def test_a_run_that_died_with_its_worker_is_picked_up(service: Service) -> None:
 
 
 def test_a_killed_server_comes_back_and_the_run_with_it(service: Service) -> None:
-    (service.folder / "hold").touch()
-    run = service.start("pipeline/nightly")
-    until((service.folder / "started").exists)
+    run = service.held()
     service.child("flows.server:app").kill()
     until(lambda: "the server has ended" in service.log.read_text())
     until(lambda: _answers(service), 120)

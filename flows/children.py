@@ -1,0 +1,23 @@
+"""Processes that the flows start, and which end with them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from tasks.core import process
+
+
+def started(*words: str, **options: Any) -> subprocess.Popen[Any]:
+    """Starts `python -m WORDS`, in a session of its own: a ctrl-c is ours to pass on.
+
+    Args:
+        options: of `subprocess.Popen`.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        start_new_session=True,
+        preexec_fn=process.die_with_parent,  # noqa: PLW1509 (one system call, found beforehand)
+        **options,
+    )

@@ -1,0 +1,72 @@
+"""Processes that are started and waited for, and a small repository for them to work in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.project import FIRST_COMMIT, without_server
+from tests.structure import ROOT
+
+
+def until(come: Callable[[], object], seconds: int = 60) -> None:
+    """Waits for something to come."""
+    end = time.monotonic() + seconds
+    while not come():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def free_ports(count: int = 1) -> list[int]:
+    """Ports of this machine that nobody listens at."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Of a command that works in a folder: with this project to import, and a Prefect home beside it."""
+    path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
+    own = {"PYTHONPATH": str(ROOT), "PATH": path, "PREFECT_HOME": str(folder.parent / "prefect")}
+    return os.environ | own | more
+
+
+def repository(folder: Path, pipeline: str, stage: str, source: str) -> None:
+    """Makes a DVC repository of a dvc.yaml, a `work.py` that it starts, and a `source` that it reads."""
+    (folder / "data").mkdir(parents=True)
+    for name in ("params.yaml", "prefect.toml", "data/labels.csv", "data/schema.yaml"):
+        (folder / name).write_text(without_server((ROOT / name).read_text("utf-8")))
+    for name, text in (("dvc.yaml", pipeline), ("work.py", stage), ("source", source)):
+        (folder / name).write_text(text)
+    for words in (["git", "init", "-q"], FIRST_COMMIT, ["dvc", "init", "-q"]):
+        subprocess.run(words, cwd=folder, env=environment(folder), check=True)
+
+
+def held_stage(source: str, result: str, log: str, said: str) -> str:
+    """The text of a stage that copies a file, and waits before that for as long as `hold` is there.
+
+    Args:
+        log: a file that it adds `said` to when it starts; then it makes `started`.
+    """
+    return f"""
+import time
+from pathlib import Path
+from tasks.core import cli
+
+def main():
+    with open("{log}", "a") as file:
+        file.write({said!r})
+    Path("started").touch()
+    while Path("hold").exists():
+        time.sleep(0.1)
+    Path("{result}").write_text(Path("{source}").read_text())
+
+cli.stage(main)
+"""
