@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from rich.console import Console
 
 from flows import server
+from tasks.core.errors import DarkroomError
 
 
 def tidy() -> None:
     """Leaves out what is of no use to who reads along, and has runs go on when nobody does any more."""
     logging.getLogger("prefect.task_runs").addFilter(_without_empty_traceback)
-    logging.getLogger("prefect.flow_runs").addFilter(_of_a_page_that_is_there)
+    for name in ("prefect.flow_runs", "prefect.engine"):
+        for known in (_of_a_page_that_is_there, _of_no_hook, _of_what_is_new):
+            logging.getLogger(name).addFilter(known)
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it says that it isn't done yet, and is soon
     Console.on_broken_pipe = _go_on  # type: ignore[method-assign, assignment]
 
@@ -27,6 +31,16 @@ def _without_empty_traceback(record: logging.LogRecord) -> bool:
 def _of_a_page_that_is_there(record: logging.LogRecord) -> bool:
     """A server for the time being has no UI, which Prefect names all the same."""
     return server.temporary is None or not record.getMessage().startswith("View at ")
+
+
+def _of_no_hook(record: logging.LogRecord) -> bool:
+    """That a hook of ours runs, and has run, is said twice each time."""
+    return not re.match(r"(Running hook '|Hook '.*successfully$)", record.getMessage())
+
+
+def _of_what_is_new(record: logging.LogRecord) -> bool:
+    """In a worker's process Prefect raises what a failed run holds, and shows the traceback of that, twice."""
+    return not (record.exc_info and isinstance(record.exc_info[1], DarkroomError))
 
 
 def _go_on(_console: Console) -> None:

@@ -16,10 +16,10 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
-from flows import events, repo, server
-from flows.outcome import code_of, mistaken, told
+from flows import events, outcome, repo, server
+from flows.outcome import code_of, mistaken, stopped
 from tasks import drift, score
 from tasks.core import cli, params
 from tasks.core.errors import DarkroomError
@@ -42,20 +42,21 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     Args:
         folder: of new pictures; null: `monitor.pictures` of params.yaml.
         model: an exported artifact; null: `monitor.model`.
-        only_if_there: end at once if the folder holds no pictures yet.
+        only_if_there: end at once if `monitor.pictures` holds none yet.
     """
+    outcome.heed_signals()
     try:
         p = params.load()
     except DarkroomError as error:
         return mistaken(error)
     pictures = Path(folder or p.monitor.pictures)
-    if only_if_there and not (pictures.is_dir() and any(pictures_below(pictures))):
+    if only_if_there and not folder and not (pictures.is_dir() and any(pictures_below(pictures))):
         return Completed(name="Skipped", message=f"{pictures} holds no pictures")
     with repo.alone(get_run_logger().info, wait=True):  # a pipeline at work may be writing the model
         for step in (partial(scored, Path(model or p.monitor.model), pictures, p), partial(compared, p)):
             state = step(return_state=True)
             if not state.is_completed():
-                return Failed(message=state.message, data=code_of(state))
+                return stopped(state.message or state.name or "", code_of(state))
     result = read_json(MONITORED / drift.RESULT)
     if not result["drifted"]:
         return Completed(message=drift.summary(result))
@@ -95,11 +96,11 @@ def main() -> int:
     parser.add_argument("--model", metavar="MODEL", help="an artifact of export/; default monitor.model")
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()
-    with server.reporting():
+    with server.reporting(), outcome.by_hand():
         state = monitor(given.folder, given.model, return_state=True)
     if state.is_completed():
         cli.say(f"monitor: {state.message}; {MONITORED / drift.PAGE} shows it")
-    return int(state.name == DRIFTED) or told(state, prefix="monitor: ")
+    return int(state.name == DRIFTED) or outcome.told(state, prefix="monitor: ")
 
 
 if __name__ == "__main__":

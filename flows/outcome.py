@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
+from prefect import get_client, runtime
 from prefect.client.schemas.objects import State
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 
+from flows import repo, server
+from tasks.core import cli, process
 from tasks.core.errors import DarkroomError
+
+_by_hand = False
+
+
+class Stopped(DarkroomError):
+    """What has ended a step; `exit_code` is negative if that was a signal."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def stopped(message: str, exit_code: int | None = None, name: str = "Failed") -> State[Any]:
+    """A failed state; its data is an exception, since Prefect raises it where nobody asks for the state."""
+    code = DarkroomError.exit_code if exit_code is None else exit_code
+    return Failed(name=name, message=message, data=Stopped(message, code))
 
 
 def mistaken(error: Exception) -> State[Any]:
-    """A state that says what the user can mend, in one line."""
-    code = error.exit_code if isinstance(error, DarkroomError) else DarkroomError.exit_code
-    return Failed(message=" ".join(str(error).split()), data=code)
+    """A failed state that says what the user can mend, in one line."""
+    return stopped(" ".join(str(error).split()), getattr(error, "exit_code", None))
 
 
-def code_of(state: State[Any]) -> int:
-    """The exit code that a failed step or run stands for: 2 where it has none, as when it was killed."""
-    code = state.result(raise_on_failure=False)
-    return code if isinstance(code, int) and code > 0 else DarkroomError.exit_code
+def code_of(state: State[Any]) -> int | None:
+    """The exit code that a failed step or run stands for; none if nothing of ours has ended it."""
+    cause = state.result(raise_on_failure=False)
+    return cause.exit_code if isinstance(cause, DarkroomError) else None
 
 
 def told(state: State[Any], prefix: str = "") -> int:
@@ -28,4 +51,39 @@ def told(state: State[Any], prefix: str = "") -> int:
     if state.is_completed():
         return 0
     print(f"{prefix}{state.message or state.name}", file=sys.stderr)
-    return code_of(state)
+    code = code_of(state)
+    return code if code and code > 0 else DarkroomError.exit_code
+
+
+@contextmanager
+def by_hand() -> Iterator[None]:
+    """Lets whoever has started a run on a command line end it with ctrl-c or SIGTERM."""
+    global _by_hand  # noqa: PLW0603
+    _by_hand = True
+    heed_signals()
+    try:
+        yield
+    finally:
+        _by_hand = False
+
+
+def heed_signals() -> None:
+    """Again within a flow, as Prefect puts a handler in place that calls the run crashed."""
+    if _by_hand:
+        for number in process.SIGNALS:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    """Ends the run: first the stage, which gives its earlier outputs back, then the server that is ours.
+
+    Prefect itself would wait for that server.
+    """
+    process.ignore_signals()
+    for child in list(repo.running):
+        repo.stop(child)
+    with suppress(Exception), get_client(sync_client=True) as client:
+        client.set_flow_run_state(runtime.flow_run.id, Cancelled(message="interrupted"), force=True)
+    server.stop()
+    process.tell(f"{cli.name()}: interrupted")
+    os._exit(process.INTERRUPTED)

@@ -10,32 +10,28 @@ with the stage's own words. No server is needed: without one, Prefect has one fo
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from prefect import flow, get_client, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Completed
 
-from flows import repo, server
+from flows import outcome, repo, server
 from flows.events import tell
-from flows.outcome import code_of, mistaken, told
+from flows.outcome import code_of, mistaken, stopped
 from tasks import check as preconditions
-from tasks.core import cli, params, process
+from tasks.core import cli, params
 from tasks.core.errors import DarkroomError, Rejected, Unreachable, brief
 from tasks.core.paths import DATASET, LATENCIES
 from tasks.core.serialize import read_json, write_text
 
-HOURS = 24.0
+HOURS, MOST_HOURS = 24.0, 10_000.0
 CACHED = "Cached"
 TRANSFERS = ("pull", "checkout", "push")
 
@@ -67,10 +63,13 @@ def pipeline(
         push: at the end put there what this one has; null: if there is a remote.
         force: run what is wanted even if it is up to date.
         only_if_changed: end at once if nothing has changed since the last run, or one is at work.
-        stage_hours: what a stage may take, before it is ended.
+        stage_hours: what a stage may take, before it is ended; more than 0.
     """
+    outcome.heed_signals()
     say = get_run_logger().info
     try:
+        if not 0 < stage_hours <= MOST_HOURS:
+            raise DarkroomError(f"stage_hours is {stage_hours:g}; give more than 0, {MOST_HOURS:g} at most")
         params.load()
         if (pull or push) and not repo.has_remote():
             raise DarkroomError("DVC has no remote; name one: `dvc remote add --default NAME URL`")
@@ -85,20 +84,25 @@ def pipeline(
         return mistaken(error)
 
 
-def check(settings: tuple[str, ...]) -> None:
-    """Sets parameters, and looks for what would end the run later, with less to say.
+def surveyed(targets: tuple[str, ...], settings: tuple[str, ...]) -> tuple[list[str], set[str]]:
+    """Sets parameters, and looks for what there is to do, and for what would end it later with less to say.
+
+    Returns:
+        What `repo.survey` does.
 
     Raises:
-        ParamError, DataError: params.yaml has a slip, or names what isn't there; it is then as it was.
+        DarkroomError, DvcException: what can't be done; params.yaml is then as it was.
     """
     before = params.FILE.read_text("utf-8")
-    if settings:
-        repo.override(settings)
     try:
+        if settings:
+            repo.override(settings)
         preconditions.check()
-    except DarkroomError:
+        return repo.patiently(partial(repo.survey, targets), get_run_logger().info)
+    except repo.MISTAKES:
         if settings:
             write_text(params.FILE, before)
+            params.load.cache_clear()
         raise
 
 
@@ -137,8 +141,7 @@ def steps(
         if missing := repo.missing():
             state = carry.with_options(task_run_name="checkout")("checkout", *missing, return_state=True)
             yield "checkout", state
-    check(settings)  # not before: the pictures themselves may have come just now
-    names, pending = repo.patiently(lambda: repo.survey(targets), say)
+    names, pending = surveyed(targets, settings)  # not before: the pictures may have come just now
     touched = False
     for name in names:
         is_due = name in pending or (touched and repo.patiently(partial(repo.is_changed, name), say))
@@ -152,7 +155,7 @@ def steps(
 
 def may_pass(_task: Any, _run: Any, state: State) -> bool:
     """Whether a stage may do better the next time, which only a network can make it."""
-    return state.data == Unreachable.exit_code
+    return bool(code_of(state) == Unreachable.exit_code)
 
 
 @task(
@@ -170,7 +173,7 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
         "repro", "--single-item", *(["--force"] if force else []), stage, say=get_run_logger().info
     )
     if code:
-        return Failed(message=repo.complaint(stage, lines), data=repo.stage_exit(lines))
+        return stopped(repo.complaint(stage, lines), repo.stage_exit(lines))
     if any(line.startswith("Running stage") for line in lines):
         return Completed(message=f"{stage} ran")
     return Completed(name=CACHED, message=f"{stage} was restored from the cache")
@@ -181,7 +184,7 @@ def transfer(*words: str) -> State:
     """Fetches or pushes data and runs; a network may come back, so this is tried again."""
     code, lines = repo.dvc(*words, say=get_run_logger().info)
     if code:
-        return Failed(message=repo.complaint(words[0], lines), data=Unreachable.exit_code)
+        return stopped(repo.complaint(words[0], lines), Unreachable.exit_code)
     return Completed(message=f"{words[0]} is done")
 
 
@@ -190,11 +193,11 @@ def failed(step: str, state: State) -> State:
     message = state.message or ""
     if state.name == "TimedOut":
         message = f"{step} took longer than it may (stage_hours), and was ended: {message}"
-    elif state.result(raise_on_failure=False) in (Rejected.exit_code, DarkroomError.exit_code):
+    elif code_of(state) in (Rejected.exit_code, DarkroomError.exit_code):
         with suppress(*repo.MISTAKES):  # which hides no failure: it is only noted
             repo.remember_failure(message)
     name = "Rejected" if message.startswith("verdict: rejected") else "Failed"
-    return Failed(name=name, message=message, data=code_of(state))
+    return stopped(message, code_of(state), name)
 
 
 def show() -> None:
@@ -233,9 +236,7 @@ def main() -> int:
     )
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()
-    for number in process.SIGNALS:
-        signal.signal(number, interrupt)
-    with server.reporting():
+    with server.reporting(), outcome.by_hand():
         state = pipeline(
             targets=tuple(given.targets),
             set=tuple(given.set),
@@ -245,23 +246,7 @@ def main() -> int:
             stage_hours=given.stage_hours,
             return_state=True,
         )
-    return told(state)
-
-
-def interrupt(_signum: int, _frame: FrameType | None) -> None:
-    """Ends the run: first the stage, which gives its earlier outputs back, then the server that is ours.
-
-    Prefect itself would wait for that server, or call the run crashed.
-    """
-    for number in process.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    for child in list(repo.running):
-        repo.stop(child)
-    with suppress(Exception), get_client(sync_client=True) as client:
-        client.set_flow_run_state(runtime.flow_run.id, Cancelled(message="interrupted"), force=True)
-    server.stop()
-    print("pipeline: interrupted", file=sys.stderr, flush=True)
-    os._exit(process.INTERRUPTED)
+    return outcome.told(state)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode
 
 from flows.children import started
-from tasks.core import params
+from tasks.core import params, process
 from tasks.core.errors import DarkroomError, ParamError, brief
 from tasks.core.serialize import fingerprint, read_json, write_json, write_text
 
@@ -33,13 +33,17 @@ MISTAKES = (DarkroomError, DvcException)
 LOCK = Path(".dvc/tmp/pipeline.lock")
 FAILURE = Path(".dvc/tmp/pipeline.json")  # what the last run that failed was given
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+CHATTER = re.compile(  # what DVC says after every stage
+    r"(Generating|Updating) lock file|To track the changes|\s*git add |To enable auto staging|"
+    r"\s*dvc config core.autostage|Use `dvc push`"
+)
 GRACE, AGAIN = 60, 3  # seconds that a stage has for its end, and between two demands for it
 PAUSE = 1.0  # seconds between two looks at what is busy
 
 Say = Callable[[str], None]
 Answer = TypeVar("Answer")
 
-running: list[subprocess.Popen[str]] = []  # what DVC is doing for us at the moment
+running: dict[subprocess.Popen[str], Sequence[str]] = {}  # what DVC is doing for us, and by which words
 
 
 class Busy(DarkroomError):
@@ -103,15 +107,20 @@ def survey(targets: Sequence[str] = ()) -> tuple[list[str], set[str]]:
         that DVC sees something to do for: in what was there before the first of them has run.
 
     Raises:
-        DvcException: dvc.yaml has a slip, or no such target.
+        DvcException: dvc.yaml has a slip.
+        DarkroomError: no such target.
     """
     with Repo(".") as repo:
-        wanted = {stage for target in targets for stage in repo.stage.collect(target, with_deps=True)} or set(
-            repo.index.stages
-        )
         # `dvc add` makes stages too, of data alone
-        order = nx.dfs_postorder_nodes(repo.index.graph)
-        names = [stage.addressing for stage in order if stage.cmd and stage in wanted]
+        order = [stage for stage in nx.dfs_postorder_nodes(repo.index.graph) if stage.cmd]
+        wanted = set() if targets else set(order)
+        for target in targets:
+            try:
+                wanted |= set(repo.stage.collect(target, with_deps=True))
+            except DvcException:
+                known = ", ".join(stage.addressing for stage in order)
+                raise DarkroomError(f"{target} is no stage of dvc.yaml, which has {known}") from None
+        names = [stage.addressing for stage in order if stage in wanted]
         return names, set(repo.status()) & set(names)
 
 
@@ -178,10 +187,8 @@ def override(settings: Sequence[str]) -> None:
         values = [(override.key_or_group.split("."), override.value()) for override in parsed]
         if any(override.is_sweep_override() for override in parsed):
             raise DarkroomError(f"set: {' '.join(settings)} is a sweep; `dvc exp run --queue` has those")
-    except HydraException as error:
-        raise DarkroomError(
-            f"set: {' '.join(settings)} can't be read ({brief(error)}); give KEY=VALUE"
-        ) from None
+    except HydraException:
+        raise DarkroomError(f"set: {' '.join(settings)} can't be read; give KEY=VALUE") from None
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / params.FILE.name
         text = params.FILE.read_text("utf-8")
@@ -244,18 +251,19 @@ def _dvc(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
         errors="replace",
     )
     lines = []
-    running.append(child)
+    running[child] = words
     with child:
         try:
             for line in child.stdout or []:
                 if text := line.rstrip():
                     lines.append(text)
-                    say(text)
+                    if not CHATTER.match(text):
+                        say(text)
         except BaseException:  # Prefect turns a SIGTERM, and the end of a task's time, into an exception
             stop(child)
             raise
         finally:
-            running.remove(child)
+            del running[child]
     return child.returncode, lines
 
 
@@ -271,9 +279,12 @@ def stop(child: subprocess.Popen[str]) -> None:
         # Read past Python's buffer, which the loop that was interrupted may hold: a full pipe would stop it.
         if select.select([output], [], [], 0.1)[0] and not os.read(output, 65536):
             time.sleep(0.1)
-    if child.poll() is None:
+    is_deaf = child.poll() is None
+    if is_deaf:
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+    if is_deaf and "repro" in running[child]:
+        process.check_out(running[child][-1])
 
 
 def complaint(stage: str, lines: list[str]) -> str:

@@ -17,24 +17,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import psutil
 import zc.lockfile
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessWorker
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -131,11 +140,10 @@ def ended() -> Iterator[list[Child]]:
     try:
         yield children
     finally:
-        for number in process.SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        process.ignore_signals()
         for child in reversed(children):
             end(child.process)
-        end_orphans()
+            end_orphans()  # while the server is there, to be told
 
 
 def begin(children: list[Child], name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
@@ -152,11 +160,15 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 def end_orphans() -> None:
     """Ends runs whose worker was killed, and which went on."""
+    runs = []
     for one in psutil.process_iter():
         with suppress(psutil.Error):
             ours = one.environ().get(server.URL) == os.environ[server.URL] and one.cwd() == str(Path.cwd())
             if ours and "prefect.engine" in one.cmdline():
                 one.terminate()
+                runs.append(one)
+    for one in psutil.wait_procs(runs, GRACE)[1]:
+        one.kill()
 
 
 def started_server(address: str) -> subprocess.Popen[bytes]:
@@ -166,6 +178,11 @@ def started_server(address: str) -> subprocess.Popen[bytes]:
         DarkroomError: its port is another program's, or it can't start.
     """
     port = urlsplit(address).port or 80
+    with socket.socket() as one, suppress(OSError):
+        one.connect(("127.0.0.1", port))
+        raise DarkroomError(
+            f"port {port} is another program's, and no Prefect server; name another in prefect.toml, api.url"
+        )
     with LOG.open("ab") as file:
         child = server.launch(port, file)
     cli.say(f"serve: starting Prefect's server on port {port}; {LOG} has what it says")
@@ -185,7 +202,7 @@ def prepare() -> None:
     """
     with get_client(sync_client=True) as client:
         make_pool(client)
-        for wanted in automations():
+        for wanted in automations(client):
             make_automation(client, wanted)
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
@@ -206,17 +223,47 @@ def make_pool(client: SyncPrefectClient) -> None:
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
 
 
-def automations() -> list[AutomationCore]:
+def automations(client: SyncPrefectClient) -> Iterator[AutomationCore]:
     """Reads automations.yaml.
 
     Raises:
-        DarkroomError: it has a slip.
+        DarkroomError: it has a slip, or names a block that is not there.
     """
+    name = "it"
     try:
-        wanted = YAML(typ="safe").load(AUTOMATIONS)["automations"]
-        return [AutomationCore.model_validate(one) for one in wanted]
-    except (OSError, TypeError, KeyError, ValueError, YAMLError) as error:  # pydantic's are ValueErrors
-        raise DarkroomError(f"{AUTOMATIONS} can't be used: {brief(error)}") from None
+        for one in YAML(typ="safe").load(AUTOMATIONS)["automations"]:
+            name = one["name"]
+            for action in one["actions"]:
+                if block := action.get("block_document_id"):
+                    action["block_document_id"] = block_id(client, str(block))
+            yield AutomationCore.model_validate(one)
+    except ValidationError as error:
+        # Of all that an action may be it could be none, so that each says what it lacks.
+        told = [one for one in error.errors() if one["type"] != "literal_error"] or error.errors()
+        place = ".".join(str(part) for part in told[0]["loc"])
+        raise DarkroomError(f"{AUTOMATIONS}: {name}: {place}: {told[0]['msg']}") from None
+    except (OSError, AttributeError, TypeError, KeyError, YAMLError) as error:
+        raise DarkroomError(f"{AUTOMATIONS}: {name} can't be used: {brief(error)}") from None
+
+
+def block_id(client: SyncPrefectClient, block: str) -> str:
+    """The id of a block that is named by TYPE/NAME, as `prefect block ls` does it, or by its id.
+
+    Raises:
+        DarkroomError: there is none.
+    """
+    kind, _, name = block.partition("/")
+    try:
+        found = (
+            client.read_block_document_by_name(name, kind)
+            if name
+            else client.read_block_document(UUID(block))
+        )
+    except (ObjectNotFound, ValueError):
+        raise DarkroomError(
+            f"{AUTOMATIONS} names the block {block}, but there is none; see `prefect block ls`"
+        ) from None
+    return str(found.id)
 
 
 def make_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
@@ -246,22 +293,31 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 def tell_next_runs() -> None:
     """Says when each deployment runs next; the server needs a moment to plan that."""
+    planned = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=FlowRunFilterExpectedStartTime.model_validate(
+            {"after_": datetime.now(timezone.utc)}
+        ),
+    )
+    end = time.monotonic() + PLANNING
     with get_client(sync_client=True) as client:
-        names = {deployment.id: deployment.name for deployment in client.read_deployments()}
-        scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-        end = time.monotonic() + PLANNING
-        runs: list[FlowRun] = []
-        while not runs and time.monotonic() < end:
-            time.sleep(0.5)
-            runs = client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(state=scheduled), sort=FlowRunSort.EXPECTED_START_TIME_ASC
+        for deployment in client.read_deployments():
+            if deployment.paused or not any(one.active for one in deployment.schedules):
+                continue
+            ours = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+            soonest = partial(
+                client.read_flow_runs,
+                deployment_filter=ours,
+                flow_run_filter=planned,
+                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                limit=1,
             )
-    first: dict[str, datetime] = {}
-    for run in runs:
-        if run.deployment_id in names and run.expected_start_time:
-            first.setdefault(names[run.deployment_id], run.expected_start_time.astimezone())
-    for name, time_of in first.items():
-        cli.say(f"serve: {name} runs next on {time_of:%a %d %b, %H:%M}")
+            while not (runs := soonest()) and time.monotonic() < end:
+                time.sleep(0.5)
+            for run in runs:
+                assert run.expected_start_time
+                due = run.expected_start_time.astimezone()
+                cli.say(f"serve: {deployment.name} runs next on {due:%a %d %b, %H:%M}")
 
 
 def watch(children: list[Child]) -> int:

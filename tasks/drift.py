@@ -16,30 +16,36 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core import cli, drift, pages, params
+from tasks.core import cli, drift, pages, params, scoring
 from tasks.core.drift import Check
 from tasks.core.errors import DataError, Rejected
-from tasks.core.manifest import readable
+from tasks.core.manifest import MEASURES, readable
 from tasks.core.paths import MANIFEST
 from tasks.core.scoring import MONITORED, REFERENCE, TABLE
-from tasks.core.serialize import write_json, write_text
+from tasks.core.serialize import remove, write_json, write_text
 from tasks.core.tables import read_parquet
 
 TEMPLATE = Path(__file__).parent / "templates/drift.html"
 RESULT, PAGE = "drift.json", "index.html"
 UNSURE = 12  # answers to name that the model is least sure of
+UNREAD = 50  # pictures to name that can't be read
 
 
 def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
     """Compares the table in a folder with the manifest and the test pictures, and writes what it finds there.
 
     Returns:
-        `drifted`, `pictures`, `unreadable`, and `checks`, each as `drift.Check` with its `why`.
+        `drifted`, the `folder`, the `model` and when it was `scored`, `pictures`, `unreadable`, and `checks`,
+        each as `drift.Check` with its `why`.
 
     Raises:
-        DataError: a table is missing, or no picture could be read.
+        DataError: a table is missing or damaged, or no picture could be read; earlier findings are then gone.
     """
+    for name in (RESULT, PAGE):
+        remove(folder / name)
     table, old, answered = (_table(path) for path in (folder / TABLE, MANIFEST, folder / REFERENCE))
+    source = scoring.facts(folder / TABLE)
+    unread = table[table["predicted"].isna()]
     new, answered = (frame[frame["predicted"].notna()] for frame in (table, answered))
     old = readable(old)
     for path, frame in ((folder / TABLE, new), (MANIFEST, old), (folder / REFERENCE, answered)):
@@ -48,25 +54,29 @@ def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
     found = drift.checks(old, answered, new, limits)
     result = {
         "drifted": any(check.drifted for check in found),
+        **{name: source.get(name, "") for name in ("folder", "model", "scored")},
         "pictures": len(table),
-        "unreadable": len(table) - len(new),
+        "unreadable": len(unread),
         "checks": [asdict(check) | {"why": check.why} for check in found],
     }
     write_json(folder / RESULT, result)
-    write_text(folder / PAGE, page(result, found, new.nsmallest(UNSURE, "confidence")))
+    write_text(folder / PAGE, page(result, found, new.nsmallest(UNSURE, "confidence"), unread))
     return result
 
 
 def _table(path: Path) -> pd.DataFrame:
+    way = "`make run`, then `python -m tasks.score MODEL FOLDER`"
     try:
-        return read_parquet(path)
+        table = read_parquet(path)
     except FileNotFoundError:
-        raise DataError(
-            f"{path} is not there; `make run`, then `python -m tasks.score MODEL FOLDER`"
-        ) from None
+        raise DataError(f"{path} is not there; {way}") from None
+    needed = {*MEASURES, "error"} if path == MANIFEST else {*MEASURES, "predicted", "confidence"}
+    if missing := sorted(needed - set(table)):
+        raise DataError(f"{path} has no column {missing[0]}, so it is another table; {way}")
+    return table
 
 
-def page(result: dict[str, Any], found: list[Check], unsure: pd.DataFrame) -> str:
+def page(result: dict[str, Any], found: list[Check], unsure: pd.DataFrame, unread: pd.DataFrame) -> str:
     """The page a person reads."""
     return pages.rendered(
         TEMPLATE,
@@ -74,13 +84,16 @@ def page(result: dict[str, Any], found: list[Check], unsure: pd.DataFrame) -> st
         checks=found,
         drawn={check.name: check for check in found}.values(),
         unsure=unsure[["path", "predicted", "confidence"]].to_dict("records"),
+        unread=unread[["path", "error"]].head(UNREAD).to_dict("records"),
     )
 
 
 def summary(result: dict[str, Any]) -> str:
     """What came out, in a line."""
     names = dict.fromkeys(check["name"] for check in result["checks"] if check["drifted"])
-    return f"{'drift of ' + ', '.join(names) if names else 'no drift'} ({result['pictures']} pictures)"
+    unread = f", {result['unreadable']} of them unreadable" if result["unreadable"] else ""
+    verdict = f"drift of {', '.join(names)}" if names else "no drift"
+    return f"{verdict} ({result['pictures']} pictures{unread})"
 
 
 def main() -> int:

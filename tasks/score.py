@@ -9,11 +9,13 @@ says why. Beside predictions.parquet comes reference.parquet, of the test pictur
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
 
 from tasks.core import cli, params, scoring
+from tasks.core.errors import DataError
 from tasks.core.manifest import readable
 from tasks.core.paths import MANIFEST, PREDICTIONS
 from tasks.core.scoring import MONITORED, REFERENCE, TABLE
@@ -31,16 +33,19 @@ def score(
         output: a folder for both tables.
 
     Raises:
-        DataError: no such folder, or no picture in it.
+        DataError: no such folder, or no picture in it, or the output is a file.
         ModelError: the artifact can't be loaded.
         WorkerError: processes or a cluster failed.
     """
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; give a folder for the tables")
     table = scoring.scored(model, folder, scoring.described(folder, compute), batch_size, compute)
     remove(output / REFERENCE)  # an earlier model's is no reference
     reference = test_pictures()
     if reference is not None:
         scoring.write(output / REFERENCE, scoring.scored(model, images, reference, batch_size, compute))
-    scoring.write(output / TABLE, table)
+    now = datetime.now(timezone.utc).isoformat(timespec="minutes")
+    scoring.write(output / TABLE, table, folder=str(folder), model=str(model), scored=now)
     unread = int(table["predicted"].isna().sum())
     return (
         f"{len(table)} pictures of {folder}, {unread} unreadable; {output / TABLE} has the answers of {model}"

@@ -32,6 +32,15 @@ cli.stage(main)
 """
 
 
+UNHEARD = """import weakref
+class Thing:
+    pass
+thing = Thing()
+watch = weakref.ref(thing, lambda _: [os.kill(os.getpid(), 2), *range(1000)])
+del thing  # what is raised here goes nowhere
+time.sleep(60)"""
+
+
 def script(folder: Path, body: str) -> Path:
     """Writes `work.py`, a stage whose `main` has this body."""
     file = folder / "work.py"
@@ -61,6 +70,7 @@ def run(folder: Path, body: str, **more: str) -> Done:
         ("open('nowhere/x')", 2, "work: No such file or directory: nowhere/x\n"),
         ("raise KeyboardInterrupt", 130, "work: interrupted\n"),
         ("os.kill(os.getpid(), 15)", 130, "work: interrupted\n"),
+        (UNHEARD, 130, "work: interrupted\n"),
         (
             "{}['a']",
             70,

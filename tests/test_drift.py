@@ -6,6 +6,7 @@ import html
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tasks import drift as command
-from tasks.core import cli, drift
+from tasks.core import cli, drift, scoring
 from tasks.core.errors import DataError
 from tasks.core.manifest import MEASURES
 from tasks.core.params import DriftLimits
@@ -122,7 +123,7 @@ def test_a_measure_that_never_varied_and_now_does_is_seen() -> None:
 def test_a_constant_measure_has_bins_of_its_own_and_is_seen_to_move_either_way(now: float) -> None:
     old, new = np.full(500, 0.5), np.full(100, now)
     checks = drift.measured("x", old, new, LIMITS)
-    assert all(check.bins == ("-inf to 0.5", "0.5 to inf") for check in checks), "nine equal edges are one"
+    assert all(check.bins == ("up to 0.5", "above 0.5") for check in checks), "nine equal edges are one"
     assert any(check.drifted for check in checks)
     assert not any(check.drifted for check in drift.measured("x", old, old[:100], LIMITS))
 
@@ -141,6 +142,49 @@ def monitored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def test_a_page_says_of_which_pictures_it_is_and_names_those_that_can_not_be_read(monitored: Path) -> None:
+    new = table(200, seed=2).assign(sha256="0")
+    new.loc[8, ["predicted", "error", "confidence"]] = [None, "is <empty>", np.nan]
+    scoring.write(
+        monitored / TABLE, new, folder="new/of-may", model="export/m.onnx", scored="2026-05-01T10:20"
+    )
+    result = command.compare(monitored, LIMITS)
+    assert (result["folder"], result["model"]) == ("new/of-may", "export/m.onnx")
+    page = (monitored / command.PAGE).read_text("utf-8")
+    assert "200 pictures of new/of-may, 1 of them" in page
+    assert "2026-05-01 at 10:20" in page
+    assert '<td class="path">8.png</td><td class="words">is &lt;empty&gt;</td>' in page
+    assert command.summary(result) == "no drift (200 pictures, 1 of them unreadable)"
+
+
+def test_what_can_not_be_compared_leaves_no_earlier_verdict(monitored: Path) -> None:
+    command.compare(monitored, LIMITS)
+    table(5, seed=1).assign(predicted=None, error="is not a picture").to_parquet(monitored / TABLE)
+    with pytest.raises(DataError):
+        command.compare(monitored, LIMITS)
+    assert not (monitored / command.PAGE).exists()
+    assert not (monitored / command.RESULT).exists()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"text"])
+def test_a_damaged_table_is_named(monitored: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = monitored / TABLE
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=f"^{path} can't be read as Parquet"):
+        command.compare(monitored, LIMITS)
+
+
+def test_another_table_is_named_with_what_it_lacks(monitored: Path) -> None:
+    table(200, seed=2).drop(columns="confidence").to_parquet(monitored / TABLE)
+    with pytest.raises(DataError, match="has no column confidence"):
+        command.compare(monitored, LIMITS)
+
+
+def test_what_has_changed_most_is_named_first() -> None:
+    check = drift.mixed(pd.Series([*"aab"]), pd.Series([*"abb", "c"]), LIMITS)
+    assert [name for name, _, _ in check.moved] == ["a", "c", "b"]
+
+
 def test_a_page_shows_the_checks_and_the_least_certain_answers(monitored: Path) -> None:
     new = table(200, seed=2, darker=0.3)
     new.loc[7, "path"], new.loc[7, "confidence"], new.loc[7, "predicted"] = "<b>&.png", 0.4, "<class>"
@@ -153,7 +197,7 @@ def test_a_page_shows_the_checks_and_the_least_certain_answers(monitored: Path) 
     assert "&lt;b&gt;&amp;.png" in page
     assert "<class>" not in page
     assert page.count("<svg") == len(MEASURES) + 2
-    shown = [html.unescape(name) for name in re.findall(r"<tr><td>([^<]*\.png)</td>", page)]
+    shown = [html.unescape(name) for name in re.findall(r"<td class=\"path\">([^<]*\.png)</td><td>", page)]
     sure = new.drop(index=8).sort_values("confidence")
     assert shown == list(sure["path"][: command.UNSURE]), "the least certain first, none without an answer"
 

@@ -106,6 +106,8 @@ def test_a_schedule_does_nothing_while_there_are_no_pictures(told: list[dict[str
     state = monitor.monitor(only_if_there=True, return_state=True)
     assert (state.name, state.message) == ("Skipped", "data/incoming holds no pictures")
     assert not told
+    state = monitor.monitor("incomming", only_if_there=True, return_state=True)
+    assert state.message == "incomming is not a folder; give one with pictures", "somebody has named it"
 
 
 @pytest.mark.usefixtures("told")

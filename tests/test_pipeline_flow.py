@@ -175,6 +175,29 @@ def test_data_that_is_versioned_by_itself_is_no_stage(repository: Path) -> None:
     assert (repository / "source.txt.dvc").exists()
 
 
+def test_a_target_that_is_none_is_told_with_those_that_are(repository: Path) -> None:
+    before = (repository / "params.yaml").read_text("utf-8")
+    states, message = run(targets=("midle",), set=("train.epochs=7",))
+    assert not states
+    assert message == "midle is no stage of dvc.yaml, which has first, middle, last"
+    assert (repository / "params.yaml").read_text("utf-8") == before
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize("hours", [-1.0, 0.0, float("nan"), float("inf")])
+def test_hours_that_are_none_are_told(hours: float) -> None:
+    states, message = run(stage_hours=hours)
+    assert not states
+    assert message.startswith(f"stage_hours is {hours:g}; give more than 0")
+
+
+def test_a_failed_run_raises_what_has_failed_where_nobody_asks_for_its_state(repository: Path) -> None:
+    """As in a worker's process."""
+    (repository / "source.txt").write_text("bad\n")
+    with pytest.raises(DarkroomError, match=r"^middle: first\.txt says no good$"):
+        pipeline.pipeline()
+
+
 @pytest.mark.usefixtures("repository")
 def test_targets_are_all_that_is_done_with_what_they_need() -> None:
     assert run(targets=("middle",))[0] == dict.fromkeys(("first", "middle"), "Completed")
@@ -237,6 +260,7 @@ def test_a_value_is_replaced_and_nothing_else() -> None:
         ("nonsense", "nonsense"),
         ("train.epochs=1,2", "is a sweep"),
         ("data.images=/not/there", "/not/there"),
+        ("train.epochs", "give KEY=VALUE"),
     ],
 )
 def test_a_setting_that_is_none_leaves_the_parameters_as_they_are(
@@ -421,12 +445,16 @@ def test_what_was_killed_is_tried_again(repository: Path) -> None:
 def test_a_stage_that_does_not_heed_its_end_is_killed(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what it prints meanwhile doesn't fill the pipe."""
+    """What it prints meanwhile doesn't fill the pipe, and the outputs that it had are back."""
     monkeypatch.setattr(repo, "GRACE", 1)
-    deaf = "trap '' INT; while true; do seq 10000; done"
-    (repository / "dvc.yaml").write_text(f'stages:\n  deaf:\n    cmd: "{deaf}"\n    outs: [nothing]\n')
+    deaf = "trap '' INT; while grep -q bad source.txt; do seq 10000; done; cp source.txt copy.txt"
+    stage = f'stages:\n  deaf:\n    cmd: "{deaf}"\n    deps: [source.txt]\n    outs: [copy.txt]\n'
+    (repository / "dvc.yaml").write_text(stage)
+    assert run()[0] == {"deaf": "Completed"}
+    (repository / "source.txt").write_text("bad\n")
     assert run(stage_hours=2 / 3600)[0] == {"deaf": "TimedOut"}
     assert not repo.running
+    assert (repository / "copy.txt").read_text() == "good\n"
 
 
 def test_a_remote_that_is_away_is_no_reason_not_to_try_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,24 @@ def test_processes_and_a_cluster_write_the_same_bytes(
     assert len(digests) == 1
 
 
+@pytest.mark.usefixtures("here")
+def test_threads_do_not_disturb_each_other(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of Dask's has several, and a TFLite interpreter is for one at a time."""
+    monkeypatch.setattr(scoring, "SHARD", 5)
+    trained, contract = classifier.load(tiny.models)
+    model = tmp_path / FILES["tflite"]
+    Exporter(trained, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32)).write("tflite", model)
+    rows = scoring.described(tiny.pictures, ALONE)
+    jobs = list(scoring.shards(model, tiny.pictures, rows, 1))
+    scoring.predict(jobs[0])  # so that they share what is loaded
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(scoring.predict, jobs))
+    table = scoring.scored(model, tiny.pictures, rows, 1, ALONE)
+    assert list(table["predicted"]) == [path.split("/")[0] for path in table["path"]]
+
+
 def test_the_reference_is_of_the_test_pictures(model: Path, tiny: Tiny, here: Path) -> None:
     score.score(model, tiny.pictures / "red", tiny.pictures, here / "out", 7, ALONE)
     assert not (here / "out" / REFERENCE).exists(), "no test picture is known"
@@ -224,6 +243,12 @@ def test_the_reference_is_of_the_test_pictures(model: Path, tiny: Tiny, here: Pa
     reference = pd.read_parquet(here / "out" / REFERENCE)
     assert list(reference["path"]) == ["blue/003.png", "red/000.png"]
     assert list(reference["predicted"]) == ["blue", "red"]
+
+
+def test_a_file_is_no_place_for_tables(model: Path, tiny: Tiny, here: Path) -> None:
+    (here / "file.png").touch()
+    with pytest.raises(DataError, match=r"file\.png is a file; give a folder"):
+        score.score(model, tiny.pictures, tiny.pictures, here / "file.png", 7, ALONE)
 
 
 def test_mistakes_are_named(model: Path, tiny: Tiny, here: Path) -> None:

@@ -8,6 +8,7 @@ old ones have a stability index of 0.18 on average, by the number of pictures al
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tasks.core.params import DriftLimits
 
 TINY = 1e-16  # a p-value that is as good as none
 BINS = 10  # of the stability index: tenths of the old pictures
+MOST = 3  # bins to name that have changed most
 CONFIDENCE, CLASSES = "confidence", "predicted class"
 
 Numbers = npt.NDArray[np.float64]
@@ -44,6 +46,12 @@ class Check:
     @property
     def chance(self) -> str:
         return f"p {self.p_value:.2g}" if self.p_value > TINY else f"p < {TINY:g}"
+
+    @property
+    def moved(self) -> list[tuple[str, float, float]]:
+        """The bins that have changed most, each with its share of the old and of the new pictures."""
+        rows = zip(self.bins, self.old, self.new, strict=True)
+        return sorted((row for row in rows if row[1] != row[2]), key=lambda row: -abs(row[2] - row[1]))[:MOST]
 
     @property
     def why(self) -> str:
@@ -82,9 +90,8 @@ def measured(name: str, old: Numbers, new: Numbers, limits: DriftLimits) -> list
     edges = np.unique(np.quantile(old, np.arange(1, BINS) / BINS))
     counts = np.stack([_binned(values, edges) for values in (old, new)])
     shares = counts / counts.sum(axis=1, keepdims=True)
-    texts = tuple(
-        f"{low:.3g} to {high:.3g}" for low, high in zip([-np.inf, *edges], [*edges, np.inf], strict=True)
-    )
+    within = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    texts = (f"up to {edges[0]:.3g}", *within, f"above {edges[-1]:.3g}")
     drawn = {"bins": texts, "old": tuple(shares[0].tolist()), "new": tuple(shares[1].tolist())}
     ks = ks_2samp(old, new)
     return [

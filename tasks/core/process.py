@@ -88,8 +88,18 @@ def give_back() -> None:
     name = stage()
     if not name:
         return
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # another ctrl-c would find half of it given back
+    ignore_signals()  # another ctrl-c would find half of it given back
+    check_out(name)
+
+
+def ignore_signals() -> None:
+    """For a process that is ending already."""
+    for number in (*SIGNALS, signal.SIGALRM):  # the last interrupts again where one went unheard
+        signal.signal(number, signal.SIG_IGN)
+
+
+def check_out(name: str) -> None:
+    """Brings back the outputs that a stage had when it last ran to its end."""
     words = [sys.executable, "-m", "dvc", "checkout", "--force", "--quiet", name]
     done = subprocess.run(words, check=False, capture_output=True, start_new_session=True)
     if done.returncode and _has_run(name):

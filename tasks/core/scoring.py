@@ -17,6 +17,7 @@ from threading import Lock
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from tasks.core import images, predictors, runtimes
@@ -154,11 +155,20 @@ def _loaded(model: Path, _version: str) -> predictors.Predictor:
     return predictors.load(model)
 
 
-def write(path: Path, table: pd.DataFrame) -> None:
-    """Writes the table of `scored`."""
+def write(path: Path, table: pd.DataFrame, **facts: str) -> None:
+    """Writes the table of `scored`.
+
+    Args:
+        facts: of how it was made, which stand in the file beside the columns.
+    """
     text = ("path", "sha256", "error", "predicted")
     types = [
         (name, pa.string() if name in text else pa.float64() if name in MEASURES else pa.float32())
         for name in map(str, table)
     ]
-    write_parquet(path, table, pa.schema(types))
+    write_parquet(path, table, pa.schema(types, metadata=facts))
+
+
+def facts(path: Path) -> dict[str, str]:
+    """How a table was made, as `write` was told."""
+    return {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}

@@ -9,14 +9,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.core.errors import DataError, brief
 from tasks.core.serialize import replacing
 
 
 def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
-    """Writes a frame with exactly this schema, so that an empty column keeps its type."""
+    """Writes a frame with exactly this schema and its metadata, so that an empty column keeps its type."""
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(), temporary, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(schema.metadata), temporary, compression="zstd")
 
 
 def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
@@ -27,4 +28,17 @@ def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path)
+    """Reads a table.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DataError: it is damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} can't be read as Parquet ({brief(error)}); remove it and make it anew"
+        ) from None

@@ -157,6 +157,8 @@ def test_a_deployment_runs_and_a_second_serve_finds_it_served(service: Service) 
     ours = [service.process.pid, *(one.pid for one in psutil.Process(service.process.pid).children(True))]
     sockets = [one for one in psutil.net_connections("tcp") if one.pid in ours and one.status == "LISTEN"]
     assert {str(one.laddr).split("'")[1] for one in sockets} == {"127.0.0.1"}
+    assert allowed(service, "https://elsewhere.example") is None, "no page of another's may start a run"
+    assert allowed(service, service.url.removesuffix("/api")) == service.url.removesuffix("/api")
     again = subprocess.run(
         [sys.executable, "-m", "flows.serve"],
         cwd=service.folder,
@@ -168,6 +170,33 @@ def test_a_deployment_runs_and_a_second_serve_finds_it_served(service: Service) 
     )
     assert (again.returncode, again.stderr) == (0, "")
     assert f"served already, by process {service.process.pid}" in again.stdout
+
+
+def allowed(service: Service, origin: str) -> str | None:
+    """The origin whose pages the server lets read it, if it is asked by a page of `origin`."""
+    with urlopen(Request(f"{service.url}/health", headers={"Origin": origin}), timeout=10) as response:
+        found: str | None = response.headers["Access-Control-Allow-Origin"]
+        return found
+
+
+def test_a_run_whose_worker_was_killed_ends_with_the_service(service: Service) -> None:
+    service.held()
+    service.child("prefect worker start").kill()
+    until(lambda: "the worker has ended" in service.log.read_text())
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(60) == 0
+    until(lambda: not [one for one in psutil.process_iter() if _works_in(one, service.folder, "")], 30)
+
+
+def test_a_run_that_failed_says_so_in_a_line(service: Service) -> None:
+    (service.folder / "second.py").write_text("import sys; sys.exit('second: no good')")
+    run = service.start("pipeline/nightly")
+    until(lambda: service.run(run)[0] == "Failed")
+    assert service.run(run)[1] == "second: no good"
+    until(
+        lambda: not [one for one in psutil.process_iter() if _works_in(one, service.folder, "prefect.engine")]
+    )
+    assert "Traceback" not in service.log.read_text()
 
 
 def test_a_run_that_is_cancelled_ends_its_stage(service: Service) -> None:
