@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
+from httpx import HTTPError
 from rich.console import Console
 
 from flows import server
@@ -13,17 +14,16 @@ from tasks.core.errors import DarkroomError
 
 def tidy() -> None:
     """Leaves out what is of no use to who reads along, and has runs go on when nobody does any more."""
-    logging.getLogger("prefect.task_runs").addFilter(_without_empty_traceback)
-    for name in ("prefect.flow_runs", "prefect.engine"):
-        for known in (_of_a_page_that_is_there, _of_no_hook, _of_what_is_new):
+    for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
+        for known in (_of_a_page_that_is_there, _of_what_counts, _of_what_is_new, _without_traceback):
             logging.getLogger(name).addFilter(known)
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it says that it isn't done yet, and is soon
     Console.on_broken_pipe = _go_on  # type: ignore[method-assign, assignment]
 
 
-def _without_empty_traceback(record: logging.LogRecord) -> bool:
-    """Of a task that failed without an exception Prefect logs the traceback of none, as "NoneType: None"."""
-    if record.exc_info and record.exc_info[0] is None:
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Of a server that is gone one line is enough, and of no exception Prefect says "NoneType: None"."""
+    if record.exc_info and (record.exc_info[0] is None or issubclass(record.exc_info[0], HTTPError)):
         record.exc_info = None
     return True
 
@@ -33,13 +33,15 @@ def _of_a_page_that_is_there(record: logging.LogRecord) -> bool:
     return server.temporary is None or not record.getMessage().startswith("View at ")
 
 
-def _of_no_hook(record: logging.LogRecord) -> bool:
-    """That a hook of ours runs, and has run, is said twice each time."""
-    return not re.match(r"(Running hook '|Hook '.*successfully$)", record.getMessage())
+def _of_what_counts(record: logging.LogRecord) -> bool:
+    """That a hook runs is nothing to know, and the state of a task is told in a line of its own."""
+    return not re.match(
+        r"(Running hook '|Hook '.*successfully$|Task run failed with state)", record.getMessage()
+    )
 
 
 def _of_what_is_new(record: logging.LogRecord) -> bool:
-    """In a worker's process Prefect raises what a failed run holds, and shows the traceback of that, twice."""
+    """In a worker's process Prefect raises what a failed run holds, and shows two tracebacks of that."""
     return not (record.exc_info and isinstance(record.exc_info[1], DarkroomError))
 
 

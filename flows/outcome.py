@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+import psutil
 from prefect import get_client, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Failed
@@ -85,5 +86,15 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     with suppress(Exception), get_client(sync_client=True) as client:
         client.set_flow_run_state(runtime.flow_run.id, Cancelled(message="interrupted"), force=True)
     server.stop()
+    end_workers()
     process.tell(f"{cli.name()}: interrupted")
     os._exit(process.INTERRUPTED)
+
+
+def end_workers() -> None:
+    """Ends the processes that have scored pictures for us: those who go on where this ended need others."""
+    own = server.temporary.child.pid if server.temporary else None
+    for child in psutil.Process().children(recursive=True):
+        if child.pid != own:
+            with suppress(psutil.Error):
+                child.kill()

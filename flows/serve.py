@@ -212,7 +212,8 @@ def prepare() -> None:
         stderr=subprocess.STDOUT,
     )
     if done.returncode:
-        raise DarkroomError(f"prefect.yaml can't be deployed: {brief(done.stdout[-200:])}")
+        cause = done.stdout.rpartition("╯")[2].partition("For further")[0]  # below the frame of a summary
+        raise DarkroomError(f"prefect.yaml can't be deployed: {brief(cause)}")
 
 
 def make_pool(client: SyncPrefectClient) -> None:
@@ -238,10 +239,12 @@ def automations(client: SyncPrefectClient) -> Iterator[AutomationCore]:
                     action["block_document_id"] = block_id(client, str(block))
             yield AutomationCore.model_validate(one)
     except ValidationError as error:
-        # Of all that an action may be it could be none, so that each says what it lacks.
-        told = [one for one in error.errors() if one["type"] != "literal_error"] or error.errors()
-        place = ".".join(str(part) for part in told[0]["loc"])
-        raise DarkroomError(f"{AUTOMATIONS}: {name}: {place}: {told[0]['msg']}") from None
+        # All that an action may be says what it lacks; of use is what the type named there says.
+        others = {one["loc"][:-1] for one in error.errors() if one["type"] == "literal_error"}
+        first = next((one for one in error.errors() if one["loc"][:-1] not in others), error.errors()[0])
+        place = ".".join(str(part) for part in first["loc"])
+        value = f" is {first['input']!r}" if isinstance(first["input"], str) else ""
+        raise DarkroomError(f"{AUTOMATIONS}: {name}: {place}{value}: {first['msg']}") from None
     except (OSError, AttributeError, TypeError, KeyError, YAMLError) as error:
         raise DarkroomError(f"{AUTOMATIONS}: {name} can't be used: {brief(error)}") from None
 

@@ -39,6 +39,7 @@ SETTINGS = Path("prefect.toml")
 URL = "PREFECT_API_URL"
 LOOPBACK = ("127.0.0.1", "localhost")
 PATIENCE = 120  # seconds that a first start may take, which makes the database
+TRIES = 3  # to reach a server that was there: 14 seconds
 ANSWER = 5  # seconds that a server has to say that it is there
 
 
@@ -121,11 +122,17 @@ def reporting() -> Iterator[None]:
     ready()
     # Both have been imported by now.
     from httpx import HTTPError as Failure
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
+    # Somebody looks at this run: it needs no heartbeats, whose end takes up to a second, and doesn't wait
+    # for minutes for a server that has gone.
+    settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: TRIES}
     try:
-        # Somebody looks at this run, and needs no heartbeats, whose end takes up to a second.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with temporary_settings(settings):
             yield
     except Failure as error:
         raise DarkroomError(

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -455,6 +456,16 @@ def test_a_stage_that_does_not_heed_its_end_is_killed(
     assert run(stage_hours=2 / 3600)[0] == {"deaf": "TimedOut"}
     assert not repo.running
     assert (repository / "copy.txt").read_text() == "good\n"
+
+
+def test_workers_end_with_a_run_by_hand() -> None:
+    """In a process of its own, as it ends all that this one has started."""
+    code = (
+        "import subprocess; from flows import outcome; child = subprocess.Popen(['sleep', '60']); "
+        "outcome.end_workers(); print(child.wait(10))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["-9"]
 
 
 def test_a_remote_that_is_away_is_no_reason_not_to_try_again(

@@ -1,0 +1,86 @@
+"""What `make serve` reads is taken as it is meant, and a slip in it is told in one line."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+
+from flows import serve
+from tasks.core.errors import DarkroomError
+from tests.structure import ROOT
+
+TELL = """
+  - name: tell
+    trigger: {type: event, posture: Reactive, expect: [darkroom.drift], threshold: 1, within: 0}
+    actions:
+      - {type: send-notification, block_document_id: custom-webhook/team, subject: Darkroom, body: text}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This project's automations.yaml, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    serve.AUTOMATIONS.write_text((ROOT / serve.AUTOMATIONS).read_text("utf-8"))
+    return serve.AUTOMATIONS
+
+
+def names() -> list[str]:
+    with get_client(sync_client=True) as client:
+        return [one.name for one in serve.automations(client)]
+
+
+@pytest.mark.usefixtures("file")
+def test_what_comes_with_the_project_can_be_read() -> None:
+    assert names() == ["darkroom-lost-runs"]
+
+
+def test_a_block_is_named_by_its_type_and_name(file: Path) -> None:
+    file.write_text(file.read_text("utf-8") + TELL)
+    with pytest.raises(DarkroomError, match="names the block custom-webhook/team, but there is none"):
+        names()
+    facts = {"name": "team", "url": "http://127.0.0.1:1/", "json_data": {"text": "{{body}}"}}
+    block = CustomWebhookNotificationBlock.model_validate(facts)
+    identifier = block.save("team")
+    with get_client(sync_client=True) as client:
+        (_, automation) = serve.automations(client)
+    assert automation.actions[0].model_dump()["block_document_id"] == identifier
+    file.write_text(file.read_text("utf-8").replace("custom-webhook/team", str(identifier)))
+    assert names() == ["darkroom-lost-runs", "tell"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("state: CRASHED", "state: CRASH", "darkroom-lost-runs: .*ChangeFlowRunState.state is 'CRASH'"),
+        ("automations:", "automation:", "automations"),
+        ("posture: Proactive", "posture: [", "can't be used"),
+        ("type: change-flow-run-state", "type: no-such-thing", "'no-such-thing'"),
+    ],
+)
+def test_a_slip_is_told_with_its_place(file: Path, old: str, new: str, words: str) -> None:
+    text = file.read_text("utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(DarkroomError, match=words) as told:
+        names()
+    assert "\n" not in str(told.value)
+
+
+def test_a_port_that_another_program_has_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(DarkroomError, match=f"port {port} is another program's"):
+            serve.started_server(f"http://127.0.0.1:{port}/api")
