@@ -34,10 +34,10 @@ def _of_a_page_that_is_there(record: logging.LogRecord) -> bool:
 
 
 def _of_what_counts(record: logging.LogRecord) -> bool:
-    """That a hook runs is nothing to know, and the state of a task is told in a line of its own."""
-    return not re.match(
-        r"(Running hook '|Hook '.*successfully$|Task run failed with state)", record.getMessage()
-    )
+    """That a hook runs is nothing to know, and that a task has failed for good is told by its state."""
+    text = record.getMessage()
+    has_failed = record.levelno == logging.ERROR and text.startswith("Task run failed with ")
+    return not (has_failed or re.match(r"(Running hook '|Hook '.*successfully$)", text))
 
 
 def _of_what_is_new(record: logging.LogRecord) -> bool:
