@@ -135,6 +135,16 @@ def has_remote() -> bool:
         return bool(repo.config["remote"])
 
 
+def unpushed() -> str | None:
+    """The first path whose content is in no remote, if there is one.
+
+    Raises:
+        DvcException: the remote can't be asked.
+    """
+    with Repo(".") as repo:
+        return next((path for path, state in repo.status(cloud=True).items() if state == "new"), None)
+
+
 def missing() -> list[str]:
     """Paths of data that DVC tracks by itself and that isn't here; stages bring their own outputs back.
 

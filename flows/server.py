@@ -33,7 +33,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-COMMANDS = ("flows.pipeline", "flows.monitor")
+COMMANDS = ("flows.pipeline", "flows.monitor", "flows.promote")
+QUIET = {"-h", "--help", "--verify"}  # which have nothing to report
 ALONE = "--no-server"
 SETTINGS = Path("prefect.toml")
 URL = "PREFECT_API_URL"
@@ -65,7 +66,7 @@ def begin() -> None:
     if not any(words[place : place + 2] == ["-m", name] for place in range(3) for name in COMMANDS):
         return
     gc.disable()  # it looks in vain through what imports make, for a quarter of their time
-    if {"-h", "--help"} & set(words):
+    if QUIET & set(words):
         return
     apart = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     os.environ["no_proxy"] = ",".join(filter(None, [apart, *LOOPBACK]))  # no proxy has a way back to us

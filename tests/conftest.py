@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gto.log  # noqa: F401
 import prefect.logging.configuration
 import pytest
 
 from tests.structure import ROOT
 
-# Before TensorFlow is imported: this closes the handlers of logging that are there, and absl's, which comes
-# with TensorFlow, closes pytest's own stderr along with it.
+# Before TensorFlow is imported: this, like an import of GTO, closes the handlers of logging that are there, and
+# absl's, which comes with TensorFlow, closes pytest's own stderr along with it.
 prefect.logging.configuration.setup_logging()
 
 # The built-in backbone is converted once for the checkout, not once for each folder a test works in.

@@ -1,0 +1,277 @@
+"""Puts the model of this commit into a stage, if it holds its own against the one that is there.
+
+  python -m flows.promote --to staging
+  python -m flows.promote --to production --push
+  python -m flows.promote --to production --rollback
+  python -m flows.promote --verify classifier@v1.2.0
+
+A version and a stage are annotated git tags in GTO's form, with the evidence as their message. Nothing is
+tagged unless all of it passed; run again, it finds its work done.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from ruamel.yaml import YAML
+
+from flows import outcome, repo, server
+from flows.events import tell
+from flows.outcome import mistaken
+from tasks import gate
+from tasks.core import cli, params, predictions, promotion, registry
+from tasks.core import metrics as measuring
+from tasks.core.errors import DarkroomError, Rejected
+from tasks.core.evidence import Evidence
+from tasks.core.paths import EXPORT, METRICS
+from tasks.core.registry import Registry, Version
+from tasks.core.revision import Revision
+from tasks.core.serialize import sha256
+
+HEAD = "HEAD"
+
+
+def run_name() -> str:
+    given = runtime.flow_run.parameters
+    return f"{'roll back' if given.get('rollback') else 'promote to'} {given.get('to')}"
+
+
+@flow(name="promote", flow_run_name=run_name, on_failure=[tell], on_crashed=[tell])
+def promote(
+    to: str, dry_run: bool = False, push: bool = False, rollback: bool = False, champion: bool = True
+) -> State[Any]:
+    """Promotes the commit that is checked out, or takes a promotion back.
+
+    Args:
+        to: staging or production.
+        dry_run: tell what would come of it, and change nothing.
+        push: give the tags to git's remote too, or have none.
+        rollback: put the version back that was there before.
+        champion: compare with the version that is there.
+    """
+    outcome.heed_signals()
+    try:
+        if to not in registry.STAGES:
+            raise DarkroomError(f"there is no stage {to}; give {' or '.join(registry.STAGES)}")
+        with repo.alone(get_run_logger().info, wait=False), tempfile.TemporaryDirectory() as folder:
+            registry.check_identity()
+            if unasked := registry.check_tags():
+                get_run_logger().warning("%s; another promotion may be unknown here", unasked)
+            way = taken_back if rollback else promoted
+            return Completed(message=way(to, Path(folder), dry_run, push, champion))
+    except repo.MISTAKES as error:
+        return mistaken(error)
+
+
+def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bool) -> str:
+    """Promotes HEAD; returns a line that says what came of it."""
+    head, known = Revision(HEAD), Registry.read()
+    version, champion = known.at(head.commit), known.champion(to)
+    if version and version == champion:
+        return f"{version.tag} is in {to} already"
+    p = params.load()
+    step("check", checked, head)
+    artifacts = promotion.shipped(head)
+    promotion.fetched(head, artifacts, folder / "challenger")
+    probe = step("probe", promotion.probed, folder / "challenger", artifacts, p.gate.artifacts)
+    compared: dict[str, Any] = {}
+    if champion and with_champion:
+        compared = step("compare", judged, head, champion, folder, p)
+    name = version.name if version else known.next(breaks(head, known))
+    evidence = Evidence(
+        version=name,
+        commit=head.commit,
+        verdict=f"promoted to {to}" + ("" if champion and with_champion else ", compared with no champion"),
+        digests=promotion.digests(head),
+        artifacts={fact["file"]: fact["sha256"] for fact in artifacts.values()},
+        probe=probe,
+        metrics=head.json(METRICS)["test"],
+        **compared,
+    )
+    for line in evidence.lines():
+        get_run_logger().info(line)
+    if dry_run:
+        return f"{registry.MODEL}@{name} would be put into {to}; nothing is changed"
+    said: str = step("tag", tagged, to, version, evidence, push)
+    return said
+
+
+def step(name: str, work: Any, *given: Any) -> Any:
+    """Does a part of it as a task of its own, which Prefect shows; an error of it ends the run."""
+    run = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(work)
+    return cast("State[Any]", run(*given, return_state=True)).result()
+
+
+def checked(head: Revision) -> None:
+    """Sees that what is here is what was gated and committed, and that others can have it.
+
+    Raises:
+        DarkroomError: it isn't, or they can't.
+    """
+    if changed := registry.git("status", "--porcelain", "--untracked-files=no"):
+        raise DarkroomError(
+            f"{changed.split()[-1]} is not committed; commit it, so that a version is a commit"
+        )
+    if not head.holds(Path("dvc.lock")):
+        raise DarkroomError("dvc.lock is not committed: git add dvc.lock; git commit")
+    _, pending = repo.survey()
+    if pending:
+        raise DarkroomError(f"{', '.join(sorted(pending))} would run again: `dvc repro`, and commit dvc.lock")
+    if repo.has_remote() and (missing := repo.unpushed()):
+        raise DarkroomError(f"{missing} is in no remote, where others could fetch it: `dvc push`")
+
+
+def breaks(head: Revision, known: Registry) -> bool:
+    """Whether programs that use the last version have to change: for other classes, or another input."""
+    if not known.versions:
+        return False
+    before = Revision(known.versions[-1].tag)
+    return before.read(promotion.CONTRACT) != head.read(promotion.CONTRACT)
+
+
+def judged(head: Revision, champion: Version, folder: Path, p: params.Params) -> dict[str, Any]:
+    """Holds the challenger against the champion by the gates; gives what `Evidence` has of it.
+
+    Raises:
+        Rejected: it doesn't hold its own.
+    """
+    theirs = Revision(champion.tag)
+    promotion.fetched(theirs, promotion.shipped(theirs), folder / "champion")
+    pair = promotion.compared(head, theirs, folder / "challenger", folder / "champion", p)
+    judge = gate.Judge(
+        head.json(METRICS),
+        pair.ours,
+        pair.theirs,
+        p.evaluate.min_slice,
+        p.evaluate.calibration_bins,
+        p.evaluate.bootstrap,
+        p.evaluate.seed,
+    )
+    verdict = gate.judged(judge, p.gate.rules, p.gate.on_inconclusive)
+    for note in pair.notes:
+        get_run_logger().warning(note)
+    faults = [f"{one['verdict']}: {one['why']}" for one in verdict["gates"] if not one["passed"]]
+    if faults:
+        raise Rejected(f"{champion.tag} stays: {'; '.join(faults)} (gate.rules)")
+    every = measuring.measures(p.evaluate.calibration_bins)
+    sides = {"challenger": pair.ours, "champion": pair.theirs}
+    return {
+        "champion": champion.tag,
+        "compared": {
+            side: {
+                name: measuring.rounded(measure(predictions.answers(table)))
+                for name, measure in every.items()
+            }
+            | {"n": len(table)}
+            for side, table in sides.items()
+        },
+        "gates": verdict["gates"],
+        "notes": [f"compared by {pair.file}", *pair.notes],
+    }
+
+
+def tagged(to: str, version: Version | None, evidence: Evidence, push: bool) -> str:
+    """Makes the tags: of the version, if it is a new one, and of its stage; all or none."""
+    made = []
+    try:
+        if not version:
+            headline = f"{registry.MODEL} {evidence.version}"
+            made.append(registry.register(evidence.version, evidence.commit, evidence.message(headline)))
+            version = Version(evidence.version, evidence.commit)
+        made.append(registry.assign(to, version, evidence.message(f"{version.tag} into {to}")))
+    except BaseException:
+        registry.forget(made)
+        raise
+    if push:
+        registry.push(made)
+    way = "" if push else f"; git push {registry.REMOTE} {' '.join(made)} tells others"
+    return f"{version.tag} is in {to}, by {made[-1]}{way}"
+
+
+def taken_back(to: str, folder: Path, dry_run: bool, push: bool, _champion: bool) -> str:
+    """Puts the version back that was in a stage before, if it can still be fetched and still answers."""
+    history = Registry.read().history(to)
+    if len(history) < 2:
+        now = f"only {history[0].tag} has been in {to}" if history else f"nothing has been in {to}"
+        raise DarkroomError(f"{now}: there is nothing to go back to")
+    current, before = history[:2]
+    evidence = Evidence.of(registry.evidence(before.tag), before.tag)
+    past = Revision(before.tag)
+    artifacts = promotion.shipped(past)
+    step("fetch", promotion.fetched, past, artifacts, folder)
+    step("probe", promotion.probed, folder, artifacts, params.load().gate.artifacts)
+    if dry_run:
+        return f"{before.tag} would come back to {to} in place of {current.tag}; nothing is changed"
+    message = evidence.message(f"{before.tag} back into {to} in place of {current.tag}")
+    made = registry.assign(to, before, message)
+    if push:
+        registry.push([made])
+    return f"{before.tag} is back in {to} in place of {current.tag}, by {made}"
+
+
+def verified(tag: str) -> str:
+    """Holds a version's evidence against what git and DVC have of it; returns a line that says so.
+
+    Raises:
+        Rejected: something is not what the tag says.
+    """
+    version = Registry.read().named(tag)
+    evidence = Evidence.of(registry.evidence(version.tag), version.tag)
+    revision = Revision(version.tag)
+    faults = [] if revision.commit == evidence.commit else [f"the commit is {revision.commit}"]
+    for path, digest in evidence.digests.items():
+        if revision.digest(Path(path)) != digest:
+            faults.append(f"{path} is not the one of then")
+    with tempfile.TemporaryDirectory() as folder:
+        export = revision.fetch(EXPORT, Path(folder))
+        faults += [
+            f"{EXPORT / file} is not the one of then"
+            for file, digest in evidence.artifacts.items()
+            if sha256(export / file) != digest
+        ]
+    bins = YAML(typ="safe").load(revision.read(params.FILE))["evaluate"]["calibration_bins"]
+    for name, value in promotion.recounted(revision, bins).items():
+        if value != evidence.metrics[name]:
+            faults.append(
+                f"test.{name} of the stored predictions is {value}, and not {evidence.metrics[name]}"
+            )
+    if faults:
+        raise Rejected(f"{version.tag} is not what it says: {'; '.join(faults)}")
+    count = len(evidence.digests) + len(evidence.artifacts)
+    return (
+        f"{version.tag} is what it says: {count} digests, and the metrics of the predictions that are stored"
+    )
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--to", metavar="STAGE", choices=registry.STAGES, help="staging or production")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would come of it")
+    parser.add_argument("--push", action="store_true", help="give the tags to git's remote too")
+    parser.add_argument("--rollback", action="store_true", help="put back what was in the stage before")
+    parser.add_argument("--no-champion", action="store_true", help="compare with nothing")
+    parser.add_argument("--verify", metavar="VERSION", help="check a version by its tag alone")
+    parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
+    given = parser.parse_args()
+    if given.verify:
+        cli.say(f"promote: {verified(given.verify)}")
+        return 0
+    if not given.to:
+        parser.error("--to or --verify is needed")
+    with server.reporting(), outcome.by_hand():
+        state = promote(
+            given.to, given.dry_run, given.push, given.rollback, not given.no_champion, return_state=True
+        )
+    if state.is_completed():
+        cli.say(f"promote: {state.message}")
+    return outcome.told(state, prefix="promote: ")
+
+
+if __name__ == "__main__":
+    cli.command(main)

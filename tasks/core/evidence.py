@@ -1,0 +1,71 @@
+"""What speaks for a version: the message of its tag, for people first and then, as JSON, for programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tasks.core.errors import DataError
+
+HEADLINES = ("accuracy", "macro_f1", "log_loss", "ece")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A version's, or that of its way into a stage.
+
+    digests: SHA-256 by path, of data, parameters, metrics, predictions, gates.
+    artifacts: SHA-256 by file; of a folder, of the names and digests of all that is in it.
+    probe: by file, what `promotion.probed` gives.
+    metrics: of the test split, as in `metrics.json`.
+    champion: the version that it was compared with; none at the first promotion, or where that wasn't wanted.
+    compared: of both, by `challenger` and `champion`, the metrics on the same pictures, which are `n`.
+    gates: as in `gates.json`, judged against that champion.
+    notes: what one must know to read it.
+    """
+
+    version: str
+    commit: str
+    verdict: str
+    digests: dict[str, str]
+    artifacts: dict[str, str]
+    probe: dict[str, dict[str, Any]]
+    metrics: dict[str, Any]
+    champion: str | None = None
+    compared: dict[str, dict[str, float]] | None = None
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def message(self, headline: str) -> str:
+        """The message of a tag."""
+        lines = [headline, "", *self.lines(), "", json.dumps(asdict(self), indent=1, ensure_ascii=False)]
+        return "\n".join(lines) + "\n"
+
+    def lines(self) -> list[str]:
+        """What a person wants to know of it."""
+        lines = [self.verdict]
+        lines += [f"{name} {self.metrics[name]:.4f}" + self._before(name) for name in HEADLINES]
+        return lines + self.notes + [f"{gate['verdict']}: {gate['why']}" for gate in self.gates]
+
+    def _before(self, name: str) -> str:
+        if not self.compared:
+            return ""
+        ours, theirs = (self.compared[side][name] for side in ("challenger", "champion"))
+        return f"; on the same pictures {ours:.4f}, and {theirs:.4f} of {self.champion}"
+
+    @classmethod
+    def of(cls, message: str, tag: str) -> Evidence:
+        """Reads it back.
+
+        Raises:
+            DataError: there is none.
+        """
+        _, brace, text = message.partition("\n{")
+        try:
+            return cls(**json.loads(brace + text))
+        except (ValueError, TypeError):
+            raise DataError(
+                f"{tag} carries no evidence, so it wasn't made by `python -m flows.promote`; "
+                "promote that commit anew"
+            ) from None

@@ -1,0 +1,199 @@
+"""Whether a model may take another's place: the same pictures, the same rules, and artifacts that answer."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from tasks.core import apart, metrics, params, predictions, proofs, scoring
+from tasks.core.errors import DataError, Rejected
+from tasks.core.manifest import readable
+from tasks.core.params import Format
+from tasks.core.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
+from tasks.core.revision import Revision
+from tasks.core.serialize import read_json, sha256
+
+ARTIFACTS, CONTRACT, GOLDEN = EXPORT / "artifacts.json", EXPORT / "classifier.json", EXPORT / "golden"
+PROVEN = (Path("dvc.lock"), Path("params.yaml"), MANIFEST, METRICS, PREDICTIONS, GATES, ARTIFACTS)
+LOOSE = 0.05  # by which probabilities of golden pictures may differ where no rule says it
+AT_ONCE = 2  # artifacts that are probed
+QUICK: tuple[Format, ...] = ("onnx", "tflite", "h5", "saved_model")  # to compare models by, the fastest first
+
+Artifacts = dict[Format, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two models say of the same pictures.
+
+    file: the artifact that was asked.
+    ours, theirs: tables as `predictions.parquet`, of challenger and champion.
+    notes: what one must know to read it.
+    """
+
+    file: str
+    ours: pd.DataFrame
+    theirs: pd.DataFrame
+    notes: list[str]
+
+
+def shipped(revision: Revision) -> Artifacts:
+    """The artifacts of a revision whose gates have all passed.
+
+    Raises:
+        Rejected: they have not, or no artifact passed.
+        DataError: they can't be had.
+    """
+    verdict, facts = revision.json(GATES), revision.json(ARTIFACTS)
+    faults = [gate["why"] for gate in verdict["gates"] if not gate["passed"]]
+    faults += [fact["why"] for fact in facts["artifacts"].values() if not fact["passed"]]
+    if faults or not facts["artifacts"]:
+        raise Rejected(f"{revision.name} was rejected: {'; '.join(faults) or 'it has no artifact'}")
+    return cast("Artifacts", facts["artifacts"])
+
+
+def fetched(revision: Revision, artifacts: Artifacts, folder: Path) -> None:
+    """Brings all that users get of a revision below a folder, and holds it against its digests.
+
+    Raises:
+        DataError: something can't be had, or is not what was proven.
+    """
+    revision.fetch(EXPORT, folder)
+    for fact in artifacts.values():
+        if sha256(folder / EXPORT / fact["file"]) != fact["sha256"]:
+            raise DataError(
+                f"{EXPORT / fact['file']} of {revision.name} is not the one that was proven; run `dvc repro`"
+            )
+
+
+def digests(revision: Revision) -> dict[str, str]:
+    """SHA-256 of everything that speaks for a revision, by path."""
+    return {path.as_posix(): revision.digest(path) for path in PROVEN}
+
+
+def probed(folder: Path, artifacts: Artifacts, rules: tuple[params.ArtifactRule, ...]) -> dict[str, Any]:
+    """Has each artifact answer in a process of its own, and go on doing so for a while.
+
+    As TFX's InfraValidator does it for a SavedModel: that a file can be loaded where it will run, answers as
+    it did when it was made, and does not fall over at the hundredth picture.
+
+    Args:
+        folder: that `fetched` has filled.
+        rules: `gate.artifacts`, which say how far answers to golden pictures may be from what is expected.
+
+    Returns:
+        For each file `golden_difference`, none without golden pictures, and what `apart.timed` gives.
+
+    Raises:
+        Rejected: one answers otherwise.
+        ModelError: one can't be run.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs = [pool.submit(_probed, folder, kind, fact["file"], rules) for kind, fact in artifacts.items()]
+        return {fact["file"]: job.result() for fact, job in zip(artifacts.values(), jobs, strict=True)}
+
+
+def _probed(folder: Path, kind: Format, file: str, rules: tuple[params.ArtifactRule, ...]) -> dict[str, Any]:
+    artifact, golden = folder / EXPORT / file, folder / GOLDEN
+    facts: dict[str, Any] = {"golden_difference": None}
+    if golden.is_dir():
+        expected = np.array([row["probabilities"] for row in read_json(golden / "golden.json")])
+        side = read_json(folder / CONTRACT)["image_size"]
+        blank = folder / f"blank-{kind}.npy"
+        np.save(blank, np.zeros((1, side, side, 3), np.uint8))
+        answers = apart.predicted(artifact, blank, golden)
+        given = [answers[name] for name in ("golden", "encoded") if name in answers]
+        difference = max(float(np.abs(one - expected).max()) for one in given)
+        limits = [one.max for one in proofs.chosen(kind, rules) if one.metric == "golden_difference"]
+        limit = next((one for one in limits if one is not None), LOOSE)
+        if not difference <= limit:  # also where it is no number
+            raise Rejected(
+                f"{file} answers otherwise than it did: probabilities of golden pictures differ by "
+                f"{difference:.3g}, above {limit:g}"
+            )
+        facts["golden_difference"] = metrics.rounded(difference)
+    return facts | apart.timed(artifact)
+
+
+def compared(
+    challenger: Revision, champion: Revision, mine: Path, theirs: Path, p: params.Params
+) -> Comparison:
+    """Has an artifact of each answer to the challenger's test pictures.
+
+    Args:
+        mine, theirs: folders that `fetched` has filled, of challenger and champion.
+
+    Raises:
+        DataError: the champion has no artifact of a format that is known.
+        ModelError: one can't be run.
+    """
+    tested = challenger.parquet(PREDICTIONS)
+    notes, learned = _since(champion, tested)
+    tested = tested[~tested["sha256"].isin(learned)].reset_index(drop=True)
+    rows = readable(challenger.parquet(MANIFEST))
+    rows = rows.loc[rows["path"].isin(tested["path"]), list(scoring.DESCRIBED)].reset_index(drop=True)
+    pair = alike(shipped(challenger), champion)
+    tables = []
+    for folder, file in zip((mine, theirs), pair, strict=True):
+        table = scoring.scored(
+            folder / EXPORT / file, Path(p.data.images), rows, p.monitor.batch_size, p.compute
+        )
+        lost = table[table["error"].notna()]
+        if len(lost):
+            raise DataError(
+                f"{p.data.images}/{lost['path'].iloc[0]} {lost['error'].iloc[0]}; run `dvc repro`"
+            )
+        tables.append(predictions.another(table, tested))
+    apart_from = [
+        name for name in map(str, tested) if name.startswith((predictions.SLICE, predictions.BASELINE))
+    ]
+    ours = tables[0].merge(tested[["path", *apart_from]], on="path", validate="one_to_one")
+    return Comparison(" and ".join(dict.fromkeys(pair)), ours, tables[1], notes)
+
+
+def _since(champion: Revision, tested: pd.DataFrame) -> tuple[list[str], set[str]]:
+    """What has changed since the champion was tested, and digests of pictures that it has learned from."""
+    known = set(readable(champion.parquet(MANIFEST))["sha256"])
+    then, now = set(champion.parquet(PREDICTIONS)["sha256"]), set(tested["sha256"])
+    notes, learned = [], (known - then) & now
+    if now != then:
+        notes.append(
+            f"the test pictures have changed since {champion.name}, from {len(then)} to {len(now)}, with "
+            f"{len(now & then)} in both: both models are judged on those of now"
+        )
+    if learned:
+        notes.append(f"{len(learned)} of them are left out, as {champion.name} has learned from them")
+    return notes, learned
+
+
+def alike(artifacts: Artifacts, champion: Revision) -> tuple[str, str]:
+    """The files to compare two models by: of the same format, if there is one that both have.
+
+    Raises:
+        DataError: the champion has none that is known.
+    """
+    facts = champion.json(ARTIFACTS)["artifacts"]
+    theirs = [kind for kind in QUICK if facts.get(kind, {}).get("passed")]
+    if not theirs:
+        raise DataError(
+            f"{champion.name} has no artifact of {', '.join(QUICK)} to compare with; "
+            "--no-champion does without"
+        )
+    kind = next((one for one in theirs if one in artifacts), theirs[0])
+    mine = kind if kind in artifacts else next(iter(artifacts))
+    return artifacts[mine]["file"], facts[kind]["file"]
+
+
+def recounted(revision: Revision, bins: int) -> dict[str, float]:
+    """The metrics of the test split, counted anew from the predictions that are stored.
+
+    Args:
+        bins: of the calibration error.
+    """
+    answers = predictions.answers(revision.parquet(PREDICTIONS))
+    return {name: metrics.rounded(measure(answers)) for name, measure in metrics.measures(bins).items()}

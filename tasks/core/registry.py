@@ -1,0 +1,218 @@
+"""Versions of the model and the stages they are in, as annotated git tags in GTO's form.
+
+classifier@v1.2.0         a version: the commit it was made at, with its evidence as the tag's message
+classifier#production#3   the third assignment of all; the last of a stage says which version is in it
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from gto import api
+from gto.exceptions import GTOException
+from gto.tag import parse_name
+from gto.versions import SemVer
+
+from tasks.core.errors import DarkroomError, DataError, Unreachable, brief
+
+MODEL = "classifier"  # its name in dvc.yaml, under artifacts
+STAGES = ("staging", "production")
+REMOTE = "origin"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version; `name` is like v1.2.0."""
+
+    name: str
+    commit: str
+
+    @property
+    def tag(self) -> str:
+        return f"{MODEL}@{self.name}"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A version that was put into a stage; `count` goes up with every one."""
+
+    stage: str
+    count: int
+    commit: str
+
+    @property
+    def tag(self) -> str:
+        return f"{MODEL}#{self.stage}#{self.count}"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What the tags of a repository say."""
+
+    versions: tuple[Version, ...]  # the lowest first
+    assignments: tuple[Assignment, ...]  # the earliest first
+
+    @classmethod
+    def read(cls) -> Registry:
+        """Reads the tags of this repository."""
+        versions, assignments = [], []
+        lines = git("for-each-ref", "--format=%(refname:strip=2) %(*objectname) %(objectname)", "refs/tags")
+        for line in lines.splitlines():
+            tag, *commits = line.split()
+            found = parse_name(tag, raise_on_fail=False)
+            if found.get("name") != MODEL:
+                continue
+            action = found.get("action")
+            if action and action.value == "register":
+                versions.append(Version(found["version"], commits[0]))
+            elif action and action.value == "assign" and "counter" in found:
+                assignments.append(Assignment(found["stage"], found["counter"], commits[0]))
+        return cls(
+            tuple(sorted(versions, key=lambda one: SemVer.parse(one.name))),
+            tuple(sorted(assignments, key=lambda one: one.count)),
+        )
+
+    def at(self, commit: str) -> Version | None:
+        """The version that a commit is."""
+        return next((one for one in self.versions if one.commit == commit), None)
+
+    def named(self, tag: str) -> Version:
+        """The version of a tag or of a name such as v1.2.0.
+
+        Raises:
+            DataError: there is none; says which there are.
+        """
+        known = {one.tag: one for one in self.versions}
+        found = known.get(tag) or known.get(f"{MODEL}@{tag}")
+        if not found:
+            raise DataError(
+                f"there is no version {tag}, but {', '.join(known) or 'none at all'}; "
+                "`git fetch --tags` brings those of a remote"
+            )
+        return found
+
+    def history(self, stage: str) -> list[Version]:
+        """What is in a stage, and what was there before it; a rollback takes back what came after."""
+        stack: list[Version] = []
+        for one in self.assignments:
+            version = self.at(one.commit)
+            if one.stage != stage or not version:
+                continue
+            while version in stack:
+                stack.pop()
+            stack.append(version)
+        return stack[::-1]
+
+    def champion(self, stage: str) -> Version | None:
+        """The version that is in a stage."""
+        return next(iter(self.history(stage)), None)
+
+    def next(self, breaks: bool) -> str:
+        """The name of the next version: a major one if it breaks what its users hold on to."""
+        if not self.versions:
+            return "v1.0.0"
+        last = SemVer.parse(self.versions[-1].name)
+        return f"v{last.bump_major() if breaks else last.bump_minor()}"
+
+
+def git(*words: str) -> str:
+    """What a git command prints.
+
+    Raises:
+        DarkroomError: it fails; says what git does.
+    """
+    done = subprocess.run(["git", *words], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise DarkroomError(f"git {words[0]}: {brief(done.stderr.strip() or done.returncode)}")
+    return done.stdout.strip()
+
+
+def check_identity() -> None:
+    """Looks for the name that a tag carries.
+
+    Raises:
+        DarkroomError: git has none.
+    """
+    try:
+        git("var", "GIT_COMMITTER_IDENT")
+    except DarkroomError:
+        raise DarkroomError(
+            "git doesn't know who you are, and a version says who has made it: "
+            'git config user.name "Your Name"; git config user.email you@example.com'
+        ) from None
+
+
+def check_tags() -> str | None:
+    """Looks for tags that the remote has and this clone hasn't; returns what could not be looked at, if so.
+
+    Raises:
+        DarkroomError: there are such.
+    """
+    if REMOTE not in git("remote").split():
+        return None
+    try:
+        listed = git("ls-remote", "--tags", "--refs", REMOTE, f"{MODEL}@*", f"{MODEL}#*")
+    except DarkroomError as error:
+        return f"{REMOTE} can't be asked for its tags ({brief(error)})"
+    theirs = {line.partition("refs/tags/")[2] for line in listed.splitlines()}
+    missing = sorted(theirs - set(git("tag", "--list").split()))
+    if missing:
+        raise DarkroomError(f"{REMOTE} has {missing[0]}, which is not here; `git fetch --tags` brings it")
+    return None
+
+
+def evidence(tag: str) -> str:
+    """The message of an annotated tag."""
+    return git("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
+
+
+def register(version: str, commit: str, message: str) -> str:
+    """Makes a version of a commit; returns its tag.
+
+    Raises:
+        DarkroomError: there is one already.
+    """
+    return _tagged("register", ref=commit, version=version, message=message)
+
+
+def assign(stage: str, version: Version, message: str) -> str:
+    """Puts a version into a stage, also one that was there before; returns the tag.
+
+    Raises:
+        DarkroomError: somebody did in this moment.
+    """
+    return _tagged("assign", stage=stage, version=version.name, message=message, force=True)
+
+
+def _tagged(action: str, **facts: Any) -> str:
+    try:
+        tag: str = getattr(api, action)(".", MODEL, **facts).tag
+    except GTOException as error:
+        raise DarkroomError(f"{brief(error)}; `git fetch --tags`, and see `gto show`") from None
+    return tag
+
+
+def push(tags: list[str]) -> None:
+    """Gives tags to the remote, all or none; those that it won't take are removed here too.
+
+    Raises:
+        DarkroomError: another promotion was there first.
+        Unreachable: the remote can't be reached.
+    """
+    try:
+        git("push", "--atomic", "--quiet", REMOTE, *(f"refs/tags/{tag}" for tag in tags))
+    except DarkroomError as error:
+        forget(tags)
+        if "rejected" in str(error) or "already exists" in str(error):
+            raise DarkroomError(
+                f"another promotion was there first; `git fetch --tags {REMOTE}`, and run it again"
+            ) from None
+        raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({brief(error)})") from None
+
+
+def forget(tags: list[str]) -> None:
+    """Removes tags of this clone."""
+    for tag in tags:
+        git("tag", "--delete", tag)

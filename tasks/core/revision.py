@@ -1,0 +1,105 @@
+"""The files of a commit: what git keeps of it, and what DVC keeps in its cache or else its remote.
+
+Each is held against the digest in that commit's dvc.lock, so that what was altered on the way is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.core.errors import DataError, brief
+
+
+class Revision:
+    """A commit of this repository.
+
+    Args:
+        name: a tag, a commit, or HEAD.
+
+    Raises:
+        DataError: git knows no such thing.
+    """
+
+    def __init__(self, name: str) -> None:
+        from dvc.api import DVCFileSystem  # half a second
+        from dvc.repo import Repo
+        from dvc.scm import SCMError, resolve_rev
+
+        self.name = name
+        try:
+            with Repo(".") as repo:
+                self.commit: str = resolve_rev(repo.scm, name)
+                self.cache = Path(repo.cache.local.path)
+        except SCMError:
+            raise DataError(
+                f"{name} is nothing that git knows here; `git fetch --tags` brings the tags of a remote"
+            ) from None
+        self._files = DVCFileSystem(".", rev=self.commit)
+
+    def holds(self, path: Path) -> bool:
+        """Whether there is such a file or folder, be it here or not."""
+        return bool(self._files.exists(path.as_posix()))
+
+    def read(self, path: Path) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            DataError: it is not there, can't be had, or is not what was recorded.
+        """
+        from dvc.exceptions import DvcException
+
+        name = path.as_posix()
+        try:
+            with self._files.open(name, "rb") as file:
+                data: bytes = file.read()
+            recorded = self._files.info(name).get("md5")
+        except (OSError, DvcException) as error:
+            raise DataError(
+                f"{path} of {self.name} can't be had ({brief(error)}); see that the remote is there, and "
+                "`dvc push` where it was made"
+            ) from None
+        if recorded and hashlib.md5(data, usedforsecurity=False).hexdigest() != recorded:
+            kept = self.cache / recorded[:2] / recorded[2:]
+            raise DataError(
+                f"{path} of {self.name} is not what dvc.lock says: it was altered in DVC's cache or remote; "
+                f"remove {kept} and `dvc fetch` it, or make it anew"
+            )
+        return data
+
+    def files(self, folder: Path) -> Iterator[Path]:
+        """The files below a folder; the file itself, if it is one."""
+        name = folder.as_posix()
+        found = [name] if self._files.isfile(name) else sorted(self._files.find(name))
+        yield from (Path(one) for one in found)
+
+    def fetch(self, path: Path, target: Path) -> Path:
+        """Writes a file, or a folder with all that is in it, below `target`; returns where it then is.
+
+        Raises:
+            DataError: as `read`, or there is no such thing.
+        """
+        names = list(self.files(path))
+        if not names:
+            raise DataError(f"{self.name} holds no {path}; take a commit with the dvc.lock of a whole run")
+        for name in names:
+            file = target / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(self.read(name))
+        return target / path
+
+    def json(self, path: Path) -> Any:
+        return json.loads(self.read(path))
+
+    def parquet(self, path: Path) -> pd.DataFrame:
+        return pd.read_parquet(BytesIO(self.read(path)))
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file."""
+        return hashlib.sha256(self.read(path)).hexdigest()
