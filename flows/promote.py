@@ -122,7 +122,8 @@ def checked(head: Revision) -> None:
         raise DarkroomError("dvc.lock is not committed: git add dvc.lock; git commit")
     _, pending = repo.survey()
     if pending:
-        raise DarkroomError(f"{', '.join(sorted(pending))} would run again: `dvc repro`, and commit dvc.lock")
+        names = ", ".join(sorted(pending))
+        raise DarkroomError(f"not up to date here: {names}; `dvc pull`, or `dvc repro` and commit dvc.lock")
     if repo.has_remote() and (missing := repo.unpushed()):
         raise DarkroomError(f"{missing} is in no remote, where others could fetch it: `dvc push`")
 

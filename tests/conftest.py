@@ -14,7 +14,7 @@ import pytest
 
 from tests.structure import ROOT
 
-# Before TensorFlow is imported: this, like an import of GTO, closes the handlers of logging that are there, and
+# Before TensorFlow is imported: this, like importing GTO, closes the handlers of logging that are there, and
 # absl's, which comes with TensorFlow, closes pytest's own stderr along with it.
 prefect.logging.configuration.setup_logging()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +15,18 @@ import pandas as pd
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import outcome, promote
-from tasks.core import classifier, golden, images, metrics, params, predictions
+from flows import outcome, promote, repo
+from tasks.core import classifier, golden, images, metrics, params, predictions, registry
+from tasks.core.errors import DataError, Rejected
+from tasks.core.evidence import Evidence
 from tasks.core.exporter import FILES, Exporter, lines
 from tasks.core.manifest import SCHEMA
 from tasks.core.params import Format
 from tasks.core.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
+from tasks.core.promotion import ARTIFACTS
 from tasks.core.registry import Registry
-from tasks.core.serialize import sha256, write_json, write_text
-from tasks.core.tables import write_parquet
+from tasks.core.serialize import read_json, sha256, write_json, write_text
+from tasks.core.tables import read_parquet, write_parquet
 from tests.conftest import Tiny
 from tests.pictures import scanned, write_classes
 from tests.structure import ROOT
@@ -58,6 +64,18 @@ def variants(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, order in (("good", [0, 1, 2]), ("poor", [1, 0, 2])):
         head.set_weights([weights[..., order] for weights in right])
         made(folder / name, folder / "pictures", manifest, model, contract)
+    for name in ("rejected", "strange", "fewer", "liar"):
+        shutil.copytree(folder / "good", folder / name)
+    write_json(
+        folder / "rejected" / GATES, {"passed": False, "gates": [{"passed": False, "why": "accuracy is low"}]}
+    )
+    facts = read_json(folder / "good" / ARTIFACTS)["artifacts"]
+    write_json(folder / "strange" / ARTIFACTS, {"exported": True, "artifacts": {"coreml": facts["onnx"]}})
+    tested = read_parquet(folder / "fewer" / PREDICTIONS)  # the rest it has learned from
+    predictions.write(folder / "fewer" / PREDICTIONS, tested[::2])
+    answers = read_json(folder / "liar" / EXPORT / "golden/golden.json")
+    answers[0]["probabilities"] = answers[0]["probabilities"][::-1]
+    write_json(folder / "liar" / EXPORT / "golden/golden.json", answers)
     return folder
 
 
@@ -200,3 +218,218 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     words = ["dvc", "artifacts", "get", str(tmp_path / "origin"), "classifier", "--stage", "production"]
     subprocess.run([*words, "-o", "got", "-q"], check=True)
     assert sha256(consumer / "got/model.onnx") == sha256(variants / "poor/export/model.onnx")
+
+
+def flipped(file: Path) -> None:
+    """Changes a bit of a file as a bad disk does: with no trace of it."""
+    data, before = bytearray(file.read_bytes()), file.stat()
+    data[len(data) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(data)
+    file.chmod(before.st_mode)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def cached(path: Path, store: Path = Path(".dvc/cache")) -> Path:
+    """Where DVC keeps what a file of the working copy holds."""
+    digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    return store / "files/md5" / digest[:2] / digest[2:]
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_not_as_it_was_gated_is_refused(variants: Path) -> None:
+    commit(variants, "good")
+    for file, words in (
+        ("params.yaml", "params.yaml is not committed"),
+        ("variant", "variant is not commit"),
+    ):
+        before = Path(file).read_text()
+        Path(file).write_text(before + "\n# a thought\n")
+        assert promoted() == (2, promoted()[1])
+        assert words in promoted()[1]
+        Path(file).write_text(before)
+    export = Path("export/model.onnx")
+    before_bytes = export.read_bytes()
+    export.write_bytes(before_bytes + b"x")
+    assert "not up to date here: make; `dvc pull`" in promoted()[1]
+    export.write_bytes(before_bytes)
+    subprocess.run(["git", "rm", "-q", "--cached", "dvc.lock"], check=True)
+    subprocess.run(["git", "commit", "-q", "-m", "Forget"], check=True)
+    assert "dvc.lock is not committed" in promoted()[1]
+    assert not tags()
+
+
+@pytest.mark.usefixtures("here")
+def test_an_artifact_that_was_altered_in_the_cache_is_refused(variants: Path) -> None:
+    commit(variants, "good")
+    file = cached(Path("export/model.onnx"))
+    flipped(file)
+    code, said = promoted()
+    assert code == 2
+    assert "export/model.onnx of HEAD is not what dvc.lock says" in said
+    assert str(file) in said
+    file.unlink()
+    subprocess.run(["dvc", "fetch", "-q"], check=True)
+    assert promoted()[0] == 0, "the remote has it as it was"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_model_whose_gates_said_no_is_refused(variants: Path) -> None:
+    commit(variants, "rejected")
+    code, said = promoted()
+    assert (code, tags()) == (1, [])
+    assert "HEAD was rejected: accuracy is low" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_what_nobody_else_could_fetch_is_refused(variants: Path, tmp_path: Path) -> None:
+    commit(variants, "good")
+    (tmp_path / "store").rename(tmp_path / "away")
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert "is in no remote, where others could fetch it: `dvc push`" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_remote_of_git_that_is_away_leaves_no_tag(variants: Path, tmp_path: Path) -> None:
+    commit(variants, "good")
+    (tmp_path / "origin").rename(tmp_path / "gone")
+    code, said = promoted(push=True)
+    assert (code, tags()) == (75, [])
+    assert "origin took no tags, and so nothing is promoted" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_of_two_promotions_one_wins_and_the_other_is_told(variants: Path, tmp_path: Path) -> None:
+    commit(variants, "good")
+    subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
+    subprocess.run(["git", "clone", "-q", "-b", "main", str(tmp_path / "origin"), "../other"], check=True)
+    tag = ["git", "-c", "user.name=B", "-c", "user.email=b@example.invalid", "tag", "-a", "-m", "theirs"]
+    subprocess.run([*tag, "classifier#production#1"], cwd="../other", check=True)
+    push = ["git", "push", "-q", "origin", "classifier#production#1"]
+    subprocess.run(push, cwd="../other", check=True)
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert "origin has classifier#production#1, which is not here; `git fetch --tags` brings it" in said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "check_tags", lambda: None)  # they were there a moment later
+        code, said = promoted(push=True)
+    assert (code, tags()) == (2, []), "neither of its two tags"
+    assert "another promotion was there first" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_two_runs_in_one_folder_are_one(variants: Path) -> None:
+    commit(variants, "good")
+    with repo.alone(print, wait=True):
+        assert "another run is at work in this folder" in promoted()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_shallow_clone_is_told_what_it_lacks(
+    variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(variants, "good")
+    subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
+    assert promoted(push=True)[0] == 0
+    words = ["git", "clone", "-q", "--depth", "1", "--no-tags", f"file://{tmp_path / 'origin'}", "../shallow"]
+    subprocess.run(words, check=True)
+    monkeypatch.chdir(tmp_path / "shallow")
+    code, said = promoted()
+    assert code == 2
+    assert "`git fetch --tags` brings it" in said
+    with pytest.raises(DataError, match=r"there is no version v1\.0\.0, but none at all"):
+        promote.verified("v1.0.0")
+    subprocess.run(["git", "fetch", "-q", "--tags"], check=True)
+    assert "is what it says" in promote.verified("v1.0.0")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_nobody_tags_without_a_name(variants: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(variants, "good")
+    for name in ("name", "email"):
+        subprocess.run(["git", "config", "--unset", f"user.{name}"], check=True)
+    subprocess.run(["git", "config", "user.useConfigOnly", "true"], check=True)
+    for place in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(place, "/dev/null")
+    for name in list(os.environ):
+        if name.startswith(("GIT_AUTHOR", "GIT_COMMITTER", "EMAIL")):
+            monkeypatch.delenv(name)
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert 'git config user.name "Your Name"' in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_champion_without_a_known_format_is_named_and_can_be_passed_over(variants: Path) -> None:
+    commit(variants, "strange")
+    assert promoted()[0] == 0
+    commit(variants, "good")
+    code, said = promoted()
+    assert code == 2
+    assert "classifier@v1.0.0 has no artifact of onnx, tflite, h5, saved_model to compare with" in said
+    assert promoted(champion=False)[0] == 0
+    evidence = Evidence.of(registry.evidence("classifier@v1.1.0"), "x")
+    assert evidence.champion is None
+    assert "compared with no champion" in evidence.verdict
+
+
+@pytest.mark.usefixtures("here")
+def test_a_test_set_that_has_changed_is_told_and_is_the_new_one_for_both(variants: Path) -> None:
+    commit(variants, "fewer")
+    assert promoted()[0] == 0
+    commit(variants, "good")
+    assert promoted()[0] == 1, "an equal one"
+    text = Path("params.yaml").read_text("utf-8").replace("min: 0.0}", "min: -0.1}")
+    Path("params.yaml").write_text(text)
+    params.load.cache_clear()
+    commit(variants, "good", "again")
+    assert promoted()[0] == 0
+    evidence = Evidence.of(registry.evidence("classifier@v1.1.0"), "x")
+    assert evidence.compared
+    assert "from 150 to 300, with 150 in both: both models are judged on those of now" in evidence.notes[1]
+    assert evidence.compared["challenger"]["n"] == evidence.compared["champion"]["n"] == 150
+    assert "150 of them are left out, as classifier@v1.0.0 has learned from them" in evidence.notes[2]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_an_artifact_that_answers_otherwise_is_refused(variants: Path) -> None:
+    commit(variants, "liar")
+    code, said = promoted()
+    assert (code, tags()) == (1, [])
+    assert "answers otherwise than it did" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_tag_by_hand_is_no_evidence(variants: Path) -> None:
+    commit(variants, "good")
+    subprocess.run(["git", "tag", "-a", "-m", "mine", "classifier@v1.0.0"], check=True)
+    with pytest.raises(DataError, match=r"classifier@v1\.0\.0 carries no evidence"):
+        promote.verified("v1.0.0")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_version_that_is_not_what_it_says_is_told(variants: Path) -> None:
+    commit(variants, "good")
+    assert promoted()[0] == 0
+    message = registry.evidence("classifier@v1.0.0")
+    subprocess.run(["git", "tag", "--delete", "classifier@v1.0.0"], check=True)
+    forged = message.replace('"accuracy": 1.0', '"accuracy": 0.5').replace(
+        '"model.onnx": "', '"model.onnx": "0'
+    )
+    subprocess.run(["git", "tag", "-a", "-m", forged, "classifier@v1.0.0"], check=True)
+    with pytest.raises(Rejected) as told:
+        promote.verified("v1.0.0")
+    assert "export/model.onnx is not the one of then" in str(told.value)
+    assert "test.accuracy of the stored predictions is 1.0, and not 0.5" in str(told.value)

@@ -6,6 +6,7 @@ classifier#production#3   the third assignment of all; the last of a stage says 
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from typing import Any
@@ -123,10 +124,17 @@ def git(*words: str) -> str:
     Raises:
         DarkroomError: it fails; says what git does.
     """
-    done = subprocess.run(["git", *words], check=False, capture_output=True, text=True)
+    done = _git(*words)
     if done.returncode:
         raise DarkroomError(f"git {words[0]}: {brief(done.stderr.strip() or done.returncode)}")
     return done.stdout.strip()
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    settings = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its own words, and no question for a password
+    return subprocess.run(
+        ["git", *words], env=os.environ | settings, check=False, capture_output=True, text=True
+    )
 
 
 def check_identity() -> None:
@@ -201,15 +209,15 @@ def push(tags: list[str]) -> None:
         DarkroomError: another promotion was there first.
         Unreachable: the remote can't be reached.
     """
-    try:
-        git("push", "--atomic", "--quiet", REMOTE, *(f"refs/tags/{tag}" for tag in tags))
-    except DarkroomError as error:
-        forget(tags)
-        if "rejected" in str(error) or "already exists" in str(error):
-            raise DarkroomError(
-                f"another promotion was there first; `git fetch --tags {REMOTE}`, and run it again"
-            ) from None
-        raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({brief(error)})") from None
+    done = _git("push", "--atomic", "--quiet", REMOTE, *(f"refs/tags/{tag}" for tag in tags))
+    if not done.returncode:
+        return
+    forget(tags)
+    if "rejected]" in done.stderr:
+        raise DarkroomError(
+            f"another promotion was there first; `git fetch --tags {REMOTE}`, and run it again"
+        )
+    raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({brief(done.stderr)})")
 
 
 def forget(tags: list[str]) -> None:
