@@ -7,7 +7,7 @@ READY := .venv/ready
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
   $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: run serve test slow reproduce bench lock clean
+.PHONY: run serve test slow ci-pull ci-report reproduce bench lock clean
 
 run: $(READY)
 	@$(BIN)/python -m tasks.check
@@ -27,6 +27,15 @@ slow: $(READY)
 # Prefect's server, UI, schedules and a worker, on this machine alone; ctrl-c ends them.
 serve: $(READY)
 	@exec $(BIN)/python -m flows.serve
+
+# What other machines have made, if DVC has a remote; what it hasn't got is made anew.
+ci-pull: $(READY)
+	@test -z "$$($(BIN)/dvc remote list)" || $(BIN)/dvc pull --run-cache --allow-missing
+
+# What a reviewer wants to see of a change, as Markdown: make ci-report BASE=origin/main
+BASE ?= origin/main
+ci-report: $(READY)
+	@$(BIN)/python -m tasks.ci_report --base $(BASE)
 
 # Two cold runs in two clones, which must give the same bytes.
 reproduce: $(READY)

@@ -1,0 +1,158 @@
+"""Writes what a reviewer wants to see of a change: verdict, gates, what is other, confusions, artifacts.
+
+  python -m tasks.ci_report --base origin/main
+
+It is Markdown, for a comment on a pull request on any CI, in reports/ci.md. Run it after `dvc repro`, also if
+that ended with a no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import SCMError
+
+from tasks.core import cli
+from tasks.core.errors import DataError, brief
+from tasks.core.paths import EVALUATION, EXPORT, GATES, METRICS
+from tasks.core.serialize import flat, read_json, write_text
+
+TARGET = Path("reports/ci.md")
+SPLITS = ("test", "validation")
+MOST = 12  # classes of which a matrix can be read
+WORST = 10  # confusions to name where there are more classes
+MARKUP = {ord(char): f"&#{ord(char)};" for char in "&\\`*_|<>[]#~@"}  # an @ would call someone
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+
+
+def report(base: str) -> str:
+    """The whole text.
+
+    Args:
+        base: the git revision to compare with.
+
+    Raises:
+        DataError: there is nothing to report, or git doesn't know the base.
+    """
+    for file in (GATES, METRICS):
+        if not file.is_file():
+            raise DataError(f"{file} is not there; run `dvc repro` first")
+    gates, artifacts = read_json(GATES), read_json(EXPORT / "artifacts.json")["artifacts"]
+    passed = gates["passed"] and all(fact["passed"] for fact in artifacts.values())
+    parts = [
+        f"## Darkroom: {'✓ passed' if passed else '✗ rejected'}",
+        section("Gates", of_gates(gates["gates"])),
+        section(f"Metrics, beside {base}", of_metrics(base)),
+        section(f"Parameters, beside {base}", of_params(base)),
+        section("Confusions of the test pictures", of_confusion(EVALUATION / "confusion.csv")),
+        section("Artifacts", of_artifacts(artifacts)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(title: str, text: str) -> str:
+    return f"### {title}\n\n{text}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table, in which no text of a cell is markup."""
+    lines = [list(head), ["---"] * len(head), *([_plain(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(cell: Any) -> str:
+    text = f"{cell:.6g}" if isinstance(cell, float) else str(cell)
+    return " ".join(text.translate(MARKUP).split())
+
+
+def of_gates(gates: list[dict[str, Any]]) -> str:
+    return (
+        table(("", "gate"), ((MARKS[gate["verdict"]], gate["why"]) for gate in gates)) if gates else "None."
+    )
+
+
+def of_metrics(base: str) -> str:
+    """The headlines of both splits, with those of the base and the change."""
+    found = _difference("metrics", base).get(METRICS.as_posix(), {})
+    rows = []
+    for name in flat({split: read_json(METRICS)[split] for split in SPLITS}):
+        new, old = (found.get(name, {}).get(side) for side in ("new", "old"))
+        if isinstance(new, (int, float)):
+            known = isinstance(old, (int, float))
+            rows.append((name, old if known else "", new, f"{new - old:+.4g}" if known else ""))
+    return table(("metric", "base", "here", "change"), rows) if rows else "No metric has changed."
+
+
+def of_params(base: str) -> str:
+    rows = [
+        (name, _value(values.get("old")), _value(values.get("new")))
+        for found in _difference("params", base).values()
+        for name, values in found.items()
+        if values.get("old") != values.get("new")
+    ]
+    return table(("parameter", "base", "here"), rows) if rows else "No parameter has changed."
+
+
+def _value(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _difference(what: str, base: str) -> dict[str, Any]:
+    """What `dvc metrics diff` or `dvc params diff` gives, by file and name."""
+    try:
+        with Repo(".") as repo:
+            if not repo.scm.get_ref("HEAD"):
+                raise DataError("there is no commit to compare with")
+            found: dict[str, Any] = getattr(repo, what).diff(a_rev=base).get("diff", {})
+            return found
+    except (DvcException, SCMError) as error:
+        raise DataError(
+            f"{base} can't be compared with ({brief(error)}); `git fetch` it, and `dvc fetch` what it made"
+        ) from None
+
+
+def of_confusion(file: Path) -> str:
+    """The matrix, rows by true class; of many classes, the confusions that are most frequent."""
+    answers = pd.read_csv(file, dtype=str, keep_default_na=False)
+    names = sorted({*answers["label"], *answers["predicted"]})
+    counts = pd.crosstab(answers["label"], answers["predicted"]).reindex(
+        index=names, columns=names, fill_value=0
+    )
+    if len(names) <= MOST:
+        rows = ([name, *(count or "·" for count in counts.loc[name])] for name in names)
+        return table(("true \\ predicted", *map(_plain, names)), rows)
+    wrong = answers[answers["label"] != answers["predicted"]]
+    most = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False).head(WORST)
+    rows = ((*pair, count) for pair, count in most.items())  # type: ignore[misc]
+    return table(("true", "predicted", "pictures"), rows) if len(most) else "No picture was mistaken."
+
+
+def of_artifacts(artifacts: dict[str, dict[str, Any]]) -> str:
+    rows = (
+        (
+            "✓" if fact["passed"] else "✗",
+            fact["file"],
+            f"{fact.get('bytes', 0) / 1e6:.1f} MB",
+            fact["why"],
+        )
+        for fact in artifacts.values()
+    )
+    return table(("", "file", "size", ""), rows) if artifacts else "None: a gate said no."
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--base", default="HEAD", metavar="REVISION", help="to compare with; default HEAD")
+    base = parser.parse_args().base
+    write_text(TARGET, report(base))
+    cli.say(f"ci_report: {TARGET} shows what is other than in {base}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.command(main)
