@@ -1,0 +1,64 @@
+"""Data goes to an S3-compatible store and comes back, by credentials that stand in no file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tasks.core.serialize import remove
+from tests.project import FIRST_COMMIT
+
+SECRET = "a-secret-of-the-test"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an S3 server on loopback with a bucket, and its credentials in the environment."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "NO_PROXY": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="bucket")
+    yield address
+    server.stop()
+
+
+def dvc(*words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_s3_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["git", "init", "-q"], FIRST_COMMIT):
+        subprocess.run(words, check=True)
+    dvc("init")
+    dvc("remote", "add", "--default", "store", "s3://bucket/darkroom")
+    dvc("remote", "modify", "store", "endpointurl", store)
+    Path("pictures").mkdir()
+    Path("pictures/1.png").write_bytes(b"picture")
+    dvc("add", "pictures")
+    dvc("push")
+    found = boto3.client("s3", endpoint_url=store).list_objects_v2(Bucket="bucket", Prefix="darkroom/")
+    assert found["KeyCount"] == 2, "a picture, and the list of the folder"
+    for path in (Path("pictures"), Path(".dvc/cache")):
+        remove(path)
+    dvc("pull")
+    assert Path("pictures/1.png").read_bytes() == b"picture"
+    kept = [file for file in tmp_path.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
+    assert not kept
