@@ -11,6 +11,7 @@ tagged unless all of it passed; run again, it finds its work done.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +26,7 @@ from flows import outcome, repo, server
 from flows.events import tell
 from flows.outcome import mistaken
 from tasks import gate
-from tasks.core import cli, params, predictions, promotion, registry
+from tasks.core import cards, cli, params, predictions, promotion, registry
 from tasks.core import metrics as measuring
 from tasks.core.errors import DarkroomError, Rejected
 from tasks.core.evidence import Evidence
@@ -88,6 +89,7 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
         version=name,
         commit=head.commit,
         verdict=f"promoted to {to}" + ("" if champion and with_champion else ", compared with no champion"),
+        about=promotion.about(head, p),
         digests=promotion.digests(head),
         artifacts={fact["file"]: fact["sha256"] for fact in artifacts.values()},
         probe=probe,
@@ -202,7 +204,7 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool, _champion: bool
         now = f"only {history[0].tag} has been in {to}" if history else f"nothing has been in {to}"
         raise DarkroomError(f"{now}: there is nothing to go back to")
     current, before = history[:2]
-    evidence = Evidence.of(registry.evidence(before.tag), before.tag)
+    evidence = Evidence.read(before.tag)
     past = Revision(before.tag)
     artifacts = promotion.shipped(past)
     step("fetch", promotion.fetched, past, artifacts, folder)
@@ -223,7 +225,7 @@ def verified(tag: str) -> str:
         Rejected: something is not what the tag says.
     """
     version = Registry.read().named(tag)
-    evidence = Evidence.of(registry.evidence(version.tag), version.tag)
+    evidence = Evidence.read(version.tag)
     revision = Revision(version.tag)
     faults = [] if revision.commit == evidence.commit else [f"the commit is {revision.commit}"]
     for path, digest in evidence.digests.items():
@@ -258,13 +260,18 @@ def main() -> int:
     parser.add_argument("--rollback", action="store_true", help="put back what was in the stage before")
     parser.add_argument("--no-champion", action="store_true", help="compare with nothing")
     parser.add_argument("--verify", metavar="VERSION", help="check a version by its tag alone")
+    parser.add_argument("--card", metavar="VERSION", help="print its model card, as Markdown")
+    parser.add_argument("--changelog", action="store_true", help="print what each version has changed")
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()
     if given.verify:
         cli.say(f"promote: {verified(given.verify)}")
         return 0
+    if given.card or given.changelog:
+        sys.stdout.write(cards.card(given.card) if given.card else cards.changelog())
+        return 0
     if not given.to:
-        parser.error("--to or --verify is needed")
+        parser.error("one of --to, --verify, --card and --changelog is needed")
     with server.reporting(), outcome.by_hand():
         state = promote(
             given.to, given.dry_run, given.push, given.rollback, not given.no_champion, return_state=True

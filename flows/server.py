@@ -34,7 +34,7 @@ else:
     import tomli as tomllib
 
 COMMANDS = ("flows.pipeline", "flows.monitor", "flows.promote")
-QUIET = {"-h", "--help", "--verify"}  # which have nothing to report
+QUIET = {"-h", "--help", "--verify", "--card", "--changelog"}  # which have nothing to report
 ALONE = "--no-server"
 SETTINGS = Path("prefect.toml")
 URL = "PREFECT_API_URL"

@@ -8,7 +8,6 @@ that ended with a no.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from dvc.scm import SCMError
 
 from tasks.core import cli
 from tasks.core.errors import DataError, brief
+from tasks.core.markdown import plain, section, table
 from tasks.core.paths import EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.serialize import flat, read_json, write_text
 
@@ -26,7 +26,6 @@ TARGET = Path("reports/ci.md")
 SPLITS = ("test", "validation")
 MOST = 12  # classes of which a matrix can be read
 WORST = 10  # confusions to name where there are more classes
-MARKUP = {ord(char): f"&#{ord(char)};" for char in "&\\`*_|<>[]#~@"}  # an @ would call someone
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 
@@ -53,21 +52,6 @@ def report(base: str) -> str:
         section("Artifacts", of_artifacts(artifacts)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def section(title: str, text: str) -> str:
-    return f"### {title}\n\n{text}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table, in which no text of a cell is markup."""
-    lines = [list(head), ["---"] * len(head), *([_plain(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _plain(cell: Any) -> str:
-    text = f"{cell:.6g}" if isinstance(cell, float) else str(cell)
-    return " ".join(text.translate(MARKUP).split())
 
 
 def of_gates(gates: list[dict[str, Any]]) -> str:
@@ -125,7 +109,7 @@ def of_confusion(file: Path) -> str:
     )
     if len(names) <= MOST:
         rows = ([name, *(count or "·" for count in counts.loc[name])] for name in names)
-        return table(("true \\ predicted", *map(_plain, names)), rows)
+        return table(("true \\ predicted", *map(plain, names)), rows)
     wrong = answers[answers["label"] != answers["predicted"]]
     most = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False).head(WORST)
     rows = ((*pair, count) for pair, count in most.items())  # type: ignore[misc]

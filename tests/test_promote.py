@@ -16,7 +16,7 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import outcome, promote, repo
-from tasks.core import classifier, golden, images, metrics, params, predictions, registry
+from tasks.core import cards, classifier, golden, images, metrics, params, predictions, registry
 from tasks.core.errors import DataError, Rejected
 from tasks.core.evidence import Evidence
 from tasks.core.exporter import FILES, Exporter, lines
@@ -199,6 +199,16 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert said.startswith("classifier@v1.1.0 stays: fail: test.accuracy against champion: 1 becomes 0.33")
     assert len(tags()) == 4
 
+    text = cards.card("v1.1.0")
+    assert text.startswith("# classifier v1.1.0\n")
+    assert "| 3 classes | blue, green, red |" in text
+    assert "| accuracy | 1 | " in text
+    assert "| 1 | 0.333333 |" in text, "the champion's on the same pictures"
+    assert "- pass: test.accuracy against champion: 0.333333 becomes 1" in text
+    text = cards.changelog()
+    assert text.index("## v1.1.0") < text.index("## v1.0.0")
+    assert "- accuracy 1.0000 on 300 test pictures, after 0.3333 on 300\n- production on 20" in text
+
     code, said = promoted(rollback=True, push=True)
     assert (code, champion()) == (0, "v1.0.0")
     assert "classifier@v1.0.0 is back in production in place of classifier@v1.1.0" in said
@@ -377,7 +387,7 @@ def test_a_champion_without_a_known_format_is_named_and_can_be_passed_over(varia
     assert code == 2
     assert "classifier@v1.0.0 has no artifact of onnx, tflite, h5, saved_model to compare with" in said
     assert promoted(champion=False)[0] == 0
-    evidence = Evidence.of(registry.evidence("classifier@v1.1.0"), "x")
+    evidence = Evidence.read("classifier@v1.1.0")
     assert evidence.champion is None
     assert "compared with no champion" in evidence.verdict
 
@@ -393,7 +403,7 @@ def test_a_test_set_that_has_changed_is_told_and_is_the_new_one_for_both(variant
     params.load.cache_clear()
     commit(variants, "good", "again")
     assert promoted()[0] == 0
-    evidence = Evidence.of(registry.evidence("classifier@v1.1.0"), "x")
+    evidence = Evidence.read("classifier@v1.1.0")
     assert evidence.compared
     assert "from 150 to 300, with 150 in both: both models are judged on those of now" in evidence.notes[1]
     assert evidence.compared["challenger"]["n"] == evidence.compared["champion"]["n"] == 150
@@ -423,7 +433,7 @@ def test_a_tag_by_hand_is_no_evidence(variants: Path) -> None:
 def test_a_version_that_is_not_what_it_says_is_told(variants: Path) -> None:
     commit(variants, "good")
     assert promoted()[0] == 0
-    message = registry.evidence("classifier@v1.0.0")
+    message = registry.message("classifier@v1.0.0")
     subprocess.run(["git", "tag", "--delete", "classifier@v1.0.0"], check=True)
     forged = message.replace('"accuracy": 1.0', '"accuracy": 0.5').replace(
         '"model.onnx": "', '"model.onnx": "0'

@@ -37,9 +37,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def dvc(*words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words], check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "dvc", *words], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

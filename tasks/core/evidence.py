@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tasks.core import registry
 from tasks.core.errors import DataError
 
 HEADLINES = ("accuracy", "macro_f1", "log_loss", "ece")
@@ -15,6 +16,8 @@ HEADLINES = ("accuracy", "macro_f1", "log_loss", "ece")
 class Evidence:
     """A version's, or that of its way into a stage.
 
+    about: what kind of model it is: `classes`, `image_size`, `resize`, `backbone`, `intended_use`, and how
+        many `pictures` it was made of and `tested` on.
     digests: SHA-256 by path, of data, parameters, metrics, predictions, gates.
     artifacts: SHA-256 by file; of a folder, of the names and digests of all that is in it.
     probe: by file, what `promotion.probed` gives.
@@ -28,6 +31,7 @@ class Evidence:
     version: str
     commit: str
     verdict: str
+    about: dict[str, Any]
     digests: dict[str, str]
     artifacts: dict[str, str]
     probe: dict[str, dict[str, Any]]
@@ -55,13 +59,13 @@ class Evidence:
         return f"; on the same pictures {ours:.4f}, and {theirs:.4f} of {self.champion}"
 
     @classmethod
-    def of(cls, message: str, tag: str) -> Evidence:
-        """Reads it back.
+    def read(cls, tag: str) -> Evidence:
+        """Reads what a tag carries.
 
         Raises:
-            DataError: there is none.
+            DataError: it carries none.
         """
-        _, brace, text = message.partition("\n{")
+        _, brace, text = registry.message(tag).partition("\n{")
         try:
             return cls(**json.loads(brace + text))
         except (ValueError, TypeError):

@@ -71,6 +71,20 @@ def fetched(revision: Revision, artifacts: Artifacts, folder: Path) -> None:
             )
 
 
+def about(revision: Revision, p: params.Params) -> dict[str, Any]:
+    """What kind of model a revision has, as `Evidence` holds it."""
+    contract = revision.json(CONTRACT)
+    return {
+        "classes": contract["class_names"],
+        "image_size": contract["image_size"],
+        "resize": contract["resize"],
+        "backbone": p.model.backbone,
+        "intended_use": p.report.intended_use,
+        "pictures": len(readable(revision.parquet(MANIFEST))),
+        "tested": len(revision.parquet(PREDICTIONS)),
+    }
+
+
 def digests(revision: Revision) -> dict[str, str]:
     """SHA-256 of everything that speaks for a revision, by path."""
     return {path.as_posix(): revision.digest(path) for path in PROVEN}

@@ -171,9 +171,14 @@ def check_tags() -> str | None:
     return None
 
 
-def evidence(tag: str) -> str:
+def message(tag: str) -> str:
     """The message of an annotated tag."""
     return git("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
+
+
+def date(tag: str) -> str:
+    """The day on which a tag was made, as 2026-11-26."""
+    return git("for-each-ref", "--format=%(taggerdate:short)", f"refs/tags/{tag}")
 
 
 def register(version: str, commit: str, message: str) -> str:

@@ -1,0 +1,108 @@
+"""A version's model card, and the changelog of all, from the evidence that their tags carry.
+
+The card has the sections of Mitchell et al., Model Cards for Model Reporting (2019), that evidence can fill.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tasks.core import registry
+from tasks.core.evidence import Evidence
+from tasks.core.markdown import bullets, plain, section, table
+from tasks.core.registry import MODEL, Registry, Version
+from tasks.core.serialize import flat
+
+
+def card(tag: str) -> str:
+    """The model card of a version, as Markdown.
+
+    Raises:
+        DataError: there is no such version, or it carries no evidence.
+    """
+    version = Registry.read().named(tag)
+    of = Evidence.read(version.tag)
+    about, classes = of.about, of.about["classes"]
+    made = {
+        "version": f"{version.tag}, commit {of.commit[:12]}, {registry.date(version.tag)}",
+        "backbone": about["backbone"],
+        "input": f"{about['image_size']} x {about['image_size']} pixels, {about['resize']}",
+        f"{len(classes)} classes": ", ".join(classes),
+        "made of": f"{about['pictures']} pictures, of which {about['tested']} are test pictures",
+        "data": f"SHA-256 {of.digests['data/manifest.parquet']} of the manifest",
+    }
+    fetch = f"dvc get URL-OF-THE-REPOSITORY export --rev {version.tag} -o {MODEL}"
+    parts = [
+        f"# {MODEL} {version.name}",
+        section("Intended use", plain(about["intended_use"]), 2),
+        section("Model", table(("", ""), made.items()), 2),
+        section("Metrics", _metrics(of), 2),
+        section(
+            "Gates", bullets(f"{gate['verdict']}: {gate['why']}" for gate in of.gates) or "No champion.", 2
+        ),
+        section("Caveats", bullets([of.verdict, *of.notes]), 2),
+        section("Artifacts", _artifacts(of), 2),
+        section("Getting it", f"```sh\n{fetch}\n```", 2),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metrics(of: Evidence) -> str:
+    """Of all test pictures with their 95 % intervals, and of both models on those that they share."""
+    intervals = of.metrics["interval_95"]
+    head, rows = ["metric", "value", "95 % interval"], []
+    if of.compared:
+        head += ["on the same pictures", f"{of.champion}"]
+    for name, (low, high) in intervals.items():
+        row = [name, of.metrics[name], f"{low:.6g} to {high:.6g}"]
+        if of.compared:
+            row += [of.compared[side][name] for side in ("challenger", "champion")]
+        rows.append(row)
+    return table(head, rows)
+
+
+def _artifacts(of: Evidence) -> str:
+    rows = ((file, f"{of.probe[file]['latency_ms']:.2f} ms", digest) for file, digest in of.artifacts.items())
+    return table(("file", "a picture took", "SHA-256"), rows)
+
+
+def changelog() -> str:
+    """What each version has changed, the last first, and the stages that it was put into."""
+    known = Registry.read()
+    pairs = pairwise((None, *known.versions))
+    parts = [_entry(version, before, known) for before, version in pairs if version]
+    return "\n\n".join([f"# Changelog of {MODEL}", *reversed(parts)]) + "\n"
+
+
+def _entry(version: Version, before: Version | None, known: Registry) -> str:
+    now, then = Evidence.read(version.tag), Evidence.read(before.tag) if before else None
+    lines = [f"accuracy {now.metrics['accuracy']:.4f} on {now.about['tested']} test pictures"]
+    if before and then:
+        lines[0] += f", after {then.metrics['accuracy']:.4f} on {then.about['tested']}"
+        lines += _changes(flat(then.about), flat(now.about))
+        lines += _changes(flat(_params(before.commit)), flat(_params(version.commit)))
+        if now.digests["data/manifest.parquet"] != then.digests["data/manifest.parquet"]:
+            lines.append("other data")
+    lines += [
+        f"{one.stage} on {registry.date(one.tag)}"
+        for one in known.assignments
+        if one.commit == version.commit
+    ]
+    return section(f"{version.name}, {registry.date(version.tag)}", bullets(lines), 2)
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    names = dict.fromkeys([*then, *now])
+    return [
+        f"{name}: {then.get(name, 'not there')} → {now.get(name, 'not there')}"
+        for name in names
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _params(commit: str) -> dict[str, Any]:
+    read: dict[str, Any] = YAML(typ="safe", pure=True).load(registry.git("show", f"{commit}:params.yaml"))
+    return read

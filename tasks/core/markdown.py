@@ -1,0 +1,28 @@
+"""Markdown of texts that are not ours: names of classes and files, messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+MARKUP = {ord(char): f"&#{ord(char)};" for char in "&\\`*_|<>[]#~@"}  # an @ would call someone
+
+
+def section(title: str, text: str, level: int = 3) -> str:
+    return f"{'#' * level} {title}\n\n{text}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table, in which no text of a cell is markup."""
+    lines = [list(head), ["---"] * len(head), *([plain(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {plain(line)}" for line in lines)
+
+
+def plain(text: Any) -> str:
+    """A text on one line, in which nothing is markup; numbers with six digits."""
+    text = f"{text:.6g}" if isinstance(text, float) else str(text)
+    return " ".join(text.translate(MARKUP).split())
