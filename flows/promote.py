@@ -75,6 +75,8 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     head, known = Revision(HEAD), Registry.read()
     version, champion = known.at(head.commit), known.champion(to)
     if version and version == champion:
+        if push and not dry_run:
+            registry.push(known.tags(version, to))  # which an earlier run may have left here
         return f"{version.tag} is in {to} already"
     p = params.load()
     step("check", checked, head)
@@ -188,11 +190,11 @@ def tagged(to: str, version: Version | None, evidence: Evidence, push: bool) -> 
             made.append(registry.register(evidence.version, evidence.commit, evidence.message(headline)))
             version = Version(evidence.version, evidence.commit)
         made.append(registry.assign(to, version, evidence.message(f"{version.tag} into {to}")))
+        if push:
+            registry.push([version.tag, made[-1]])
     except BaseException:
         registry.forget(made)
         raise
-    if push:
-        registry.push(made)
     way = "" if push else f"; git push {registry.REMOTE} {' '.join(made)} tells others"
     return f"{version.tag} is in {to}, by {made[-1]}{way}"
 
@@ -214,7 +216,11 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool, _champion: bool
     message = evidence.message(f"{before.tag} back into {to} in place of {current.tag}")
     made = registry.assign(to, before, message)
     if push:
-        registry.push([made])
+        try:
+            registry.push([made])
+        except BaseException:
+            registry.forget([made])
+            raise
     return f"{before.tag} is back in {to} in place of {current.tag}, by {made}"
 
 

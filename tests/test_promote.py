@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gto.api
 import numpy as np
 import pandas as pd
 import pytest
@@ -179,8 +180,12 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert promoted() == (0, "classifier@v1.0.0 is in production already")
 
     commit(variants, "good")
-    assert promoted(push=True)[0] == 0, "a better one"
+    assert promoted()[0] == 0, "a better one"
     assert champion() == "v1.1.0"
+    for _ in range(2):
+        assert promoted(push=True) == (0, "classifier@v1.1.0 is in production already"), "and now others know"
+    words = ["git", "ls-remote", "--tags", "--refs", "origin"]
+    assert subprocess.run(words, check=True, capture_output=True).stdout.count(b"\n") == 4
     assert tags() == [
         "classifier#production#1",
         "classifier#production#2",
@@ -417,6 +422,28 @@ def test_an_artifact_that_answers_otherwise_is_refused(variants: Path) -> None:
     code, said = promoted()
     assert (code, tags()) == (1, [])
     assert "answers otherwise than it did" in said
+
+
+@pytest.mark.usefixtures("here")
+def test_what_gto_takes_back_is_taken_back() -> None:
+    """And a rollback goes back further each time."""
+    for words in (["add", "-A"], ["commit", "-q", "-m", "1"]):
+        subprocess.run(["git", *words], check=True)
+    for count in range(1, 4):
+        subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", f"{count}"], check=True)
+        registry.register(f"v1.{count}.0", "HEAD", "text")
+        registry.assign("production", Registry.read().named(f"v1.{count}.0"), "text")
+    known = Registry.read()
+    assert [one.name for one in known.history("production")] == ["v1.3.0", "v1.2.0", "v1.1.0"]
+    assert known.history("staging") == []
+    registry.assign("production", known.named("v1.2.0"), "back")
+    assert [one.name for one in Registry.read().history("production")] == ["v1.2.0", "v1.1.0"]
+    gto.api.unassign(".", "classifier", version="v1.2.0", stage="production")
+    assert [one.name for one in Registry.read().history("production")] == ["v1.1.0"]
+    gto.api.deregister(".", "classifier", version="v1.1.0")
+    assert Registry.read().champion("production") is None
+    assert [one.name for one in Registry.read().versions] == ["v1.2.0", "v1.3.0"]
+    assert Registry.read().next(breaks=True) == "v2.0.0"
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gto import api
+from gto.constants import Action
 from gto.exceptions import GTOException
 from gto.tag import parse_name
 from gto.versions import SemVer
@@ -37,15 +38,13 @@ class Version:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A version that was put into a stage; `count` goes up with every one."""
+    """A version that was put into a stage, or by `gto unassign` taken out; `count` goes up with every one."""
 
     stage: str
     count: int
     commit: str
-
-    @property
-    def tag(self) -> str:
-        return f"{MODEL}#{self.stage}#{self.count}"
+    tag: str
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,18 +57,22 @@ class Registry:
     @classmethod
     def read(cls) -> Registry:
         """Reads the tags of this repository."""
-        versions, assignments = [], []
+        versions, withdrawn, assignments = [], set(), []
         lines = git("for-each-ref", "--format=%(refname:strip=2) %(*objectname) %(objectname)", "refs/tags")
         for line in lines.splitlines():
-            tag, *commits = line.split()
+            tag, commit, *_ = line.split()
             found = parse_name(tag, raise_on_fail=False)
-            if found.get("name") != MODEL:
-                continue
             action = found.get("action")
-            if action and action.value == "register":
-                versions.append(Version(found["version"], commits[0]))
-            elif action and action.value == "assign" and "counter" in found:
-                assignments.append(Assignment(found["stage"], found["counter"], commits[0]))
+            if found.get("name") != MODEL or action is None:
+                continue
+            if action == Action.REGISTER:
+                versions.append(Version(found["version"], commit))
+            elif action == Action.DEREGISTER:
+                withdrawn.add(found["version"])
+            elif action in (Action.ASSIGN, Action.UNASSIGN) and "counter" in found:
+                ends = action == Action.UNASSIGN
+                assignments.append(Assignment(found["stage"], found["counter"], commit, tag, ends))
+        versions = [one for one in versions if one.name not in withdrawn]
         return cls(
             tuple(sorted(versions, key=lambda one: SemVer.parse(one.name))),
             tuple(sorted(assignments, key=lambda one: one.count)),
@@ -101,10 +104,18 @@ class Registry:
             version = self.at(one.commit)
             if one.stage != stage or not version:
                 continue
+            if one.ends:
+                stack = [other for other in stack if other != version]
+                continue
             while version in stack:
                 stack.pop()
             stack.append(version)
         return stack[::-1]
+
+    def tags(self, version: Version, stage: str) -> list[str]:
+        """The tags that say of a version that it is in a stage."""
+        into = [one for one in self.assignments if (one.stage, one.commit) == (stage, version.commit)]
+        return [version.tag, *(one.tag for one in into[-1:])]
 
     def champion(self, stage: str) -> Version | None:
         """The version that is in a stage."""
@@ -208,7 +219,7 @@ def _tagged(action: str, **facts: Any) -> str:
 
 
 def push(tags: list[str]) -> None:
-    """Gives tags to the remote, all or none; those that it won't take are removed here too.
+    """Gives tags to the remote, all or none; those that it has are left alone.
 
     Raises:
         DarkroomError: another promotion was there first.
@@ -217,7 +228,6 @@ def push(tags: list[str]) -> None:
     done = _git("push", "--atomic", "--quiet", REMOTE, *(f"refs/tags/{tag}" for tag in tags))
     if not done.returncode:
         return
-    forget(tags)
     if "rejected]" in done.stderr:
         raise DarkroomError(
             f"another promotion was there first; `git fetch --tags {REMOTE}`, and run it again"
