@@ -35,7 +35,7 @@ ci-pull: $(READY)
 # What a reviewer wants to see of a change, as Markdown: make ci-report BASE=origin/main
 BASE ?= origin/main
 ci-report: $(READY)
-	@$(BIN)/python -m tasks.ci_report --base $(BASE)
+	@$(BIN)/python -m tasks.ci_report --base '$(BASE)'
 
 # Two cold runs in two clones, which must give the same bytes.
 reproduce: $(READY)

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +33,7 @@ from tasks.core import cards, cli, params, predictions, promotion, registry
 from tasks.core import metrics as measuring
 from tasks.core.errors import DarkroomError, Rejected
 from tasks.core.evidence import Evidence
-from tasks.core.paths import EXPORT, METRICS
+from tasks.core.paths import EXPORT, METRICS, cache_folder
 from tasks.core.registry import Registry, Version
 from tasks.core.revision import Revision
 from tasks.core.serialize import sha256
@@ -60,14 +63,26 @@ def promote(
     try:
         if to not in registry.STAGES:
             raise DarkroomError(f"there is no stage {to}; give {' or '.join(registry.STAGES)}")
-        with repo.alone(get_run_logger().info, wait=False), tempfile.TemporaryDirectory() as folder:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        # In our cache, which the workers of a cluster see too.
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder, lock(wanted=not rollback):
             registry.check_identity()
-            if unasked := registry.check_tags():
+            if unasked := registry.check_tags(push):
                 get_run_logger().warning("%s; another promotion may be unknown here", unasked)
             way = taken_back if rollback else promoted
             return Completed(message=way(to, Path(folder), dry_run, push, champion))
     except repo.MISTAKES as error:
         return mistaken(error)
+
+
+@contextmanager
+def lock(wanted: bool) -> Iterator[None]:
+    """Sees that nothing else is at work in this folder, of which a rollback needs nothing."""
+    if wanted:
+        with repo.alone(get_run_logger().info, wait=False):
+            yield
+    else:
+        yield
 
 
 def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bool) -> str:
@@ -118,10 +133,9 @@ def checked(head: Revision) -> None:
     Raises:
         DarkroomError: it isn't, or they can't.
     """
-    if changed := registry.git("status", "--porcelain", "--untracked-files=no"):
-        raise DarkroomError(
-            f"{changed.split()[-1]} is not committed; commit it, so that a version is a commit"
-        )
+    if changed := registry.git("diff", "--name-only", "HEAD"):
+        file = changed.splitlines()[0]
+        raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
     if not head.holds(Path("dvc.lock")):
         raise DarkroomError("dvc.lock is not committed: git add dvc.lock; git commit")
     _, pending = repo.survey()
@@ -136,8 +150,8 @@ def breaks(head: Revision, known: Registry) -> bool:
     """Whether programs that use the last version have to change: for other classes, or another input."""
     if not known.versions:
         return False
-    before = Revision(known.versions[-1].tag)
-    return before.read(promotion.CONTRACT) != head.read(promotion.CONTRACT)
+    before, now = Evidence.read(known.versions[-1].tag).about, promotion.about(head, params.load())
+    return any(before[name] != now[name] for name in ("classes", "image_size", "resize"))
 
 
 def judged(head: Revision, champion: Version, folder: Path, p: params.Params) -> dict[str, Any]:
@@ -183,6 +197,7 @@ def judged(head: Revision, champion: Version, folder: Path, p: params.Params) ->
 
 def tagged(to: str, version: Version | None, evidence: Evidence, push: bool) -> str:
     """Makes the tags: of the version, if it is a new one, and of its stage; all or none."""
+    registry.check_tags(push)  # again: comparing has taken minutes
     made = []
     try:
         if not version:
@@ -201,7 +216,12 @@ def tagged(to: str, version: Version | None, evidence: Evidence, push: bool) -> 
 
 def taken_back(to: str, folder: Path, dry_run: bool, push: bool, _champion: bool) -> str:
     """Puts the version back that was in a stage before, if it can still be fetched and still answers."""
-    history = Registry.read().history(to)
+    known = Registry.read()
+    history = known.history(to)
+    if push and history and (left := set(known.tags(history[0], to)) - set(registry.published())):
+        if not dry_run:
+            registry.push(sorted(left))  # what an earlier run has left here: only that was missing
+        return f"{history[0].tag} is in {to}, and now others know"
     if len(history) < 2:
         now = f"only {history[0].tag} has been in {to}" if history else f"nothing has been in {to}"
         raise DarkroomError(f"{now}: there is nothing to go back to")
@@ -210,10 +230,12 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool, _champion: bool
     past = Revision(before.tag)
     artifacts = promotion.shipped(past)
     step("fetch", promotion.fetched, past, artifacts, folder)
-    step("probe", promotion.probed, folder, artifacts, params.load().gate.artifacts)
+    probe = step("probe", promotion.probed, folder, artifacts, params.load().gate.artifacts)
     if dry_run:
         return f"{before.tag} would come back to {to} in place of {current.tag}; nothing is changed"
-    message = evidence.message(f"{before.tag} back into {to} in place of {current.tag}")
+    verdict = f"put back into {to} in place of {current.tag}"
+    message = replace(evidence, verdict=verdict, probe=probe).message(f"{before.tag} back into {to}")
+    registry.check_tags(push)
     made = registry.assign(to, before, message)
     if push:
         try:
@@ -221,7 +243,8 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool, _champion: bool
         except BaseException:
             registry.forget([made])
             raise
-    return f"{before.tag} is back in {to} in place of {current.tag}, by {made}"
+    way = "" if push else f"; git push {registry.REMOTE} {made} tells others"
+    return f"{before.tag} is back in {to} in place of {current.tag}, by {made}{way}"
 
 
 def verified(tag: str) -> str:
@@ -234,6 +257,11 @@ def verified(tag: str) -> str:
     evidence = Evidence.read(version.tag)
     revision = Revision(version.tag)
     faults = [] if revision.commit == evidence.commit else [f"the commit is {revision.commit}"]
+    unproven = [path.as_posix() for path in promotion.PROVEN if path.as_posix() not in evidence.digests]
+    shipped = {fact["file"] for fact in promotion.shipped(revision).values()}
+    faults += [
+        f"it has no digest of {name}" for name in [*unproven, *sorted(shipped - set(evidence.artifacts))]
+    ]
     for path, digest in evidence.digests.items():
         if revision.digest(Path(path)) != digest:
             faults.append(f"{path} is not the one of then")
@@ -242,11 +270,11 @@ def verified(tag: str) -> str:
         faults += [
             f"{EXPORT / file} is not the one of then"
             for file, digest in evidence.artifacts.items()
-            if sha256(export / file) != digest
+            if not (export / file).exists() or sha256(export / file) != digest
         ]
     bins = YAML(typ="safe").load(revision.read(params.FILE))["evaluate"]["calibration_bins"]
     for name, value in promotion.recounted(revision, bins).items():
-        if value != evidence.metrics[name]:
+        if value != evidence.metrics.get(name, value):  # a measure that came later is not in it
             faults.append(
                 f"test.{name} of the stored predictions is {value}, and not {evidence.metrics[name]}"
             )

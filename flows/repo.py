@@ -26,7 +26,7 @@ from ruamel.yaml.nodes import MappingNode
 
 from flows.children import started
 from tasks.core import params, process
-from tasks.core.errors import DarkroomError, ParamError, brief
+from tasks.core.errors import DarkroomError, ParamError, Unreachable, brief
 from tasks.core.serialize import fingerprint, read_json, write_json, write_text
 
 MISTAKES = (DarkroomError, DvcException)
@@ -139,10 +139,15 @@ def unpushed() -> str | None:
     """The first path whose content is in no remote, if there is one.
 
     Raises:
-        DvcException: the remote can't be asked.
+        Unreachable: the remote can't be asked.
     """
-    with Repo(".") as repo:
-        return next((path for path, state in repo.status(cloud=True).items() if state == "new"), None)
+    try:
+        with Repo(".") as repo:
+            return next((path for path, state in repo.status(cloud=True).items() if state == "new"), None)
+    except Exception as error:  # each store has exceptions of its own
+        raise Unreachable(
+            f"DVC's remote can't be asked ({brief(error)}); see that it is there, and that it lets you in"
+        ) from None
 
 
 def missing() -> list[str]:

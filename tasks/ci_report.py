@@ -43,8 +43,11 @@ def report(base: str) -> str:
             raise DataError(f"{file} is not there; run `dvc repro` first")
     gates, artifacts = read_json(GATES), read_json(EXPORT / "artifacts.json")["artifacts"]
     passed = gates["passed"] and all(fact["passed"] for fact in artifacts.values())
+    verdict = "✓ passed" if passed else "✗ rejected"
+    if undone := unfinished():  # what is here was made by another commit
+        verdict = f"✗ did not finish: {', '.join(undone)}"
     parts = [
-        f"## Darkroom: {'✓ passed' if passed else '✗ rejected'}",
+        f"## Darkroom: {verdict}",
         section("Gates", of_gates(gates["gates"])),
         section(f"Metrics, beside {base}", of_metrics(base)),
         section(f"Parameters, beside {base}", of_params(base)),
@@ -52,6 +55,12 @@ def report(base: str) -> str:
         section("Artifacts", of_artifacts(artifacts)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def unfinished() -> list[str]:
+    """Stages that would run again; `verdict` does after each no."""
+    with Repo(".") as repo:
+        return sorted(set(repo.status()) - {"verdict"})
 
 
 def of_gates(gates: list[dict[str, Any]]) -> str:
@@ -92,8 +101,10 @@ def _difference(what: str, base: str) -> dict[str, Any]:
         with Repo(".") as repo:
             if not repo.scm.get_ref("HEAD"):
                 raise DataError("there is no commit to compare with")
-            found: dict[str, Any] = getattr(repo, what).diff(a_rev=base).get("diff", {})
-            return found
+            found: dict[str, Any] = getattr(repo, what).diff(a_rev=base)
+            if missing := found.get("errors", {}).get(base):
+                raise DvcException(f"it has no {', '.join(map(str, missing))}")
+            return dict(found.get("diff", {}))
     except (DvcException, SCMError) as error:
         raise DataError(
             f"{base} can't be compared with ({brief(error)}); `git fetch` it, and `dvc fetch` what it made"

@@ -87,7 +87,7 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
         if now.digests["data/manifest.parquet"] != then.digests["data/manifest.parquet"]:
             lines.append("other data")
     lines += [
-        f"{one.stage} on {registry.date(one.tag)}"
+        f"{'out of ' if one.ends else ''}{one.stage} on {registry.date(one.tag)}"
         for one in known.assignments
         if one.commit == version.commit
     ]

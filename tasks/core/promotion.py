@@ -22,7 +22,15 @@ ARTIFACTS, CONTRACT, GOLDEN = EXPORT / "artifacts.json", EXPORT / "classifier.js
 PROVEN = (Path("dvc.lock"), Path("params.yaml"), MANIFEST, METRICS, PREDICTIONS, GATES, ARTIFACTS)
 LOOSE = 0.05  # by which probabilities of golden pictures may differ where no rule says it
 AT_ONCE = 2  # artifacts that are probed
-QUICK: tuple[Format, ...] = ("onnx", "tflite", "h5", "saved_model")  # to compare models by, the fastest first
+QUICK: tuple[Format, ...] = (  # to compare models by: the fastest of the exact ones first
+    "onnx",
+    "tflite",
+    "h5",
+    "saved_model",
+    "tflite_fp16",
+    "tflite_dynamic",
+    "tflite_int8",
+)
 
 Artifacts = dict[Format, dict[str, Any]]
 
@@ -195,11 +203,10 @@ def alike(artifacts: Artifacts, champion: Revision) -> tuple[str, str]:
     theirs = [kind for kind in QUICK if facts.get(kind, {}).get("passed")]
     if not theirs:
         raise DataError(
-            f"{champion.name} has no artifact of {', '.join(QUICK)} to compare with; "
-            "--no-champion does without"
+            f"{champion.name} has no artifact of a format that is known; --no-champion does without"
         )
     kind = next((one for one in theirs if one in artifacts), theirs[0])
-    mine = kind if kind in artifacts else next(iter(artifacts))
+    mine = kind if kind in artifacts else next(one for one in QUICK if one in artifacts)
     return artifacts[mine]["file"], facts[kind]["file"]
 
 

@@ -52,15 +52,18 @@ class Registry:
     """What the tags of a repository say."""
 
     versions: tuple[Version, ...]  # the lowest first
+    highest: str | None  # of all names, those included that were taken back, and aren't given again
     assignments: tuple[Assignment, ...]  # the earliest first
 
     @classmethod
     def read(cls) -> Registry:
         """Reads the tags of this repository."""
         versions, withdrawn, assignments = [], set(), []
-        lines = git("for-each-ref", "--format=%(refname:strip=2) %(*objectname) %(objectname)", "refs/tags")
+        lines = git("for-each-ref", "--format=%(refname:strip=2) %(*objectname)", "refs/tags")
         for line in lines.splitlines():
-            tag, commit, *_ = line.split()
+            tag, _, commit = line.partition(" ")
+            if not commit:
+                continue  # a lightweight tag, which GTO passes over too
             found = parse_name(tag, raise_on_fail=False)
             action = found.get("action")
             if found.get("name") != MODEL or action is None:
@@ -72,9 +75,10 @@ class Registry:
             elif action in (Action.ASSIGN, Action.UNASSIGN) and "counter" in found:
                 ends = action == Action.UNASSIGN
                 assignments.append(Assignment(found["stage"], found["counter"], commit, tag, ends))
-        versions = [one for one in versions if one.name not in withdrawn]
+        versions.sort(key=lambda one: SemVer.parse(one.name))
         return cls(
-            tuple(sorted(versions, key=lambda one: SemVer.parse(one.name))),
+            tuple(one for one in versions if one.name not in withdrawn),
+            versions[-1].name if versions else None,
             tuple(sorted(assignments, key=lambda one: one.count)),
         )
 
@@ -123,9 +127,9 @@ class Registry:
 
     def next(self, breaks: bool) -> str:
         """The name of the next version: a major one if it breaks what its users hold on to."""
-        if not self.versions:
+        if not self.highest:
             return "v1.0.0"
-        last = SemVer.parse(self.versions[-1].name)
+        last = SemVer.parse(self.highest)
         return f"v{last.bump_major() if breaks else last.bump_minor()}"
 
 
@@ -163,23 +167,51 @@ def check_identity() -> None:
         ) from None
 
 
-def check_tags() -> str | None:
+def check_tags(push: bool) -> str | None:
     """Looks for tags that the remote has and this clone hasn't; returns what could not be looked at, if so.
 
+    Args:
+        push: whether the remote has to be there.
+
     Raises:
-        DarkroomError: there are such.
+        DarkroomError: there are such, or there is no remote.
+        Unreachable: it can't be asked.
     """
     if REMOTE not in git("remote").split():
+        if push:
+            raise DarkroomError(f"git has no remote {REMOTE} to push to: git remote add {REMOTE} ADDRESS")
         return None
     try:
-        listed = git("ls-remote", "--tags", "--refs", REMOTE, f"{MODEL}@*", f"{MODEL}#*")
-    except DarkroomError as error:
-        return f"{REMOTE} can't be asked for its tags ({brief(error)})"
-    theirs = {line.partition("refs/tags/")[2] for line in listed.splitlines()}
-    missing = sorted(theirs - set(git("tag", "--list").split()))
-    if missing:
-        raise DarkroomError(f"{REMOTE} has {missing[0]}, which is not here; `git fetch --tags` brings it")
+        theirs = published()
+    except Unreachable as error:
+        if push:
+            raise
+        return str(error)
+    ours = dict(
+        line.split()
+        for line in git("for-each-ref", "--format=%(refname:strip=2) %(objectname)", "refs/tags").splitlines()
+    )
+    for tag, digest in theirs.items():
+        if tag not in ours:
+            raise DarkroomError(f"{REMOTE} has {tag}, which is not here; `git fetch --tags` brings it")
+        if ours[tag] != digest:
+            raise DarkroomError(f"{REMOTE} has another {tag}: git tag --delete '{tag}'; git fetch --tags")
     return None
+
+
+def published() -> dict[str, str]:
+    """The tags of the model that the remote has, each with its object.
+
+    Raises:
+        Unreachable: it can't be asked.
+    """
+    done = _git("ls-remote", "--tags", "--refs", REMOTE, f"{MODEL}@*", f"{MODEL}#*")
+    if done.returncode:
+        raise Unreachable(
+            f"{REMOTE} can't be asked for its tags, so nothing is promoted ({brief(done.stderr)})"
+        )
+    rows = (line.split("\trefs/tags/") for line in done.stdout.splitlines())
+    return {tag: digest for digest, tag in rows}
 
 
 def message(tag: str) -> str:
@@ -228,7 +260,9 @@ def push(tags: list[str]) -> None:
     done = _git("push", "--atomic", "--quiet", REMOTE, *(f"refs/tags/{tag}" for tag in tags))
     if not done.returncode:
         return
-    if "rejected]" in done.stderr:
+    if "[remote rejected]" in done.stderr:
+        raise DarkroomError(f"{REMOTE} doesn't let you make these tags ({brief(done.stderr)})")
+    if "[rejected]" in done.stderr:
         raise DarkroomError(
             f"another promotion was there first; `git fetch --tags {REMOTE}`, and run it again"
         )

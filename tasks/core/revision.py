@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tasks.core.errors import DataError, brief
+from tasks.core.errors import DataError, Unreachable, brief
 
 
 class Revision:
@@ -43,28 +44,41 @@ class Revision:
             ) from None
         self._files = DVCFileSystem(".", rev=self.commit)
 
+    @contextmanager
+    def _having(self, path: Path) -> Iterator[None]:
+        """Says which file it was that can't be had.
+
+        Raises:
+            DataError: it is in no cache and no remote.
+            Unreachable: the remote can't be asked.
+        """
+        from dvc.exceptions import DvcException
+
+        try:
+            yield
+        except Exception as error:  # each store has exceptions of its own
+            text = f"{path} of {self.name} can't be had ({brief(error)}); see that DVC's remote is there"
+            if isinstance(error, (OSError, DvcException)):
+                raise DataError(f"{text}, and `dvc push` where it was made") from None
+            raise Unreachable(f"{text}, and that it lets you in") from None
+
     def holds(self, path: Path) -> bool:
         """Whether there is such a file or folder, be it here or not."""
-        return bool(self._files.exists(path.as_posix()))
+        with self._having(path):
+            return bool(self._files.exists(path.as_posix()))
 
     def read(self, path: Path) -> bytes:
         """The bytes of a file.
 
         Raises:
             DataError: it is not there, can't be had, or is not what was recorded.
+            Unreachable: the remote can't be asked.
         """
-        from dvc.exceptions import DvcException
-
         name = path.as_posix()
-        try:
+        with self._having(path):
             with self._files.open(name, "rb") as file:
                 data: bytes = file.read()
             recorded = self._files.info(name).get("md5")
-        except (OSError, DvcException) as error:
-            raise DataError(
-                f"{path} of {self.name} can't be had ({brief(error)}); see that the remote is there, and "
-                "`dvc push` where it was made"
-            ) from None
         if recorded and hashlib.md5(data, usedforsecurity=False).hexdigest() != recorded:
             kept = self.cache / recorded[:2] / recorded[2:]
             raise DataError(
@@ -76,7 +90,8 @@ class Revision:
     def files(self, folder: Path) -> Iterator[Path]:
         """The files below a folder; the file itself, if it is one."""
         name = folder.as_posix()
-        found = [name] if self._files.isfile(name) else sorted(self._files.find(name))
+        with self._having(folder):
+            found = [name] if self._files.isfile(name) else sorted(self._files.find(name))
         yield from (Path(one) for one in found)
 
     def fetch(self, path: Path, target: Path) -> Path:
