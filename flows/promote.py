@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -31,14 +31,14 @@ from flows.outcome import mistaken
 from tasks import gate
 from tasks.core import cards, cli, params, predictions, promotion, registry
 from tasks.core import metrics as measuring
-from tasks.core.errors import DarkroomError, Rejected
+from tasks.core.errors import DarkroomError, DataError, Rejected
 from tasks.core.evidence import Evidence
 from tasks.core.paths import EXPORT, METRICS, cache_folder
 from tasks.core.registry import Registry, Version
 from tasks.core.revision import Revision
 from tasks.core.serialize import sha256
 
-HEAD = "HEAD"
+HEAD, LOCK = "HEAD", Path("dvc.lock")
 
 
 def run_name() -> str:
@@ -88,13 +88,13 @@ def lock(wanted: bool) -> Iterator[None]:
 def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bool) -> str:
     """Promotes HEAD; returns a line that says what came of it."""
     head, known = Revision(HEAD), Registry.read()
-    version, champion = known.at(head.commit), known.champion(to)
+    version, champion = version_of(head, known), known.champion(to)
     if version and version == champion:
         if push and not dry_run:
             registry.push(known.tags(version, to))  # which an earlier run may have left here
         return f"{version.tag} is in {to} already"
     p = params.load()
-    step("check", checked, head)
+    step("check", checked, head, push)
     artifacts = promotion.shipped(head)
     promotion.fetched(head, artifacts, folder / "challenger")
     probe = step("probe", promotion.probed, folder / "challenger", artifacts, p.gate.artifacts)
@@ -104,7 +104,7 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     name = version.name if version else known.next(breaks(head, known))
     evidence = Evidence(
         version=name,
-        commit=head.commit,
+        commit=version.commit if version else head.commit,
         verdict=f"promoted to {to}" + ("" if champion and with_champion else ", compared with no champion"),
         about=promotion.about(head, p),
         digests=promotion.digests(head),
@@ -127,7 +127,20 @@ def step(name: str, work: Any, *given: Any) -> Any:
     return cast("State[Any]", run(*given, return_state=True)).result()
 
 
-def checked(head: Revision) -> None:
+def version_of(head: Revision, known: Registry) -> Version | None:
+    """The version that HEAD is, or whose dvc.lock it still has: what came since has changed no model."""
+    if found := known.at(head.commit):
+        return found
+    if not head.holds(LOCK):
+        return None
+    for version in reversed(known.versions):
+        with suppress(DataError):  # one that was made by hand
+            if Evidence.read(version.tag).digests.get(LOCK.as_posix()) == head.digest(LOCK):
+                return version
+    return None
+
+
+def checked(head: Revision, push: bool) -> None:
     """Sees that what is here is what was gated and committed, and that others can have it.
 
     Raises:
@@ -136,13 +149,18 @@ def checked(head: Revision) -> None:
     if changed := registry.git("diff", "--name-only", "HEAD"):
         file = changed.splitlines()[0]
         raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
-    if not head.holds(Path("dvc.lock")):
+    if not head.holds(LOCK):
         raise DarkroomError("dvc.lock is not committed: git add dvc.lock; git commit")
     _, pending = repo.survey()
     if pending:
         names = ", ".join(sorted(pending))
         raise DarkroomError(f"not up to date here: {names}; `dvc pull`, or `dvc repro` and commit dvc.lock")
-    if repo.has_remote() and (missing := repo.unpushed()):
+    has_remote = repo.has_remote()
+    if push and not has_remote:
+        raise DarkroomError(
+            "DVC has no remote from which others could fetch it: `dvc remote add --default NAME URL`"
+        )
+    if has_remote and (missing := repo.unpushed()):
         raise DarkroomError(f"{missing} is in no remote, where others could fetch it: `dvc push`")
 
 
@@ -163,8 +181,14 @@ def judged(head: Revision, champion: Version, folder: Path, p: params.Params) ->
     theirs = Revision(champion.tag)
     promotion.fetched(theirs, promotion.shipped(theirs), folder / "champion")
     pair = promotion.compared(head, theirs, folder / "challenger", folder / "champion", p)
+    left, least = len(pair.ours), p.evaluate.min_slice
+    if left < least:
+        raise DataError(
+            f"{left} test pictures are left that {champion.tag} hasn't learned from, too few to compare by "
+            f"(evaluate.min_slice is {least}); --no-champion does without"
+        )
     judge = gate.Judge(
-        head.json(METRICS),
+        promotion.recounted_slices(head.json(METRICS), pair.ours, least),
         pair.ours,
         pair.theirs,
         p.evaluate.min_slice,

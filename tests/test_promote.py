@@ -18,7 +18,7 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import outcome, promote, repo
-from tasks.core import cards, classifier, golden, images, metrics, params, predictions, registry
+from tasks.core import cards, classifier, golden, images, metrics, params, predictions, promotion, registry
 from tasks.core.errors import DataError, Rejected
 from tasks.core.evidence import Evidence
 from tasks.core.exporter import FILES, Exporter, lines
@@ -66,7 +66,7 @@ def variants(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, order in (("good", [0, 1, 2]), ("poor", [1, 0, 2])):
         head.set_weights([weights[..., order] for weights in right])
         made(folder / name, folder / "pictures", manifest, model, contract)
-    for name in ("rejected", "strange", "fewer", "liar"):
+    for name in ("equal", "rejected", "strange", "fewer", "known", "liar"):
         shutil.copytree(folder / "good", folder / name)
     write_json(
         folder / "rejected" / GATES, {"passed": False, "gates": [{"passed": False, "why": "accuracy is low"}]}
@@ -75,6 +75,7 @@ def variants(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(folder / "strange" / ARTIFACTS, {"exported": True, "artifacts": {"coreml": facts["onnx"]}})
     tested = read_parquet(folder / "fewer" / PREDICTIONS)  # the rest it has learned from
     predictions.write(folder / "fewer" / PREDICTIONS, tested[::2])
+    predictions.write(folder / "known" / PREDICTIONS, tested[::20])
     answers = read_json(folder / "liar" / EXPORT / "golden/golden.json")
     answers[0]["probabilities"] = answers[0]["probabilities"][::-1]
     write_json(folder / "liar" / EXPORT / "golden/golden.json", answers)
@@ -206,7 +207,10 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "classifier@v1.1.0",
     ]
 
-    commit(variants, "good", "once more")
+    commit(variants, "good", "other words")
+    assert promoted() == (0, "classifier@v1.1.0 is in production already"), "it is the same model"
+
+    commit(variants, "equal")
     code, said = promoted()
     assert code == 1
     assert said.startswith("classifier@v1.1.0 stays: inconclusive: test.accuracy against champion"), said
@@ -426,6 +430,37 @@ def test_a_test_set_that_has_changed_is_told_and_is_the_new_one_for_both(variant
     assert "from 150 to 300, with 150 in both: both models are judged on those of now" in evidence.notes[1]
     assert evidence.compared["challenger"]["n"] == evidence.compared["champion"]["n"] == 150
     assert "150 of them are left out, as classifier@v1.0.0 has learned from them" in evidence.notes[2]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_champion_that_has_learned_the_test_pictures_is_no_measure(variants: Path) -> None:
+    commit(variants, "known")
+    assert promoted()[0] == 0
+    commit(variants, "good")
+    code, said = promoted()
+    assert (code, len(tags())) == (2, 2)
+    assert "15 test pictures are left that classifier@v1.0.0 hasn't learned from, too few" in said
+
+
+def test_slices_are_as_large_as_they_still_are() -> None:
+    cells = {"a": {"n": 90, "judged": True}, "b": {"n": 90, "judged": True}, "c": {"n": 5, "judged": False}}
+    ours = pd.DataFrame({"slice_camera": ["a"] * 40 + ["b"] * 20})
+    found = promotion.recounted_slices({"slices": {"camera": cells}, "test": 1}, ours, least=30)
+    facts = {"a": {"n": 40, "judged": True}, "b": {"n": 20, "judged": False}, "c": {"n": 0, "judged": False}}
+    assert found == {"slices": {"camera": facts}, "test": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_nobody_is_told_of_what_nobody_can_fetch(variants: Path) -> None:
+    commit(variants, "good")
+    subprocess.run(["dvc", "remote", "remove", "store"], check=True)
+    subprocess.run(["git", "commit", "-qam", "No remote"], check=True)
+    code, said = promoted(push=True)
+    assert (code, tags()) == (2, [])
+    assert "DVC has no remote" in said
+    assert promoted()[0] == 0, "for oneself it will do"
 
 
 @pytest.mark.slow

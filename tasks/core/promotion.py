@@ -210,6 +210,23 @@ def alike(artifacts: Artifacts, champion: Revision) -> tuple[str, str]:
     return artifacts[mine]["file"], facts[kind]["file"]
 
 
+def recounted_slices(measured: dict[str, Any], ours: pd.DataFrame, least: int) -> dict[str, Any]:
+    """What `metrics.json` says, with the slices as large as they are in a table that may have fewer pictures.
+
+    Args:
+        least: pictures that a slice needs to be judged.
+    """
+    slices = {
+        kind: {
+            cell: fact | {"n": n, "judged": fact["judged"] and n >= least}
+            for cell, fact in cells.items()
+            for n in [int((ours[predictions.SLICE + kind] == cell).sum())]
+        }
+        for kind, cells in measured["slices"].items()
+    }
+    return measured | {"slices": slices}
+
+
 def recounted(revision: Revision, bins: int) -> dict[str, float]:
     """The metrics of the test split, counted anew from the predictions that are stored.
 
