@@ -19,6 +19,7 @@ from prefect.artifacts import (
 
 from flows.events import address
 from tasks.core import pages
+from tasks.core.markdown import MARKS
 from tasks.core.paths import EVALUATION, GATES, METRICS, PAGE
 from tasks.core.serialize import flat, read_json
 
@@ -68,8 +69,7 @@ def metrics(now: dict[str, Any], earlier: dict[str, Any]) -> list[dict[str, Any]
 def gates(found: dict[str, Any]) -> str:
     """A Markdown list of the gates, in their own words."""
     head = "**passed**" if found["passed"] else "**rejected**"
-    marks = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
-    return "\n".join([head, "", *(f"- {marks[gate['verdict']]} {gate['why']}" for gate in found["gates"])])
+    return "\n".join([head, "", *(f"- {MARKS[gate['verdict']]} {gate['why']}" for gate in found["gates"])])
 
 
 def confusion(answers: pd.DataFrame) -> str:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,22 +22,21 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from ruamel.yaml import YAML
 
 from flows import outcome, repo, server
 from flows.events import tell
 from flows.outcome import mistaken
 from tasks import gate
-from tasks.core import cards, cli, params, predictions, promotion, registry
-from tasks.core import metrics as measuring
+from tasks.core import cards, cli, params, promotion, registry
 from tasks.core.errors import DarkroomError, DataError, Rejected
 from tasks.core.evidence import Evidence
-from tasks.core.paths import EXPORT, METRICS, cache_folder
+from tasks.core.paths import EXPORT, METRICS, PREDICTIONS, cache_folder
+from tasks.core.promotion import LOCK
 from tasks.core.registry import Registry, Version
 from tasks.core.revision import Revision
 from tasks.core.serialize import sha256
 
-HEAD, LOCK = "HEAD", Path("dvc.lock")
+HEAD = "HEAD"
 
 
 def run_name() -> str:
@@ -64,25 +62,18 @@ def promote(
         if to not in registry.STAGES:
             raise DarkroomError(f"there is no stage {to}; give {' or '.join(registry.STAGES)}")
         cache_folder().mkdir(parents=True, exist_ok=True)
+        # A rollback needs nothing of this folder, and waits for nobody who is at work in it.
+        lock = nullcontext() if rollback else repo.alone(get_run_logger().info, wait=False)
         # In our cache, which the workers of a cluster see too.
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder, lock(wanted=not rollback):
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder, lock:
             registry.check_identity()
             if unasked := registry.check_tags(push):
                 get_run_logger().warning("%s; another promotion may be unknown here", unasked)
-            way = taken_back if rollback else promoted
-            return Completed(message=way(to, Path(folder), dry_run, push, champion))
+            if rollback:
+                return Completed(message=taken_back(to, Path(folder), dry_run, push))
+            return Completed(message=promoted(to, Path(folder), dry_run, push, champion))
     except repo.MISTAKES as error:
         return mistaken(error)
-
-
-@contextmanager
-def lock(wanted: bool) -> Iterator[None]:
-    """Sees that nothing else is at work in this folder, of which a rollback needs nothing."""
-    if wanted:
-        with repo.alone(get_run_logger().info, wait=False):
-            yield
-    else:
-        yield
 
 
 def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bool) -> str:
@@ -101,12 +92,13 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     compared: dict[str, Any] = {}
     if champion and with_champion:
         compared = step("compare", judged, head, champion, folder, p)
-    name = version.name if version else known.next(breaks(head, known))
+    about = promotion.about(head, p)
+    name = version.name if version else known.next(breaks(about, known))
     evidence = Evidence(
         version=name,
         commit=version.commit if version else head.commit,
         verdict=f"promoted to {to}" + ("" if champion and with_champion else ", compared with no champion"),
-        about=promotion.about(head, p),
+        about=about,
         digests=promotion.digests(head),
         artifacts={fact["file"]: fact["sha256"] for fact in artifacts.values()},
         probe=probe,
@@ -131,11 +123,12 @@ def version_of(head: Revision, known: Registry) -> Version | None:
     """The version that HEAD is, or whose dvc.lock it still has: what came since has changed no model."""
     if found := known.at(head.commit):
         return found
-    if not head.holds(LOCK):
+    if not (known.versions and head.holds(LOCK)):
         return None
+    digest = head.digest(LOCK)
     for version in reversed(known.versions):
         with suppress(DataError):  # one that was made by hand
-            if Evidence.read(version.tag).digests.get(LOCK.as_posix()) == head.digest(LOCK):
+            if Evidence.read(version.tag).digests.get(LOCK.as_posix()) == digest:
                 return version
     return None
 
@@ -164,12 +157,12 @@ def checked(head: Revision, push: bool) -> None:
         raise DarkroomError(f"{missing} is in no remote, where others could fetch it: `dvc push`")
 
 
-def breaks(head: Revision, known: Registry) -> bool:
+def breaks(about: dict[str, Any], known: Registry) -> bool:
     """Whether programs that use the last version have to change: for other classes, or another input."""
     if not known.versions:
         return False
-    before, now = Evidence.read(known.versions[-1].tag).about, promotion.about(head, params.load())
-    return any(before[name] != now[name] for name in ("classes", "image_size", "resize"))
+    before = Evidence.read(known.versions[-1].tag).about
+    return any(before[name] != about[name] for name in ("classes", "image_size", "resize"))
 
 
 def judged(head: Revision, champion: Version, folder: Path, p: params.Params) -> dict[str, Any]:
@@ -191,7 +184,7 @@ def judged(head: Revision, champion: Version, folder: Path, p: params.Params) ->
         promotion.recounted_slices(head.json(METRICS), pair.ours, least),
         pair.ours,
         pair.theirs,
-        p.evaluate.min_slice,
+        least,
         p.evaluate.calibration_bins,
         p.evaluate.bootstrap,
         p.evaluate.seed,
@@ -202,16 +195,11 @@ def judged(head: Revision, champion: Version, folder: Path, p: params.Params) ->
     faults = [f"{one['verdict']}: {one['why']}" for one in verdict["gates"] if not one["passed"]]
     if faults:
         raise Rejected(f"{champion.tag} stays: {'; '.join(faults)} (gate.rules)")
-    every = measuring.measures(p.evaluate.calibration_bins)
     sides = {"challenger": pair.ours, "champion": pair.theirs}
     return {
         "champion": champion.tag,
         "compared": {
-            side: {
-                name: measuring.rounded(measure(predictions.answers(table)))
-                for name, measure in every.items()
-            }
-            | {"n": len(table)}
+            side: promotion.measured(table, p.evaluate.calibration_bins) | {"n": len(table)}
             for side, table in sides.items()
         },
         "gates": verdict["gates"],
@@ -222,8 +210,7 @@ def judged(head: Revision, champion: Version, folder: Path, p: params.Params) ->
 def tagged(to: str, version: Version | None, evidence: Evidence, push: bool) -> str:
     """Makes the tags: of the version, if it is a new one, and of its stage; all or none."""
     registry.check_tags(push)  # again: comparing has taken minutes
-    made = []
-    try:
+    with registry.all_or_none() as made:
         if not version:
             headline = f"{registry.MODEL} {evidence.version}"
             made.append(registry.register(evidence.version, evidence.commit, evidence.message(headline)))
@@ -231,14 +218,15 @@ def tagged(to: str, version: Version | None, evidence: Evidence, push: bool) -> 
         made.append(registry.assign(to, version, evidence.message(f"{version.tag} into {to}")))
         if push:
             registry.push([version.tag, made[-1]])
-    except BaseException:
-        registry.forget(made)
-        raise
-    way = "" if push else f"; git push {registry.REMOTE} {' '.join(made)} tells others"
-    return f"{version.tag} is in {to}, by {made[-1]}{way}"
+    return f"{version.tag} is in {to}, by {made[-1]}{hint(made, push)}"
 
 
-def taken_back(to: str, folder: Path, dry_run: bool, push: bool, _champion: bool) -> str:
+def hint(made: list[str], push: bool) -> str:
+    """What is left to do, so that others know of tags."""
+    return "" if push else f"; git push {registry.REMOTE} {' '.join(made)} tells others"
+
+
+def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     """Puts the version back that was in a stage before, if it can still be fetched and still answers."""
     known = Registry.read()
     history = known.history(to)
@@ -260,15 +248,11 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool, _champion: bool
     verdict = f"put back into {to} in place of {current.tag}"
     message = replace(evidence, verdict=verdict, probe=probe).message(f"{before.tag} back into {to}")
     registry.check_tags(push)
-    made = registry.assign(to, before, message)
-    if push:
-        try:
-            registry.push([made])
-        except BaseException:
-            registry.forget([made])
-            raise
-    way = "" if push else f"; git push {registry.REMOTE} {made} tells others"
-    return f"{before.tag} is back in {to} in place of {current.tag}, by {made}{way}"
+    with registry.all_or_none() as made:
+        made.append(registry.assign(to, before, message))
+        if push:
+            registry.push(made)
+    return f"{before.tag} is back in {to} in place of {current.tag}, by {made[0]}{hint(made, push)}"
 
 
 def verified(tag: str) -> str:
@@ -296,8 +280,8 @@ def verified(tag: str) -> str:
             for file, digest in evidence.artifacts.items()
             if not (export / file).exists() or sha256(export / file) != digest
         ]
-    bins = YAML(typ="safe").load(revision.read(params.FILE))["evaluate"]["calibration_bins"]
-    for name, value in promotion.recounted(revision, bins).items():
+    bins = registry.parameters(revision.commit)["evaluate"]["calibration_bins"]
+    for name, value in promotion.measured(revision.parquet(PREDICTIONS), bins).items():
         if value != evidence.metrics.get(name, value):  # a measure that came later is not in it
             faults.append(
                 f"test.{name} of the stored predictions is {value}, and not {evidence.metrics[name]}"

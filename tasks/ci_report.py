@@ -18,7 +18,7 @@ from dvc.scm import SCMError
 
 from tasks.core import cli
 from tasks.core.errors import DataError, brief
-from tasks.core.markdown import plain, section, table
+from tasks.core.markdown import MARKS, plain, section, table
 from tasks.core.paths import EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.serialize import flat, read_json, write_text
 
@@ -26,7 +26,6 @@ TARGET = Path("reports/ci.md")
 SPLITS = ("test", "validation")
 MOST = 12  # classes of which a matrix can be read
 WORST = 10  # confusions to name where there are more classes
-MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 
 def report(base: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ prefect.logging.configuration.setup_logging()
 
 # The built-in backbone is converted once for the checkout, not once for each folder a test works in.
 os.environ.setdefault("DARKROOM_CACHE", str(ROOT / ".cache"))
+
+
+@pytest.fixture(scope="module")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server and database for the tests of a module."""
+    from prefect.testing.utilities import prefect_test_harness  # seconds
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
 
 
 @dataclass(frozen=True)

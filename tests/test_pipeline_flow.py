@@ -10,14 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
 from ruamel.yaml import YAML
 
 from flows import artifacts, pipeline, repo
@@ -26,6 +24,8 @@ from tasks.core.errors import DarkroomError
 from tasks.core.serialize import remove
 from tests.project import FIRST_COMMIT
 from tests.structure import ROOT
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 THREE_STAGES = """
 stages:
@@ -44,12 +44,6 @@ stages:
     deps: [source.txt]
     outs: [first.txt]
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import gto.api
 import numpy as np
 import pandas as pd
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 
 from flows import outcome, promote, repo
 from tasks.core import cards, classifier, golden, images, metrics, params, predictions, promotion, registry
@@ -33,6 +31,8 @@ from tests.conftest import Tiny
 from tests.pictures import scanned, write_classes
 from tests.structure import ROOT
 
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
 COUNT = 100  # pictures of each class, all of them test pictures
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 PIPELINE = f"""
@@ -45,12 +45,6 @@ stages:
     deps: [variant]
     outs: [{EXPORT}, {MANIFEST}, {PREDICTIONS}, {METRICS}, {GATES}]
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.fixture(scope="module")

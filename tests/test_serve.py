@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 
 from flows import serve
 from tasks.core.errors import DarkroomError
 from tests.structure import ROOT
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 TELL = """
   - name: tell
@@ -21,12 +21,6 @@ TELL = """
     actions:
       - {type: send-notification, block_document_id: custom-webhook/team, subject: Darkroom, body: text}
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.fixture

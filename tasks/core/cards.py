@@ -8,13 +8,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from tasks.core import registry
 from tasks.core.evidence import Evidence
 from tasks.core.markdown import bullets, plain, section, table
+from tasks.core.paths import MANIFEST
 from tasks.core.registry import MODEL, Registry, Version
 from tasks.core.serialize import flat
+
+DATA = MANIFEST.as_posix()
 
 
 def card(tag: str) -> str:
@@ -32,7 +33,7 @@ def card(tag: str) -> str:
         "input": f"{about['image_size']} x {about['image_size']} pixels, {about['resize']}",
         f"{len(classes)} classes": ", ".join(classes),
         "made of": f"{about['pictures']} pictures, of which {about['tested']} are test pictures",
-        "data": f"SHA-256 {of.digests['data/manifest.parquet']} of the manifest",
+        "data": f"SHA-256 {of.digests[DATA]} of the manifest",
     }
     fetch = f"dvc get URL-OF-THE-REPOSITORY export --rev {version.tag} -o {MODEL}"
     parts = [
@@ -83,8 +84,8 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
     if before and then:
         lines[0] += f", after {then.metrics['accuracy']:.4f} on {then.about['tested']}"
         lines += _changes(flat(then.about), flat(now.about))
-        lines += _changes(flat(_params(before.commit)), flat(_params(version.commit)))
-        if now.digests["data/manifest.parquet"] != then.digests["data/manifest.parquet"]:
+        lines += _changes(flat(registry.parameters(before.commit)), flat(registry.parameters(version.commit)))
+        if now.digests[DATA] != then.digests[DATA]:
             lines.append("other data")
     lines += [
         f"{'out of ' if one.ends else ''}{one.stage} on {registry.date(one.tag)}"
@@ -101,8 +102,3 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in names
         if then.get(name) != now.get(name)
     ]
-
-
-def _params(commit: str) -> dict[str, Any]:
-    read: dict[str, Any] = YAML(typ="safe", pure=True).load(registry.git("show", f"{commit}:params.yaml"))
-    return read

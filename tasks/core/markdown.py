@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}  # of a gate's verdict
 MARKUP = {ord(char): f"&#{ord(char)};" for char in "&\\`*_|<>[]#~@"}  # an @ would call someone
 
 

@@ -19,7 +19,8 @@ from tasks.core.revision import Revision
 from tasks.core.serialize import read_json, sha256
 
 ARTIFACTS, CONTRACT, GOLDEN = EXPORT / "artifacts.json", EXPORT / "classifier.json", EXPORT / "golden"
-PROVEN = (Path("dvc.lock"), Path("params.yaml"), MANIFEST, METRICS, PREDICTIONS, GATES, ARTIFACTS)
+LOCK = Path("dvc.lock")
+PROVEN = (LOCK, params.FILE, MANIFEST, METRICS, PREDICTIONS, GATES, ARTIFACTS)
 LOOSE = 0.05  # by which probabilities of golden pictures may differ where no rule says it
 AT_ONCE = 2  # artifacts that are probed
 QUICK: tuple[Format, ...] = (  # to compare models by: the fastest of the exact ones first
@@ -227,11 +228,11 @@ def recounted_slices(measured: dict[str, Any], ours: pd.DataFrame, least: int) -
     return measured | {"slices": slices}
 
 
-def recounted(revision: Revision, bins: int) -> dict[str, float]:
-    """The metrics of the test split, counted anew from the predictions that are stored.
+def measured(table: pd.DataFrame, bins: int) -> dict[str, float]:
+    """The metrics of a table as `predictions.parquet`, by name, rounded as in `metrics.json`.
 
     Args:
         bins: of the calibration error.
     """
-    answers = predictions.answers(revision.parquet(PREDICTIONS))
+    answers = predictions.answers(table)
     return {name: metrics.rounded(measure(answers)) for name, measure in metrics.measures(bins).items()}

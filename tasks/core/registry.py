@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +18,10 @@ from gto.constants import Action
 from gto.exceptions import GTOException
 from gto.tag import parse_name
 from gto.versions import SemVer
+from ruamel.yaml import YAML
 
 from tasks.core.errors import DarkroomError, DataError, Unreachable, brief
+from tasks.core.params import FILE
 
 MODEL = "classifier"  # its name in dvc.yaml, under artifacts
 STAGES = ("staging", "production")
@@ -219,6 +223,12 @@ def message(tag: str) -> str:
     return git("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
 
 
+def parameters(commit: str) -> dict[str, Any]:
+    """What params.yaml says in a commit."""
+    read: dict[str, Any] = YAML(typ="safe", pure=True).load(git("show", f"{commit}:{FILE}"))
+    return read
+
+
 def date(tag: str) -> str:
     """The day on which a tag was made, as 2026-11-26."""
     return git("for-each-ref", "--format=%(taggerdate:short)", f"refs/tags/{tag}")
@@ -269,7 +279,13 @@ def push(tags: list[str]) -> None:
     raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({brief(done.stderr)})")
 
 
-def forget(tags: list[str]) -> None:
-    """Removes tags of this clone."""
-    for tag in tags:
-        git("tag", "--delete", tag)
+@contextmanager
+def all_or_none() -> Iterator[list[str]]:
+    """Gives a list for the tags that a block makes; if it fails they are removed from this clone again."""
+    made: list[str] = []
+    try:
+        yield made
+    except BaseException:
+        for tag in made:
+            git("tag", "--delete", tag)
+        raise
