@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from tasks.core import charts, cli, pages, params, paths, sheets
 from tasks.core.accepted import last_inputs
 from tasks.core.manifest import readable
 from tasks.core.predictions import PROBABILITY
-from tasks.core.serialize import flat, read_json, write_text
+from tasks.core.serialize import read_json, write_text
 from tasks.core.splits import SPLITS, Shares, split
 from tasks.core.tables import read_parquet
 
@@ -47,16 +46,6 @@ def kept(history: pd.DataFrame, best: dict[str, Any]) -> str:
     if best["phase"] == last:
         return f"{text}, of the lowest validation loss."
     return f"{text} of the head before, since none of these had a lower validation loss."
-
-
-def shown(values: dict[str, Any]) -> dict[str, str]:
-    """Parameters by their dotted keys, with values as params.yaml may write them: 3.0 as 3."""
-
-    def text(value: Any) -> str:
-        whole = isinstance(value, float) and value.is_integer()
-        return value if isinstance(value, str) else json.dumps(int(value) if whole else value)
-
-    return {key: text(value) for key, value in flat(values).items()}
 
 
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
@@ -176,11 +165,10 @@ def changes(
             for name in metrics["test"]["interval_95"]
             if name in old
         ]
-    had = shown(values)
+    had = params.shown(values)
     found += [
-        Change(key, had.get(key, "not there"), text)
-        for key, text in parameters.items()
-        if had.get(key) != text
+        Change(key, had.get(key, "not there"), parameters.get(key, "not there"))
+        for key in dict.fromkeys([*had, *parameters])
     ]
     return [change for change in found if change.before != change.now]
 
@@ -297,8 +285,9 @@ def main() -> None:
         "train": asdict(p.train),
         "evaluate": asdict(evaluate),
         "export": asdict(p.export),
+        "report": asdict(p.report),
     }
-    parameters = shown(sections)
+    parameters = params.shown(sections)
     write_text(paths.PAGE, page(Path(data.images), p.build, p.report, evaluate.min_slice, parameters))
     cli.say(f"report: {paths.PAGE}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,23 @@ def test_a_slip_is_told_with_key_value_and_what_is_allowed(
 def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:
     with pytest.raises(ParamError, match="root of the repository"):
         params.load(tmp_path / "params.yaml")
+
+
+def test_parameters_stand_as_in_their_file() -> None:
+    values = {"fine_tune": True, "augment": {"zoom": 0.1, "crop": 3.0}, "resize": "pad", "formats": ("h5",)}
+    assert params.shown({"x": values}) == {
+        "x.fine_tune": "true",
+        "x.augment.zoom": "0.1",
+        "x.augment.crop": "3",
+        "x.resize": "pad",
+        "x.formats": '["h5"]',
+    }
+
+
+def test_rules_read_and_rules_recorded_are_shown_alike() -> None:
+    """What dvc.lock has of them is bare; a rule that is read has all its keys, in an order of its own."""
+    recorded = {"slice": "worst", "metric": "test.accuracy", "min": 0}
+    rule = params.Rule(metric="test.accuracy", slice="worst", min=0.0)
+    one = params.shown({"gate": {"rules": [recorded]}})
+    assert one == params.shown({"gate": {"rules": (dataclasses.asdict(rule),)}})
+    assert one == {"gate.rules.0": "metric: test.accuracy, min: 0, slice: worst"}

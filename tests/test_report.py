@@ -232,17 +232,6 @@ def test_what_is_nearly_all_is_not_called_all() -> None:
     assert "Top-5" not in text, "there are three classes"
 
 
-def test_parameters_stand_as_in_their_file() -> None:
-    values = {"fine_tune": True, "augment": {"zoom": 0.1, "crop": 3.0}, "resize": "pad", "formats": ("h5",)}
-    assert report.shown({"x": values}) == {
-        "x.fine_tune": "true",
-        "x.augment.zoom": "0.1",
-        "x.augment.crop": "3",
-        "x.resize": "pad",
-        "x.formats": '["h5"]',
-    }
-
-
 def test_measures_are_drawn_for_every_split_and_class() -> None:
     rows = re.findall(r"<tr><td>([^<]+)</td>\n?<td><svg", part(rendered(), "measures"))
     assert [html.unescape(row) for row in rows] == ["train", "validation", "test", "cat", "dog", ODD]
@@ -405,13 +394,15 @@ def test_what_changed_since_the_last_run_is_told(tmp_path: Path, monkeypatch: py
     write_json(tmp_path / "metrics.json", old)
     write_json(tmp_path / "validation.json", validation | {"pictures": validation["pictures"] - 3})
     files = {paths.METRICS: tmp_path / "metrics.json", paths.VALIDATION: tmp_path / "validation.json"}
-    values = {"train": {"epochs": 6, "augment": {"zoom": 0.1}}}
+    rules = [{"metric": "n", "min": 1}]
+    values = {"train": {"epochs": 6, "augment": {"zoom": 0.1}}, "gate": {"rules": rules}}
     monkeypatch.setattr(report, "last_inputs", lambda *_: (files, values))
     found = report.changes(now, validation, {"train.epochs": "8", "train.augment.zoom": "0.1"}) or []
     assert {(change.name, change.before, change.difference) for change in found} == {
         ("pictures", str(validation["pictures"] - 3), "+3"),
         ("test.accuracy", "0.5000", f"{now['test']['accuracy'] - 0.5:+.4f}"),
         ("train.epochs", "6", ""),
+        ("gate.rules.0", "metric: n, min: 1", ""),
     }
     monkeypatch.setattr(report, "last_inputs", lambda *_: ({}, {}))
     assert report.changes(now, validation, {}) is None

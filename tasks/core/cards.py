@@ -6,14 +6,12 @@ The card has the sections of Mitchell et al., Model Cards for Model Reporting (2
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
-from tasks.core import registry
+from tasks.core import params, registry
 from tasks.core.evidence import Evidence
 from tasks.core.markdown import bullets, plain, section, table
 from tasks.core.paths import MANIFEST
 from tasks.core.registry import MODEL, Registry, Version
-from tasks.core.serialize import flat
 
 DATA = MANIFEST.as_posix()
 
@@ -83,8 +81,9 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
     lines = [f"accuracy {now.metrics['accuracy']:.4f} on {now.about['tested']} test pictures"]
     if before and then:
         lines[0] += f", after {then.metrics['accuracy']:.4f} on {then.about['tested']}"
-        lines += _changes(flat(then.about), flat(now.about))
-        lines += _changes(flat(registry.parameters(before.commit)), flat(registry.parameters(version.commit)))
+        lines += _changes(params.shown(then.about), params.shown(now.about))
+        old, new = (params.shown(registry.parameters(one.commit)) for one in (before, version))
+        lines += _changes(old, new)
         if now.digests[DATA] != then.digests[DATA]:
             lines.append("other data")
     lines += [
@@ -95,7 +94,7 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
     return section(f"{version.name}, {registry.date(version.tag)}", bullets(lines), 2)
 
 
-def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _changes(then: dict[str, str], now: dict[str, str]) -> list[str]:
     names = dict.fromkeys([*then, *now])
     return [
         f"{name}: {then.get(name, 'not there')} → {now.get(name, 'not there')}"

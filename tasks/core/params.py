@@ -7,6 +7,7 @@ any stage starts, so that a slip in `export` is found before an hour of training
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import astuple, dataclass
 from functools import cache
@@ -20,6 +21,7 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.core.contract import Packing, Resize
 from tasks.core.errors import ParamError
+from tasks.core.serialize import flat
 
 FILE = Path("params.yaml")
 MEASURED = (  # of test and validation
@@ -467,3 +469,23 @@ def _known(parts: list[str], root: type) -> list[str]:
     for part in parts[:-1]:
         kind = get_args(kind)[0] if part.isdigit() else get_type_hints(kind)[part]
     return [field.name for field in dataclasses.fields(kind)]
+
+
+def shown(values: dict[str, Any]) -> dict[str, str]:
+    """Parameters by their dotted keys, as params.yaml may write them: 3.0 as 3, a list of rules one by one.
+
+    Where they come from makes no difference: what a rule doesn't set isn't there, and its keys are sorted.
+    """
+    one_by_one: dict[str, Any] = {}
+    for key, value in flat(values).items():
+        rules = isinstance(value, (list, tuple)) and value and isinstance(value[0], dict)
+        one_by_one |= {f"{key}.{place}": rule for place, rule in enumerate(value)} if rules else {key: value}
+    return {key: _text(value) for key, value in one_by_one.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        keys = [key for key in sorted(value) if value[key] is not None and value[key] is not False]
+        return ", ".join(f"{key}: {_text(value[key])}" for key in keys)
+    whole = isinstance(value, float) and value.is_integer()
+    return value if isinstance(value, str) else json.dumps(int(value) if whole else value, ensure_ascii=False)
