@@ -467,6 +467,18 @@ def test_an_artifact_that_answers_otherwise_is_refused(variants: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_an_artifact_that_does_not_answer_in_time_is_refused(
+    variants: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which a rollback could not wait for."""
+    monkeypatch.setattr(promotion, "PATIENCE", 0.05)  # which none is started within
+    commit(variants, "good")
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert said.endswith("had not answered after 0.05 seconds")
+
+
+@pytest.mark.usefixtures("here")
 def test_what_gto_takes_back_is_taken_back() -> None:
     """And a rollback goes back further each time."""
     for words in (["add", "-A"], ["commit", "-q", "-m", "1"]):

@@ -46,6 +46,29 @@ def predicted(artifact: Path, pictures: Path, golden: Path) -> dict[str, Array]:
             return dict(arrays)
 
 
+def probed(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Has an artifact answer to golden pictures and go on for a while.
+
+    Args:
+        golden: a folder of encoded pictures; it may be missing.
+        patience: seconds that all of it may take.
+
+    Returns:
+        Answers as of `predicted`, without `test`, none where there is no golden picture; and what
+        `runtimes.timed` measures.
+
+    Raises:
+        ModelError: it can't be run, or takes longer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder) / "answers.npz"
+        times: dict[str, Any] = json.loads(
+            _run("probe", artifact, golden, answers, patience=patience).splitlines()[-1]
+        )
+        with np.load(answers) as arrays:
+            return dict(arrays), times
+
+
 def timed(artifact: Path) -> dict[str, Any]:
     """What `runtimes.timed` measures.
 
@@ -81,7 +104,7 @@ def kept_times(artifacts: Path) -> Path:
     return cache_folder() / "latency" / f"{sha256(artifacts)}.json"
 
 
-def _run(what: str, artifact: Path, *files: Path) -> str:
+def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) -> str:
     paths = [str(file.resolve()) for file in (artifact, *files)]
     words = [sys.executable, "-I", runtimes.__file__, what, *paths]
     # In this folder, since an HDF5 file may name a backbone's; `-I` keeps Python from importing from it.
@@ -93,10 +116,10 @@ def _run(what: str, artifact: Path, *files: Path) -> str:
             check=False,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=patience,
         )
     except subprocess.TimeoutExpired:
-        raise ModelError(f"{artifact} had not answered after {PATIENCE / 3600:g} hours") from None
+        raise ModelError(f"{artifact} had not answered after {patience:g} seconds") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ModelError(f"{artifact} can't be run apart ({brief(last)})")

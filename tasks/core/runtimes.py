@@ -5,15 +5,18 @@ holds for whoever has the artifact and its runtime:
 
   python -I runtimes.py predict ARTIFACT PICTURES.npy GOLDEN ANSWERS.npz
   python -I runtimes.py time ARTIFACT
+  python -I runtimes.py probe ARTIFACT GOLDEN ANSWERS.npz
 
 `predict` answers to pictures of uint8 (n, size, size, 3), and to the encoded ones in the folder GOLDEN, which
 it reads as the artifact's own contract says. `time` prints the median latencies in milliseconds and the peak
-memory in bytes, as JSON.
+memory in bytes, as JSON. `probe` does both in short: the pictures in GOLDEN, if there are any, and a while of
+load.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import statistics
@@ -21,6 +24,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,7 @@ Probabilities = npt.NDArray[np.float32]  # (n, classes)
 THREADS = min(2, os.cpu_count() or 1)
 BATCH = 32
 WARM_UP, RUNS = 5, 50  # of one picture; of a batch a fifth of both
+SHORT = 5.0  # seconds that a probe's load takes at most, of one picture and of a batch each
 
 
 class SavedModel:
@@ -174,31 +179,47 @@ def predict(artifact: Path, pictures: Path, golden: Path, answers: Path) -> None
     runner = kind(artifact)(artifact)
     array = np.load(pictures, mmap_mode="r")
     parts = [runner.predict(floats(array[start : start + BATCH])) for start in range(0, len(array), BATCH)]
-    files = [file.read_bytes() for file in sorted(golden.glob("*.*g"))]
-    read = floats(np.stack([pixels(data, runner.contract) for data in files]))
-    each = [runner.predict(picture[None]) for picture in read]
-    result = {"test": np.concatenate(parts), "golden": np.concatenate(each)}
-    if isinstance(runner, SavedModel):
-        result["encoded"] = runner.predict_encoded(files)
-    np.savez(answers, **result)  # type: ignore[arg-type]
+    np.savez(answers, test=np.concatenate(parts), **_of_golden(runner, golden))  # type: ignore[arg-type]
+
+
+def probe(artifact: Path, golden: Path, answers: Path) -> dict[str, float]:
+    """Writes the answers to golden pictures, as `predict`; returns what `timed` does, of a short while."""
+    runner = kind(artifact)(artifact)
+    np.savez(answers, **_of_golden(runner, golden))  # type: ignore[arg-type]
+    return _under_load(runner, SHORT)
 
 
 def timed(artifact: Path) -> dict[str, float]:
     """Median milliseconds of one picture and of a batch, and the process's peak memory in bytes."""
-    runner = kind(artifact)(artifact)
+    return _under_load(kind(artifact)(artifact), math.inf)
+
+
+def _of_golden(runner: Runner, folder: Path) -> dict[str, Probabilities]:
+    files = [file.read_bytes() for file in sorted(folder.glob("*.*g"))]
+    if not files:
+        return {}
+    read = floats(np.stack([pixels(data, runner.contract) for data in files]))
+    result = {"golden": np.concatenate([runner.predict(picture[None]) for picture in read])}
+    return result | ({"encoded": runner.predict_encoded(files)} if isinstance(runner, SavedModel) else {})
+
+
+def _under_load(runner: Runner, seconds: float) -> dict[str, float]:
     side = runner.contract["image_size"]
     images = np.random.default_rng(0).random((BATCH, side, side, 3), dtype=np.float32)
-    one = _median_ms(runner, images[:1], WARM_UP, RUNS)
-    batch = _median_ms(runner, images, WARM_UP // 5, RUNS // 5)
+    one = _median_ms(runner, images[:1], WARM_UP, RUNS, seconds)
+    batch = _median_ms(runner, images, WARM_UP // 5, RUNS // 5, seconds)
     unit = 1 if sys.platform == "darwin" else 1024
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {"latency_ms": one, f"latency_{BATCH}_ms": batch, "peak_memory_bytes": memory}
 
 
-def _median_ms(runner: Runner, images: Images, warm_up: int, runs: int) -> float:
-    times = []
+def _median_ms(runner: Runner, images: Images, warm_up: int, runs: int, seconds: float) -> float:
+    times: list[float] = []
+    end = time.perf_counter() + seconds
     for run in range(warm_up + runs):
         start = time.perf_counter()
+        if times and start > end:
+            break
         runner.predict(images)
         if run >= warm_up:
             times.append(time.perf_counter() - start)
@@ -219,7 +240,5 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     _end_with_parent()
-    if sys.argv[1] == "predict":
-        predict(*map(Path, sys.argv[2:]))
-    else:
-        print(json.dumps(timed(Path(sys.argv[2]))))
+    commands: dict[str, Callable[..., Any]] = {"predict": predict, "time": timed, "probe": probe}
+    print(json.dumps(commands[sys.argv[1]](*map(Path, sys.argv[2:]))))
