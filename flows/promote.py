@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -67,6 +67,7 @@ def promote(
         # In our cache, which the workers of a cluster see too.
         with tempfile.TemporaryDirectory(dir=cache_folder()) as folder, lock:
             registry.check_identity()
+            registry.check_clock()
             if unasked := registry.check_tags(push):
                 get_run_logger().warning("%s; another promotion may be unknown here", unasked)
             if rollback:
@@ -87,11 +88,12 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     p = params.load()
     step("check", checked, head, push)
     artifacts = promotion.shipped(head)
-    promotion.fetched(head, artifacts, folder / "challenger")
-    probe = step("probe", promotion.probed, folder / "challenger", artifacts, p.gate.artifacts)
+    here = folder / "challenger"
+    step("fetch", promotion.fetched, head, artifacts, here)
+    probe = step("probe", promotion.probed, here, artifacts, p.gate.artifacts)
     compared: dict[str, Any] = {}
     if champion and with_champion:
-        compared = step("compare", judged, head, champion, folder, p)
+        compared = step("compare", judged, head, champion, artifacts, here, p)
     about = promotion.about(head, p)
     name = version.name if version else known.next(breaks(about, known))
     evidence = Evidence(
@@ -127,9 +129,9 @@ def version_of(head: Revision, known: Registry) -> Version | None:
         return None
     digest = head.digest(LOCK)
     for version in reversed(known.versions):
-        with suppress(DataError):  # one that was made by hand
-            if Evidence.read(version.tag).digests.get(LOCK.as_posix()) == digest:
-                return version
+        evidence = Evidence.of(version.tag)
+        if evidence and evidence.digests.get(LOCK.as_posix()) == digest:
+            return version
     return None
 
 
@@ -158,22 +160,26 @@ def checked(head: Revision, push: bool) -> None:
 
 
 def breaks(about: dict[str, Any], known: Registry) -> bool:
-    """Whether programs that use the last version have to change: for other classes, or another input."""
+    """Whether programs that use the last version may have to change: for other classes, or another input."""
     if not known.versions:
         return False
-    before = Evidence.read(known.versions[-1].tag).about
-    return any(before[name] != about[name] for name in ("classes", "image_size", "resize"))
+    before = Evidence.of(known.versions[-1].tag)
+    held_on_to = ("classes", "image_size", "resize")
+    return before is None or any(before.about[name] != about[name] for name in held_on_to)
 
 
-def judged(head: Revision, champion: Version, folder: Path, p: params.Params) -> dict[str, Any]:
+def judged(
+    head: Revision, champion: Version, artifacts: promotion.Artifacts, folder: Path, p: params.Params
+) -> dict[str, Any]:
     """Holds the challenger against the champion by the gates; gives what `Evidence` has of it.
+
+    Args:
+        artifacts, folder: the challenger's, fetched.
 
     Raises:
         Rejected: it doesn't hold its own.
     """
-    theirs = Revision(champion.tag)
-    promotion.fetched(theirs, promotion.shipped(theirs), folder / "champion")
-    pair = promotion.compared(head, theirs, folder / "challenger", folder / "champion", p)
+    pair = promotion.compared(head, Revision(champion.tag), artifacts, folder, p)
     left, least = len(pair.ours), p.evaluate.min_slice
     if left < least:
         raise DataError(
@@ -246,7 +252,8 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     if dry_run:
         return f"{before.tag} would come back to {to} in place of {current.tag}; nothing is changed"
     verdict = f"put back into {to} in place of {current.tag}"
-    message = replace(evidence, verdict=verdict, probe=probe).message(f"{before.tag} back into {to}")
+    evidence = replace(evidence.uncompared(), verdict=verdict, probe=probe)
+    message = evidence.message(f"{before.tag} back into {to}")
     registry.check_tags(push)
     with registry.all_or_none() as made:
         made.append(registry.assign(to, before, message))

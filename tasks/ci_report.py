@@ -18,7 +18,7 @@ from dvc.scm import SCMError
 
 from tasks.core import cli
 from tasks.core.errors import DataError, brief
-from tasks.core.markdown import MARKS, plain, section, table
+from tasks.core.markdown import MARKS, section, table
 from tasks.core.paths import EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.serialize import flat, read_json, write_text
 
@@ -119,7 +119,7 @@ def of_confusion(file: Path) -> str:
     )
     if len(names) <= MOST:
         rows = ([name, *(count or "·" for count in counts.loc[name])] for name in names)
-        return table(("true \\ predicted", *map(plain, names)), rows)
+        return table(("true \\ predicted", *names), rows)
     wrong = answers[answers["label"] != answers["predicted"]]
     most = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False).head(WORST)
     rows = ((*pair, count) for pair, count in most.items())  # type: ignore[misc]

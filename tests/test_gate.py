@@ -320,7 +320,7 @@ def test_the_champion_is_what_its_revision_says_and_not_what_lies_here() -> None
 @pytest.mark.parametrize(
     ("revision", "words"),
     [
-        ("v9", "no tag and no commit"),
+        ("v9", "git doesn't know"),
         ("HEAD", "no tag and no commit"),
         ("trunk", "no tag and no commit"),
         ("trunk~0", "no tag and no commit"),

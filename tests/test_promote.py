@@ -60,13 +60,20 @@ def variants(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, order in (("good", [0, 1, 2]), ("poor", [1, 0, 2])):
         head.set_weights([weights[..., order] for weights in right])
         made(folder / name, folder / "pictures", manifest, model, contract)
-    for name in ("equal", "rejected", "strange", "fewer", "known", "liar"):
+    for name in ("equal", "rejected", "strange", "fewer", "known", "liar", "broken"):
         shutil.copytree(folder / "good", folder / name)
     write_json(
         folder / "rejected" / GATES, {"passed": False, "gates": [{"passed": False, "why": "accuracy is low"}]}
     )
     facts = read_json(folder / "good" / ARTIFACTS)["artifacts"]
     write_json(folder / "strange" / ARTIFACTS, {"exported": True, "artifacts": {"coreml": facts["onnx"]}})
+    for fact in facts.values():  # with the digests of what is broken
+        (folder / "broken" / EXPORT / fact["file"]).write_bytes(b"\x08 no model")
+    broken = {
+        kind: fact | {"sha256": sha256(folder / "broken" / EXPORT / fact["file"])}
+        for kind, fact in facts.items()
+    }
+    write_json(folder / "broken" / ARTIFACTS, {"exported": True, "artifacts": broken})
     tested = read_parquet(folder / "fewer" / PREDICTIONS)  # the rest it has learned from
     predictions.write(folder / "fewer" / PREDICTIONS, tested[::2])
     predictions.write(folder / "known" / PREDICTIONS, tested[::20])
@@ -170,8 +177,10 @@ def described() -> None:
     assert text.startswith("# classifier v1.1.0\n")
     assert "| 3 classes | blue, green, red |" in text
     assert "| accuracy | 1 | " in text
-    assert "| 1 | 0.333333 |" in text, "the champion's on the same pictures"
-    assert "- pass: test.accuracy against champion: 0.333333 becomes 1" in text
+    decision = text[text.index("### production, 20") :]
+    assert "| metric | this one | classifier&#64;v1.0.0 |" in decision
+    assert "| accuracy | 1 | 0.333333 |" in decision, "the champion's on the same pictures"
+    assert "- pass: test.accuracy against champion: 0.333333 becomes 1" in decision
     text = cards.changelog()
     assert text.index("## v1.1.0") < text.index("## v1.0.0")
     assert "- accuracy 1.0000 on 300 test pictures, after 0.3333 on 300\n- production on 20" in text
@@ -401,7 +410,7 @@ def test_a_champion_without_a_known_format_is_named_and_can_be_passed_over(varia
     commit(variants, "good")
     code, said = promoted()
     assert code == 2
-    assert "classifier@v1.0.0 has no artifact of a format that is known; --no-champion does without" in said
+    assert "the champion has coreml, no format that is known; --no-champion does without" in said
     assert promoted(champion=False)[0] == 0
     evidence = Evidence.read("classifier@v1.1.0")
     assert evidence.champion is None
@@ -503,13 +512,91 @@ def test_what_gto_takes_back_is_taken_back() -> None:
     assert Registry.read().next(breaks=True) == "v2.0.0", "a lightweight tag is none of GTO's"
 
 
-@pytest.mark.slow
+def by_hand(name: str, **facts: str) -> None:
+    """Makes a tag of HEAD, as anybody can."""
+    words = ["git", "tag", "--annotate", "--message", facts.pop("message", "mine"), name]
+    subprocess.run(words, check=True, env=os.environ | facts)
+
+
 @pytest.mark.usefixtures("here")
-def test_a_tag_by_hand_is_no_evidence(variants: Path) -> None:
+def test_a_version_made_by_hand_is_one_without_evidence(variants: Path) -> None:
     commit(variants, "good")
-    subprocess.run(["git", "tag", "-a", "-m", "mine", "classifier@v1.0.0"], check=True)
+    by_hand("classifier@v1.0.0")
+    by_hand("classifier#staging#1")
     with pytest.raises(DataError, match=r"classifier@v1\.0\.0 carries no evidence"):
         promote.verified("v1.0.0")
+    assert "- made by hand, without evidence\n- staging on 20" in cards.changelog()
+    commit(variants, "equal")
+    assert promoted()[0] == 0
+    assert champion() == "v2.0.0", "what it might break nobody knows"
+    text = cards.changelog()
+    assert text.index("## v2.0.0") < text.index("- accuracy 1.0000") < text.index("## v1.0.0")
+    later = registry.message("classifier@v2.0.0").replace('"format": 1', '"format": 2, "new": 0')
+    by_hand("classifier@v2.1.0", message=later)
+    with pytest.raises(DataError, match="evidence of a later version of this project"):
+        cards.card("v2.1.0")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_clock_that_is_behind_is_told(variants: Path) -> None:
+    """By the times of their tags GTO and DVC would go on with the champion of before."""
+    commit(variants, "good")
+    by_hand("classifier#staging#1", GIT_COMMITTER_DATE="2099-01-01T00:00:00Z")
+    code, said = promoted()
+    assert (code, tags()) == (2, ["classifier#staging#1"])
+    assert "the last tag is of 2099-01-01 00:00:00 +0000 classifier#staging#1, which is still to come" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_tag_that_is_another_elsewhere_is_told(variants: Path) -> None:
+    commit(variants, "good")
+    by_hand("classifier@v1.0.0", message="theirs")
+    subprocess.run(["git", "push", "-q", "origin", "classifier@v1.0.0"], check=True)
+    subprocess.run(["git", "tag", "--delete", "classifier@v1.0.0"], check=True)
+    by_hand("classifier@v1.0.0", message="ours")
+    code, said = promoted()
+    assert (code, len(tags())) == (2, 1)
+    assert "origin has another classifier@v1.0.0: git tag --delete 'classifier@v1.0.0'; git fetch" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_champion_that_can_not_be_asked_is_told_and_can_be_passed_over(
+    variants: Path, tmp_path: Path
+) -> None:
+    commit(variants, "broken")
+    by_hand("classifier@v1.0.0")
+    by_hand("classifier#production#1")
+    commit(variants, "good")
+    code, said = promoted()
+    assert (code, len(tags())) == (2, 2)
+    assert said.startswith("classifier@v1.0.0 can't be asked: ")
+    assert said.endswith("; --no-champion does without")
+    broken = variants / "broken" / EXPORT / "model.onnx"
+    for store in (Path(".dvc/cache"), tmp_path / "store"):
+        cached(broken, store).unlink()
+    code, said = promoted()
+    assert (code, len(tags())) == (2, 2)
+    assert "export/model.onnx of classifier@v1.0.0 can't be had" in said
+    assert said.endswith("; --no-champion does without")
+    assert promoted(champion=False)[0] == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_a_rollback_needs_what_it_puts_back(variants: Path, tmp_path: Path) -> None:
+    for name in ("poor", "good"):
+        commit(variants, name)
+        assert promoted()[0] == 0
+    (tmp_path / "store").rename(tmp_path / "away")
+    file = cached(variants / "poor" / EXPORT / "model.onnx")
+    file.rename(tmp_path / "kept")
+    code, said = promoted(rollback=True)
+    assert (code, champion()) == (2, "v1.1.0")
+    assert "export/model.onnx of classifier@v1.0.0 can't be had" in said
+    (tmp_path / "kept").rename(file)
+    assert promoted(rollback=True)[0] == 0, "the cache has it all"
+    assert champion() == "v1.0.0"
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tasks.core.errors import Unreachable
+from tasks.core.revision import Revision
 from tasks.core.serialize import remove
 from tests.project import FIRST_COMMIT
 
@@ -56,7 +58,16 @@ def test_an_s3_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found["KeyCount"] == 2, "a picture, and the list of the folder"
     for path in (Path("pictures"), Path(".dvc/cache")):
         remove(path)
+    subprocess.run(["git", "add", "--all"], check=True)
+    subprocess.run(FIRST_COMMIT, check=True)
+    picture = Path("pictures/1.png")
+    assert Revision("HEAD").read(picture) == b"picture", "as a promotion reads it"
     dvc("pull")
-    assert Path("pictures/1.png").read_bytes() == b"picture"
+    assert picture.read_bytes() == b"picture"
+    remove(Path(".dvc/cache"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
+    with pytest.raises(Unreachable, match=r"pictures/1\.png of HEAD can't be had"):
+        Revision("HEAD").read(picture)
     kept = [file for file in tmp_path.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
     assert not kept

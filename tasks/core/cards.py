@@ -39,10 +39,7 @@ def card(tag: str) -> str:
         section("Intended use", plain(about["intended_use"]), 2),
         section("Model", table(("", ""), made.items()), 2),
         section("Metrics", _metrics(of), 2),
-        section(
-            "Gates", bullets(f"{gate['verdict']}: {gate['why']}" for gate in of.gates) or "No champion.", 2
-        ),
-        section("Caveats", bullets([of.verdict, *of.notes]), 2),
+        section("Decisions", _decisions(version), 2),
         section("Artifacts", _artifacts(of), 2),
         section("Getting it", f"```sh\n{fetch}\n```", 2),
     ]
@@ -50,17 +47,29 @@ def card(tag: str) -> str:
 
 
 def _metrics(of: Evidence) -> str:
-    """Of all test pictures with their 95 % intervals, and of both models on those that they share."""
-    intervals = of.metrics["interval_95"]
-    head, rows = ["metric", "value", "95 % interval"], []
-    if of.compared:
-        head += ["on the same pictures", f"{of.champion}"]
-    for name, (low, high) in intervals.items():
-        row = [name, of.metrics[name], f"{low:.6g} to {high:.6g}"]
-        if of.compared:
-            row += [of.compared[side][name] for side in ("challenger", "champion")]
-        rows.append(row)
-    return table(head, rows)
+    """Of all test pictures, with their 95 % intervals."""
+    intervals = of.metrics["interval_95"].items()
+    rows = ((name, of.metrics[name], f"{low:.6g} to {high:.6g}") for name, (low, high) in intervals)
+    return table(("metric", "value", "95 % interval"), rows)
+
+
+def _decisions(version: Version) -> str:
+    """How it came into each stage, and what it was compared with there."""
+    parts = []
+    for one in Registry.read().of(version):
+        evidence = Evidence.of(one.tag)
+        told = _decision(evidence) if evidence else "By hand, without evidence."
+        parts.append(section(f"{one.what}, {registry.date(one.tag)}", told))
+    return "\n\n".join(parts) or "It has been in no stage."
+
+
+def _decision(of: Evidence) -> str:
+    lines = bullets([of.verdict, *of.notes, *(f"{gate['verdict']}: {gate['why']}" for gate in of.gates)])
+    if not of.compared:
+        return lines
+    ours, theirs = (of.compared[side] for side in ("challenger", "champion"))
+    rows = ((name, value, theirs[name]) for name, value in ours.items())
+    return lines + "\n\n" + table(("metric", "this one", str(of.champion)), rows)
 
 
 def _artifacts(of: Evidence) -> str:
@@ -77,21 +86,22 @@ def changelog() -> str:
 
 
 def _entry(version: Version, before: Version | None, known: Registry) -> str:
-    now, then = Evidence.read(version.tag), Evidence.read(before.tag) if before else None
-    lines = [f"accuracy {now.metrics['accuracy']:.4f} on {now.about['tested']} test pictures"]
-    if before and then:
-        lines[0] += f", after {then.metrics['accuracy']:.4f} on {then.about['tested']}"
+    now, then = Evidence.of(version.tag), Evidence.of(before.tag) if before else None
+    lines = [_accuracy(now, then) if now else "made by hand, without evidence"]
+    if now and then:
         lines += _changes(params.shown(then.about), params.shown(now.about))
+    if before:
         old, new = (params.shown(registry.parameters(one.commit)) for one in (before, version))
         lines += _changes(old, new)
-        if now.digests[DATA] != then.digests[DATA]:
-            lines.append("other data")
-    lines += [
-        f"{'out of ' if one.ends else ''}{one.stage} on {registry.date(one.tag)}"
-        for one in known.assignments
-        if one.commit == version.commit
-    ]
+    if now and then and now.digests[DATA] != then.digests[DATA]:
+        lines.append("other data")
+    lines += [f"{one.what} on {registry.date(one.tag)}" for one in known.of(version)]
     return section(f"{version.name}, {registry.date(version.tag)}", bullets(lines), 2)
+
+
+def _accuracy(now: Evidence, then: Evidence | None) -> str:
+    text = f"accuracy {now.metrics['accuracy']:.4f} on {now.about['tested']} test pictures"
+    return text + (f", after {then.metrics['accuracy']:.4f} on {then.about['tested']}" if then else "")
 
 
 def _changes(then: dict[str, str], now: dict[str, str]) -> list[str]:

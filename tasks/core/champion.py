@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-import re
-from io import BytesIO
-
 import pandas as pd
 
-from tasks.core.errors import DarkroomError, ParamError, brief
+from tasks.core.errors import DataError, ParamError, Unreachable
 from tasks.core.paths import PREDICTIONS
+from tasks.core.revision import Revision
 
 
-def predictions(revision: str) -> pd.DataFrame:
+def predictions(name: str) -> pd.DataFrame:
     """Reads the table of predictions that DVC keeps of a git revision, from its cache or else its remote.
 
     Args:
-        revision: a tag or a commit. What a branch names moves, and DVC wouldn't see that it did.
+        name: a tag or a commit. What a branch names moves, and DVC wouldn't see that it did.
 
     Raises:
         ParamError: git knows no such revision, or it holds no predictions.
-        DarkroomError: they are neither in DVC's cache nor in a remote.
+        DataError: they are neither in DVC's cache nor in a remote, or were altered there.
+        Unreachable: the remote can't be asked.
     """
-    from dvc.api import DVCFileSystem  # half a second
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.scm import SCMError, resolve_rev
-
-    name = str(PREDICTIONS)
+    said = f"gate.champion is {name!r}"
     try:
-        with Repo(".") as repo:
-            if not (repo.scm.get_ref(f"refs/tags/{revision}") or re.fullmatch("[0-9a-f]{7,40}", revision)):
-                raise ParamError(
-                    f"gate.champion is {revision!r}, which is no tag and no commit; all else moves, "
-                    "and DVC wouldn't see that it did (`git fetch --tags` brings the tags of a remote)"
-                )
-            files = DVCFileSystem(".", rev=resolve_rev(repo.scm, revision))
-        if not files.isfile(name):
-            raise ParamError(
-                f"gate.champion is {revision!r}, where dvc.lock names no {name}; give a commit that holds "
-                "the dvc.lock of a whole run"
-            )
-        with files.open(name, "rb") as file:
-            return pd.read_parquet(BytesIO(file.read()))
-    except SCMError:
+        revision = Revision(name)
+    except DataError:
         raise ParamError(
-            f"gate.champion is {revision!r}, which git doesn't know; give a tag or a commit, or none "
+            f"{said}, which git doesn't know; give a tag or a commit, or none "
             "(`git fetch --tags` brings those of a remote)"
         ) from None
-    except (FileNotFoundError, DvcException) as error:
-        raise DarkroomError(
-            f"gate.champion is {revision!r}, whose {name} can't be had ({brief(error)}); take a commit that "
-            "holds the dvc.lock of a whole run, `dvc push` where it was made, or set gate.champion to none"
-        ) from None
+    if not revision.stays:
+        raise ParamError(
+            f"{said}, which is no tag and no commit; all else moves, and DVC wouldn't see that it did"
+        )
+    try:
+        if revision.holds(PREDICTIONS):
+            return revision.parquet(PREDICTIONS)
+    except (DataError, Unreachable) as error:
+        raise type(error)(f"{said}: {error}, or set gate.champion to none") from None
+    raise ParamError(
+        f"{said}, where dvc.lock names no {PREDICTIONS}; give a commit that holds the dvc.lock of a whole run"
+    )

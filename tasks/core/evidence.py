@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tasks.core import registry
 from tasks.core.errors import DataError
 
 HEADLINES = ("accuracy", "macro_f1", "log_loss", "ece")
+FORMAT = 1  # goes up when a field comes or changes; a new field has a default, for the tags that are there
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Evidence:
     compared: of both, by `challenger` and `champion`, the metrics on the same pictures, which are `n`.
     gates: as in `gates.json`, judged against that champion.
     notes: what one must know to read it.
+    format: of this list.
     """
 
     version: str
@@ -40,6 +42,11 @@ class Evidence:
     compared: dict[str, dict[str, float]] | None = None
     gates: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    format: int = FORMAT
+
+    def uncompared(self) -> Evidence:
+        """What is true of a version whomever it was compared with."""
+        return replace(self, champion=None, compared=None, gates=[], notes=[])
 
     def message(self, headline: str) -> str:
         """The message of a tag."""
@@ -59,17 +66,31 @@ class Evidence:
         return f"; on the same pictures {ours:.4f}, and {theirs:.4f} of {self.champion}"
 
     @classmethod
+    def of(cls, tag: str) -> Evidence | None:
+        """Reads what a tag carries; none if it was made by hand.
+
+        Raises:
+            DataError: a later version of this project has made it.
+        """
+        _, brace, text = registry.message(tag).partition("\n{")
+        try:
+            facts = json.loads(brace + text)
+            if facts["format"] <= FORMAT:
+                return cls(**facts)
+        except (ValueError, TypeError, LookupError):
+            return None
+        raise DataError(f"{tag} carries evidence of a later version of this project; `git pull` it")
+
+    @classmethod
     def read(cls, tag: str) -> Evidence:
         """Reads what a tag carries.
 
         Raises:
-            DataError: it carries none.
+            DataError: it carries none that can be read.
         """
-        _, brace, text = registry.message(tag).partition("\n{")
-        try:
-            return cls(**json.loads(brace + text))
-        except (ValueError, TypeError):
-            raise DataError(
-                f"{tag} carries no evidence, so it wasn't made by `python -m flows.promote`; "
-                "promote that commit anew"
-            ) from None
+        if found := cls.of(tag):
+            return found
+        raise DataError(
+            f"{tag} carries no evidence, so it wasn't made by `python -m flows.promote`; "
+            "promote that commit anew"
+        )

@@ -15,7 +15,8 @@ def section(title: str, text: str, level: int = 3) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table, in which no text of a cell is markup."""
-    lines = [list(head), ["---"] * len(head), *([plain(cell) for cell in row] for row in rows)]
+    lines = [[plain(cell) for cell in row] for row in (head, *rows)]
+    lines.insert(1, ["---"] * len(head))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.core import apart, metrics, params, predictions, proofs, scoring
-from tasks.core.errors import DataError, Rejected
+from tasks.core.errors import DataError, ModelError, Rejected
 from tasks.core.manifest import readable
 from tasks.core.params import Format
 from tasks.core.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
@@ -75,10 +76,14 @@ def fetched(revision: Revision, artifacts: Artifacts, folder: Path) -> None:
     """
     revision.fetch(EXPORT, folder)
     for fact in artifacts.values():
-        if sha256(folder / EXPORT / fact["file"]) != fact["sha256"]:
-            raise DataError(
-                f"{EXPORT / fact['file']} of {revision.name} is not the one that was proven; run `dvc repro`"
-            )
+        _check(revision, folder / EXPORT, fact)
+
+
+def _check(revision: Revision, export: Path, fact: dict[str, Any]) -> None:
+    if sha256(export / fact["file"]) != fact["sha256"]:
+        raise DataError(
+            f"{EXPORT / fact['file']} of {revision.name} is not the one that was proven; run `dvc repro`"
+        )
 
 
 def about(revision: Revision, p: params.Params) -> dict[str, Any]:
@@ -119,7 +124,10 @@ def probed(folder: Path, artifacts: Artifacts, rules: tuple[params.ArtifactRule,
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         jobs = [pool.submit(_probed, folder, kind, fact["file"], rules) for kind, fact in artifacts.items()]
-        return {fact["file"]: job.result() for fact, job in zip(artifacts.values(), jobs, strict=True)}
+        try:
+            return {fact["file"]: job.result() for fact, job in zip(artifacts.values(), jobs, strict=True)}
+        except ModelError as error:  # of a folder that nobody will find any more
+            raise ModelError(str(error).replace(f"{folder}{os.sep}", "")) from None
 
 
 def _probed(folder: Path, kind: Format, file: str, rules: tuple[params.ArtifactRule, ...]) -> dict[str, Any]:
@@ -140,39 +148,48 @@ def _probed(folder: Path, kind: Format, file: str, rules: tuple[params.ArtifactR
 
 
 def compared(
-    challenger: Revision, champion: Revision, mine: Path, theirs: Path, p: params.Params
+    challenger: Revision, champion: Revision, artifacts: Artifacts, folder: Path, p: params.Params
 ) -> Comparison:
     """Has an artifact of each answer to the challenger's test pictures.
 
     Args:
-        mine, theirs: folders that `fetched` has filled, of challenger and champion.
+        artifacts: the challenger's.
+        folder: that `fetched` has filled with the challenger's; the champion's goes into one beside it.
 
     Raises:
-        DataError: the champion has no artifact of a format that is known.
-        ModelError: one can't be run.
+        DataError: the champion can't be asked.
+        ModelError: the challenger can't be.
     """
     tested = challenger.parquet(PREDICTIONS)
     notes, learned = _since(champion, tested)
     tested = tested[~tested["sha256"].isin(learned)].reset_index(drop=True)
     rows = readable(challenger.parquet(MANIFEST))
     rows = rows.loc[rows["path"].isin(tested["path"]), list(scoring.DESCRIBED)].reset_index(drop=True)
-    pair = alike(shipped(challenger), champion)
-    tables = []
-    for folder, file in zip((mine, theirs), pair, strict=True):
-        table = scoring.scored(
-            folder / EXPORT / file, Path(p.data.images), rows, p.monitor.batch_size, p.compute
-        )
-        lost = table[table["error"].notna()]
-        if len(lost):
-            raise DataError(
-                f"{p.data.images}/{lost['path'].iloc[0]} {lost['error'].iloc[0]}; run `dvc repro`"
-            )
-        tables.append(predictions.another(table, tested))
+    mine, theirs = alike(artifacts, shipped(champion))
+    ours = _answers(folder / EXPORT / mine["file"], rows, p)
+    try:
+        export = champion.fetch(EXPORT / theirs["file"], folder.with_name("champion")).parent
+        _check(champion, export, theirs)
+        answers = _answers(export / theirs["file"], rows, p)
+    except (DataError, ModelError) as error:
+        raise DataError(f"{champion.name} can't be asked: {error}; --no-champion does without") from None
     apart_from = [
         name for name in map(str, tested) if name.startswith((predictions.SLICE, predictions.BASELINE))
     ]
-    ours = tables[0].merge(tested[["path", *apart_from]], on="path", validate="one_to_one")
-    return Comparison(" and ".join(dict.fromkeys(pair)), ours, tables[1], notes)
+    table = predictions.another(ours, tested).merge(
+        tested[["path", *apart_from]], on="path", validate="one_to_one"
+    )
+    files = " and ".join(dict.fromkeys([mine["file"], theirs["file"]]))
+    return Comparison(files, table, predictions.another(answers, tested), notes)
+
+
+def _answers(artifact: Path, rows: pd.DataFrame, p: params.Params) -> pd.DataFrame:
+    """What it says of the pictures, as `scoring.scored`; of each of them."""
+    table = scoring.scored(artifact, Path(p.data.images), rows, p.monitor.batch_size, p.compute)
+    lost = table[table["error"].notna()]
+    if len(lost):
+        raise DataError(f"{p.data.images}/{lost['path'].iloc[0]} {lost['error'].iloc[0]}; run `dvc repro`")
+    return table
 
 
 def _since(champion: Revision, tested: pd.DataFrame) -> tuple[list[str], set[str]]:
@@ -190,21 +207,21 @@ def _since(champion: Revision, tested: pd.DataFrame) -> tuple[list[str], set[str
     return notes, learned
 
 
-def alike(artifacts: Artifacts, champion: Revision) -> tuple[str, str]:
-    """The files to compare two models by: of the same format, if there is one that both have.
+def alike(ours: Artifacts, theirs: Artifacts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The artifacts to compare two models by: of the same format, if there is one that both have.
 
     Raises:
         DataError: the champion has none that is known.
     """
-    facts = champion.json(ARTIFACTS)["artifacts"]
-    theirs = [kind for kind in QUICK if facts.get(kind, {}).get("passed")]
-    if not theirs:
+    known = [kind for kind in QUICK if kind in theirs]
+    if not known:
         raise DataError(
-            f"{champion.name} has no artifact of a format that is known; --no-champion does without"
+            f"the champion has {', '.join(theirs)}, no format that is known; --no-champion does without"
         )
-    kind = next((one for one in theirs if one in artifacts), theirs[0])
-    mine = kind if kind in artifacts else next(one for one in QUICK if one in artifacts)
-    return artifacts[mine]["file"], facts[kind]["file"]
+    both = next((kind for kind in known if kind in ours), None)
+    if both:
+        return ours[both], theirs[both]
+    return ours[next(kind for kind in QUICK if kind in ours)], theirs[known[0]]
 
 
 def recounted_slices(measured: dict[str, Any], ours: pd.DataFrame, least: int) -> dict[str, Any]:

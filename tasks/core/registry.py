@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,10 @@ class Assignment:
     commit: str
     tag: str
     ends: bool = False
+
+    @property
+    def what(self) -> str:
+        return f"{'out of ' if self.ends else ''}{self.stage}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,10 @@ class Registry:
             )
         return found
 
+    def of(self, version: Version) -> list[Assignment]:
+        """A version's ways into stages and out of them, the earliest first."""
+        return [one for one in self.assignments if one.commit == version.commit]
+
     def history(self, stage: str) -> list[Version]:
         """What is in a stage, and what was there before it; a rollback takes back what came after."""
         stack: list[Version] = []
@@ -122,7 +131,7 @@ class Registry:
 
     def tags(self, version: Version, stage: str) -> list[str]:
         """The tags that say of a version that it is in a stage."""
-        into = [one for one in self.assignments if (one.stage, one.commit) == (stage, version.commit)]
+        into = [one for one in self.of(version) if one.stage == stage]
         return [version.tag, *(one.tag for one in into[-1:])]
 
     def champion(self, stage: str) -> Version | None:
@@ -169,6 +178,23 @@ def check_identity() -> None:
             "git doesn't know who you are, and a version says who has made it: "
             'git config user.name "Your Name"; git config user.email you@example.com'
         ) from None
+
+
+def check_clock() -> None:
+    """Looks whether a tag that is made now would be the last one: GTO and DVC go by the time of tags.
+
+    Raises:
+        DarkroomError: there is one of a later time than this machine's.
+    """
+    tags = (f"refs/tags/{MODEL}{mark}*" for mark in "@#")
+    form = "--format=%(taggerdate:unix) %(taggerdate:iso) %(refname:strip=2)"
+    last = git("for-each-ref", "--sort=-taggerdate", "--count=1", form, *tags)
+    seconds, _, told = last.partition(" ")
+    if seconds.isdigit() and int(seconds) > time.time():
+        raise DarkroomError(
+            f"the last tag is of {told}, which is still to come by this machine's clock; set the clock, as "
+            "by their times that tag would stay the last"
+        )
 
 
 def check_tags(push: bool) -> str | None:
@@ -224,8 +250,9 @@ def message(tag: str) -> str:
 
 
 def parameters(commit: str) -> dict[str, Any]:
-    """What params.yaml says in a commit."""
-    read: dict[str, Any] = YAML(typ="safe", pure=True).load(git("show", f"{commit}:{FILE}"))
+    """What params.yaml says in a commit; nothing where there is none."""
+    done = _git("show", f"{commit}:{FILE}")
+    read: dict[str, Any] = {} if done.returncode else YAML(typ="safe", pure=True).load(done.stdout)
     return read
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -22,7 +23,11 @@ class Revision:
     """A commit of this repository.
 
     Args:
-        name: a tag, a commit, or HEAD.
+        name: a tag, a commit, or a name that moves, such as HEAD or a branch's.
+
+    Attributes:
+        commit: its digest.
+        stays: whether the name is one that doesn't move.
 
     Raises:
         DataError: git knows no such thing.
@@ -37,6 +42,8 @@ class Revision:
         try:
             with Repo(".") as repo:
                 self.commit: str = resolve_rev(repo.scm, name)
+                is_tag = repo.scm.get_ref(f"refs/tags/{name}") is not None
+                self.stays = is_tag or re.fullmatch("[0-9a-f]{7,40}", name) is not None
                 self.cache = Path(repo.cache.local.path)
         except SCMError:
             raise DataError(
