@@ -209,7 +209,7 @@ def judged(
             for side, table in sides.items()
         },
         "gates": verdict["gates"],
-        "notes": [f"compared by {pair.file}", *pair.notes],
+        "notes": [promotion.by_what(pair.file, p.export.calibrate), *pair.notes],
     }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}  # of a gate's verdict
-MARKUP = {ord(char): f"&#{ord(char)};" for char in "&\\`*_|<>[]#~@"}  # an @ would call someone
+MARKUP = re.compile(
+    r"[&\\`*|<>\[\]#~@]|(?<![^\W_])_|_(?![^\W_])"
+)  # no _ within a word; an @ would call someone
 
 
 def section(title: str, text: str, level: int = 3) -> str:
@@ -27,4 +30,4 @@ def bullets(lines: Iterable[str]) -> str:
 def plain(text: Any) -> str:
     """A text on one line, in which nothing is markup; numbers with six digits."""
     text = f"{text:.6g}" if isinstance(text, float) else str(text)
-    return " ".join(text.translate(MARKUP).split())
+    return " ".join(MARKUP.sub(lambda found: f"&#{ord(found[0])};", text).split())

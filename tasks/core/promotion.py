@@ -192,6 +192,13 @@ def _answers(artifact: Path, rows: pd.DataFrame, p: params.Params) -> pd.DataFra
     return table
 
 
+def by_what(file: str, calibrated: bool) -> str:
+    """Says what was asked, and why log loss and calibration error aren't those of `metrics.json`."""
+    return f"compared by {file}" + (
+        ", with the calibration that the metrics are without" if calibrated else ""
+    )
+
+
 def _since(champion: Revision, tested: pd.DataFrame) -> tuple[list[str], set[str]]:
     """What has changed since the champion was tested, and digests of pictures that it has learned from."""
     known = set(readable(champion.parquet(MANIFEST))["sha256"])
