@@ -194,9 +194,8 @@ def _answers(artifact: Path, rows: pd.DataFrame, p: params.Params) -> pd.DataFra
 
 def by_what(file: str, calibrated: bool) -> str:
     """Says what was asked, and why log loss and calibration error aren't those of `metrics.json`."""
-    return f"compared by {file}" + (
-        ", with the calibration that the metrics are without" if calibrated else ""
-    )
+    apart_from = ", with the calibration that the metrics are without" if calibrated else ""
+    return f"compared by {file}{apart_from}"
 
 
 def _since(champion: Revision, tested: pd.DataFrame) -> tuple[list[str], set[str]]:
