@@ -16,9 +16,10 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
 
-from tasks.core import cli
+from tasks.core import cli, params
 from tasks.core.errors import DataError, brief
-from tasks.core.markdown import MARKS, section, table
+from tasks.core.faults import faults
+from tasks.core.markdown import MARKS, bullets, section, table
 from tasks.core.paths import EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.serialize import flat, read_json, write_text
 
@@ -41,12 +42,13 @@ def report(base: str) -> str:
         if not file.is_file():
             raise DataError(f"{file} is not there; run `dvc repro` first")
     gates, artifacts = read_json(GATES), read_json(EXPORT / "artifacts.json")["artifacts"]
-    passed = gates["passed"] and all(fact["passed"] for fact in artifacts.values())
-    verdict = "✓ passed" if passed else "✗ rejected"
+    found = faults(gates["gates"], artifacts)
+    verdict = "✗ rejected" if found else "✓ passed"
     if undone := unfinished():  # what is here was made by another commit
         verdict = f"✗ did not finish: {', '.join(undone)}"
     parts = [
         f"## Darkroom: {verdict}",
+        *([bullets(found)] if found else []),
         section("Gates", of_gates(gates["gates"])),
         section(f"Metrics, beside {base}", of_metrics(base)),
         section(f"Parameters, beside {base}", of_params(base)),
@@ -91,7 +93,7 @@ def of_params(base: str) -> str:
 
 
 def _value(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else params.text(value)
 
 
 def _difference(what: str, base: str) -> dict[str, Any]:
@@ -131,12 +133,12 @@ def of_artifacts(artifacts: dict[str, dict[str, Any]]) -> str:
         (
             "✓" if fact["passed"] else "✗",
             fact["file"],
-            f"{fact.get('bytes', 0) / 1e6:.1f} MB",
+            f"{fact.get('bytes', 0) / 1e6:.1f}",
             fact["why"],
         )
         for fact in artifacts.values()
     )
-    return table(("", "file", "size", ""), rows) if artifacts else "None: a gate said no."
+    return table(("", "file", "MB", ""), rows) if artifacts else "None: a gate said no."
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix
 
 from tasks.core import charts, cli, pages, params, paths, sheets
 from tasks.core.accepted import last_inputs
+from tasks.core.faults import faults
 from tasks.core.manifest import readable
 from tasks.core.predictions import PROBABILITY
 from tasks.core.serialize import read_json, write_text
@@ -128,12 +129,6 @@ def sure(predictions: pd.DataFrame) -> pd.DataFrame:
 def pictured(rows: list[dict[Any, Any]], album: sheets.Album) -> list[dict[Any, Any]]:
     """Rows that have a `path`, with the `picture` to show for it."""
     return [row | {"picture": album.picture(row["path"])} for row in rows]
-
-
-def reasons(gates: dict[str, Any], artifacts: dict[str, Any]) -> list[str]:
-    """Why the model was rejected, a sentence for each gate and artifact at fault."""
-    faults = [gate["why"] for gate in gates["gates"] if not gate["passed"]]
-    return faults + [fact["why"] for fact in artifacts.values() if not fact["passed"]]
 
 
 @dataclass(frozen=True)
@@ -260,7 +255,7 @@ def page(
         parameters=parameters,
         p=p,
         rare=[name for name, row in metrics["per_class"].items() if row["n"] < min_slice],
-        reasons=reasons(gates, artifacts["artifacts"]),
+        reasons=faults(gates["gates"], artifacts["artifacts"]),
         reliability=charts.reliability(pd.read_csv(paths.EVALUATION / "reliability.csv")),
         sections=SECTIONS.items(),
         slices_from=lowest,

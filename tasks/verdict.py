@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.core import cli
 from tasks.core.errors import Rejected
+from tasks.core.faults import faults
 from tasks.core.paths import EXPORT, GATES, PAGE
 from tasks.core.serialize import read_json
 
@@ -20,12 +21,8 @@ def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
     Raises:
         Rejected: names each gate or artifact at fault, its value and its threshold.
     """
-    faults = [f"{gate['why']} (gate.rules)" for gate in gates["gates"] if not gate["passed"]]
-    faults += [
-        f"{artifact['why']} (gate.artifacts)" for artifact in artifacts.values() if not artifact["passed"]
-    ]
-    if faults:
-        raise Rejected(f"rejected: {'; '.join(faults)}; {PAGE} shows what the model gets wrong")
+    if found := faults(gates["gates"], artifacts):
+        raise Rejected(f"rejected: {'; '.join(found)}; {PAGE} shows what the model gets wrong")
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def test_a_report_shows_what_has_changed() -> None:
     assert "| train.epochs | 6 | 9 |" in text
     assert "batch" not in text
     assert "| a | 1 | 1 |\n| b | · | 2 |" in text
-    assert "| ✓ | model.onnx | 2.0 MB | as it should |" in text
+    assert "| ✓ | model.onnx | 2.0 | as it should |" in text
     assert "| ✓ | test.accuracy is 0.75 &#124; &#64;all &#60;b&#62; |" in text, "it calls nobody"
 
 
@@ -99,7 +99,8 @@ def test_what_is_as_it_was_is_said_in_words() -> None:
     assert ci_report.report("HEAD").startswith("## Darkroom: ✗ did not finish: work\n")
     finish()
     text = ci_report.report("HEAD")
-    assert text.startswith("## Darkroom: ✗ rejected\n"), "an artifact is at fault"
+    assert text.startswith("## Darkroom: ✗ rejected\n\n- "), "an artifact is at fault"
+    assert "(gate.artifacts)\n\n### Gates" in text
     assert "No metric has changed." in text
     assert "No parameter has changed." in text
 

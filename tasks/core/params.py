@@ -480,12 +480,13 @@ def shown(values: dict[str, Any]) -> dict[str, str]:
     for key, value in flat(values).items():
         rules = isinstance(value, (list, tuple)) and value and isinstance(value[0], dict)
         one_by_one |= {f"{key}.{place}": rule for place, rule in enumerate(value)} if rules else {key: value}
-    return {key: _text(value) for key, value in one_by_one.items()}
+    return {key: text(value) for key, value in one_by_one.items()}
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A parameter's value, as params.yaml may write it."""
     if isinstance(value, dict):
         keys = [key for key in sorted(value) if value[key] is not None and value[key] is not False]
-        return ", ".join(f"{key}: {_text(value[key])}" for key in keys)
+        return ", ".join(f"{key}: {text(value[key])}" for key in keys)
     whole = isinstance(value, float) and value.is_integer()
     return value if isinstance(value, str) else json.dumps(int(value) if whole else value, ensure_ascii=False)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from tasks.core import apart, metrics, params, predictions, proofs, scoring
 from tasks.core.errors import DataError, ModelError, Rejected
+from tasks.core.faults import faults
 from tasks.core.manifest import readable
 from tasks.core.params import Format
 from tasks.core.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
@@ -61,10 +62,9 @@ def shipped(revision: Revision) -> Artifacts:
         DataError: they can't be had.
     """
     verdict, facts = revision.json(GATES), revision.json(ARTIFACTS)
-    faults = [gate["why"] for gate in verdict["gates"] if not gate["passed"]]
-    faults += [fact["why"] for fact in facts["artifacts"].values() if not fact["passed"]]
-    if faults or not facts["artifacts"]:
-        raise Rejected(f"{revision.name} was rejected: {'; '.join(faults) or 'it has no artifact'}")
+    found = faults(verdict["gates"], facts["artifacts"])
+    if found or not facts["artifacts"]:
+        raise Rejected(f"{revision.name} was rejected: {'; '.join(found) or 'it has no artifact'}")
     return cast("Artifacts", facts["artifacts"])
 
 

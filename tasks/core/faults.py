@@ -1,0 +1,21 @@
+"""Why a model is rejected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def faults(gates: list[dict[str, Any]], artifacts: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence for each gate and each artifact that said no, with the parameter that has the rule.
+
+    Args:
+        gates: as in `gates.json`.
+        artifacts: as in `artifacts.json`, by format.
+    """
+    sections = {"gate.rules": gates, "gate.artifacts": artifacts.values()}
+    return [
+        f"{one['why']} ({section})"
+        for section, found in sections.items()
+        for one in found
+        if not one["passed"]
+    ]
