@@ -16,7 +16,7 @@ import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
@@ -79,12 +79,10 @@ def promote(
 
 def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bool) -> str:
     """Promotes HEAD; returns a line that says what came of it."""
-    head, known = Revision(HEAD), Registry.read()
+    head, known = Revision(HEAD, published=True), Registry.read()
     version, champion = version_of(head, known), known.champion(to)
     if version and version == champion:
-        if push and not dry_run:
-            registry.push(known.tags(version, to))  # which an earlier run may have left here
-        return f"{version.tag} is in {to} already"
+        return f"{version.tag} is in {to} already{told(version, known, to, push and not dry_run)}"
     p = params.load()
     step("check", checked, head, push)
     artifacts = promotion.shipped(head)
@@ -107,7 +105,7 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
         metrics=head.json(METRICS)["test"],
         **compared,
     )
-    for line in evidence.lines():
+    for line in evidence.lines()[dry_run:]:  # its verdict isn't one yet
         get_run_logger().info(line)
     if dry_run:
         return f"{registry.MODEL}@{name} would be put into {to}; nothing is changed"
@@ -117,8 +115,28 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
 
 def step(name: str, work: Any, *given: Any) -> Any:
     """Does a part of it as a task of its own, which Prefect shows; an error of it ends the run."""
-    run = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(work)
-    return cast("State[Any]", run(*given, return_state=True)).result()
+    errors = []
+
+    @task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+    def run() -> Any:
+        try:
+            return work(*given)
+        except repo.MISTAKES as error:
+            errors.append(error)
+            return mistaken(error)
+
+    state = run(return_state=True)
+    if errors:
+        raise errors[0]
+    return state.result()
+
+
+def told(version: Version, known: Registry, to: str, push: bool) -> str:
+    """Pushes the tags of a version that an earlier run has left here, if it is to; says so."""
+    if not push or not set(known.tags(version, to)) - set(registry.published()):
+        return ""
+    registry.push(known.tags(version, to))
+    return ", and now others know"
 
 
 def version_of(head: Revision, known: Registry) -> Version | None:
@@ -224,6 +242,8 @@ def tagged(to: str, version: Version | None, evidence: Evidence, push: bool) -> 
         made.append(registry.assign(to, version, evidence.message(f"{version.tag} into {to}")))
         if push:
             registry.push([version.tag, made[-1]])
+            if not registry.is_on_a_branch(version.commit):
+                get_run_logger().warning("%s has its commit on no branch: git push", registry.REMOTE)
     return f"{version.tag} is in {to}, by {made[-1]}{hint(made, push)}"
 
 
@@ -236,16 +256,14 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     """Puts the version back that was in a stage before, if it can still be fetched and still answers."""
     known = Registry.read()
     history = known.history(to)
-    if push and history and (left := set(known.tags(history[0], to)) - set(registry.published())):
-        if not dry_run:
-            registry.push(sorted(left))  # what an earlier run has left here: only that was missing
-        return f"{history[0].tag} is in {to}, and now others know"
+    if history and (now := told(history[0], known, to, push and not dry_run)):
+        return f"{history[0].tag} is in {to}{now}"  # of an earlier run, which only that was missing
     if len(history) < 2:
-        now = f"only {history[0].tag} has been in {to}" if history else f"nothing has been in {to}"
+        now = f"before {history[0].tag} nothing was in {to}" if history else f"nothing has been in {to}"
         raise DarkroomError(f"{now}: there is nothing to go back to")
     current, before = history[:2]
     evidence = Evidence.read(before.tag)
-    past = Revision(before.tag)
+    past = Revision(before.tag, published=True)
     artifacts = promotion.shipped(past)
     step("fetch", promotion.fetched, past, artifacts, folder)
     probe = step("probe", promotion.probed, folder, artifacts, params.load().gate.artifacts)
@@ -270,7 +288,7 @@ def verified(tag: str) -> str:
     """
     version = Registry.read().named(tag)
     evidence = Evidence.read(version.tag)
-    revision = Revision(version.tag)
+    revision = Revision(version.tag, published=True)
     faults = [] if revision.commit == evidence.commit else [f"the commit is {revision.commit}"]
     unproven = [path.as_posix() for path in promotion.PROVEN if path.as_posix() not in evidence.digests]
     shipped = {fact["file"] for fact in promotion.shipped(revision).values()}
@@ -303,24 +321,26 @@ def verified(tag: str) -> str:
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("--to", metavar="STAGE", choices=registry.STAGES, help="staging or production")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--to", metavar="STAGE", choices=registry.STAGES, help="staging or production")
+    what.add_argument("--verify", metavar="VERSION", help="check a version by its tag alone")
+    what.add_argument("--card", metavar="VERSION", help="print its model card, as Markdown")
+    what.add_argument("--changelog", action="store_true", help="print what each version has changed")
     parser.add_argument("--dry-run", action="store_true", help="tell what would come of it")
     parser.add_argument("--push", action="store_true", help="give the tags to git's remote too")
     parser.add_argument("--rollback", action="store_true", help="put back what was in the stage before")
     parser.add_argument("--no-champion", action="store_true", help="compare with nothing")
-    parser.add_argument("--verify", metavar="VERSION", help="check a version by its tag alone")
-    parser.add_argument("--card", metavar="VERSION", help="print its model card, as Markdown")
-    parser.add_argument("--changelog", action="store_true", help="print what each version has changed")
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()
+    if not given.to and (given.dry_run or given.push or given.rollback or given.no_champion):
+        parser.error("--dry-run, --push, --rollback and --no-champion go with --to")
+    registry.check_place()
     if given.verify:
         cli.say(f"promote: {verified(given.verify)}")
         return 0
     if given.card or given.changelog:
         sys.stdout.write(cards.card(given.card) if given.card else cards.changelog())
         return 0
-    if not given.to:
-        parser.error("one of --to, --verify, --card and --changelog is needed")
     with server.reporting(), outcome.by_hand():
         state = promote(
             given.to, given.dry_run, given.push, given.rollback, not given.no_champion, return_state=True

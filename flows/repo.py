@@ -26,7 +26,8 @@ from ruamel.yaml.nodes import MappingNode
 
 from flows.children import started
 from tasks.core import params, process
-from tasks.core.errors import DarkroomError, ParamError, Unreachable, brief
+from tasks.core.errors import DarkroomError, DataError, ParamError, Unreachable, brief
+from tasks.core.revision import forget
 from tasks.core.serialize import fingerprint, read_json, write_json, write_text
 
 MISTAKES = (DarkroomError, DvcException)
@@ -139,15 +140,22 @@ def unpushed() -> str | None:
     """The first path whose content is in no remote, if there is one.
 
     Raises:
+        DataError: the remote is a folder that isn't there.
         Unreachable: the remote can't be asked.
     """
     try:
         with Repo(".") as repo:
-            return next((path for path, state in repo.status(cloud=True).items() if state == "new"), None)
+            remote = repo.cloud.get_remote()
+            away = remote.fs.protocol == "local" and not remote.fs.exists(remote.path)
+            if not away:
+                forget(remote.odb)  # DVC would go by what was there the last time
+                state = repo.status(cloud=True).items()
+                return next((path for path, known in state if known == "new"), None)
     except Exception as error:  # each store has exceptions of its own
         raise Unreachable(
             f"DVC's remote can't be asked ({brief(error)}); see that it is there, and that it lets you in"
         ) from None
+    raise DataError(f"DVC's remote, {remote.path}, is not there: mount it, or `dvc push` makes it")
 
 
 def missing() -> list[str]:

@@ -183,7 +183,9 @@ def described() -> None:
     assert "- pass: test.accuracy against champion: 0.333333 becomes 1" in decision
     text = cards.changelog()
     assert text.index("## v1.1.0") < text.index("## v1.0.0")
-    assert "- accuracy 1.0000 on 300 test pictures, after 0.3333 on 300\n- production on 20" in text
+    assert text.startswith("# Changelog of classifier\n\n- production: v1.1.0\n\n## v1.1.0")
+    assert "- accuracy 1.0000 on 300 test pictures, after 0.3333 on 300\n- 20" in text
+    assert ": promoted to production\n" in text
 
 
 @pytest.mark.usefixtures("here")
@@ -199,8 +201,8 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     commit(variants, "good")
     assert promoted()[0] == 0, "a better one"
     assert champion() == "v1.1.0"
-    for _ in range(2):
-        assert promoted(push=True) == (0, "classifier@v1.1.0 is in production already"), "and now others know"
+    for more in (", and now others know", ""):
+        assert promoted(push=True) == (0, f"classifier@v1.1.0 is in production already{more}")
     words = ["git", "ls-remote", "--tags", "--refs", "origin"]
     assert subprocess.run(words, check=True, capture_output=True).stdout.count(b"\n") == 4
     assert tags() == [
@@ -235,7 +237,8 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert champion() == "v1.0.0"
     code, said = promoted(rollback=True)
     assert code == 2
-    assert "only classifier@v1.0.0 has been in production" in said
+    assert said == "before classifier@v1.0.0 nothing was in production: there is nothing to go back to"
+    assert ": put back into production in place of classifier&#64;v1.1.0\n" in cards.changelog()
 
     clone = tmp_path / "clone"
     subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
@@ -296,16 +299,16 @@ def test_what_is_not_as_it_was_gated_is_refused(variants: Path) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_an_artifact_that_was_altered_in_the_cache_is_refused(variants: Path) -> None:
+    """Where there is no remote it is the cache that others get it from."""
     commit(variants, "good")
+    subprocess.run(["dvc", "remote", "remove", "store"], check=True)
+    subprocess.run(["git", "commit", "-qam", "No remote"], check=True)
     file = cached(Path("export/model.onnx"))
     flipped(file)
     code, said = promoted()
-    assert code == 2
+    assert (code, tags()) == (2, [])
     assert "export/model.onnx of HEAD is not what dvc.lock says" in said
-    assert str(file) in said
-    file.unlink()
-    subprocess.run(["dvc", "fetch", "-q"], check=True)
-    assert promoted()[0] == 0, "the remote has it as it was"
+    assert f"remove {file.resolve()}" in said
 
 
 @pytest.mark.slow
@@ -317,6 +320,14 @@ def test_a_model_whose_gates_said_no_is_refused(variants: Path) -> None:
     assert "HEAD was rejected: accuracy is low" in said
 
 
+def follow(said: str) -> None:
+    """Does what a message about DVC's remote says."""
+    files = said[said.index("; remove ") + len("; remove ") : said.index(" there, and `dvc push`")]
+    for file in files.split(" and "):
+        Path(file).unlink()
+    subprocess.run(["dvc", "push", "-q"], check=True)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_what_nobody_else_could_fetch_is_refused(variants: Path, tmp_path: Path) -> None:
@@ -324,7 +335,22 @@ def test_what_nobody_else_could_fetch_is_refused(variants: Path, tmp_path: Path)
     (tmp_path / "store").rename(tmp_path / "away")
     code, said = promoted()
     assert (code, tags()) == (2, [])
-    assert "is in no remote, where others could fetch it: `dvc push`" in said
+    assert said == f"DVC's remote, {tmp_path / 'store'}, is not there: mount it, or `dvc push` makes it"
+    (tmp_path / "away").rename(tmp_path / "store")
+    file = cached(Path("export/model.onnx"), tmp_path / "store")
+    assert promoted(dry_run=True)[0] == 0
+    file.rename(tmp_path / "kept")
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert f"in DVC's remote {file} is missing" in said
+    follow(said)
+    assert file.exists(), "though DVC had seen it there"
+    flipped(file)
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert f"in DVC's remote {file} was altered; remove {file} and " in said
+    follow(said)
+    assert promoted()[0] == 0
 
 
 @pytest.mark.slow
@@ -525,7 +551,8 @@ def test_a_version_made_by_hand_is_one_without_evidence(variants: Path) -> None:
     by_hand("classifier#staging#1")
     with pytest.raises(DataError, match=r"classifier@v1\.0\.0 carries no evidence"):
         promote.verified("v1.0.0")
-    assert "- made by hand, without evidence\n- staging on 20" in cards.changelog()
+    assert "- made by hand, without evidence\n- 20" in cards.changelog()
+    assert ": staging, by hand\n" in cards.changelog()
     commit(variants, "equal")
     assert promoted()[0] == 0
     assert champion() == "v2.0.0", "what it might break nobody knows"
@@ -588,14 +615,16 @@ def test_a_rollback_needs_what_it_puts_back(variants: Path, tmp_path: Path) -> N
     for name in ("poor", "good"):
         commit(variants, name)
         assert promoted()[0] == 0
-    (tmp_path / "store").rename(tmp_path / "away")
-    file = cached(variants / "poor" / EXPORT / "model.onnx")
+    file = cached(variants / "poor" / EXPORT / "model.onnx", tmp_path / "store")
     file.rename(tmp_path / "kept")
     code, said = promoted(rollback=True)
-    assert (code, champion()) == (2, "v1.1.0")
-    assert "export/model.onnx of classifier@v1.0.0 can't be had" in said
+    assert (code, champion()) == (2, "v1.1.0"), "nobody else could fetch it, though it is in the cache"
+    assert (
+        f"export/model.onnx of classifier@v1.0.0 is not what dvc.lock says: in DVC's remote {file} is missing"
+        in said
+    )
     (tmp_path / "kept").rename(file)
-    assert promoted(rollback=True)[0] == 0, "the cache has it all"
+    assert promoted(rollback=True)[0] == 0
     assert champion() == "v1.0.0"
 
 

@@ -61,7 +61,7 @@ def test_an_s3_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     subprocess.run(["git", "add", "--all"], check=True)
     subprocess.run(FIRST_COMMIT, check=True)
     picture = Path("pictures/1.png")
-    assert Revision("HEAD").read(picture) == b"picture", "as a promotion reads it"
+    assert Revision("HEAD", published=True).read(picture) == b"picture", "as a promotion reads it"
     dvc("pull")
     assert picture.read_bytes() == b"picture"
     remove(Path(".dvc/cache"))

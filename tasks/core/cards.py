@@ -11,7 +11,7 @@ from tasks.core import params, registry
 from tasks.core.evidence import Evidence
 from tasks.core.markdown import bullets, plain, section, table
 from tasks.core.paths import MANIFEST
-from tasks.core.registry import MODEL, Registry, Version
+from tasks.core.registry import MODEL, STAGES, Assignment, Registry, Version
 
 DATA = MANIFEST.as_posix()
 
@@ -82,7 +82,8 @@ def changelog() -> str:
     known = Registry.read()
     pairs = pairwise((None, *known.versions))
     parts = [_entry(version, before, known) for before, version in pairs if version]
-    return "\n\n".join([f"# Changelog of {MODEL}", *reversed(parts)]) + "\n"
+    now = bullets(f"{stage}: {one.name}" for stage in STAGES if (one := known.champion(stage)))
+    return "\n\n".join([f"# Changelog of {MODEL}", *([now] if now else []), *reversed(parts)]) + "\n"
 
 
 def _entry(version: Version, before: Version | None, known: Registry) -> str:
@@ -95,8 +96,13 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
         lines += _changes(old, new)
     if now and then and now.digests[DATA] != then.digests[DATA]:
         lines.append("other data")
-    lines += [f"{one.what} on {registry.date(one.tag)}" for one in known.of(version)]
+    lines += [f"{registry.date(one.tag)}: {_way(one)}" for one in known.of(version)]
     return section(f"{version.name}, {registry.date(version.tag)}", bullets(lines), 2)
+
+
+def _way(one: Assignment) -> str:
+    evidence = Evidence.of(one.tag)
+    return evidence.verdict if evidence else f"{one.what}, by hand"
 
 
 def _accuracy(now: Evidence, then: Evidence | None) -> str:

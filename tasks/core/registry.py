@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gto import api
@@ -163,6 +164,23 @@ def _git(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["git", *words], env=os.environ | settings, check=False, capture_output=True, text=True
     )
+
+
+def check_place() -> None:
+    """Looks whether this is the root of a repository of git and DVC that has a commit.
+
+    Raises:
+        DarkroomError: it isn't.
+    """
+    if _git("rev-parse", "--git-dir").returncode or not Path(".dvc").is_dir():
+        raise DarkroomError("here is no repository of git and DVC; run it in the root of a clone")
+    if _git("rev-parse", "--verify", "HEAD").returncode:
+        raise DarkroomError("there is no commit yet, and a version is one: git add --all; git commit")
+
+
+def is_on_a_branch(commit: str) -> bool:
+    """Whether the remote has a branch with a commit, as far as is known here."""
+    return bool(git("branch", "--remotes", "--contains", commit))
 
 
 def check_identity() -> None:

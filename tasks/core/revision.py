@@ -24,17 +24,19 @@ class Revision:
 
     Args:
         name: a tag, a commit, or a name that moves, such as HEAD or a branch's.
+        published: read what others would get, from DVC's remote, if there is one; else the cache goes first.
 
     Attributes:
         commit: its digest.
         stays: whether the name is one that doesn't move.
 
     Raises:
-        DataError: git knows no such thing.
+        DataError: git knows no such thing, or DVC has several remotes and no default.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, published: bool = False) -> None:
         from dvc.api import DVCFileSystem  # half a second
+        from dvc.config import NoRemoteError
         from dvc.repo import Repo
         from dvc.scm import SCMError, resolve_rev
 
@@ -45,6 +47,10 @@ class Revision:
                 is_tag = repo.scm.get_ref(f"refs/tags/{name}") is not None
                 self.stays = is_tag or re.fullmatch("[0-9a-f]{7,40}", name) is not None
                 self.cache = Path(repo.cache.local.path)
+                self._has_remote = bool(repo.config["remote"])
+                self._remote: Any = published and self._has_remote and repo.cloud.get_remote_odb()
+        except NoRemoteError as error:
+            raise DataError(brief(error)) from None
         except SCMError:
             raise DataError(
                 f"{name} is nothing that git knows here; `git fetch --tags` brings the tags of a remote"
@@ -63,8 +69,12 @@ class Revision:
 
         try:
             yield
+        except DataError:
+            raise
         except Exception as error:  # each store has exceptions of its own
-            text = f"{path} of {self.name} can't be had ({brief(error)}); see that DVC's remote is there"
+            missing = "" if self._has_remote else "add DVC's remote, as there is none here; "
+            remedy = f"{missing}see that DVC's remote is there"
+            text = f"{path} of {self.name} can't be had ({brief(error)}); {remedy}"
             if isinstance(error, (OSError, DvcException)):
                 raise DataError(f"{text}, and `dvc push` where it was made") from None
             raise Unreachable(f"{text}, and that it lets you in") from None
@@ -83,16 +93,44 @@ class Revision:
         """
         name = path.as_posix()
         with self._having(path):
+            recorded = self._files.info(name).get("md5")
+            if recorded and self._remote:
+                return self._published(path, recorded)
             with self._files.open(name, "rb") as file:
                 data: bytes = file.read()
-            recorded = self._files.info(name).get("md5")
-        if recorded and hashlib.md5(data, usedforsecurity=False).hexdigest() != recorded:
+        if recorded and _md5(data) != recorded:
             kept = self.cache / recorded[:2] / recorded[2:]
             raise DataError(
                 f"{path} of {self.name} is not what dvc.lock says: it was altered in DVC's cache or remote; "
                 f"remove {kept} and `dvc fetch` it, or make it anew"
             )
         return data
+
+    def _published(self, path: Path, recorded: str) -> bytes:
+        """The bytes that the remote has of a file whose MD5 is recorded."""
+        remote, fault = self._remote, "was altered"
+        place = remote.oid_to_path(recorded)
+        try:
+            with remote.fs.open(place, "rb") as file:
+                data: bytes = file.read()
+            if _md5(data) == recorded:
+                return data
+        except FileNotFoundError:
+            if not remote.fs.exists(remote.path):
+                raise DataError(
+                    f"{path} of {self.name} can't be had: DVC's remote, {remote.path}, is not there"
+                ) from None
+            fault = "is missing"
+        forget(remote)
+        # DVC takes a folder for complete whose list of files is there, and would push nothing.
+        digests = (self._files.info(str(one)).get("md5", "") for one in path.parents if one.name)
+        lists = [remote.oid_to_path(digest) for digest in digests if digest.endswith(".dir")]
+        wrong = " and ".join([*([place] if fault == "was altered" else []), *lists])
+        raise DataError(
+            f"{path} of {self.name} is not what dvc.lock says: in DVC's remote {place} {fault}; "
+            + (f"remove {wrong} there, and " if wrong else "")
+            + "`dvc push` where it was made"
+        )
 
     def files(self, folder: Path) -> Iterator[Path]:
         """The files below a folder; the file itself, if it is one."""
@@ -125,3 +163,15 @@ class Revision:
     def digest(self, path: Path) -> str:
         """SHA-256 of a file."""
         return hashlib.sha256(self.read(path)).hexdigest()
+
+
+def forget(remote: Any) -> None:
+    """Clears what DVC remembers of a remote's content, so that `dvc push` and `dvc status` look again."""
+    from dvc_data.hashfile.db import get_index
+
+    if remote:
+        get_index(remote).clear()
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
