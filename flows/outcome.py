@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -20,6 +20,7 @@ from tasks.core import cli, process
 from tasks.core.errors import DarkroomError
 
 _by_hand = False
+_undone: list[Callable[[], object]] = []  # at an interrupt
 
 
 class Stopped(DarkroomError):
@@ -57,6 +58,16 @@ def told(state: State[Any], prefix: str = "") -> int:
 
 
 @contextmanager
+def undoing(work: Callable[[], object]) -> Iterator[None]:
+    """Has something done if a run is interrupted within the block: that ends it without any `finally`."""
+    _undone.append(work)
+    try:
+        yield
+    finally:
+        _undone.remove(work)
+
+
+@contextmanager
 def by_hand() -> Iterator[None]:
     """Lets whoever has started a run on a command line end it with ctrl-c or SIGTERM."""
     global _by_hand  # noqa: PLW0603
@@ -81,6 +92,9 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     Prefect itself would wait for that server.
     """
     process.ignore_signals()
+    for work in reversed(_undone):
+        with suppress(Exception):
+            work()
     for child in list(repo.running):
         repo.stop(child)
     with suppress(Exception), get_client(sync_client=True) as client:

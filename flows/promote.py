@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,10 @@ from tasks.core.paths import EXPORT, METRICS, PREDICTIONS, cache_folder
 from tasks.core.promotion import LOCK
 from tasks.core.registry import Registry, Version
 from tasks.core.revision import Revision
-from tasks.core.serialize import sha256
+from tasks.core.serialize import remove, sha256
 
 HEAD = "HEAD"
+BACK = "put back"  # how the verdict of a rollback begins
 
 
 def run_name() -> str:
@@ -65,7 +68,11 @@ def promote(
         # A rollback needs nothing of this folder, and waits for nobody who is at work in it.
         lock = nullcontext() if rollback else repo.alone(get_run_logger().info, wait=False)
         # In our cache, which the workers of a cluster see too.
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder, lock:
+        with (
+            tempfile.TemporaryDirectory(dir=cache_folder()) as folder,
+            outcome.undoing(partial(remove, Path(folder))),
+            lock,
+        ):
             registry.check_identity()
             registry.check_clock()
             if unasked := registry.check_tags(push):
@@ -82,7 +89,9 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     head, known = Revision(HEAD, published=True), Registry.read()
     version, champion = version_of(head, known), known.champion(to)
     if version and version == champion:
-        return f"{version.tag} is in {to} already{told(version, known, to, push and not dry_run)}"
+        if push:
+            others_can_fetch(push)
+        return f"{version.tag} is in {to} already{told(push and not dry_run)}"
     p = params.load()
     step("check", checked, head, push)
     artifacts = promotion.shipped(head)
@@ -92,24 +101,25 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     compared: dict[str, Any] = {}
     if champion and with_champion:
         compared = step("compare", judged, head, champion, artifacts, here, p)
-    about = promotion.about(head, p)
+    made = Revision(version.tag, published=True) if version else head  # HEAD may have other words since
+    about = promotion.about(made)
     name = version.name if version else known.next(breaks(about, known))
     evidence = Evidence(
         version=name,
-        commit=version.commit if version else head.commit,
+        commit=made.commit,
         verdict=f"promoted to {to}" + ("" if champion and with_champion else ", compared with no champion"),
         about=about,
-        digests=promotion.digests(head),
+        digests=promotion.digests(made),
         artifacts={fact["file"]: fact["sha256"] for fact in artifacts.values()},
         probe=probe,
-        metrics=head.json(METRICS)["test"],
+        metrics=made.json(METRICS)["test"],
         **compared,
     )
     for line in evidence.lines()[dry_run:]:  # its verdict isn't one yet
         get_run_logger().info(line)
     if dry_run:
         return f"{registry.MODEL}@{name} would be put into {to}; nothing is changed"
-    said: str = step("tag", tagged, to, version, evidence, push)
+    said: str = step("tag", tagged, to, version, evidence, known, push)
     return said
 
 
@@ -131,12 +141,12 @@ def step(name: str, work: Any, *given: Any) -> Any:
     return state.result()
 
 
-def told(version: Version, known: Registry, to: str, push: bool) -> str:
-    """Pushes the tags of a version that an earlier run has left here, if it is to; says so."""
-    if not push or not set(known.tags(version, to)) - set(registry.published()):
-        return ""
-    registry.push(known.tags(version, to))
-    return ", and now others know"
+def told(push: bool) -> str:
+    """Pushes the tags that earlier runs have left here, if it is to and there are any; says so."""
+    left = registry.unpublished() if push else []
+    if left:
+        registry.push(left)
+    return ", and now others know" if left else ""
 
 
 def version_of(head: Revision, known: Registry) -> Version | None:
@@ -168,6 +178,15 @@ def checked(head: Revision, push: bool) -> None:
     if pending:
         names = ", ".join(sorted(pending))
         raise DarkroomError(f"not up to date here: {names}; `dvc pull`, or `dvc repro` and commit dvc.lock")
+    others_can_fetch(push)
+
+
+def others_can_fetch(push: bool) -> None:
+    """Sees that DVC's remote has all of it; without one, only who works here has, which `push` is not for.
+
+    Raises:
+        DarkroomError: it hasn't.
+    """
     has_remote = repo.has_remote()
     if push and not has_remote:
         raise DarkroomError(
@@ -231,53 +250,72 @@ def judged(
     }
 
 
-def tagged(to: str, version: Version | None, evidence: Evidence, push: bool) -> str:
-    """Makes the tags: of the version, if it is a new one, and of its stage; all or none."""
-    registry.check_tags(push)  # again: comparing has taken minutes
-    with registry.all_or_none() as made:
+@contextmanager
+def tagging(known: Registry, push: bool) -> Iterator[list[str]]:
+    """Gives a list for the tags that a block makes, all or none, and pushes what others don't know.
+
+    Args:
+        known: what the decision went by, minutes ago.
+
+    Raises:
+        DarkroomError: it is another by now.
+    """
+    registry.check_tags(push)
+    if Registry.read() != known:
+        raise DarkroomError("another promotion was there first; run it again")
+    with registry.all_or_none() as made, outcome.undoing(partial(registry.remove, made)):
+        yield made
+        if push:
+            registry.push([*(tag for tag in registry.unpublished() if tag not in made), *made])
+
+
+def tagged(to: str, version: Version | None, evidence: Evidence, known: Registry, push: bool) -> str:
+    """Makes the tags: of the version, if it is a new one, and of its stage."""
+    with tagging(known, push) as made:
         if not version:
             headline = f"{registry.MODEL} {evidence.version}"
             made.append(registry.register(evidence.version, evidence.commit, evidence.message(headline)))
             version = Version(evidence.version, evidence.commit)
         made.append(registry.assign(to, version, evidence.message(f"{version.tag} into {to}")))
-        if push:
-            registry.push([version.tag, made[-1]])
-            if not registry.is_on_a_branch(version.commit):
-                get_run_logger().warning("%s has its commit on no branch: git push", registry.REMOTE)
-    return f"{version.tag} is in {to}, by {made[-1]}{hint(made, push)}"
+    if push and not registry.is_on_a_branch(version.commit):
+        get_run_logger().warning("%s has its commit on no branch: git push", registry.REMOTE)
+    return f"{version.tag} is in {to}, by {made[-1]}{hint(push)}"
 
 
-def hint(made: list[str], push: bool) -> str:
-    """What is left to do, so that others know of tags."""
-    return "" if push else f"; git push {registry.REMOTE} {' '.join(made)} tells others"
+def hint(push: bool) -> str:
+    """What is left to do, so that others know of it."""
+    return "" if push else "; run again with --push, it tells others"
 
 
 def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     """Puts the version back that was in a stage before, if it can still be fetched and still answers."""
+    if push and not repo.has_remote():
+        others_can_fetch(push)
     known = Registry.read()
-    history = known.history(to)
-    if history and (now := told(history[0], known, to, push and not dry_run)):
-        return f"{history[0].tag} is in {to}{now}"  # of an earlier run, which only that was missing
+    history, last = known.history(to), known.last(to)
+    if push and last and last.tag in registry.unpublished() and is_rollback(last.tag):
+        return f"{history[0].tag} is in {to}{told(not dry_run)}"  # which was all that an earlier run has left
     if len(history) < 2:
         now = f"before {history[0].tag} nothing was in {to}" if history else f"nothing has been in {to}"
         raise DarkroomError(f"{now}: there is nothing to go back to")
     current, before = history[:2]
-    evidence = Evidence.read(before.tag)
     past = Revision(before.tag, published=True)
     artifacts = promotion.shipped(past)
     step("fetch", promotion.fetched, past, artifacts, folder)
     probe = step("probe", promotion.probed, folder, artifacts, params.load().gate.artifacts)
     if dry_run:
         return f"{before.tag} would come back to {to} in place of {current.tag}; nothing is changed"
-    verdict = f"put back into {to} in place of {current.tag}"
-    evidence = replace(evidence.uncompared(), verdict=verdict, probe=probe)
-    message = evidence.message(f"{before.tag} back into {to}")
-    registry.check_tags(push)
-    with registry.all_or_none() as made:
+    message, verdict = f"{before.tag} back into {to}", f"{BACK} into {to} in place of {current.tag}"
+    if evidence := Evidence.of(before.tag):  # one that was made by hand has none
+        message = replace(evidence.uncompared(), verdict=verdict, probe=probe).message(message)
+    with tagging(known, push) as made:
         made.append(registry.assign(to, before, message))
-        if push:
-            registry.push(made)
-    return f"{before.tag} is back in {to} in place of {current.tag}, by {made[0]}{hint(made, push)}"
+    return f"{before.tag} is back in {to} in place of {current.tag}, by {made[0]}{hint(push)}"
+
+
+def is_rollback(tag: str) -> bool:
+    evidence = Evidence.of(tag)
+    return evidence is not None and evidence.verdict.startswith(BACK)
 
 
 def verified(tag: str) -> str:
@@ -290,6 +328,10 @@ def verified(tag: str) -> str:
     evidence = Evidence.read(version.tag)
     revision = Revision(version.tag, published=True)
     faults = [] if revision.commit == evidence.commit else [f"the commit is {revision.commit}"]
+    if evidence.version != version.name:
+        faults.append(f"it says that it is {evidence.version}")
+    if evidence.metrics != revision.json(METRICS)["test"]:
+        faults.append(f"its metrics are not those of {METRICS}")
     unproven = [path.as_posix() for path in promotion.PROVEN if path.as_posix() not in evidence.digests]
     shipped = {fact["file"] for fact in promotion.shipped(revision).values()}
     faults += [

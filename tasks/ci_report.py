@@ -41,10 +41,13 @@ def report(base: str) -> str:
     for file in (GATES, METRICS):
         if not file.is_file():
             raise DataError(f"{file} is not there; run `dvc repro` first")
-    gates, artifacts = read_json(GATES), read_json(EXPORT / "artifacts.json")["artifacts"]
+    facts = EXPORT / "artifacts.json"  # which a stage that ended badly leaves none of
+    gates, artifacts = read_json(GATES), read_json(facts)["artifacts"] if facts.exists() else {}
     found = faults(gates["gates"], artifacts)
     verdict = "✗ rejected" if found else "✓ passed"
-    if undone := unfinished():  # what is here was made by another commit
+    if undone := unfinished() or (
+        [] if facts.exists() else [EXPORT.name]
+    ):  # what is here was made by another commit
         verdict = f"✗ did not finish: {', '.join(undone)}"
     parts = [
         f"## Darkroom: {verdict}",

@@ -16,7 +16,18 @@ import pandas as pd
 import pytest
 
 from flows import outcome, promote, repo
-from tasks.core import cards, classifier, golden, images, metrics, params, predictions, promotion, registry
+from tasks.core import (
+    cards,
+    classifier,
+    golden,
+    images,
+    metrics,
+    params,
+    predictions,
+    process,
+    promotion,
+    registry,
+)
 from tasks.core.errors import DataError, Rejected
 from tasks.core.evidence import Evidence
 from tasks.core.exporter import FILES, Exporter, lines
@@ -158,7 +169,7 @@ def commit(variants: Path, name: str, note: str = "") -> None:
 def promoted(to: str = "production", **more: Any) -> tuple[int, str]:
     """Promotes; returns the exit code and what is said."""
     state = promote.promote(to, **more, return_state=True)
-    return 0 if state.is_completed() else outcome.code_of(state) or 2, state.message or ""
+    return 0 if state.is_completed() else outcome.code_of(state) or 70, state.message or ""
 
 
 def tags() -> list[str]:
@@ -360,7 +371,7 @@ def test_a_remote_of_git_that_is_away_leaves_no_tag(variants: Path, tmp_path: Pa
     (tmp_path / "origin").rename(tmp_path / "gone")
     code, said = promoted(push=True)
     assert (code, tags()) == (75, [])
-    assert "origin can't be asked for its tags, so nothing is promoted" in said
+    assert said.startswith("origin can't be asked for its tags") and said.endswith("; nothing is promoted")
 
 
 @pytest.mark.slow
@@ -379,7 +390,16 @@ def test_of_two_promotions_one_wins_and_the_other_is_told(variants: Path, tmp_pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "check_tags", lambda _: None)  # they were there a moment later
         code, said = promoted(push=True)
-    assert (code, tags()) == (2, []), "neither of its two tags"
+        assert (code, tags()) == (2, []), "neither of its two tags"
+        assert "another promotion was there first" in said
+        subprocess.run([*tag, "classifier#production#2"], cwd="../other", check=True)
+        hook = Path(".git/hooks/pre-push")  # git has listed the tags by then
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\nunset GIT_DIR\ngit -C ../other push -q origin classifier#production#2\n")
+        hook.chmod(0o755)
+        subprocess.run(["git", "fetch", "-q", "--tags"], check=True)
+        code, said = promoted(push=True)
+    assert (code, tags()) == (2, ["classifier#production#1"])
     assert "another promotion was there first" in said
 
 
@@ -436,7 +456,9 @@ def test_a_champion_without_a_known_format_is_named_and_can_be_passed_over(varia
     commit(variants, "good")
     code, said = promoted()
     assert code == 2
-    assert "the champion has coreml, no format that is known; --no-champion does without" in said
+    assert said == (
+        "classifier@v1.0.0 can't be asked: it has coreml, no format that is known; --no-champion does without"
+    )
     assert promoted(champion=False)[0] == 0
     evidence = Evidence.read("classifier@v1.1.0")
     assert evidence.champion is None
@@ -490,6 +512,9 @@ def test_nobody_is_told_of_what_nobody_can_fetch(variants: Path) -> None:
     assert (code, tags()) == (2, [])
     assert "DVC has no remote" in said
     assert promoted()[0] == 0, "for oneself it will do"
+    code, said = promoted(push=True)
+    assert code == 2, "also the next time"
+    assert "DVC has no remote" in said
 
 
 @pytest.mark.slow
@@ -611,6 +636,48 @@ def test_a_champion_that_can_not_be_asked_is_told_and_can_be_passed_over(
 
 
 @pytest.mark.usefixtures("here")
+def test_a_rollback_tells_nobody_of_what_it_takes_back(
+    variants: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which others learn of only as the version before the last."""
+    commit(variants, "poor")
+    assert promoted(push=True)[0] == 0
+    commit(variants, "good")
+    assert promoted()[0] == 0
+    code, said = promoted(rollback=True, push=True)
+    assert (code, champion()) == (0, "v1.0.0")
+    assert "is back in production in place of classifier@v1.1.0" in said
+    assert set(registry.published()) == set(tags()), "a stage's tag says nothing without its version's"
+    commit(variants, "equal")
+    another = ["git", "tag", "--annotate", "--message", "theirs", "classifier#staging#4"]
+    monkeypatch.setattr(promotion, "probed", lambda *_: subprocess.run(another, check=True).stdout or {})
+    code, said = promoted()
+    assert code == 2, "what it was decided by is another now"
+    assert said == "another promotion was there first; run it again"
+    assert champion() == "v1.0.0"
+
+
+@pytest.mark.usefixtures("here")
+def test_an_interrupt_while_tags_are_made_takes_them_back() -> None:
+    script = """
+import os, signal
+from pathlib import Path
+from flows import outcome, promote
+from tasks.core import registry
+from tasks.core.registry import Registry
+with outcome.by_hand(), promote.tagging(Registry.read(), push=False) as made:
+    made.append(registry.register("v1.0.0", "HEAD", "text"))
+    assert registry.git("tag") == "classifier@v1.0.0"
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "1"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert (done.returncode, tags()) == (process.INTERRUPTED, [])
+
+
+@pytest.mark.usefixtures("here")
 def test_a_rollback_needs_what_it_puts_back(variants: Path, tmp_path: Path) -> None:
     for name in ("poor", "good"):
         commit(variants, name)
@@ -643,3 +710,4 @@ def test_a_version_that_is_not_what_it_says_is_told(variants: Path) -> None:
         promote.verified("v1.0.0")
     assert "export/model.onnx is not the one of then" in str(told.value)
     assert "test.accuracy of the stored predictions is 1.0, and not 0.5" in str(told.value)
+    assert "its metrics are not those of reports/metrics.json" in str(told.value)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from tasks.core import apart, metrics, params, predictions, proofs, scoring
+from tasks.core import apart, metrics, params, predictions, proofs, registry, scoring
 from tasks.core.errors import DataError, ModelError, Rejected
 from tasks.core.faults import faults
 from tasks.core.manifest import readable
@@ -86,15 +86,15 @@ def _check(revision: Revision, export: Path, fact: dict[str, Any]) -> None:
         )
 
 
-def about(revision: Revision, p: params.Params) -> dict[str, Any]:
+def about(revision: Revision) -> dict[str, Any]:
     """What kind of model a revision has, as `Evidence` holds it."""
-    contract = revision.json(CONTRACT)
+    contract, values = revision.json(CONTRACT), registry.parameters(revision.commit)
     return {
         "classes": contract["class_names"],
         "image_size": contract["image_size"],
         "resize": contract["resize"],
-        "backbone": p.model.backbone,
-        "intended_use": p.report.intended_use,
+        "backbone": values["model"]["backbone"],
+        "intended_use": values["report"]["intended_use"],
         "pictures": len(readable(revision.parquet(MANIFEST))),
         "tested": len(revision.parquet(PREDICTIONS)),
     }
@@ -161,18 +161,21 @@ def compared(
         ModelError: the challenger can't be.
     """
     tested = challenger.parquet(PREDICTIONS)
-    notes, learned = _since(champion, tested)
+    try:
+        notes, learned = _since(champion, tested)
+        mine, theirs = alike(artifacts, shipped(champion))
+        export = champion.fetch(EXPORT / theirs["file"], folder.with_name("champion")).parent
+        _check(champion, export, theirs)
+    except (DataError, Rejected) as error:
+        raise _unasked(champion, error) from None
     tested = tested[~tested["sha256"].isin(learned)].reset_index(drop=True)
     rows = readable(challenger.parquet(MANIFEST))
     rows = rows.loc[rows["path"].isin(tested["path"]), list(scoring.DESCRIBED)].reset_index(drop=True)
-    mine, theirs = alike(artifacts, shipped(champion))
     ours = _answers(folder / EXPORT / mine["file"], rows, p)
     try:
-        export = champion.fetch(EXPORT / theirs["file"], folder.with_name("champion")).parent
-        _check(champion, export, theirs)
         answers = _answers(export / theirs["file"], rows, p)
-    except (DataError, ModelError) as error:
-        raise DataError(f"{champion.name} can't be asked: {error}; --no-champion does without") from None
+    except ModelError as error:
+        raise _unasked(champion, error) from None
     apart_from = [
         name for name in map(str, tested) if name.startswith((predictions.SLICE, predictions.BASELINE))
     ]
@@ -181,6 +184,10 @@ def compared(
     )
     files = " and ".join(dict.fromkeys([mine["file"], theirs["file"]]))
     return Comparison(files, table, predictions.another(answers, tested), notes)
+
+
+def _unasked(champion: Revision, error: Exception) -> DataError:
+    return DataError(f"{champion.name} can't be asked: {error}; --no-champion does without")
 
 
 def _answers(artifact: Path, rows: pd.DataFrame, p: params.Params) -> pd.DataFrame:
@@ -221,9 +228,7 @@ def alike(ours: Artifacts, theirs: Artifacts) -> tuple[dict[str, Any], dict[str,
     """
     known = [kind for kind in QUICK if kind in theirs]
     if not known:
-        raise DataError(
-            f"the champion has {', '.join(theirs)}, no format that is known; --no-champion does without"
-        )
+        raise DataError(f"it has {', '.join(theirs)}, no format that is known")
     both = next((kind for kind in known if kind in ours), None)
     if both:
         return ours[both], theirs[both]

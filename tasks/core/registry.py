@@ -130,10 +130,9 @@ class Registry:
             stack.append(version)
         return stack[::-1]
 
-    def tags(self, version: Version, stage: str) -> list[str]:
-        """The tags that say of a version that it is in a stage."""
-        into = [one for one in self.of(version) if one.stage == stage]
-        return [version.tag, *(one.tag for one in into[-1:])]
+    def last(self, stage: str) -> Assignment | None:
+        """The last assignment to a stage."""
+        return next((one for one in reversed(self.assignments) if one.stage == stage), None)
 
     def champion(self, stage: str) -> Version | None:
         """The version that is in a stage."""
@@ -233,7 +232,7 @@ def check_tags(push: bool) -> str | None:
         theirs = published()
     except Unreachable as error:
         if push:
-            raise
+            raise Unreachable(f"{error}; nothing is promoted") from None
         return str(error)
     ours = dict(
         line.split()
@@ -255,11 +254,20 @@ def published() -> dict[str, str]:
     """
     done = _git("ls-remote", "--tags", "--refs", REMOTE, f"{MODEL}@*", f"{MODEL}#*")
     if done.returncode:
-        raise Unreachable(
-            f"{REMOTE} can't be asked for its tags, so nothing is promoted ({brief(done.stderr)})"
-        )
+        raise Unreachable(f"{REMOTE} can't be asked for its tags ({brief(done.stderr)})")
     rows = (line.split("\trefs/tags/") for line in done.stdout.splitlines())
     return {tag: digest for digest, tag in rows}
+
+
+def unpublished() -> list[str]:
+    """The tags of the model that the remote hasn't; a stage's tag says nothing without its version's.
+
+    Raises:
+        Unreachable: it can't be asked.
+    """
+    known, theirs = Registry.read(), published()
+    ours = [*(one.tag for one in known.versions), *(one.tag for one in known.assignments)]
+    return [tag for tag in ours if tag not in theirs]
 
 
 def message(tag: str) -> str:
@@ -315,12 +323,16 @@ def push(tags: list[str]) -> None:
     done = _git("push", "--atomic", "--quiet", REMOTE, *(f"refs/tags/{tag}" for tag in tags))
     if not done.returncode:
         return
-    if "[remote rejected]" in done.stderr:
-        raise DarkroomError(f"{REMOTE} doesn't let you make these tags ({brief(done.stderr)})")
-    if "[rejected]" in done.stderr:
+    theirs = published()
+    ours = {tag: git("rev-parse", f"refs/tags/{tag}") for tag in tags}
+    if any(theirs.get(tag, digest) != digest for tag, digest in ours.items()):
         raise DarkroomError(
             f"another promotion was there first; `git fetch --tags {REMOTE}`, and run it again"
         )
+    if set(tags) <= set(theirs):
+        return  # the connection broke after that
+    if "[remote rejected]" in done.stderr:
+        raise DarkroomError(f"{REMOTE} doesn't let you make these tags ({brief(done.stderr)})")
     raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({brief(done.stderr)})")
 
 
@@ -331,6 +343,11 @@ def all_or_none() -> Iterator[list[str]]:
     try:
         yield made
     except BaseException:
-        for tag in made:
-            git("tag", "--delete", tag)
+        remove(made)
         raise
+
+
+def remove(tags: list[str]) -> None:
+    """Removes tags from this clone."""
+    for tag in tags:
+        git("tag", "--delete", tag)

@@ -75,7 +75,7 @@ class Revision:
             missing = "" if self._has_remote else "add DVC's remote, as there is none here; "
             remedy = f"{missing}see that DVC's remote is there"
             text = f"{path} of {self.name} can't be had ({brief(error)}); {remedy}"
-            if isinstance(error, (OSError, DvcException)):
+            if isinstance(error, (FileNotFoundError, DvcException)):
                 raise DataError(f"{text}, and `dvc push` where it was made") from None
             raise Unreachable(f"{text}, and that it lets you in") from None
 
