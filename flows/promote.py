@@ -182,18 +182,26 @@ def checked(head: Revision, push: bool) -> None:
 
 
 def others_can_fetch(push: bool) -> None:
-    """Sees that DVC's remote has all of it; without one, only who works here has, which `push` is not for.
+    """Sees that DVC's remote has all of what is here; without one, only who works here has it.
 
     Raises:
-        DarkroomError: it hasn't.
+        DarkroomError: it hasn't, or there is none and `push` is to tell others.
     """
-    has_remote = repo.has_remote()
-    if push and not has_remote:
+    check_remote(push)
+    if repo.has_remote() and (missing := repo.unpushed()):
+        raise DarkroomError(f"{missing} is in no remote, where others could fetch it: `dvc push`")
+
+
+def check_remote(push: bool) -> None:
+    """Sees that DVC has a remote, if others are to be told.
+
+    Raises:
+        DarkroomError: it has none.
+    """
+    if push and not repo.has_remote():
         raise DarkroomError(
             "DVC has no remote from which others could fetch it: `dvc remote add --default NAME URL`"
         )
-    if has_remote and (missing := repo.unpushed()):
-        raise DarkroomError(f"{missing} is in no remote, where others could fetch it: `dvc push`")
 
 
 def breaks(about: dict[str, Any], known: Registry) -> bool:
@@ -289,8 +297,7 @@ def hint(push: bool) -> str:
 
 def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     """Puts the version back that was in a stage before, if it can still be fetched and still answers."""
-    if push and not repo.has_remote():
-        others_can_fetch(push)
+    check_remote(push)
     known = Registry.read()
     history, last = known.history(to), known.last(to)
     if push and last and last.tag in registry.unpublished() and is_rollback(last.tag):

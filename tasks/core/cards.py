@@ -22,7 +22,8 @@ def card(tag: str) -> str:
     Raises:
         DataError: there is no such version, or it carries no evidence.
     """
-    version = Registry.read().named(tag)
+    known = Registry.read()
+    version = known.named(tag)
     of = Evidence.read(version.tag)
     about, classes = of.about, of.about["classes"]
     made = {
@@ -39,7 +40,7 @@ def card(tag: str) -> str:
         section("Intended use", plain(about["intended_use"]), 2),
         section("Model", table(("", ""), made.items()), 2),
         section("Metrics", _metrics(of), 2),
-        section("Decisions", _decisions(version), 2),
+        section("Decisions", _decisions(version, known), 2),
         section("Artifacts", _artifacts(of), 2),
         section("Getting it", f"```sh\n{fetch}\n```", 2),
     ]
@@ -53,10 +54,10 @@ def _metrics(of: Evidence) -> str:
     return table(("metric", "value", "95 % interval"), rows)
 
 
-def _decisions(version: Version) -> str:
+def _decisions(version: Version, known: Registry) -> str:
     """How it came into each stage, and what it was compared with there."""
     parts = []
-    for one in Registry.read().of(version):
+    for one in known.of(version):
         evidence = Evidence.of(one.tag)
         told = _decision(evidence) if evidence else "By hand, without evidence."
         parts.append(section(f"{one.what}, {registry.date(one.tag)}", told))

@@ -56,6 +56,7 @@ class Revision:
                 f"{name} is nothing that git knows here; `git fetch --tags` brings the tags of a remote"
             ) from None
         self._files = DVCFileSystem(".", rev=self.commit)
+        self._known: dict[Path, bytes] = {}  # of the small files, which are asked for again and again
 
     @contextmanager
     def _having(self, path: Path) -> Iterator[None]:
@@ -85,12 +86,17 @@ class Revision:
             return bool(self._files.exists(path.as_posix()))
 
     def read(self, path: Path) -> bytes:
-        """The bytes of a file.
+        """The bytes of a file, which are remembered.
 
         Raises:
             DataError: it is not there, can't be had, or is not what was recorded.
             Unreachable: the remote can't be asked.
         """
+        if path not in self._known:
+            self._known[path] = self._read(path)
+        return self._known[path]
+
+    def _read(self, path: Path) -> bytes:
         name = path.as_posix()
         with self._having(path):
             recorded = self._files.info(name).get("md5")
@@ -108,7 +114,7 @@ class Revision:
 
     def _published(self, path: Path, recorded: str) -> bytes:
         """The bytes that the remote has of a file whose MD5 is recorded."""
-        remote, fault = self._remote, "was altered"
+        remote, missing = self._remote, False
         place = remote.oid_to_path(recorded)
         try:
             with remote.fs.open(place, "rb") as file:
@@ -120,14 +126,15 @@ class Revision:
                 raise DataError(
                     f"{path} of {self.name} can't be had: DVC's remote, {remote.path}, is not there"
                 ) from None
-            fault = "is missing"
+            missing = True
         forget(remote)
         # DVC takes a folder for complete whose list of files is there, and would push nothing.
         digests = (self._files.info(str(one)).get("md5", "") for one in path.parents if one.name)
         lists = [remote.oid_to_path(digest) for digest in digests if digest.endswith(".dir")]
-        wrong = " and ".join([*([place] if fault == "was altered" else []), *lists])
+        wrong = " and ".join(lists if missing else [place, *lists])
         raise DataError(
-            f"{path} of {self.name} is not what dvc.lock says: in DVC's remote {place} {fault}; "
+            f"{path} of {self.name} is not what dvc.lock says: in DVC's remote {place} "
+            + ("is missing; " if missing else "was altered; ")
             + (f"remove {wrong} there, and " if wrong else "")
             + "`dvc push` where it was made"
         )
@@ -151,7 +158,7 @@ class Revision:
         for name in names:
             file = target / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(self.read(name))
+            file.write_bytes(self._read(name))
         return target / path
 
     def json(self, path: Path) -> Any:
