@@ -63,11 +63,13 @@ def end_with_dvc() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def die_with_parent() -> None:
-    """Has the kernel end this process when the one that started it dies; Linux only.
+def depend_on_parent() -> None:
+    """Has the kernel end this process with the one that started it (Linux only), and lets it be interrupted.
 
-    For a program that isn't ours, in the moment before it starts.
+    For a program that isn't ours, in the moment before it starts. It would else inherit that an interrupt is
+    ignored, as by all that a script starts with `&`.
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if _libc:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
