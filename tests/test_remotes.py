@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tasks.core.errors import Unreachable
+from tasks.core.errors import DataError, Unreachable
 from tasks.core.revision import Revision
 from tasks.core.serialize import remove
 from tests.project import FIRST_COMMIT
@@ -71,3 +75,44 @@ def test_an_s3_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Revision("HEAD").read(picture)
     kept = [file for file in tmp_path.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
     assert not kept
+
+
+class Misbehaving(BaseHTTPRequestHandler):
+    """Answers every request with a status, or with 0 breaks the connection."""
+
+    status = 404
+
+    def do_GET(self) -> None:
+        if self.status:
+            self.send_error(self.status)
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        """Keeps the tests' output free of requests."""
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, DataError), (403, Unreachable), (500, Unreachable), (0, Unreachable)]
+)
+def test_a_web_server_that_refuses_is_no_missing_file(
+    status: int, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Misbehaving, "status", status)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Misbehaving) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for words in (["git", "init", "-q"], FIRST_COMMIT):
+            subprocess.run(words, check=True)
+        dvc("init")
+        dvc("remote", "add", "--default", "store", f"http://127.0.0.1:{server.server_port}/store")
+        Path("picture.png").write_bytes(b"picture")
+        dvc("add", "picture.png")
+        subprocess.run(["git", "add", "--all"], check=True)
+        subprocess.run(FIRST_COMMIT, check=True)
+        with pytest.raises(error, match=r"picture\.png of HEAD") as raised:
+            Revision("HEAD", published=True).read(Path("picture.png"))
+        assert type(raised.value) is error
+        server.shutdown()

@@ -117,12 +117,11 @@ class Revision:
         remote, missing = self._remote, False
         place = remote.oid_to_path(recorded)
         try:
-            with remote.fs.open(place, "rb") as file:
-                data: bytes = file.read()
+            data: bytes = remote.fs.cat_file(place)  # to `open`, a web server that fails has no such file
             if _md5(data) == recorded:
                 return data
         except FileNotFoundError:
-            if not remote.fs.exists(remote.path):
+            if remote.fs.protocol == "local" and not remote.fs.exists(remote.path):
                 raise DataError(
                     f"{path} of {self.name} can't be had: DVC's remote, {remote.path}, is not there"
                 ) from None
