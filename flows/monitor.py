@@ -21,7 +21,7 @@ from prefect.states import Completed
 from flows import events, outcome, repo, server
 from flows.outcome import code_of, mistaken, stopped
 from tasks import drift, score
-from tasks.core import cli, params
+from tasks.core import cli, deployed, params
 from tasks.core.errors import DarkroomError
 from tasks.core.layout import pictures_below
 from tasks.core.scoring import MONITORED
@@ -41,7 +41,7 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
 
     Args:
         folder: of new pictures; null: `monitor.pictures` of params.yaml.
-        model: an exported artifact; null: `monitor.model`.
+        model: an exported artifact, or a stage, whose version it then is; null: `monitor.model`.
         only_if_there: end at once if `monitor.pictures` holds none yet.
     """
     outcome.heed_signals()
@@ -53,9 +53,10 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     if only_if_there and not folder and not (pictures.is_dir() and any(pictures_below(pictures))):
         return Completed(name="Skipped", message=f"{pictures} holds no pictures")
     with repo.alone(get_run_logger().info, wait=True):  # a pipeline at work may be writing the model
-        for step in (partial(scored, Path(model or p.monitor.model), pictures, p), partial(compared, p)):
+        for step in (partial(scored, model or p.monitor.model, pictures, p), partial(compared, p)):
             state = step(return_state=True)
             if not state.is_completed():
+                outcome.raise_unforeseen(state)
                 return stopped(state.message or state.name or "", code_of(state))
     result = read_json(MONITORED / drift.RESULT)
     if not result["drifted"]:
@@ -65,13 +66,13 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
 
 
 @task(name="score", task_run_name="score", cache_policy=NO_CACHE, persist_result=False)
-def scored(model: Path, folder: Path, p: params.Params) -> State[Any]:
+def scored(name: str, folder: Path, p: params.Params) -> State[Any]:
     """Predicts the pictures; what an earlier run has predicted is not done again."""
     try:
+        model = deployed.find(name, get_run_logger().warning)
+        images = Path(p.data.images)
         return Completed(
-            message=score.score(
-                model, folder, Path(p.data.images), MONITORED, p.monitor.batch_size, p.compute
-            )
+            message=score.score(model, folder, images, MONITORED, p.monitor.batch_size, p.compute)
         )
     except DarkroomError as error:
         return mistaken(error)
@@ -93,7 +94,9 @@ def compared(p: params.Params) -> State[Any]:
 def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="pictures; default monitor.pictures")
-    parser.add_argument("--model", metavar="MODEL", help="an artifact of export/; default monitor.model")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="an artifact of export/, or a stage; default monitor.model"
+    )
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()
     with server.reporting(), outcome.by_hand():

@@ -13,12 +13,14 @@ from typing import Any
 import psutil
 from prefect import get_client, runtime
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Failed
 
 from flows import repo, server
 from tasks.core import cli, process
 from tasks.core.errors import DarkroomError
 
+FORESEEN = (DarkroomError, PrefectException)
 _by_hand = False
 _undone: list[Callable[[], object]] = []  # at an interrupt
 
@@ -48,10 +50,22 @@ def code_of(state: State[Any]) -> int | None:
     return cause.exit_code if isinstance(cause, DarkroomError) else None
 
 
+def raise_unforeseen(state: State[Any]) -> None:
+    """Raises what has ended a step or a run, if it is no error that is told in its own words."""
+    cause = state.result(raise_on_failure=False)
+    if state.is_failed() and isinstance(cause, Exception) and not isinstance(cause, FORESEEN):
+        raise cause
+
+
 def told(state: State[Any], prefix: str = "") -> int:
-    """Says why a run failed, if it did; returns the exit code."""
+    """Says why a run failed, if it did; returns the exit code.
+
+    Raises:
+        Exception: what nobody has foreseen, which `cli.command` tells as such.
+    """
     if state.is_completed():
         return 0
+    raise_unforeseen(state)
     print(f"{prefix}{state.message or state.name}", file=sys.stderr)
     code = code_of(state)
     return code if code and code > 0 else DarkroomError.exit_code

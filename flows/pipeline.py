@@ -193,7 +193,9 @@ def failed(step: str, state: State) -> State:
     message = state.message or ""
     if state.name == "TimedOut":
         message = f"{step} took longer than it may (stage_hours), and was ended: {message}"
-    elif code_of(state) in (Rejected.exit_code, DarkroomError.exit_code):
+    else:
+        outcome.raise_unforeseen(state)
+    if code_of(state) in (Rejected.exit_code, DarkroomError.exit_code):
         with suppress(*repo.MISTAKES):  # which hides no failure: it is only noted
             repo.remember_failure(message)
     name = "Rejected" if message.startswith("verdict: rejected") else "Failed"

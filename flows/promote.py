@@ -177,7 +177,10 @@ def checked(head: Revision, push: bool) -> None:
     _, pending = repo.survey()
     if pending:
         names = ", ".join(sorted(pending))
-        raise DarkroomError(f"not up to date here: {names}; `dvc pull`, or `dvc repro` and commit dvc.lock")
+        raise DarkroomError(
+            f"what is here is not what dvc.lock says of {names}; "
+            "`dvc pull`, or `dvc repro` and commit dvc.lock"
+        )
     others_can_fetch(push)
 
 

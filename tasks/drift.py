@@ -16,14 +16,13 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core import cli, drift, pages, params, scoring
+from tasks.core import cli, deployed, drift, pages, params, scoring
 from tasks.core.drift import Check
 from tasks.core.errors import DataError, Rejected
 from tasks.core.manifest import MEASURES, readable
 from tasks.core.paths import MANIFEST
 from tasks.core.scoring import MONITORED, REFERENCE, TABLE
 from tasks.core.serialize import remove, write_json, write_text
-from tasks.core.tables import read_parquet
 
 TEMPLATE = Path(__file__).parent / "templates/drift.html"
 RESULT, PAGE = "drift.json", "index.html"
@@ -43,8 +42,9 @@ def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
     """
     for name in (RESULT, PAGE):
         remove(folder / name)
-    table, old, answered = (_table(path) for path in (folder / TABLE, MANIFEST, folder / REFERENCE))
+    table, answered = (_table(folder / name) for name in (TABLE, REFERENCE))
     source = scoring.facts(folder / TABLE)
+    old = _table(MANIFEST, source.get("version", ""))
     unread = table[table["predicted"].isna()]
     new, answered = (frame[frame["predicted"].notna()] for frame in (table, answered))
     old = readable(old)
@@ -64,10 +64,10 @@ def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
     return result
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _table(path: Path, version: str = "") -> pd.DataFrame:
     way = "`make run`, then `python -m tasks.score MODEL FOLDER`"
     try:
-        table = read_parquet(path)
+        table = deployed.table(version, path)
     except FileNotFoundError:
         raise DataError(f"{path} is not there; {way}") from None
     needed = {*MEASURES, "error"} if path == MANIFEST else {*MEASURES, "predicted", "confidence"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from PIL import Image
 from prefect.settings import PREFECT_API_URL
 
 from flows import events, monitor
-from tasks.core import classifier, params
+from tasks import score
+from tasks.core import classifier, cli, params
 from tasks.core.exporter import FILES, Exporter
 from tasks.core.manifest import SCHEMA
 from tasks.core.paths import MANIFEST, PREDICTIONS
@@ -115,3 +117,34 @@ def test_the_command_ends_as_the_pictures_are(
         monkeypatch.setattr("sys.argv", ["flows/monitor.py", folder])
         assert monitor.main() == code
     assert capsys.readouterr().err.splitlines()[-1].startswith("monitor: nowhere is not a folder")
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (KeyError("psi"), 70, "monitor: a fault of ours, KeyError: 'psi'; DARKROOM_DEBUG=1 shows where"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x.parquet"),
+            2,
+            "monitor: No space left on device",
+        ),
+    ],
+)
+def test_what_nobody_has_foreseen_is_told_as_by_any_command(
+    fault: Exception,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+    monkeypatch.setattr(score, "score", failing)
+    monkeypatch.setattr("sys.argv", ["flows/monitor.py", "new"])
+    with pytest.raises(SystemExit) as ended:
+        cli.command(monitor.main)
+    assert ended.value.code == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith(said)

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows import outcome, promote, repo
+from flows import monitor, outcome, promote, repo
 from tasks.core import (
     cards,
     classifier,
+    drift,
     golden,
     images,
     metrics,
@@ -36,7 +37,8 @@ from tasks.core.params import Format
 from tasks.core.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
 from tasks.core.promotion import ARTIFACTS
 from tasks.core.registry import Registry
-from tasks.core.serialize import read_json, sha256, write_json, write_text
+from tasks.core.scoring import MONITORED
+from tasks.core.serialize import read_json, remove, sha256, write_json, write_text
 from tasks.core.tables import read_parquet, write_parquet
 from tests.conftest import Tiny
 from tests.pictures import scanned, write_classes
@@ -300,7 +302,7 @@ def test_what_is_not_as_it_was_gated_is_refused(variants: Path) -> None:
     export = Path("export/model.onnx")
     before_bytes = export.read_bytes()
     export.write_bytes(before_bytes + b"x")
-    assert "not up to date here: make; `dvc pull`" in promoted()[1]
+    assert "what is here is not what dvc.lock says of make; `dvc pull`" in promoted()[1]
     export.write_bytes(before_bytes)
     subprocess.run(["git", "rm", "-q", "--cached", "dvc.lock"], check=True)
     subprocess.run(["git", "commit", "-q", "-m", "Forget"], check=True)
@@ -711,3 +713,36 @@ def test_a_version_that_is_not_what_it_says_is_told(variants: Path) -> None:
     assert "export/model.onnx is not the one of then" in str(told.value)
     assert "test.accuracy of the stored predictions is 1.0, and not 0.5" in str(told.value)
     assert "its metrics are not those of reports/metrics.json" in str(told.value)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_in_production_can_be_monitored(
+    variants: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    commit(variants, "poor")
+    shutil.copytree(variants / "pictures/red", "new/red")
+    state = monitor.monitor("new", "production", return_state=True)
+    assert (state.message or "").startswith("nothing is in production: `python -m flows.promote")
+
+    subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
+    elsewhere = tmp_path / "elsewhere"
+    subprocess.run(["git", "clone", "-q", "-b", "main", str(tmp_path / "origin"), str(elsewhere)], check=True)
+    with monkeypatch.context() as there:
+        there.chdir(elsewhere)
+        subprocess.run(["dvc", "pull", "-q"], check=True)
+        assert promoted(push=True)[0] == 0
+    for path in (EXPORT, MANIFEST, PREDICTIONS):  # as of a run that was rejected, or a machine without data
+        remove(path)
+    state = monitor.monitor("new", "production", return_state=True)
+    assert state.name == "Drifted", "they are all of one class, and the tag was fetched"
+    assert read_json(MONITORED / "drift.json")["model"] == "classifier@v1.0.0 (model.onnx)"
+    mix = [check for check in read_json(MONITORED / "drift.json")["checks"] if check["name"] == drift.CLASSES]
+    assert [check["old"] for check in mix] == [[1 / 3] * 3]
+
+    remove(tmp_path / "origin")
+    remove(tmp_path / "store")
+    assert monitor.monitor("new", "production", return_state=True).name == "Drifted", "all of it is here"
+    assert "origin can't be asked for its tags" in caplog.text

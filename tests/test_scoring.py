@@ -14,6 +14,7 @@ import pytest
 
 from tasks import predict, score
 from tasks.core import classifier, images, predictors, runtimes, scoring
+from tasks.core.deployed import Model
 from tasks.core.errors import DataError, ModelError
 from tasks.core.exporter import FILES, Exporter
 from tasks.core.manifest import MEASURES, SCHEMA
@@ -95,7 +96,7 @@ def test_digests_and_measures_are_those_of_the_manifest(model: Path, tiny: Tiny,
 def test_a_picture_that_can_not_be_read_has_a_row_that_says_why(model: Path, tiny: Tiny, here: Path) -> None:
     shutil.copytree(tiny.pictures / "red", here / "new")
     (here / "new/broken.png").write_text("no picture")
-    said = score.score(model, here / "new", tiny.pictures, here / "out", 7, ALONE)
+    said = score.score(Model(model), here / "new", tiny.pictures, here / "out", 7, ALONE)
     assert "21 pictures" in said
     assert "1 unreadable" in said
     table = pd.read_parquet(here / "out" / TABLE)
@@ -233,13 +234,13 @@ def test_threads_do_not_disturb_each_other(
 
 
 def test_the_reference_is_of_the_test_pictures(model: Path, tiny: Tiny, here: Path) -> None:
-    score.score(model, tiny.pictures / "red", tiny.pictures, here / "out", 7, ALONE)
+    score.score(Model(model), tiny.pictures / "red", tiny.pictures, here / "out", 7, ALONE)
     assert not (here / "out" / REFERENCE).exists(), "no test picture is known"
     (here / "labels.csv").write_text("path,label\n")
     write_parquet(MANIFEST, scanned(tiny.pictures, here / "labels.csv"), SCHEMA)
     PREDICTIONS.parent.mkdir()
     pd.DataFrame({"path": ["blue/003.png", "red/000.png"]}).to_parquet(PREDICTIONS)
-    score.score(model, tiny.pictures / "red", tiny.pictures, here / "out", 7, ALONE)
+    score.score(Model(model), tiny.pictures / "red", tiny.pictures, here / "out", 7, ALONE)
     reference = pd.read_parquet(here / "out" / REFERENCE)
     assert list(reference["path"]) == ["blue/003.png", "red/000.png"]
     assert list(reference["predicted"]) == ["blue", "red"]
@@ -248,7 +249,7 @@ def test_the_reference_is_of_the_test_pictures(model: Path, tiny: Tiny, here: Pa
 def test_a_file_is_no_place_for_tables(model: Path, tiny: Tiny, here: Path) -> None:
     (here / "file.png").touch()
     with pytest.raises(DataError, match=r"file\.png is a file; give a folder"):
-        score.score(model, tiny.pictures, tiny.pictures, here / "file.png", 7, ALONE)
+        score.score(Model(model), tiny.pictures, tiny.pictures, here / "file.png", 7, ALONE)
 
 
 def test_mistakes_are_named(model: Path, tiny: Tiny, here: Path) -> None:

@@ -18,7 +18,7 @@ from tasks.core.manifest import readable
 from tasks.core.params import Format
 from tasks.core.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
 from tasks.core.revision import Revision
-from tasks.core.serialize import read_json, sha256
+from tasks.core.serialize import read_json, remove, sha256
 
 ARTIFACTS, CONTRACT, GOLDEN = EXPORT / "artifacts.json", EXPORT / "classifier.json", EXPORT / "golden"
 LOCK = Path("dvc.lock")
@@ -77,6 +77,20 @@ def fetched(revision: Revision, artifacts: Artifacts, folder: Path) -> None:
     revision.fetch(EXPORT, folder)
     for fact in artifacts.values():
         _check(revision, folder / EXPORT, fact)
+
+
+def artifact(revision: Revision, fact: dict[str, Any], folder: Path) -> Path:
+    """Brings one artifact of a revision below a folder, unless it is there; returns where it is.
+
+    Raises:
+        DataError: it can't be had, or is not what was proven.
+    """
+    place: Path = folder / EXPORT / fact["file"]
+    if not place.exists() or sha256(place) != fact["sha256"]:
+        remove(place)
+        revision.fetch(EXPORT / fact["file"], folder)
+        _check(revision, folder / EXPORT, fact)
+    return place
 
 
 def _check(revision: Revision, export: Path, fact: dict[str, Any]) -> None:
@@ -164,8 +178,7 @@ def compared(
     try:
         notes, learned = _since(champion, tested)
         mine, theirs = alike(artifacts, shipped(champion))
-        export = champion.fetch(EXPORT / theirs["file"], folder.with_name("champion")).parent
-        _check(champion, export, theirs)
+        file = artifact(champion, theirs, folder.with_name("champion"))
     except (DataError, Rejected) as error:
         raise _unasked(champion, error) from None
     tested = tested[~tested["sha256"].isin(learned)].reset_index(drop=True)
@@ -173,7 +186,7 @@ def compared(
     rows = rows.loc[rows["path"].isin(tested["path"]), list(scoring.DESCRIBED)].reset_index(drop=True)
     ours = _answers(folder / EXPORT / mine["file"], rows, p)
     try:
-        answers = _answers(export / theirs["file"], rows, p)
+        answers = _answers(file, rows, p)
     except ModelError as error:
         raise _unasked(champion, error) from None
     apart_from = [
@@ -226,13 +239,22 @@ def alike(ours: Artifacts, theirs: Artifacts) -> tuple[dict[str, Any], dict[str,
     Raises:
         DataError: the champion has none that is known.
     """
-    known = [kind for kind in QUICK if kind in theirs]
-    if not known:
-        raise DataError(f"it has {', '.join(theirs)}, no format that is known")
-    both = next((kind for kind in known if kind in ours), None)
+    both = next((kind for kind in QUICK if kind in ours and kind in theirs), None)
     if both:
         return ours[both], theirs[both]
-    return ours[next(kind for kind in QUICK if kind in ours)], theirs[known[0]]
+    return quickest(ours), quickest(theirs)
+
+
+def quickest(artifacts: Artifacts) -> dict[str, Any]:
+    """The artifact that answers soonest, an exact one if there is one.
+
+    Raises:
+        DataError: there is none of a format that is known.
+    """
+    found = next((kind for kind in QUICK if kind in artifacts), None)
+    if not found:
+        raise DataError(f"it has {', '.join(artifacts) or 'no artifact'}, no format that is known")
+    return artifacts[found]
 
 
 def recounted_slices(measured: dict[str, Any], ours: pd.DataFrame, least: int) -> dict[str, Any]:

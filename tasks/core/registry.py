@@ -259,6 +259,15 @@ def published() -> dict[str, str]:
     return {tag: digest for digest, tag in rows}
 
 
+def refresh() -> str | None:
+    """Fetches the tags of the model that the remote has; returns what hindered it, if something did."""
+    if REMOTE not in git("remote").split():
+        return None
+    tags = (f"refs/tags/{MODEL}{mark}*" for mark in "@#")
+    done = _git("fetch", "--quiet", "--no-tags", REMOTE, *(f"{one}:{one}" for one in tags))
+    return f"{REMOTE} can't be asked for its tags ({brief(done.stderr)})" if done.returncode else None
+
+
 def unpublished() -> list[str]:
     """The tags of the model that the remote hasn't; a stage's tag says nothing without its version's.
 

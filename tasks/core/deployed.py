@@ -1,0 +1,77 @@
+"""The model that scores pictures: an artifact that is here, or that of the version in a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.core import promotion, registry
+from tasks.core.errors import DataError
+from tasks.core.paths import cache_folder
+from tasks.core.registry import Registry
+from tasks.core.revision import Revision
+from tasks.core.tables import read_parquet
+
+
+@dataclass(frozen=True)
+class Model:
+    """An artifact, and the version that it is of; none: whatever was made in this working copy."""
+
+    artifact: Path
+    version: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.version} ({self.artifact.name})" if self.version else str(self.artifact)
+
+
+def find(name: str, warn: Callable[[str], object]) -> Model:
+    """Gives the model that a name stands for: a stage, or a path.
+
+    The tags of git's remote are fetched first, so that it is what others have promoted, and the version's
+    artifact from DVC's cache or remote, its quickest one. A file with the name of a stage is `./production`.
+
+    Args:
+        warn: is told what hinders the first; what is known here is then good enough.
+
+    Raises:
+        DataError: nothing is in the stage, or its artifact can't be had.
+    """
+    if name not in registry.STAGES:
+        return Model(Path(name))
+    registry.check_place()
+    if why := registry.refresh():
+        warn(f"{why}; what is in {name} may be another version by now")
+    champion = Registry.read().champion(name)
+    if not champion:
+        raise DataError(f"nothing is in {name}: `python -m flows.promote --to {name}`, or name an artifact")
+    revision = Revision(champion.tag)
+    try:
+        fact = promotion.quickest(revision.json(promotion.ARTIFACTS)["artifacts"])
+        file = promotion.artifact(revision, fact, cache_folder() / "deployed" / name)
+    except DataError as error:
+        raise DataError(f"{champion.tag}, which is in {name}, can't be asked: {error}") from None
+    return Model(file, champion.tag)
+
+
+def table(version: str, path: Path) -> pd.DataFrame:
+    """Reads a table as it was when a version was made; as it is here, if that is none.
+
+    Raises:
+        FileNotFoundError, DataError: it isn't there.
+    """
+    return Revision(version).parquet(path) if version else read_parquet(path)
+
+
+def pictures(version: str, now: Path) -> Path:
+    """The folder that the paths of a version's manifest are from.
+
+    Args:
+        now: the one of this working copy.
+    """
+    if not version:
+        return now
+    return Path(registry.parameters(Revision(version).commit)["data"]["images"])
