@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Failed
 
 from flows import repo, server
 from tasks.core import cli, process
-from tasks.core.errors import DarkroomError
+from tasks.core.errors import DarkroomError, Rejected
 
 FORESEEN = (DarkroomError, PrefectException)
 _by_hand = False
@@ -40,8 +40,9 @@ def stopped(message: str, exit_code: int | None = None, name: str = "Failed") ->
 
 
 def mistaken(error: Exception) -> State[Any]:
-    """A failed state that says what the user can mend, in one line."""
-    return stopped(" ".join(str(error).split()), getattr(error, "exit_code", None))
+    """A failed state that says what the user can mend, in one line; `Rejected` where that is a verdict."""
+    name = "Rejected" if isinstance(error, Rejected) else "Failed"
+    return stopped(" ".join(str(error).split()), getattr(error, "exit_code", None), name)
 
 
 def code_of(state: State[Any]) -> int | None:

@@ -39,7 +39,6 @@ from tasks.core.revision import Revision
 from tasks.core.serialize import remove, sha256
 
 HEAD = "HEAD"
-BACK = "put back"  # how the verdict of a rollback begins
 
 
 def run_name() -> str:
@@ -87,13 +86,11 @@ def promote(
 def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bool) -> str:
     """Promotes HEAD; returns a line that says what came of it."""
     head, known = Revision(HEAD, published=True), Registry.read()
+    step("check", checked, head, push)
     version, champion = version_of(head, known), known.champion(to)
     if version and version == champion:
-        if push:
-            others_can_fetch(push)
-        return f"{version.tag} is in {to} already{told(push and not dry_run)}"
+        return f"{version.tag} is in {to} already{told(push and not dry_run)}{unmerged(push, version)}"
     p = params.load()
-    step("check", checked, head, push)
     artifacts = promotion.shipped(head)
     here = folder / "challenger"
     step("fetch", promotion.fetched, head, artifacts, here)
@@ -113,6 +110,7 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
         artifacts={fact["file"]: fact["sha256"] for fact in artifacts.values()},
         probe=probe,
         metrics=made.json(METRICS)["test"],
+        calibrated=promotion.calibrated(made),
         **compared,
     )
     for line in evidence.lines()[dry_run:]:  # its verdict isn't one yet
@@ -227,7 +225,13 @@ def judged(
     Raises:
         Rejected: it doesn't hold its own.
     """
-    pair = promotion.compared(head, Revision(champion.tag), artifacts, folder, p)
+    before = Revision(champion.tag)
+    if promotion.same(artifacts, before):
+        return {
+            "champion": champion.tag,
+            "notes": [f"its artifacts are those of {champion.tag}, byte by byte"],
+        }
+    pair = promotion.compared(head, before, artifacts, folder, p)
     left, least = len(pair.ours), p.evaluate.min_slice
     if left < least:
         raise DataError(
@@ -246,9 +250,12 @@ def judged(
     verdict = gate.judged(judge, p.gate.rules, p.gate.on_inconclusive)
     for note in pair.notes:
         get_run_logger().warning(note)
-    faults = [f"{one['verdict']}: {one['why']}" for one in verdict["gates"] if not one["passed"]]
-    if faults:
-        raise Rejected(f"{champion.tag} stays: {'; '.join(faults)} (gate.rules)")
+    failed = [one for one in verdict["gates"] if not one["passed"]]
+    if failed:
+        faults = "; ".join(f"{one['verdict']}: {one['why']}" for one in failed)
+        doubt = "; more test pictures would tell, or see gate.on_inconclusive"
+        undecided = all(one["verdict"] == "inconclusive" for one in failed)
+        raise Rejected(f"{champion.tag} stays: {faults} (gate.rules){doubt if undecided else ''}")
     sides = {"challenger": pair.ours, "champion": pair.theirs}
     return {
         "champion": champion.tag,
@@ -288,9 +295,14 @@ def tagged(to: str, version: Version | None, evidence: Evidence, known: Registry
             made.append(registry.register(evidence.version, evidence.commit, evidence.message(headline)))
             version = Version(evidence.version, evidence.commit)
         made.append(registry.assign(to, version, evidence.message(f"{version.tag} into {to}")))
-    if push and not registry.is_on_a_branch(version.commit):
-        get_run_logger().warning("%s has its commit on no branch: git push", registry.REMOTE)
-    return f"{version.tag} is in {to}, by {made[-1]}{hint(push)}"
+    return f"{version.tag} is in {to}, by {made[-1]}{hint(push)}{unmerged(push, version)}"
+
+
+def unmerged(push: bool, version: Version) -> str:
+    """Says so if others have a version's tag, and its commit on no branch."""
+    if not push or registry.is_on_a_branch(version.commit):
+        return ""
+    return f"; {registry.REMOTE} has its commit on no branch, so `git push` that too"
 
 
 def hint(push: bool) -> str:
@@ -303,7 +315,7 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     check_remote(push)
     known = Registry.read()
     history, last = known.history(to), known.last(to)
-    if push and last and last.tag in registry.unpublished() and is_rollback(last.tag):
+    if push and last and last.back and last.tag in registry.unpublished():
         return f"{history[0].tag} is in {to}{told(not dry_run)}"  # which was all that an earlier run has left
     if len(history) < 2:
         now = f"before {history[0].tag} nothing was in {to}" if history else f"nothing has been in {to}"
@@ -315,17 +327,13 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     probe = step("probe", promotion.probed, folder, artifacts, params.load().gate.artifacts)
     if dry_run:
         return f"{before.tag} would come back to {to} in place of {current.tag}; nothing is changed"
-    message, verdict = f"{before.tag} back into {to}", f"{BACK} into {to} in place of {current.tag}"
+    message = f"{before.tag} {registry.BACK} {to}"
+    verdict = f"put back into {to} in place of {current.tag}"
     if evidence := Evidence.of(before.tag):  # one that was made by hand has none
         message = replace(evidence.uncompared(), verdict=verdict, probe=probe).message(message)
     with tagging(known, push) as made:
         made.append(registry.assign(to, before, message))
     return f"{before.tag} is back in {to} in place of {current.tag}, by {made[0]}{hint(push)}"
-
-
-def is_rollback(tag: str) -> bool:
-    evidence = Evidence.of(tag)
-    return evidence is not None and evidence.verdict.startswith(BACK)
 
 
 def verified(tag: str) -> str:
@@ -371,6 +379,16 @@ def verified(tag: str) -> str:
     )
 
 
+def warn_of_tags() -> None:
+    """Tells on stderr if there are versions that this clone may not know."""
+    try:
+        unasked = registry.check_tags(push=False)
+    except DarkroomError as error:
+        unasked = str(error)
+    if unasked:
+        cli.warn(f"promote: {unasked}")
+
+
 def main() -> int:
     parser = cli.parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
@@ -391,6 +409,7 @@ def main() -> int:
         cli.say(f"promote: {verified(given.verify)}")
         return 0
     if given.card or given.changelog:
+        warn_of_tags()
         sys.stdout.write(cards.card(given.card) if given.card else cards.changelog())
         return 0
     with server.reporting(), outcome.by_hand():

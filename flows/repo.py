@@ -27,7 +27,7 @@ from ruamel.yaml.nodes import MappingNode
 from flows.children import started
 from tasks.core import params, process
 from tasks.core.errors import DarkroomError, DataError, ParamError, Unreachable, brief
-from tasks.core.revision import forget
+from tasks.core.revision import away, forget
 from tasks.core.serialize import fingerprint, read_json, write_json, write_text
 
 MISTAKES = (DarkroomError, DvcException)
@@ -146,8 +146,8 @@ def unpushed() -> str | None:
     try:
         with Repo(".") as repo:
             remote = repo.cloud.get_remote()
-            away = remote.fs.protocol == "local" and not remote.fs.exists(remote.path)
-            if not away:
+            absent = away(remote)
+            if not absent:
                 forget(remote.odb)  # DVC would go by what was there the last time
                 state = repo.status(cloud=True).items()
                 return next((path for path, known in state if known == "new"), None)
@@ -155,7 +155,7 @@ def unpushed() -> str | None:
         raise Unreachable(
             f"DVC's remote can't be asked ({brief(error)}); see that it is there, and that it lets you in"
         ) from None
-    raise DataError(f"DVC's remote, {remote.path}, is not there: mount it, or `dvc push` makes it")
+    raise DataError(absent)
 
 
 def missing() -> list[str]:

@@ -10,6 +10,7 @@ import atexit
 import gc
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -65,6 +67,8 @@ def begin() -> None:
     words = sys.orig_argv
     if not any(words[place : place + 2] == ["-m", name] for place in range(3) for name in COMMANDS):
         return
+    for number in process.SIGNALS:
+        signal.signal(number, _stop_early)
     gc.disable()  # it looks in vain through what imports make, for a quarter of their time
     if QUIET & set(words):
         return
@@ -72,6 +76,13 @@ def begin() -> None:
     os.environ["no_proxy"] = ",".join(filter(None, [apart, *LOOPBACK]))  # no proxy has a way back to us
     if ALONE in words or not (is_up(url()) or is_wanted()):
         _start()
+
+
+def _stop_early(_signum: int, _frame: FrameType | None) -> None:
+    """Ends a command that is still importing: an exception would come out of the middle of an import."""
+    stop()
+    process.tell("interrupted before it began")
+    os._exit(process.INTERRUPTED)
 
 
 def url() -> str:

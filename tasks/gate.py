@@ -69,7 +69,8 @@ class Judge:
             ParamError: the rule names a number or a slice that is not there.
         """
         if rule.against == CHAMPION and self.theirs is None:
-            return Outcome("pass", _name(rule), f"{_name(rule)}: there is no champion yet (gate.champion)")
+            why = "no champion is named (gate.champion); a promotion compares with the one in its stage"
+            return Outcome("pass", _name(rule), f"{_name(rule)}: {why}")
         if rule.slice == "worst":
             return self._worst(place, rule)
         if rule.slice and (few := self._too_few(place, rule.slice)):

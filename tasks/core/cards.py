@@ -6,6 +6,7 @@ The card has the sections of Mitchell et al., Model Cards for Model Reporting (2
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 from tasks.core import params, registry
 from tasks.core.evidence import Evidence
@@ -51,7 +52,11 @@ def _metrics(of: Evidence) -> str:
     """Of all test pictures, with their 95 % intervals."""
     intervals = of.metrics["interval_95"].items()
     rows = ((name, of.metrics[name], f"{low:.6g} to {high:.6g}") for name, (low, high) in intervals)
-    return table(("metric", "value", "95 % interval"), rows)
+    found = table(("metric", "value", "95 % interval"), rows)
+    if not of.calibrated:
+        return found
+    calibrated = ", ".join(f"{name} {value:.6g}" for name, value in of.calibrated.items())
+    return f"{found}\n\nThese are of the network; its artifacts are calibrated, and have {calibrated}."
 
 
 def _decisions(version: Version, known: Registry) -> str:
@@ -91,14 +96,18 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
     now, then = Evidence.of(version.tag), Evidence.of(before.tag) if before else None
     lines = [_accuracy(now, then) if now else "made by hand, without evidence"]
     if now and then:
-        lines += _changes(params.shown(then.about), params.shown(now.about))
+        lines += _changes(*(params.shown(_unset(one.about)) for one in (then, now)))
     if before:
-        old, new = (params.shown(registry.parameters(one.commit)) for one in (before, version))
-        lines += _changes(old, new)
+        lines += _changes(*(params.shown(registry.parameters(one.commit)) for one in (before, version)))
     if now and then and now.digests[DATA] != then.digests[DATA]:
         lines.append("other data")
     lines += [f"{registry.date(one.tag)}: {_way(one)}" for one in known.of(version)]
     return section(f"{version.name}, {registry.date(version.tag)}", bullets(lines), 2)
+
+
+def _unset(about: dict[str, Any]) -> dict[str, Any]:
+    """What parameters don't say."""
+    return {name: about[name] for name in ("classes", "pictures", "tested")}
 
 
 def _way(one: Assignment) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tasks.core import promotion, registry
 from tasks.core.errors import DataError
-from tasks.core.paths import cache_folder
+from tasks.core.paths import EXPORT, cache_folder
 from tasks.core.registry import Registry
 from tasks.core.revision import Revision
 from tasks.core.tables import read_parquet
@@ -41,6 +41,11 @@ def find(name: str, warn: Callable[[str], object]) -> Model:
         DataError: nothing is in the stage, or its artifact can't be had.
     """
     if name not in registry.STAGES:
+        if not Path(name).exists():
+            raise DataError(
+                f"{name} is not there, and is none of {', '.join(registry.STAGES)}; `make run` makes "
+                f"{EXPORT}/, unless a gate says no, and `dvc pull {EXPORT}` brings what is committed"
+            )
         return Model(Path(name))
     registry.check_place()
     if why := registry.refresh():

@@ -10,7 +10,7 @@ from tasks.core import registry
 from tasks.core.errors import DataError
 
 HEADLINES = ("accuracy", "macro_f1", "log_loss", "ece")
-FORMAT = 1  # goes up when a field comes or changes; a new field has a default, for the tags that are there
+FORMAT = 2  # goes up when a field comes or changes; a new field has a default, for the tags that are there
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Evidence:
     artifacts: SHA-256 by file; of a folder, of the names and digests of all that is in it.
     probe: by file, what `promotion.probed` gives.
     metrics: of the test split, as in `metrics.json`.
+    calibrated: log loss and calibration error that the artifacts have there, if they are calibrated.
     champion: the version that it was compared with; none at the first promotion, or where that wasn't wanted.
     compared: of both, by `challenger` and `champion`, the metrics on the same pictures, which are `n`.
     gates: as in `gates.json`, judged against that champion.
@@ -42,6 +43,7 @@ class Evidence:
     compared: dict[str, dict[str, float]] | None = None
     gates: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    calibrated: dict[str, float] | None = None
     format: int = FORMAT
 
     def uncompared(self) -> Evidence:
@@ -56,8 +58,15 @@ class Evidence:
     def lines(self) -> list[str]:
         """What a person wants to know of it."""
         lines = [self.verdict]
-        lines += [f"{name} {self.metrics[name]:.4f}" + self._before(name) for name in HEADLINES]
+        lines += [
+            f"{name} {self.metrics[name]:.4f}{self._calibrated(name)}{self._before(name)}"
+            for name in HEADLINES
+        ]
         return lines + self.notes + [f"{gate['verdict']}: {gate['why']}" for gate in self.gates]
+
+    def _calibrated(self, name: str) -> str:
+        known = self.calibrated or {}
+        return f", calibrated as the artifacts are {known[name]:.4f}" if name in known else ""
 
     def _before(self, name: str) -> str:
         if not self.compared:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +23,6 @@ ARTIFACTS, CONTRACT, GOLDEN = EXPORT / "artifacts.json", EXPORT / "classifier.js
 LOCK = Path("dvc.lock")
 PROVEN = (LOCK, params.FILE, MANIFEST, METRICS, PREDICTIONS, GATES, ARTIFACTS)
 LOOSE = 0.05  # by which probabilities of golden pictures may differ where no rule says it
-AT_ONCE = 2  # artifacts that are probed
 PATIENCE = 120.0  # seconds for one of them: to load, to answer and to bear a load of at most ten
 QUICK: tuple[Format, ...] = (  # to compare models by: the fastest of the exact ones first
     "onnx",
@@ -114,6 +112,14 @@ def about(revision: Revision) -> dict[str, Any]:
     }
 
 
+def calibrated(revision: Revision) -> dict[str, float] | None:
+    """Log loss and calibration error of the test pictures by artifacts that are calibrated, if these are."""
+    if not registry.parameters(revision.commit)["export"]["calibrate"]:
+        return None
+    found: dict[str, float] = revision.json(METRICS)["calibration"]["after"]
+    return found
+
+
 def digests(revision: Revision) -> dict[str, str]:
     """SHA-256 of everything that speaks for a revision, by path."""
     return {path.as_posix(): revision.digest(path) for path in PROVEN}
@@ -136,12 +142,10 @@ def probed(folder: Path, artifacts: Artifacts, rules: tuple[params.ArtifactRule,
         Rejected: one answers otherwise.
         ModelError: one can't be run, or is not done within PATIENCE.
     """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        jobs = [pool.submit(_probed, folder, kind, fact["file"], rules) for kind, fact in artifacts.items()]
-        try:
-            return {fact["file"]: job.result() for fact, job in zip(artifacts.values(), jobs, strict=True)}
-        except ModelError as error:  # of a folder that nobody will find any more
-            raise ModelError(str(error).replace(f"{folder}{os.sep}", "")) from None
+    try:  # one after the other: two at once would slow each other down, and their times would say so
+        return {fact["file"]: _probed(folder, kind, fact["file"], rules) for kind, fact in artifacts.items()}
+    except ModelError as error:  # of a folder that nobody will find any more
+        raise ModelError(str(error).replace(f"{folder}{os.sep}", "")) from None
 
 
 def _probed(folder: Path, kind: Format, file: str, rules: tuple[params.ArtifactRule, ...]) -> dict[str, Any]:
@@ -159,6 +163,16 @@ def _probed(folder: Path, kind: Format, file: str, rules: tuple[params.ArtifactR
             f"{difference:.3g}, above {limit:g}"
         )
     return {"golden_difference": metrics.rounded(difference)} | times
+
+
+def same(artifacts: Artifacts, other: Revision) -> bool:
+    """Whether another revision has the same artifacts, byte by byte."""
+    try:
+        theirs = shipped(other)
+    except (DataError, Rejected):
+        return False
+    ours, others = ({fact["file"]: fact["sha256"] for fact in one.values()} for one in (artifacts, theirs))
+    return ours == others
 
 
 def compared(

@@ -28,6 +28,7 @@ from tasks.core.params import FILE
 MODEL = "classifier"  # its name in dvc.yaml, under artifacts
 STAGES = ("staging", "production")
 REMOTE = "origin"
+BACK = "back into"  # what the first line of a rollback's tag says between version and stage
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,19 @@ class Version:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A version that was put into a stage, or by `gto unassign` taken out; `count` goes up with every one."""
+    """A version that was put into a stage, or by `gto unassign` taken out.
+
+    count: goes up with every one.
+    ends: it was taken out.
+    back: it was put back by a rollback.
+    """
 
     stage: str
     count: int
     commit: str
     tag: str
     ends: bool = False
+    back: bool = False
 
     @property
     def what(self) -> str:
@@ -69,9 +76,9 @@ class Registry:
     def read(cls) -> Registry:
         """Reads the tags of this repository."""
         versions, withdrawn, assignments = [], set(), []
-        lines = git("for-each-ref", "--format=%(refname:strip=2) %(*objectname)", "refs/tags")
-        for line in lines.splitlines():
-            tag, _, commit = line.partition(" ")
+        form = "--format=%(refname:strip=2) %(*objectname) %(contents:subject)|"  # a subject may be empty
+        for line in git("for-each-ref", form, "refs/tags").splitlines():
+            tag, commit, subject = line.split(" ", 2)
             if not commit:
                 continue  # a lightweight tag, which GTO passes over too
             found = parse_name(tag, raise_on_fail=False)
@@ -84,7 +91,8 @@ class Registry:
                 withdrawn.add(found["version"])
             elif action in (Action.ASSIGN, Action.UNASSIGN) and "counter" in found:
                 ends = action == Action.UNASSIGN
-                assignments.append(Assignment(found["stage"], found["counter"], commit, tag, ends))
+                back = f" {BACK} " in subject
+                assignments.append(Assignment(found["stage"], found["counter"], commit, tag, ends, back))
         versions.sort(key=lambda one: SemVer.parse(one.name))
         return cls(
             tuple(one for one in versions if one.name not in withdrawn),
@@ -125,7 +133,7 @@ class Registry:
             if one.ends:
                 stack = [other for other in stack if other != version]
                 continue
-            while version in stack:
+            while one.back and version in stack:
                 stack.pop()
             stack.append(version)
         return stack[::-1]

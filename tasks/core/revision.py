@@ -73,12 +73,21 @@ class Revision:
         except DataError:
             raise
         except Exception as error:  # each store has exceptions of its own
+            if away := self._away():
+                raise DataError(f"{path} of {self.name} can't be had: {away}") from None
             missing = "" if self._has_remote else "add DVC's remote, as there is none here; "
             remedy = f"{missing}see that DVC's remote is there"
             text = f"{path} of {self.name} can't be had ({brief(error)}); {remedy}"
             if isinstance(error, (FileNotFoundError, DvcException)):
                 raise DataError(f"{text}, and `dvc push` where it was made") from None
             raise Unreachable(f"{text}, and that it lets you in") from None
+
+    def _away(self) -> str | None:
+        """Says so if DVC's remote is a folder that isn't there."""
+        from dvc.repo import Repo
+
+        with Repo(".") as repo:
+            return away(repo.cloud.get_remote()) if repo.config["core"].get("remote") else None
 
     def holds(self, path: Path) -> bool:
         """Whether there is such a file or folder, be it here or not."""
@@ -104,13 +113,15 @@ class Revision:
                 return self._published(path, recorded)
             with self._files.open(name, "rb") as file:
                 data: bytes = file.read()
-        if recorded and _md5(data) != recorded:
-            kept = self.cache / recorded[:2] / recorded[2:]
-            raise DataError(
-                f"{path} of {self.name} is not what dvc.lock says: it was altered in DVC's cache or remote; "
-                f"remove {kept} and `dvc fetch` it, or make it anew"
-            )
-        return data
+        if not recorded or _md5(data) == recorded:
+            return data
+        kept = self.cache / recorded[:2] / recorded[2:]
+        if self._has_remote and not kept.exists():  # which is then what was read
+            return Revision(self.name, published=True)._read(path)
+        raise DataError(
+            f"{path} of {self.name} is not what dvc.lock says: it was altered in DVC's cache; "
+            f"remove {kept}, and {'run it again' if self._has_remote else '`dvc repro` there'}"
+        )
 
     def _published(self, path: Path, recorded: str) -> bytes:
         """The bytes that the remote has of a file whose MD5 is recorded."""
@@ -121,10 +132,8 @@ class Revision:
             if _md5(data) == recorded:
                 return data
         except FileNotFoundError:
-            if remote.fs.protocol == "local" and not remote.fs.exists(remote.path):
-                raise DataError(
-                    f"{path} of {self.name} can't be had: DVC's remote, {remote.path}, is not there"
-                ) from None
+            if self._away():
+                raise
             missing = True
         forget(remote)
         # DVC takes a folder for complete whose list of files is there, and would push nothing.
@@ -169,6 +178,13 @@ class Revision:
     def digest(self, path: Path) -> str:
         """SHA-256 of a file."""
         return hashlib.sha256(self.read(path)).hexdigest()
+
+
+def away(remote: Any) -> str | None:
+    """Says so if a remote of DVC's is a folder that isn't there."""
+    if remote.fs.protocol != "local" or remote.fs.exists(remote.path):
+        return None
+    return f"DVC's remote, {remote.path}, is not there: mount it, or `dvc push` makes it"
 
 
 def forget(remote: Any) -> None:
