@@ -79,6 +79,8 @@ def promote(
             if rollback:
                 return Completed(message=taken_back(to, Path(folder), dry_run, push))
             return Completed(message=promoted(to, Path(folder), dry_run, push, champion))
+    except repo.Busy as error:
+        return mistaken(DarkroomError(f"{error}; run it again when that has ended"))
     except repo.MISTAKES as error:
         return mistaken(error)
 
@@ -87,6 +89,10 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     """Promotes HEAD; returns a line that says what came of it."""
     head, known = Revision(HEAD, published=True), Registry.read()
     step("check", checked, head, push)
+    if gone := next((one for one in known.withdrawn if one.commit == head.commit), None):
+        raise DarkroomError(
+            f"this commit was {gone.tag}, which was withdrawn; git commit --allow-empty makes another one"
+        )
     version, champion = version_of(head, known), known.champion(to)
     if version and version == champion:
         return f"{version.tag} is in {to} already{told(push and not dry_run)}{unmerged(push, version)}"

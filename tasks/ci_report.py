@@ -75,9 +75,13 @@ def of_gates(gates: list[dict[str, Any]]) -> str:
 
 def of_metrics(base: str) -> str:
     """The headlines of both splits, with those of the base and the change."""
-    found = _difference("metrics", base).get(METRICS.as_posix(), {})
-    rows = []
-    for name in flat({split: read_json(METRICS)[split] for split in SPLITS}):
+    difference, is_known = _difference("metrics", base)
+    here = flat({split: read_json(METRICS)[split] for split in SPLITS})
+    if not is_known:  # the first model of all, or a store that lets nobody in who makes a fork
+        alone = ((name, value) for name, value in here.items() if isinstance(value, (int, float)))
+        return f"{base} has none that can be had.\n\n{table(('metric', 'here'), alone)}"
+    found, rows = difference.get(METRICS.as_posix(), {}), []
+    for name in here:
         new, old = (found.get(name, {}).get(side) for side in ("new", "old"))
         if isinstance(new, (int, float)):
             known = isinstance(old, (int, float))
@@ -86,9 +90,12 @@ def of_metrics(base: str) -> str:
 
 
 def of_params(base: str) -> str:
+    difference, is_known = _difference("params", base)
+    if not is_known:
+        return f"{base} has none."
     rows = [
         (name, _value(values.get("old")), _value(values.get("new")))
-        for found in _difference("params", base).values()
+        for found in difference.values()
         for name, values in found.items()
         if values.get("old") != values.get("new")
     ]
@@ -99,20 +106,16 @@ def _value(value: Any) -> str:
     return "" if value is None else params.text(value)
 
 
-def _difference(what: str, base: str) -> dict[str, Any]:
-    """What `dvc metrics diff` or `dvc params diff` gives, by file and name."""
+def _difference(what: str, base: str) -> tuple[dict[str, Any], bool]:
+    """What `dvc metrics diff` or `dvc params diff` gives, by file and name, and whether the base has any."""
     try:
         with Repo(".") as repo:
             if not repo.scm.get_ref("HEAD"):
                 raise DataError("there is no commit to compare with")
             found: dict[str, Any] = getattr(repo, what).diff(a_rev=base)
-            if missing := found.get("errors", {}).get(base):
-                raise DvcException(f"it has no {', '.join(map(str, missing))}")
-            return dict(found.get("diff", {}))
+            return dict(found.get("diff", {})), base not in found.get("errors", {})
     except (DvcException, SCMError) as error:
-        raise DataError(
-            f"{base} can't be compared with ({brief(error)}); `git fetch` it, and `dvc fetch` what it made"
-        ) from None
+        raise DataError(f"{base} can't be compared with ({brief(error)}); `git fetch` it") from None
 
 
 def of_confusion(file: Path) -> str:

@@ -16,16 +16,19 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core import cli, deployed, drift, pages, params, scoring
+from tasks.core import cli, drift, pages, params, scoring
 from tasks.core.drift import Check
 from tasks.core.errors import DataError, Rejected
 from tasks.core.manifest import MEASURES, readable
 from tasks.core.paths import MANIFEST
+from tasks.core.revision import Revision
 from tasks.core.scoring import MONITORED, REFERENCE, TABLE
 from tasks.core.serialize import remove, write_json, write_text
+from tasks.core.tables import read_parquet
 
 TEMPLATE = Path(__file__).parent / "templates/drift.html"
 RESULT, PAGE = "drift.json", "index.html"
+ENOUGH = 0.5  # share of the test pictures that must be left, to stand for them
 UNSURE = 12  # answers to name that the model is least sure of
 UNREAD = 50  # pictures to name that can't be read
 
@@ -34,11 +37,13 @@ def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
     """Compares the table in a folder with the manifest and the test pictures, and writes what it finds there.
 
     Returns:
-        `drifted`, the `folder`, the `model` and when it was `scored`, `pictures`, `unreadable`, and `checks`,
-        each as `drift.Check` with its `why`.
+        `drifted`, the `folder`, the `model` and when it was `scored`, `pictures`, `unreadable`, of the
+        `reference` how many `pictures` are left of those `tested`, and `checks`, each as `drift.Check` with
+        its `why`.
 
     Raises:
-        DataError: a table is missing or damaged, or no picture could be read; earlier findings are then gone.
+        DataError: a table is missing or damaged, or no picture could be read, or less than half of the test
+            pictures are left; earlier findings are then gone.
     """
     for name in (RESULT, PAGE):
         remove(folder / name)
@@ -46,8 +51,16 @@ def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
     source = scoring.facts(folder / TABLE)
     old = _table(MANIFEST, source.get("version", ""))
     unread = table[table["predicted"].isna()]
+    tested = len(answered)
     new, answered = (frame[frame["predicted"].notna()] for frame in (table, answered))
     old = readable(old)
+    if len(answered) < ENOUGH * tested:
+        place = scoring.facts(folder / REFERENCE).get("folder", "their folder")
+        whose = source.get("model", "the model")
+        raise DataError(
+            f"{place} has {len(answered)} of the {tested} test pictures of {whose} as they were, "
+            "too few to compare with; bring them back (`dvc pull`)"
+        )
     for path, frame in ((folder / TABLE, new), (MANIFEST, old), (folder / REFERENCE, answered)):
         if frame.empty:
             raise DataError(f"{path} names no picture that could be read; score some that can")
@@ -57,6 +70,7 @@ def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
         **{name: source.get(name, "") for name in ("folder", "model", "scored")},
         "pictures": len(table),
         "unreadable": len(unread),
+        "reference": {"pictures": len(answered), "tested": tested},
         "checks": [asdict(check) | {"why": check.why} for check in found],
     }
     write_json(folder / RESULT, result)
@@ -67,7 +81,7 @@ def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
 def _table(path: Path, version: str = "") -> pd.DataFrame:
     way = "`make run`, then `python -m tasks.score MODEL FOLDER`"
     try:
-        table = deployed.table(version, path)
+        table = Revision(version).parquet(path) if version else read_parquet(path)
     except FileNotFoundError:
         raise DataError(f"{path} is not there; {way}") from None
     needed = {*MEASURES, "error"} if path == MANIFEST else {*MEASURES, "predicted", "confidence"}
@@ -92,8 +106,10 @@ def summary(result: dict[str, Any]) -> str:
     """What came out, in a line."""
     names = dict.fromkeys(check["name"] for check in result["checks"] if check["drifted"])
     unread = f", {result['unreadable']} of them unreadable" if result["unreadable"] else ""
+    few = "compared with {pictures} of {tested} test pictures".format(**result["reference"])
+    left = result["reference"]["pictures"] < result["reference"]["tested"]
     verdict = f"drift of {', '.join(names)}" if names else "no drift"
-    return f"{verdict} ({result['pictures']} pictures{unread})"
+    return f"{verdict} ({result['pictures']} pictures{unread}{f'; {few}' if left else ''})"
 
 
 def main() -> int:

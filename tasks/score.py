@@ -35,27 +35,22 @@ def score(
         output: a folder for both tables.
 
     Raises:
-        DataError: no such folder, or no picture in it, or the output is a file; or the model's test pictures
-            are known and none of them is left.
+        DataError: no such folder, or no picture in it, or the output is a file.
         ModelError: the artifact can't be loaded.
         WorkerError: processes or a cluster failed.
     """
     if output.exists() and not output.is_dir():
         raise DataError(f"{output} is a file; give a folder for the tables")
     table = scoring.scored(model.artifact, folder, scoring.described(folder, compute), batch_size, compute)
-    remove(output / REFERENCE)  # an earlier model's is no reference
-    reference = test_pictures(model.version)
-    if reference is not None:
-        place = deployed.pictures(model.version, images)
-        answered = scoring.scored(model.artifact, place, reference, batch_size, compute)
-        if answered["predicted"].isna().all():
-            raise DataError(
-                f"{place} has none of the test pictures of {model.name}, to compare with; `dvc pull {place}`"
-            )
-        scoring.write(output / REFERENCE, answered)
     now = datetime.now(timezone.utc).isoformat(timespec="minutes")
     facts = {"folder": str(folder), "model": model.name, "version": model.version, "scored": now}
     scoring.write(output / TABLE, table, **facts)
+    remove(output / REFERENCE)  # an earlier model's is no reference
+    reference = test_pictures(model)
+    if reference is not None:
+        place = model.pictures(images)
+        answered = scoring.scored(model.artifact, place, reference, batch_size, compute)
+        scoring.write(output / REFERENCE, answered, folder=str(place))
     unread = int(table["predicted"].isna().sum())
     return (
         f"{len(table)} pictures of {folder}, {unread} unreadable; "
@@ -63,11 +58,11 @@ def score(
     )
 
 
-def test_pictures(version: str = "") -> pd.DataFrame | None:
-    """The rows of a version's manifest that are test pictures; none where they are not known."""
+def test_pictures(model: Model) -> pd.DataFrame | None:
+    """The rows of a model's manifest that are test pictures; none where they are not known."""
     try:
-        rows = readable(deployed.table(version, MANIFEST))
-        tested = rows["path"].isin(deployed.table(version, PREDICTIONS)["path"])
+        rows = readable(model.table(MANIFEST))
+        tested = rows["path"].isin(model.table(PREDICTIONS)["path"])
     except FileNotFoundError:
         return None
     return rows.loc[tested, list(scoring.DESCRIBED)].reset_index(drop=True)

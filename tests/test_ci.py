@@ -14,6 +14,7 @@ import pytest
 
 from tasks import ci_report
 from tasks.core.errors import DataError
+from tasks.core.paths import METRICS
 from tests.project import FIRST_COMMIT, ME
 from tests.structure import ROOT
 
@@ -103,6 +104,17 @@ def test_what_is_as_it_was_is_said_in_words() -> None:
     assert "(gate.artifacts)\n\n### Gates" in text
     assert "No metric has changed." in text
     assert "No parameter has changed." in text
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_base_that_has_no_model_is_no_hindrance() -> None:
+    assert "| test.accuracy |  | 0.75 |  |" in ci_report.report("HEAD~1"), "nothing at all is there"
+    subprocess.run(["git", "rm", "-q", "--cached", METRICS, "params.yaml"], check=True)
+    subprocess.run(["git", *ME, "commit", "-q", "-m", "Nothing has run yet"], check=True)
+    text = ci_report.report("HEAD")
+    assert "HEAD has none that can be had.\n\n| metric | here |" in text
+    assert "| test.accuracy | 0.75 |" in text
+    assert "HEAD has none.\n" in text, "no parameters either"
 
 
 def test_what_can_not_be_reported_is_told(repository: Path) -> None:

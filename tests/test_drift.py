@@ -250,7 +250,8 @@ def test_pictures_that_can_not_be_read_are_nothing_to_compare(monitored: Path, n
     """Of the reference, as when no picture of the last evaluation is in the manifest any more."""
     path = place(monitored, name)
     table(rows, seed=1).assign(predicted=None, error="is not a picture").to_parquet(path)
-    with pytest.raises(DataError, match=f"^{path} names no picture that could be read"):
+    said = "too few to compare with" if rows and name == REFERENCE else f"^{path} names no picture that could"
+    with pytest.raises(DataError, match=said):
         command.compare(monitored, LIMITS)
 
 
@@ -259,4 +260,11 @@ def test_a_test_picture_without_an_answer_is_left_out(monitored: Path) -> None:
     without = command.compare(monitored, LIMITS)["checks"]
     lost = table(3, seed=9).assign(predicted=None, confidence=np.nan, p_a=np.nan, p_b=np.nan)
     pd.concat([known, lost.astype(known.dtypes)]).to_parquet(monitored / REFERENCE)
-    assert command.compare(monitored, LIMITS)["checks"] == without
+    result = command.compare(monitored, LIMITS)
+    assert result["checks"] == without
+    assert command.summary(result) == "no drift (200 pictures; compared with 300 of 303 test pictures)"
+    pd.concat([known[:100], *[lost.astype(known.dtypes)] * 34]).to_parquet(monitored / REFERENCE)
+    with pytest.raises(
+        DataError, match=r"^their folder has 100 of the 202 test pictures of the model as they"
+    ):
+        command.compare(monitored, LIMITS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -147,4 +148,7 @@ def test_what_nobody_has_foreseen_is_told_as_by_any_command(
     with pytest.raises(SystemExit) as ended:
         cli.command(monitor.main)
     assert ended.value.code == code
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL, (
+        "else Prefect's timeouts end nothing that waits"
+    )
     assert capsys.readouterr().err.splitlines()[-1].startswith(said)

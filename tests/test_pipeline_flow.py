@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from ruamel.yaml import YAML
 
-from flows import artifacts, pipeline, repo
+from flows import artifacts, outcome, pipeline, repo
 from tasks.core import params
 from tasks.core.errors import DarkroomError
 from tasks.core.serialize import remove
@@ -317,12 +317,25 @@ def test_a_stage_whose_time_is_up_is_ended(repository: Path) -> None:
     slow = THREE_STAGES.replace("cp source.txt first.txt", "sleep 60; cp source.txt first.txt")
     (repository / "dvc.yaml").write_text(slow)
     start, heard = time.monotonic(), signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script's `&` has it
-    states, message = run(stage_hours=2 / 3600)
-    signal.signal(signal.SIGINT, heard)
+    try:
+        states, message = run(stage_hours=2 / 3600)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert states == {"first": "TimedOut"}
     assert message.startswith("first took longer")
     assert time.monotonic() - start < 40, "nobody has waited for the stage's own end"
     assert not repo.running
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_fault_of_ours_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise KeyError("stage")
+
+    monkeypatch.setattr(repo, "dvc", failing)
+    state = pipeline.pipeline(return_state=True)
+    with pytest.raises(KeyError, match="stage"):  # which `cli.command` makes a line and exit code 70 of
+        outcome.told(state)
 
 
 @pytest.mark.parametrize(("code", "tries"), [(75, 2), (2, 1)])

@@ -747,11 +747,19 @@ def test_what_is_in_production_can_be_monitored(
         assert promoted(push=True)[0] == 0
     for path in (EXPORT, MANIFEST, PREDICTIONS):  # as of a run that was rejected, or a machine without data
         remove(path)
+    text = Path("params.yaml").read_text("utf-8").replace(str(variants / "pictures"), "others")
+    Path("params.yaml").write_text(text)
+    params.load.cache_clear()
     state = monitor.monitor("new", "production", return_state=True)
     assert state.name == "Drifted", "they are all of one class, and the tag was fetched"
     assert read_json(MONITORED / "drift.json")["model"] == "classifier@v1.0.0 (model.onnx)"
     mix = [check for check in read_json(MONITORED / "drift.json")["checks"] if check["name"] == drift.CLASSES]
     assert [check["old"] for check in mix] == [[1 / 3] * 3]
+
+    registry.remove(["classifier#production#1"])
+    by_hand("classifier#production#1")
+    assert monitor.monitor("new", "production", return_state=True).name == "Drifted"
+    assert "origin has another classifier#production#1: git tag --delete" in caplog.text
 
     remove(tmp_path / "origin")
     remove(tmp_path / "store")
@@ -856,3 +864,26 @@ def test_an_interrupt_among_the_imports_is_one_too(tmp_path: Path) -> None:
     command.send_signal(signal.SIGINT)
     _, errors = command.communicate()
     assert (command.returncode, errors) == (130, "interrupted before it began\n")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_version_that_was_withdrawn_stays_so(variants: Path) -> None:
+    commit(variants, "good")
+    assert promoted()[0] == 0
+    gto.api.deregister(".", "classifier", version="v1.0.0")
+    assert registry.unpublished() == []
+    code, said = promoted()
+    assert (code, said.startswith("this commit was classifier@v1.0.0, which was withdrawn")) == (2, True), (
+        said
+    )
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "Another"], check=True)
+    assert promoted()[0] == 0
+    assert champion() == "v1.1.0"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_slip_in_the_configuration_of_dvc_is_the_users(variants: Path) -> None:
+    commit(variants, "good")
+    Path(".dvc/config.local").write_text("[core\n")
+    with pytest.raises(DataError, match="DVC: "):
+        Revision("HEAD")

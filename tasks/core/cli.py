@@ -124,7 +124,7 @@ def quiet() -> Iterator[None]:
 
 def _guarded(work: Callable[[], int]) -> int:
     """Turns every failure into one line on stderr and an exit code."""
-    for number in (*process.SIGNALS, signal.SIGALRM):
+    for number in process.SIGNALS:
         signal.signal(number, _interrupt)
     sys.unraisablehook = _unheard
     try:
@@ -163,6 +163,7 @@ def _unheard(lost: sys.UnraisableHookArgs) -> None:
     TensorFlow makes so much of that while it traces a model that one ctrl-c in three went by unheard.
     """
     if lost.exc_type is KeyboardInterrupt:
+        signal.signal(signal.SIGALRM, _interrupt)  # no sooner: Prefect's timeouts need it to be nobody's
         signal.setitimer(signal.ITIMER_REAL, SOON)
     else:
         sys.__unraisablehook__(lost)

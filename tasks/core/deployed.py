@@ -18,14 +18,36 @@ from tasks.core.tables import read_parquet
 
 @dataclass(frozen=True)
 class Model:
-    """An artifact, and the version that it is of; none: whatever was made in this working copy."""
+    """An artifact, and the commit of the version that it is of; none: it is of this working copy."""
 
     artifact: Path
-    version: str = ""
+    revision: Revision | None = None
+
+    @property
+    def version(self) -> str:
+        return self.revision.name if self.revision else ""
 
     @property
     def name(self) -> str:
         return f"{self.version} ({self.artifact.name})" if self.version else str(self.artifact)
+
+    def table(self, path: Path) -> pd.DataFrame:
+        """Reads a table as it was when the model was made.
+
+        Raises:
+            FileNotFoundError, DataError: it isn't there.
+        """
+        return self.revision.parquet(path) if self.revision else read_parquet(path)
+
+    def pictures(self, now: Path) -> Path:
+        """The folder that the paths of the model's manifest are from.
+
+        Args:
+            now: the one of this working copy.
+        """
+        if not self.revision:
+            return now
+        return Path(registry.parameters(self.revision.commit)["data"]["images"])
 
 
 def find(name: str, warn: Callable[[str], object]) -> Model:
@@ -59,24 +81,4 @@ def find(name: str, warn: Callable[[str], object]) -> Model:
         file = promotion.artifact(revision, fact, cache_folder() / "deployed" / name)
     except DataError as error:
         raise DataError(f"{champion.tag}, which is in {name}, can't be asked: {error}") from None
-    return Model(file, champion.tag)
-
-
-def table(version: str, path: Path) -> pd.DataFrame:
-    """Reads a table as it was when a version was made; as it is here, if that is none.
-
-    Raises:
-        FileNotFoundError, DataError: it isn't there.
-    """
-    return Revision(version).parquet(path) if version else read_parquet(path)
-
-
-def pictures(version: str, now: Path) -> Path:
-    """The folder that the paths of a version's manifest are from.
-
-    Args:
-        now: the one of this working copy.
-    """
-    if not version:
-        return now
-    return Path(registry.parameters(Revision(version).commit)["data"]["images"])
+    return Model(file, revision)

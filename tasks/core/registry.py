@@ -69,7 +69,7 @@ class Registry:
     """What the tags of a repository say."""
 
     versions: tuple[Version, ...]  # the lowest first
-    highest: str | None  # of all names, those included that were taken back, and aren't given again
+    withdrawn: tuple[Version, ...]  # by `gto deregister`; their names aren't given again
     assignments: tuple[Assignment, ...]  # the earliest first
 
     @classmethod
@@ -96,7 +96,7 @@ class Registry:
         versions.sort(key=lambda one: SemVer.parse(one.name))
         return cls(
             tuple(one for one in versions if one.name not in withdrawn),
-            versions[-1].name if versions else None,
+            tuple(one for one in versions if one.name in withdrawn),
             tuple(sorted(assignments, key=lambda one: one.count)),
         )
 
@@ -148,9 +148,9 @@ class Registry:
 
     def next(self, breaks: bool) -> str:
         """The name of the next version: a major one if it breaks what its users hold on to."""
-        if not self.highest:
+        if not (self.versions or self.withdrawn):
             return "v1.0.0"
-        last = SemVer.parse(self.highest)
+        last = max(SemVer.parse(one.name) for one in (*self.versions, *self.withdrawn))
         return f"v{last.bump_major() if breaks else last.bump_minor()}"
 
 
@@ -169,7 +169,11 @@ def git(*words: str) -> str:
 def _git(*words: str) -> subprocess.CompletedProcess[str]:
     settings = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its own words, and no question for a password
     return subprocess.run(
-        ["git", *words], env=os.environ | settings, check=False, capture_output=True, text=True
+        ["git", "-c", "core.quotePath=false", *words],
+        env=os.environ | settings,
+        check=False,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -272,18 +276,24 @@ def refresh() -> str | None:
     if REMOTE not in git("remote").split():
         return None
     tags = (f"refs/tags/{MODEL}{mark}*" for mark in "@#")
-    done = _git("fetch", "--quiet", "--no-tags", REMOTE, *(f"{one}:{one}" for one in tags))
-    return f"{REMOTE} can't be asked for its tags ({brief(done.stderr)})" if done.returncode else None
+    done = _git("fetch", "--no-tags", REMOTE, *(f"{one}:{one}" for one in tags))
+    if not done.returncode:
+        return None
+    try:
+        return check_tags(push=False) or f"git fetch: {brief(done.stderr)}"
+    except DarkroomError as error:
+        return str(error)
 
 
 def unpublished() -> list[str]:
-    """The tags of the model that the remote hasn't; a stage's tag says nothing without its version's.
+    """The tags of the model that the remote hasn't; none of a version that was withdrawn.
 
     Raises:
         Unreachable: it can't be asked.
     """
     known, theirs = Registry.read(), published()
-    ours = [*(one.tag for one in known.versions), *(one.tag for one in known.assignments)]
+    assigned = (one.tag for one in known.assignments if known.at(one.commit))
+    ours = [*(one.tag for one in known.versions), *assigned]
     return [tag for tag in ours if tag not in theirs]
 
 
@@ -340,7 +350,12 @@ def push(tags: list[str]) -> None:
     done = _git("push", "--atomic", "--quiet", REMOTE, *(f"refs/tags/{tag}" for tag in tags))
     if not done.returncode:
         return
-    theirs = published()
+    try:
+        theirs = published()
+    except Unreachable as error:
+        raise Unreachable(
+            f"{error}, and so it isn't known whether it took these; `git fetch --tags`, and run it again"
+        ) from None
     ours = {tag: git("rev-parse", f"refs/tags/{tag}") for tag in tags}
     if any(theirs.get(tag, digest) != digest for tag, digest in ours.items()):
         raise DarkroomError(

@@ -31,12 +31,13 @@ class Revision:
         stays: whether the name is one that doesn't move.
 
     Raises:
-        DataError: git knows no such thing, or DVC has several remotes and no default.
+        DataError: git knows no such thing; or DVC has a slip in its configuration, or several remotes and no
+            default.
     """
 
     def __init__(self, name: str, published: bool = False) -> None:
         from dvc.api import DVCFileSystem  # half a second
-        from dvc.config import NoRemoteError
+        from dvc.exceptions import DvcException
         from dvc.repo import Repo
         from dvc.scm import SCMError, resolve_rev
 
@@ -49,12 +50,12 @@ class Revision:
                 self.cache = Path(repo.cache.local.path)
                 self._has_remote = bool(repo.config["remote"])
                 self._remote: Any = published and self._has_remote and repo.cloud.get_remote_odb()
-        except NoRemoteError as error:
-            raise DataError(brief(error)) from None
         except SCMError:
             raise DataError(
                 f"{name} is nothing that git knows here; `git fetch --tags` brings the tags of a remote"
             ) from None
+        except DvcException as error:
+            raise DataError(f"DVC: {brief(error)}") from None
         self._files = DVCFileSystem(".", rev=self.commit)
         self._known: dict[Path, bytes] = {}  # of the small files, which are asked for again and again
 

@@ -218,10 +218,11 @@ def _median_ms(runner: Runner, images: Images, warm_up: int, runs: int, seconds:
     end = time.perf_counter() + seconds
     for run in range(warm_up + runs):
         start = time.perf_counter()
-        if times and start > end:
+        is_late = start > end
+        if is_late and times:
             break
         runner.predict(images)
-        if run >= warm_up:
+        if is_late or run >= warm_up:
             times.append(time.perf_counter() - start)
     return round(statistics.median(times) * 1000, 3)
 
