@@ -90,7 +90,7 @@ def test_the_story(tmp_path: Path) -> None:
         0,
         "promote: classifier@v1.1.0 is in production, by classifier#production#2",
     )
-    scratch.model(thumbnails="6")
+    scratch.model(epochs="5")
     code, said = promote(scratch.project, *here)
     assert code == 1, "an equal one"
     assert said.startswith(stays + "inconclusive: test.accuracy against champion: 0.99"), said
