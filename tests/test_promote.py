@@ -266,7 +266,7 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
     subprocess.run(["git", "clone", "-q", "-b", "main", str(tmp_path / "origin"), str(clone)], check=True)
     monkeypatch.chdir(clone)
-    for version in ("v1.0.0", "classifier@v1.1.0"):
+    for version in ("v1.0.0", "classifier@v1.1.0", "production"):
         assert "is what it says: 9 digests" in promote.verified(version)
     consumer = tmp_path / "consumer"
     consumer.mkdir()

@@ -105,13 +105,13 @@ class Registry:
         return next((one for one in self.versions if one.commit == commit), None)
 
     def named(self, tag: str) -> Version:
-        """The version of a tag or of a name such as v1.2.0.
+        """The version of a tag, of a name such as v1.2.0, or in a stage.
 
         Raises:
             DataError: there is none; says which there are.
         """
         known = {one.tag: one for one in self.versions}
-        found = known.get(tag) or known.get(f"{MODEL}@{tag}")
+        found = known.get(tag) or known.get(f"{MODEL}@{tag}") or self.champion(tag)
         if not found:
             raise DataError(
                 f"there is no version {tag}, but {', '.join(known) or 'none at all'}; "
