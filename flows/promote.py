@@ -185,15 +185,6 @@ def checked(head: Revision, push: bool) -> None:
             f"what is here is not what dvc.lock says of {names}; "
             "`dvc pull`, or `dvc repro` and commit dvc.lock"
         )
-    others_can_fetch(push)
-
-
-def others_can_fetch(push: bool) -> None:
-    """Sees that DVC's remote has all of what is here; without one, only who works here has it.
-
-    Raises:
-        DarkroomError: it hasn't, or there is none and `push` is to tell others.
-    """
     check_remote(push)
     if repo.has_remote() and (missing := repo.unpushed()):
         raise DarkroomError(f"{missing} is in no remote, where others could fetch it: `dvc push`")
@@ -385,16 +376,6 @@ def verified(tag: str) -> str:
     )
 
 
-def warn_of_tags() -> None:
-    """Tells on stderr if there are versions that this clone may not know."""
-    try:
-        unasked = registry.check_tags(push=False)
-    except DarkroomError as error:
-        unasked = str(error)
-    if unasked:
-        cli.warn(f"promote: {unasked}")
-
-
 def main() -> int:
     parser = cli.parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
@@ -417,7 +398,8 @@ def main() -> int:
         cli.say(f"promote: {verified(given.verify)}")
         return 0
     if given.card or given.changelog:
-        warn_of_tags()
+        if unknown := registry.unknown():
+            cli.warn(f"promote: {unknown}")
         sys.stdout.write(cards.card(given.card) if given.card else cards.changelog())
         return 0
     with server.reporting(), outcome.by_hand():

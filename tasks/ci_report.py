@@ -23,6 +23,7 @@ from tasks.core.markdown import MARKS, bullets, section, table
 from tasks.core.paths import EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.serialize import flat, read_json, write_text
 
+ARTIFACTS = EXPORT / "artifacts.json"
 TARGET = Path("reports/ci.md")
 SPLITS = ("test", "validation")
 MOST = 12  # classes of which a matrix can be read
@@ -41,13 +42,11 @@ def report(base: str) -> str:
     for file in (GATES, METRICS):
         if not file.is_file():
             raise DataError(f"{file} is not there; run `dvc repro` first")
-    facts = EXPORT / "artifacts.json"  # which a stage that ended badly leaves none of
-    gates, artifacts = read_json(GATES), read_json(facts)["artifacts"] if facts.exists() else {}
+    gates = read_json(GATES)
+    artifacts = read_json(ARTIFACTS)["artifacts"] if ARTIFACTS.exists() else {}
     found = faults(gates["gates"], artifacts)
     verdict = "✗ rejected" if found else "✓ passed"
-    if undone := unfinished() or (
-        [] if facts.exists() else [EXPORT.name]
-    ):  # what is here was made by another commit
+    if undone := unfinished():  # what is here was made by another commit
         verdict = f"✗ did not finish: {', '.join(undone)}"
     parts = [
         f"## Darkroom: {verdict}",
@@ -62,9 +61,10 @@ def report(base: str) -> str:
 
 
 def unfinished() -> list[str]:
-    """Stages that would run again; `verdict` does after each no."""
+    """Stages that would run again, or have left nothing; `verdict` would after each no."""
     with Repo(".") as repo:
-        return sorted(set(repo.status()) - {"verdict"})
+        pending = sorted(set(repo.status()) - {"verdict"})
+    return pending if pending or ARTIFACTS.exists() else [EXPORT.name]
 
 
 def of_gates(gates: list[dict[str, Any]]) -> str:

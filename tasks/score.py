@@ -44,8 +44,8 @@ def score(
     table = scoring.scored(model.artifact, folder, scoring.described(folder, compute), batch_size, compute)
     now = datetime.now(timezone.utc).isoformat(timespec="minutes")
     facts = {"folder": str(folder), "model": model.name, "version": model.version, "scored": now}
-    scoring.write(output / TABLE, table, **facts)
     remove(output / REFERENCE)  # an earlier model's is no reference
+    scoring.write(output / TABLE, table, **facts)
     reference = test_pictures(model)
     if reference is not None:
         place = model.pictures(images)

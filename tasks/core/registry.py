@@ -258,6 +258,14 @@ def check_tags(push: bool) -> str | None:
     return None
 
 
+def unknown() -> str | None:
+    """What `check_tags` finds or can't look at, for whom that is no hindrance; none if all tags are here."""
+    try:
+        return check_tags(push=False)
+    except DarkroomError as error:
+        return str(error)
+
+
 def published() -> dict[str, str]:
     """The tags of the model that the remote has, each with its object.
 
@@ -279,10 +287,7 @@ def refresh() -> str | None:
     done = _git("fetch", "--no-tags", REMOTE, *(f"{one}:{one}" for one in tags))
     if not done.returncode:
         return None
-    try:
-        return check_tags(push=False) or f"git fetch: {brief(done.stderr)}"
-    except DarkroomError as error:
-        return str(error)
+    return unknown() or f"git fetch: {brief(done.stderr)}"
 
 
 def unpublished() -> list[str]:

@@ -74,8 +74,8 @@ class Revision:
         except DataError:
             raise
         except Exception as error:  # each store has exceptions of its own
-            if away := self._away():
-                raise DataError(f"{path} of {self.name} can't be had: {away}") from None
+            if absent := self._away():
+                raise DataError(f"{path} of {self.name} can't be had: {absent}") from None
             missing = "" if self._has_remote else "add DVC's remote, as there is none here; "
             remedy = f"{missing}see that DVC's remote is there"
             text = f"{path} of {self.name} can't be had ({brief(error)}); {remedy}"
