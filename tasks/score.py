@@ -11,7 +11,7 @@ reference.parquet, of the test pictures, for `tasks.drift`.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +42,7 @@ def score(
     if output.exists() and not output.is_dir():
         raise DataError(f"{output} is a file; give a folder for the tables")
     table = scoring.scored(model.artifact, folder, scoring.described(folder, compute), batch_size, compute)
-    now = datetime.now(timezone.utc).isoformat(timespec="minutes")
+    now = datetime.now(UTC).isoformat(timespec="minutes")
     facts = {"folder": str(folder), "model": model.name, "version": model.version, "scored": now}
     remove(output / REFERENCE)  # an earlier model's is no reference
     scoring.write(output / TABLE, table, **facts)

@@ -1,0 +1,121 @@
+"""`make` finds a Python that the lock is for, or says in one line what to install. Nothing is fetched."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.core.telemetry import OFF
+from tests.install import Place
+from tests.structure import ROOT
+
+OFFLINE = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1"}
+QUICK = "--without-pip"  # which finds no index either, and sooner
+SCRIPT = (ROOT / ".ci/install").read_text("utf-8")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "checkout")
+
+
+def refused(place: Place, *words: str) -> str:
+    """The one line of an installation that can't be."""
+    code, lines = place.install(*words, **OFFLINE)
+    assert code == 2, lines
+    assert lines[-1].startswith("make: ")
+    assert all(line.startswith("make: ") for line in lines), "no traceback, and nothing of pip's or uv's own"
+    return lines[-1]
+
+
+def test_without_any_python_it_says_what_to_install(place: Place) -> None:
+    assert "install one, such as python3 with python3-venv, or uv" in refused(place)
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.14"])
+def test_another_python_that_can_not_bring_one_says_what_to_install(place: Place, version: str) -> None:
+    place.python("python3", version, options=QUICK)
+    assert "no Python 3.11, 3.12 or 3.13 with venv was found" in refused(place)
+
+
+def test_what_uv_says_is_passed_on(place: Place) -> None:
+    (place.folder / "bin/uv").symlink_to(Path(sys.executable).parent / "uv")
+    assert re.match(
+        r"make: uv could not bring a Python: \w.+; install Python 3.11, 3.12 or 3", refused(place)
+    )
+
+
+def test_a_python_of_debian_without_venv_is_not_taken_for_one_that_fits(place: Place) -> None:
+    place.python("python3", "3.12", without="ensurepip pip")
+    assert "with venv was found" in refused(place)
+
+
+@pytest.mark.parametrize("name", ["python3", "python3.13", "python3.12", "python3.11"])
+def test_a_python_that_fits_is_found_under_each_name(place: Place, name: str) -> None:
+    place.python("python", "3.14", options=QUICK)
+    place.python(name, "3.12", options=QUICK)
+    assert refused(place).startswith("make: pip could not install uv: "), "it goes on with that one"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("3.14", "PYTHON=3.14: the lock is for Python 3.11, 3.12 or 3.13"),
+        ("python3", r"PYTHON=python3 is no Python 3.11, 3.12 or 3.13 \(Python 3.14\)"),
+        ("nonsense", r"PYTHON=nonsense is no Python 3.11, 3.12 or 3.13 \(.*not found\)"),
+    ],
+)
+def test_a_python_that_is_named_is_taken_or_refused(place: Place, asked: str, said: str) -> None:
+    place.python("python3", "3.14", options=QUICK)
+    assert re.match(f"make: {said}", refused(place, asked))
+    place.python("my python", "3.11", options=QUICK)
+    assert refused(place, "my python").startswith("make: pip could not install uv: ")
+    place.python("python3.13", "3.13", options=QUICK)
+    assert refused(place, "3.13").startswith("make: pip could not install uv: ")
+
+
+def test_machines_that_tensorflow_has_left_are_told(place: Place) -> None:
+    (place.folder / "bin/uname").unlink()
+    (place.folder / "bin/uname").write_text('#!/bin/sh\n[ "$1" = -s ] && echo Darwin || echo x86_64\n')
+    (place.folder / "bin/uname").chmod(0o755)
+    assert refused(place) == (
+        "make: TensorFlow has no packages for Darwin on x86_64; README.md says what is supported"
+    )
+
+
+def test_every_python_in_the_environment_is_first_on_the_path_and_calls_nobody(tmp_path: Path) -> None:
+    """Also one that imports nothing of this project, in isolation: a notebook, a Dask worker."""
+    (tmp_path / "tasks/core").mkdir(parents=True)
+    (tmp_path / "tasks/core/telemetry.py").write_bytes((ROOT / "tasks/core/telemetry.py").read_bytes())
+    venv.create(tmp_path / ".venv", symlinks=True)
+    (lines,) = re.findall(r"(?s)<< 'END'\n(.*?)END\n", SCRIPT)
+    (packages,) = (tmp_path / ".venv/lib").glob("python3.*/site-packages")
+    (packages / "darkroom.pth").write_text(lines)
+    asked = "import json, os; print(json.dumps(dict(os.environ)))"
+    bare = {name: value for name, value in os.environ.items() if name not in OFF}
+    words = [str(tmp_path / ".venv/bin/python"), "-I", "-c", asked]
+    done = subprocess.run(words, env=bare, check=True, capture_output=True, text=True)
+    assert not done.stderr
+    found = YAML(typ="safe").load(done.stdout)
+    assert found.items() >= OFF.items()
+    assert found["PATH"].split(os.pathsep)[0] == str(tmp_path / ".venv/bin")
+
+
+def test_the_pythons_are_the_same_everywhere() -> None:
+    """In .ci/install, pyproject.toml, the lock's lowest one, and CI's lowest and highest."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    low, high = re.findall(r"lowest=(\d+) highest=(\d+)", SCRIPT)[0]
+    assert project["requires-python"] == f">=3.{low},<3.{int(high) + 1}"
+    assert f"--python-version 3.{low} " in (ROOT / "Makefile").read_text("utf-8")
+    ci = YAML(typ="safe").load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == [f"3.{low}", f"3.{high}"]
+    for text in ((ROOT / "README.md").read_text("utf-8"), SCRIPT):
+        assert "3.11, 3.12 or 3.13" in text
