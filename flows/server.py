@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,17 +31,16 @@ from flows.children import started
 from tasks.core import process
 from tasks.core.errors import DarkroomError, brief
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 COMMANDS = ("flows.pipeline", "flows.monitor", "flows.promote")
 QUIET = {"-h", "--help", "--verify", "--card", "--changelog"}  # which have nothing to report
 ALONE = "--no-server"
 SETTINGS = Path("prefect.toml")
 URL = "PREFECT_API_URL"
 LOOPBACK = ("127.0.0.1", "localhost")
+# Nothing of the UI comes from elsewhere or goes there: logos of blocks, V2's analytics, scripts of /docs.
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: " + " ".join(
+    f"{scheme}://{host}:*" for scheme in ("http", "ws") for host in LOOPBACK
+)
 PATIENCE = 120  # seconds that a first start may take, which makes the database
 TRIES = 3  # to reach a server that was there: 14 seconds
 ANSWER = 5  # seconds that a server has to say that it is there
@@ -217,12 +217,29 @@ def launch(port: int, output: Any, **settings: str) -> subprocess.Popen[bytes]:
 def app() -> Any:
     """Prefect's server, as an ASGI application."""
     gc.disable()
+    from prefect.server.api import collections
     from prefect.server.api.server import create_app
 
+    # The kinds of workers and blocks, which the UI shows: Prefect asks GitHub, and has a copy of its own.
+    collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, ""))
     gc.freeze()  # before Prefect collects garbage for its routes, which takes a quarter of a second else
     application = create_app()
     gc.enable()
-    return application
+    return _keep_to_this_machine(application)
+
+
+def _keep_to_this_machine(application: Any) -> Any:
+    """Adds a Content-Security-Policy, by which a browser refuses what a page would fetch from elsewhere."""
+
+    async def keep(scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        await application(scope, receive, send_with_policy)
+
+    return keep
 
 
 def wait(address: str, child: subprocess.Popen[bytes], said: Callable[[], str]) -> None:

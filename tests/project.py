@@ -28,8 +28,14 @@ class Project:
     folder: Path
 
     @classmethod
-    def copy(cls, folder: Path) -> Project:
-        """Copies the files that git knows, as they are in the working tree, without `dvc.lock`."""
+    def copy(cls, folder: Path, commit: str | None = None) -> Project:
+        """Copies the files that git knows, as a commit or the working tree has them, without `dvc.lock`."""
+        if commit:
+            subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(folder)], check=True)
+            subprocess.run(["git", "checkout", "--quiet", commit], cwd=folder, check=True)
+            shutil.rmtree(folder / ".git")
+            (folder / "dvc.lock").unlink(missing_ok=True)
+            return cls._begun(folder)
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
             cwd=ROOT,
@@ -42,6 +48,11 @@ class Project:
             if source.is_file() and name != "dvc.lock":
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
+        return cls._begun(folder)
+
+    @classmethod
+    def _begun(cls, folder: Path) -> Project:
+        """Makes a repository of its own of a folder of files."""
         project = cls(folder)
         settings = folder / "prefect.toml"
         settings.write_text(without_server(settings.read_text("utf-8")), "utf-8")
@@ -53,11 +64,11 @@ class Project:
         return project
 
     @classmethod
-    def small(cls, top: Path) -> Project:
+    def small(cls, top: Path, commit: str | None = None) -> Project:
         """A copy in `top`/project that trains quickly, on `top`/pictures and a tiny backbone."""
         from tests.backbone import save_tiny_backbone
 
-        project = cls.copy(top / "project")
+        project = cls.copy(top / "project", commit)
         save_tiny_backbone(top / "backbone")
         project.set(
             images=str(top / "pictures"),

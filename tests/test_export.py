@@ -159,6 +159,18 @@ def test_golden_pictures_are_test_pictures_with_what_to_expect(exported: Path, t
         assert row["class"] == row["path"].split("/")[0]
 
 
+def test_golden_pictures_can_be_tried_as_is_said_beside_them(exported: Path) -> None:
+    """By somebody who has onnxruntime and Pillow, and nothing of this project."""
+    (code,) = re.findall(r"(?s)```python\n(.*?)```", (exported / "golden/README.md").read_text("utf-8"))
+    assert code.index("ORT_DISABLE_TELEMETRY") < code.index("import onnxruntime")
+    words = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(words, cwd=exported, check=True, capture_output=True, text=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    rows = read_json(exported / "golden/golden.json")
+    assert [line[:2] for line in lines] == [[row["file"], row["class"]] for row in rows]
+    assert max(float(line[2]) for line in lines) < 0.001
+
+
 def test_what_is_no_plain_jpeg_or_png_is_golden_as_png(tmp_path: Path) -> None:
     deep = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")

@@ -6,15 +6,12 @@ GX lets a site name its own renderers and views: those at the end of this module
 
 from __future__ import annotations
 
-import os
-
-os.environ["GX_ANALYTICS_ENABLED"] = "false"  # before the import, where GX reads it
-
 import html
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +32,7 @@ from jinja2 import ChoiceLoader, DictLoader
 
 gxe: Any = gx.expectations  # all that a check may hold; GX itself looks at the arguments
 SHOWN = 20  # offending pictures that a page names
-RUN = RunIdentifier("validate", datetime(1970, 1, 1, tzinfo=timezone.utc))
+RUN = RunIdentifier("validate", datetime(1970, 1, 1, tzinfo=UTC))
 RESULTS_PAGE = "validations/manifest/validate/19700101T000000.000000Z/data-manifest.html"
 SUITE_PAGE = "expectations/manifest.html"
 
@@ -171,7 +168,6 @@ def _config(site: Path) -> DataContextConfig:
         store_backend_defaults=InMemoryStoreBackendDefaults(),
         data_docs_sites={"manifest": docs},
         progress_bars=ProgressBarsConfig(globally=False),
-        analytics_enabled=False,
     )
 
 
@@ -189,26 +185,52 @@ TEMPLATES = {
         <a class="nav-link" href="{{{{ root }}}}{RESULTS_PAGE}">Results</a>
         <a class="nav-link" href="{{{{ root }}}}{SUITE_PAGE}">Expectations</a>
       </nav>""",
-    # stands in for Bootstrap and Font Awesome where there is no network, and yields where there is
+    # stands in for Bootstrap and Font Awesome, which would come from the network
     "data_docs_custom_styles.css": """
-      html { font-family: sans-serif }
-      th, td { padding: .3rem; text-align: left; vertical-align: top }
+      html { font-family: sans-serif; color-scheme: light; scroll-padding-top: 1rem }
+      body { margin: 1rem auto; max-width: 80rem; padding: 0 1rem; line-height: 1.4 }
+      nav.border-bottom { border-bottom: 1px solid #ccc; margin-bottom: 1rem; padding-bottom: .5rem }
+      nav a { margin-right: 1rem }
+      body > .container-fluid > .row { display: flex; gap: 2rem }
+      body > .container-fluid > .row > :first-child { flex: 0 0 13rem }
+      body > .container-fluid > .row > :last-child { flex: 1; min-width: 0 }
+      .sticky { position: sticky; top: 1rem }
+      .nav { list-style: none; padding: 0 }
+      table { border-collapse: collapse; max-width: 100% }
+      td { overflow-wrap: anywhere }
+      th, td { border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: left; vertical-align: top }
+      [data-toggle=collapse], button { display: none }
+      @media (max-width: 50rem) {
+        body > .container-fluid > .row { display: block }
+        .sticky { position: static }
+      }
       .text-success { color: #28a745 }
       .text-danger { color: #dc3545 }
       .fa-check-circle:before { content: "✔" }
       .fa-times:before { content: "✘" }""",
     "favicon.j2": "",
+    "page_action_card.j2": "",  # a filter that a script from the network works
     "cloud-footer.j2": "",  # an advertisement
 }
 
 
+# What a browser would load from elsewhere: seven hosts would know who looks at the data.
+FROM_ELSEWHERE = re.compile(
+    r'<script[^>]*\ssrc="(?:https?:)?//[^>]*>\s*</script>|<link[^>]*\shref="(?:https?:)?//[^>]*>'
+    r"|url\('https?://[^)]*\)"
+)
+
+
 class _View(DefaultJinjaPageView):
-    """GX's pages with our templates over GX's, and without random ids."""
+    """GX's pages with our templates over GX's, without random ids, and with nothing from elsewhere."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         assert isinstance(self.env.loader, ChoiceLoader)
         self.env.loader.loaders = [DictLoader(TEMPLATES), *self.env.loader.loaders]
+
+    def render(self, document: Any, template: Any = None, **options: Any) -> str:
+        return FROM_ELSEWHERE.sub("", super().render(document, template, **options))  # type: ignore[no-untyped-call]
 
     def generate_html_element_uuid(self, prefix: str | None = None) -> str:
         return prefix or ""  # the id begins with that of its block, which is unique already

@@ -11,8 +11,39 @@ import numpy as np
 from tasks.core import images, runtimes
 from tasks.core.contract import Contract
 from tasks.core.metrics import Array, rounded
-from tasks.core.serialize import write_json
+from tasks.core.serialize import write_json, write_text
 
+RESIZED = {
+    "stretch": "picture.resize(square, Image.Resampling.BILINEAR)",
+    "crop": "ImageOps.fit(picture, square, Image.Resampling.BILINEAR)",
+    "pad": "ImageOps.pad(picture, square, Image.Resampling.BILINEAR)",
+}
+HOW_TO_TRY = """\
+# Golden pictures
+
+Test pictures, and in `golden.json` the probabilities that they should get: try an artifact with them where it
+will run. With `model.onnx`, in the folder above this one:
+
+```python
+import json, os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: ONNX Runtime reports to its makers otherwise
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+contract = json.load(open("classifier.json"))
+square = (contract["image_size"],) * 2
+session = onnxruntime.InferenceSession("model.onnx")
+for row in json.load(open("golden/golden.json")):
+    picture = ImageOps.exif_transpose(Image.open("golden/" + row["file"])).convert("RGBA")
+    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    pixels = np.asarray(RESIZED, np.float32)
+    (given,) = session.run(None, {"image": pixels[None] / 255})
+    off = np.abs(given[0] - row["probabilities"]).max()
+    print(row["file"], contract["class_names"][given[0].argmax()], off)
+```
+"""
 PLAIN = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes that every reader reads alike
 
 
@@ -52,6 +83,7 @@ def write(
         for file, path, row in zip(files, paths, expected, strict=True)
     ]
     write_json(folder / "golden.json", rows)
+    write_text(folder / "README.md", HOW_TO_TRY.replace("RESIZED", RESIZED[contract.resize]))
     return expected
 
 

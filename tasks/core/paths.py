@@ -42,6 +42,11 @@ def hub_cache() -> Path:
     return Path(os.environ.get("TFHUB_CACHE_DIR") or cache_folder() / "tfhub")
 
 
+def keras_home() -> Path:
+    """Keras' own folder, in ours: the settings that it finds in the user's would change results."""
+    return cache_folder() / "keras"
+
+
 def hub_folder(handle: str) -> Path:
     """Where TF Hub's own cache keeps the model of an address."""
     return hub_cache() / hashlib.sha1(handle.encode()).hexdigest()

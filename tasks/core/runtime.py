@@ -6,17 +6,23 @@ is loaded is set here.
 
 from __future__ import annotations
 
+import atexit
+import importlib.util
 import logging
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tasks.core.cli import quiet
-from tasks.core.paths import hub_cache
+from tasks.core.paths import cache_folder, hub_cache, keras_home
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as exceptions too
 os.environ.setdefault("TFHUB_CACHE_DIR", str(hub_cache()))
+os.environ["KERAS_HOME"] = str(keras_home().absolute())
+os.environ.setdefault("MPLCONFIGDIR", str((cache_folder() / "matplotlib").absolute()))  # Keras 3 imports it
 
 with quiet():
     import tensorflow as tf
@@ -47,6 +53,17 @@ def untuned(stream: Any) -> Any:
     options = tf.data.Options()
     options.autotune.enabled = False
     return stream.with_options(options)
+
+
+@atexit.register
+def _remove_bytecode() -> None:
+    """AutoGraph removes what it has written to the temporary folder; the bytecode of that it leaves there."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__autograph_generated_file") and module.__file__:
+            file = Path(importlib.util.cache_from_source(module.__file__))
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: another process's are there too
+                file.parent.rmdir()
 
 
 def verbosity() -> int:

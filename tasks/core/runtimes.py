@@ -240,6 +240,7 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # of what AutoGraph writes to the temporary folder
     _end_with_parent()
     commands: dict[str, Callable[..., Any]] = {"predict": predict, "time": timed, "probe": probe}
     print(json.dumps(commands[sys.argv[1]](*map(Path, sys.argv[2:]))))

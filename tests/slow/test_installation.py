@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,12 @@ ONLY_SOURCE = "antlr4-python3-runtime"  # of hydra's; pure Python
 def lacks(system: str, python: str, lock: Path = ROOT / "requirements.txt") -> str:
     """What uv says that the lock has no package for, on a system with a Python; nothing if it has all."""
     words = [UV, "pip", "install", "--no-config", "--dry-run", "--quiet", "--no-deps", "--require-hashes"]
-    words += ["--python-platform", system, "--python-version", python, "--target", "nowhere"]
+    words += ["--python-platform", system, "--python-version", python]
     words += ["--only-binary", ":all:", "--no-binary", ONLY_SOURCE, "-r", str(lock)]
     own = {"MACOSX_DEPLOYMENT_TARGET": "14.0"}
-    done = subprocess.run(words, env=os.environ | own, check=False, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as target:
+        words += ["--target", target]
+        done = subprocess.run(words, env=os.environ | own, check=False, capture_output=True, text=True)
     return done.stderr if done.returncode else ""
 
 
