@@ -49,6 +49,6 @@ lock: $(READY)
 clean:
 	rm -rf .venv .cache
 
-$(READY): requirements.txt
+$(READY): requirements.txt .ci/install
 	@.ci/install '$(PYTHON)'
 	@touch $@

@@ -220,8 +220,9 @@ def app() -> Any:
     from prefect.server.api import collections
     from prefect.server.api.server import create_app
 
-    # The kinds of workers and blocks, which the UI shows: Prefect asks GitHub, and has a copy of its own.
-    collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, ""))
+    # Prefect asks GitHub which kinds of workers, blocks and flows there are. Of the first it has a copy,
+    # which it then takes; of the others it has none.
+    collections.KNOWN_VIEWS = {"aggregate-worker-metadata": ""}
     gc.freeze()  # before Prefect collects garbage for its routes, which takes a quarter of a second else
     application = create_app()
     gc.enable()

@@ -13,6 +13,7 @@ import gto.log  # noqa: F401
 import prefect.logging.configuration
 import pytest
 
+from tests.browser import BROWSER
 from tests.structure import ROOT
 
 # Before TensorFlow is imported: this, like importing GTO, closes the handlers of logging that are there, and
@@ -30,6 +31,17 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Of the tests that are marked `in_a_browser`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.structure import ROOT
 
-TOOLS = ("sh", "sed", "rm", "mkdir", "dirname", "uname", "cat", "mktemp", "grep", "tail", "env")
+TOOLS = ("sh", "sed", "rm", "dirname", "uname", "cat", "mktemp", "grep", "head", "tail")
 
 # A Python that says of itself that it is another version, and lacks modules; the rest it does as it does.
 STAND_IN = """\
@@ -56,7 +56,7 @@ class Place:
             options: of the environments that it makes.
         """
         file = self.folder / "bin" / name
-        python = os.path.realpath(Path(sys.base_prefix) / "bin/python3")
+        python = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
         file.write_text(STAND_IN.format(version=version, without=without, python=python, options=options))
         file.chmod(0o755)
 

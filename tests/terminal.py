@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,15 +40,16 @@ def terminal(
             while data := os.read(screen, 65536):
                 running.printed.extend(data)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
         yield running
         process.wait()
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # strace would let go of what it has started
         process.wait()
-        reader.join()
+        reader.join(10)
         os.close(screen)
 
 

@@ -16,6 +16,7 @@ from great_expectations.expectations.row_conditions import Column
 
 from tasks.core import expectations
 from tasks.core.expectations import RESULTS_PAGE, SHOWN, Check, Outcome, gxe, tolerating
+from tests.browser import in_a_browser
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -215,6 +216,19 @@ def test_every_page_is_reached_by_plain_links_that_lead_somewhere(tmp_path: Path
         assert set(pages) <= linked
         assert all(target.is_file() for target in linked)
         assert "<img" not in text and "newsletter" not in text
+
+
+@in_a_browser
+def test_a_browser_fetches_nothing_from_elsewhere(browser: Any, tmp_path: Path) -> None:
+    """GX's own pages ask seven hosts for styles, scripts and fonts, which then know who looks at the data."""
+    frame = manifest(["cat", "dog"], width=[4.0, 8.0])
+    expectations.run(frame, [readable(), wide(), floor("cat", 9)], tmp_path / "site")
+    for file in (tmp_path / "site").rglob("*.html"):
+        asked: list[str] = []
+        page = browser.new_page(color_scheme="dark")
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.goto(file.as_uri(), wait_until="networkidle")
+        assert asked == [file.as_uri()]
 
 
 ELSEWHERE = """

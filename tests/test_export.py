@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ import h5py
 import numpy as np
 import onnx
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 from scipy.special import softmax
 
 from tasks import export, latency, verdict
@@ -169,6 +170,16 @@ def test_golden_pictures_can_be_tried_as_is_said_beside_them(exported: Path) -> 
     rows = read_json(exported / "golden/golden.json")
     assert [line[:2] for line in lines] == [[row["file"], row["class"]] for row in rows]
     assert max(float(line[2]) for line in lines) < 0.001
+
+
+@pytest.mark.parametrize("resize", golden.RESIZED)
+def test_what_is_said_beside_golden_pictures_resizes_as_we_do(resize: Any) -> None:
+    picture = Image.effect_noise((90, 40), 60).convert("RGB")
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    names = {"picture": picture, "square": (32, 32), "Image": Image, "ImageOps": ImageOps}
+    theirs = np.asarray(eval(golden.RESIZED[resize], names))
+    assert np.array_equal(theirs, images.pixels(buffer.getvalue(), Path("picture"), 32, resize))
 
 
 def test_what_is_no_plain_jpeg_or_png_is_golden_as_png(tmp_path: Path) -> None:

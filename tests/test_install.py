@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -37,19 +38,22 @@ def refused(place: Place, *words: str) -> str:
 
 
 def test_without_any_python_it_says_what_to_install(place: Place) -> None:
-    assert "install one, such as python3 with python3-venv, or uv" in refused(place)
+    assert "nor uv, nor a Python that could install it" in refused(place)
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.14"])
 def test_another_python_that_can_not_bring_one_says_what_to_install(place: Place, version: str) -> None:
     place.python("python3", version, options=QUICK)
-    assert "no Python 3.11, 3.12 or 3.13 with venv was found" in refused(place)
+    said = refused(place)
+    assert "no Python 3.11, 3.12 or 3.13 with venv was found" in said
+    assert "No module named pip" in said, "why, too"
 
 
 def test_what_uv_says_is_passed_on(place: Place) -> None:
     (place.folder / "bin/uv").symlink_to(Path(sys.executable).parent / "uv")
+    said = refused(place)
     assert re.match(
-        r"make: uv could not bring a Python: \w.+; install Python 3.11, 3.12 or 3", refused(place)
+        r"make: uv could not bring a Python \(\w.+ offline .+\); install Python 3.11, 3.12 or 3.13", said
     )
 
 
@@ -62,24 +66,39 @@ def test_a_python_of_debian_without_venv_is_not_taken_for_one_that_fits(place: P
 def test_a_python_that_fits_is_found_under_each_name(place: Place, name: str) -> None:
     place.python("python", "3.14", options=QUICK)
     place.python(name, "3.12", options=QUICK)
-    assert refused(place).startswith("make: pip could not install uv: "), "it goes on with that one"
+    assert refused(place).startswith("make: pip could not install uv ("), "it goes on with that one"
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
         ("3.14", "PYTHON=3.14: the lock is for Python 3.11, 3.12 or 3.13"),
-        ("python3", r"PYTHON=python3 is no Python 3.11, 3.12 or 3.13 \(Python 3.14\)"),
-        ("nonsense", r"PYTHON=nonsense is no Python 3.11, 3.12 or 3.13 \(.*not found\)"),
+        ("python3", "PYTHON=python3 is Python 3.14; the lock is for Python 3.11, 3.12 or 3.13"),
+        ("nonsense", "PYTHON=nonsense is not there; give a path, or a version such as 3.13"),
     ],
 )
-def test_a_python_that_is_named_is_taken_or_refused(place: Place, asked: str, said: str) -> None:
+def test_a_python_that_is_named_and_does_not_fit_is_refused(place: Place, asked: str, said: str) -> None:
     place.python("python3", "3.14", options=QUICK)
-    assert re.match(f"make: {said}", refused(place, asked))
+    assert refused(place, asked).startswith(f"make: {said}")
+
+
+def test_a_python_that_is_named_is_taken(place: Place) -> None:
     place.python("my python", "3.11", options=QUICK)
-    assert refused(place, "my python").startswith("make: pip could not install uv: ")
+    assert refused(place, "my python").startswith("make: pip could not install uv (")
     place.python("python3.13", "3.13", options=QUICK)
-    assert refused(place, "3.13").startswith("make: pip could not install uv: ")
+    assert refused(place, "3.13").startswith("make: pip could not install uv (")
+
+
+def test_an_environment_that_is_activated_is_not_taken_for_a_python(place: Place) -> None:
+    """It goes before the new one comes, so that its Python would be another one in the middle."""
+    place.python("python3.12", "3.12", options=QUICK)
+    old = place.folder / ".venv/bin"
+    old.mkdir(parents=True)
+    (place.folder / "bin/python3.12").rename(old / "python3")
+    place.python("python3", "3.14", options=QUICK)
+    code, lines = place.install(**OFFLINE, PATH=f"{old}{os.pathsep}{place.folder / 'bin'}")
+    assert code == 2
+    assert "with venv was found" in lines[-1]
 
 
 def test_machines_that_tensorflow_has_left_are_told(place: Place) -> None:
@@ -96,26 +115,31 @@ def test_every_python_in_the_environment_is_first_on_the_path_and_calls_nobody(t
     (tmp_path / "tasks/core").mkdir(parents=True)
     (tmp_path / "tasks/core/telemetry.py").write_bytes((ROOT / "tasks/core/telemetry.py").read_bytes())
     venv.create(tmp_path / ".venv", symlinks=True)
-    (lines,) = re.findall(r"(?s)<< 'END'\n(.*?)END\n", SCRIPT)
+    (module,) = re.findall(r"(?s)<< 'END'\n(.*?)END\n", SCRIPT)
     (packages,) = (tmp_path / ".venv/lib").glob("python3.*/site-packages")
-    (packages / "darkroom.pth").write_text(lines)
+    (packages / "darkroom.pth").write_text("import darkroom_start\n")
+    (packages / "darkroom_start.py").write_text(module)
     asked = "import json, os; print(json.dumps(dict(os.environ)))"
     bare = {name: value for name, value in os.environ.items() if name not in OFF}
-    words = [str(tmp_path / ".venv/bin/python"), "-I", "-c", asked]
+    words = [str(tmp_path / ".venv/bin/python"), "-I", "-W", "error", "-c", asked]
     done = subprocess.run(words, env=bare, check=True, capture_output=True, text=True)
     assert not done.stderr
-    found = YAML(typ="safe").load(done.stdout)
+    found = json.loads(done.stdout)
     assert found.items() >= OFF.items()
     assert found["PATH"].split(os.pathsep)[0] == str(tmp_path / ".venv/bin")
 
 
 def test_the_pythons_are_the_same_everywhere() -> None:
-    """In .ci/install, pyproject.toml, the lock's lowest one, and CI's lowest and highest."""
+    """In .ci/install, pyproject.toml, the lock's lowest one, the README, and CI's lowest and highest."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    low, high = re.findall(r"lowest=(\d+) highest=(\d+)", SCRIPT)[0]
-    assert project["requires-python"] == f">=3.{low},<3.{int(high) + 1}"
+    low, high = map(int, re.findall(r"lowest=(\d+) highest=(\d+)", SCRIPT)[0])
+    every = [f"3.{minor}" for minor in range(low, high + 1)]
+    assert project["requires-python"] == f">=3.{low},<3.{high + 1}"
     assert f"--python-version 3.{low} " in (ROOT / "Makefile").read_text("utf-8")
     ci = YAML(typ="safe").load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
-    assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == [f"3.{low}", f"3.{high}"]
-    for text in ((ROOT / "README.md").read_text("utf-8"), SCRIPT):
-        assert "3.11, 3.12 or 3.13" in text
+    assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == [every[0], every[-1]]
+    in_words = f"Python {', '.join(every[:-1])} or {every[-1]}"
+    assert f'versions="{in_words}"' in SCRIPT
+    assert in_words in (ROOT / "README.md").read_text("utf-8")
+    assert " ".join(f"python{one}" for one in reversed(every)) in SCRIPT, "the names that are tried"
+    assert f"{' | '.join(every)} | " in SCRIPT, "the versions that may be asked for"

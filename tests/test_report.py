@@ -7,7 +7,6 @@ import dataclasses
 import html
 import re
 import shutil
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from tasks.core.manifest import MEASURES, readable
 from tasks.core.schema import Schema
 from tasks.core.serialize import read_json, write_json
 from tasks.core.tables import read_parquet
+from tests.browser import in_a_browser
 from tests.pictures import ALONE
 from tests.structure import ROOT
 
@@ -310,22 +310,6 @@ def test_a_finding_names_a_few_expectations_and_tells_how_many_more(tmp_path: Pa
     assert sheet.notes[0] == "Balance of class 0: 2. Asked for: 9. To do: add."
     assert sheet.notes[-1] == "And 97 more of the kind."
     assert len(sheet.notes) == 4
-
-
-# In a browser. Which one is there, the machine says; a test that finds none says so.
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_a_browser = pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @in_a_browser

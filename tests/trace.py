@@ -18,13 +18,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
 
 from tasks.core import cli
 from tasks.core.errors import DarkroomError
-from tasks.core.telemetry import OFF
 from tests.live import free_ports, until
 from tests.pictures import write_classes
 from tests.project import Project
@@ -45,9 +45,15 @@ STRACE = (
     "trace=connect,sendto,sendmsg,sendmmsg",
 )
 DNS = 53
-HERE = ("127.", "::1", "::ffff:127.", "0.0.0.0", "::")  # the last two are loopback to who connects
 FOLDERS = ("home", "config", "cache", "data", "state", "runtime", "tmp")  # for what is written elsewhere
-NOT_OURS = re.compile(r"CI|GITHUB_.*|GITLAB_.*|.*_PROXY|PREFECT_.*|DARKROOM_.*|PYTEST_.*|DVC_.*|TF.*", re.I)
+KEPT = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TERM",
+    "TZ",
+    "LD_LIBRARY_PATH",
+)  # of the environment
 ARTIFACTS = (
     "saved_model",
     "model.h5",
@@ -82,6 +88,7 @@ ADDRESS = re.compile(
     r'|sin6_port=htons\((?P<port6>\d+)\).*?inet_pton\(AF_INET6, "(?P<host6>[^"]+)"'
 )
 QUERY = re.compile(r':53\]>, .*?"((?:[^"\\]|\\.)*)"')  # what is sent to a name server
+SERVICE = re.compile(r'sun_path="([^"]*(?:io\.systemd\.Resolve|nscd/socket))"\}, \d+\) = 0')  # looks up names
 
 
 @dataclass(frozen=True)
@@ -92,17 +99,28 @@ class Reached:
     what: str
 
 
-def reached(log: Path, step: str) -> set[Reached]:
-    """What strace has recorded but loopback; a name server counts wherever it is."""
+def asked(log: Path) -> set[str]:
+    """Every address that strace has recorded, and every name that was looked up."""
     found = set()
     for line in log.read_text(errors="replace").splitlines():
         if address := ADDRESS.search(line):
-            host, port = address["host"] or address["host6"], address["port"] or address["port6"]
-            if int(port) == DNS or not host.startswith(HERE):
-                found.add(Reached(step, f"{host}:{port}"))
+            found.add(f"{address['host'] or address['host6']}:{address['port'] or address['port6']}")
         if query := QUERY.search(line):
-            found.add(Reached(step, f"the name {_asked_name(query[1])}"))
+            found.add(f"the name {_asked_name(query[1])}")
+        if service := SERVICE.search(line):
+            found.add(f"a name, by {service[1]}")
     return found
+
+
+def is_here(what: str) -> bool:
+    """Whether it is this machine; a name server counts as another wherever it is."""
+    host, _, port = what.rpartition(":")
+    try:
+        address = ip_address(host)
+    except ValueError:  # a name
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return (address.is_loopback or address.is_unspecified) and int(port) != DNS
 
 
 def _asked_name(text: str) -> str:
@@ -121,11 +139,13 @@ class Story:
 
     commit: another one than the working copy.
     before: words that start each command, as in a network namespace.
+    settings: of the environment.
     """
 
     top: Path
     commit: str | None = None
     before: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
     found: set[Reached] = field(default_factory=set)
 
     def prepare(self) -> None:
@@ -139,15 +159,15 @@ class Story:
 
     def environment(self) -> dict[str, str]:
         """As a user's shell has it, but for the folders: nothing is switched off beforehand."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in OFF and not NOT_OURS.fullmatch(name)
-        }
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         xdg = {f"XDG_{name.upper()}_HOME": name for name in ("config", "cache", "data", "state")}
         folders = {"HOME": "home", "TMPDIR": "tmp", "XDG_RUNTIME_DIR": "runtime"} | xdg
-        path = f"{self.project.folder}/.venv/bin{os.pathsep}{os.environ['PATH']}"
-        return kept | {name: str(self.top / folder) for name, folder in folders.items()} | {"PATH": path}
+        own = {name: str(self.top / folder) for name, folder in folders.items()}
+        own["PATH"] = f"{self.project.folder}/.venv/bin{os.pathsep}{os.environ['PATH']}"
+        return kept | own | self.settings
+
+    def log(self, step: str) -> Path:
+        return self.top / f"{step}.strace"
 
     @contextmanager
     def started(self, step: str, *words: str) -> Iterator[Terminal]:
@@ -156,14 +176,14 @@ class Story:
         Raises:
             DarkroomError: it did not end with exit code 0.
         """
-        log = self.top / f"{step}.strace"
+        log = self.log(step)
         python = str(self.project.folder / ".venv/bin/python")
         command = [*self.before, *STRACE, "-o", str(log), python, *words]
         with terminal(command, self.environment(), self.project.folder) as running:
             yield running
         if code := running.process.returncode:
             raise DarkroomError(f"{step}: exit code {code}\n{running.text()[-4000:]}")
-        self.found |= reached(log, step)
+        self.found |= {Reached(step, what) for what in asked(log) if not is_here(what)}
 
     def run(self, step: str, *words: str) -> None:
         """Runs `python -m WORDS`."""
@@ -220,12 +240,12 @@ class Story:
             interrupt(scheduler)
 
     def left(self, *folders: str) -> list[str]:
-        """Files that programs have left in the folders that are beside the checkout."""
+        """Files and empty folders that programs have left in the folders that are beside the checkout."""
         return sorted(
             str(path.relative_to(self.top))
             for folder in folders
             for path in (self.top / folder).rglob("*")
-            if not path.is_dir()
+            if not path.is_dir() or not any(path.iterdir())
         )
 
 

@@ -32,10 +32,10 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-contract = json.load(open("classifier.json"))
+contract = json.load(open("classifier.json", encoding="utf-8"))
 square = (contract["image_size"],) * 2
 session = onnxruntime.InferenceSession("model.onnx")
-for row in json.load(open("golden/golden.json")):
+for row in json.load(open("golden/golden.json", encoding="utf-8")):
     picture = ImageOps.exif_transpose(Image.open("golden/" + row["file"])).convert("RGBA")
     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     pixels = np.asarray(RESIZED, np.float32)

@@ -7,6 +7,8 @@ decoding does.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
@@ -72,7 +74,7 @@ def _reduced(picture: Image.Image) -> Image.Image:
     return picture.reduce(factor) if factor > 1 else picture
 
 
-def _percentiles(values: Floats, *percents: int) -> list[float]:
+def _percentiles(values: npt.NDArray[np.floating[Any]], *percents: int) -> list[float]:
     """The value below which that share lies, without interpolation, which would cost many times more."""
     ordered = np.sort(values)  # which NumPy does with vectors, other than `np.partition` for several places
     return [float(ordered[round(percent / 100 * (len(values) - 1))]) for percent in percents]

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
 
+from tests.browser import in_a_browser
 from tests.live import free_ports, held_stage, until
 from tests.project import Project
 
@@ -177,6 +179,24 @@ def allowed(service: Service, origin: str) -> str | None:
     with urlopen(Request(f"{service.url}/health", headers={"Origin": origin}), timeout=10) as response:
         found: str | None = response.headers["Access-Control-Allow-Origin"]
         return found
+
+
+@in_a_browser
+def test_a_browser_that_looks_at_the_ui_is_sent_nowhere_else(service: Service, browser: Any) -> None:
+    """V1 asks nobody on the pages that are looked at most; where it does, as V2 and /docs do, it may not."""
+
+    def asked_elsewhere(path: str) -> list[Any]:
+        found: list[Any] = []
+        page = browser.new_page()
+        page.on("request", lambda one: found.append(one))  # noqa: PLW0108 (Playwright marks what it is given)
+        page.goto(f"{service.url.removesuffix('/api')}/{path}", wait_until="networkidle")
+        return [one for one in found if urlsplit(one.url).hostname not in ("127.0.0.1", "localhost", None)]
+
+    for path in ("dashboard", "runs", "flows", "deployments", "work-pools", "automations", "settings"):
+        assert asked_elsewhere(path) == [], path
+    assert {one.failure for one in asked_elsewhere("blocks/catalog")} == {"csp"}, "its logos"
+    for path in ("v2/dashboard", "docs"):
+        assert {one.failure for one in asked_elsewhere(path)} <= {"csp"}, path
 
 
 def test_a_run_whose_worker_was_killed_ends_with_the_service(service: Service) -> None:
