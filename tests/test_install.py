@@ -53,7 +53,7 @@ def test_what_uv_says_is_passed_on(place: Place) -> None:
     (place.folder / "bin/uv").symlink_to(Path(sys.executable).parent / "uv")
     said = refused(place)
     assert re.match(
-        r"make: uv could not bring a Python \(\w.+ offline .+\); install Python 3.11, 3.12 or 3.13", said
+        r"make: uv could not bring Python 3.11, 3.12 or 3.13 \(\w.+ offline .+\); install it", said
     )
 
 
