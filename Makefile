@@ -2,53 +2,52 @@
 # Another Python: make run PYTHON=/path/to/python3.12, or PYTHON=3.12
 
 BIN := .venv/bin
-READY := .venv/ready
 
-.PHONY: run serve test slow ci-pull ci-report reproduce bench lock clean
+.PHONY: ready run serve test slow ci-pull ci-report reproduce bench lock clean
 
-run: $(READY)
+run: ready
 	@$(BIN)/python -m tasks.check
 	$(BIN)/dvc repro
 	@# Artifacts that DVC brings from its cache come without the latencies, which it mustn't keep.
 	@test -e export/export.json || $(BIN)/dvc repro --single-item --force latency
 
-test: $(READY)
+test: ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
-slow: $(READY)
+slow: ready
 	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Prefect's server, UI, schedules and a worker, on this machine alone; ctrl-c ends them.
-serve: $(READY)
+serve: ready
 	@exec $(BIN)/python -m flows.serve
 
 # What other machines have made, if DVC has a remote; what it hasn't got is made anew.
-ci-pull: $(READY)
+ci-pull: ready
 	@test -z "$$($(BIN)/dvc remote list)" || $(BIN)/dvc pull --run-cache --allow-missing
 
 # What a reviewer wants to see of a change, as Markdown: make ci-report BASE=origin/main
 BASE ?= origin/main
-ci-report: $(READY)
+ci-report: ready
 	@$(BIN)/python -m tasks.ci_report --base '$(BASE)'
 
 # Two cold runs in two clones, which must give the same bytes.
-reproduce: $(READY)
+reproduce: ready
 	$(BIN)/python -m tests.reproduce
 
 # Side by side with CleanVision, bare Pillow and the notebook; takes minutes, and wants an idle machine.
-bench: $(READY)
+bench: ready
 	$(BIN)/python -m benchmarks
 
-lock: $(READY)
+lock: ready
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-annotate --no-header \
 	  --python-version 3.11 --extra dev --output-file requirements.txt pyproject.toml
 
 clean:
 	rm -rf .venv .cache
 
-$(READY): requirements.txt .ci/install
+# At once where .venv is of this lock, and of the Python that is asked for.
+ready:
 	@.ci/install '$(PYTHON)'
-	@touch $@

@@ -72,8 +72,6 @@ def begin() -> None:
     gc.disable()  # it looks in vain through what imports make, for a quarter of their time
     if QUIET & set(words):
         return
-    apart = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    os.environ["no_proxy"] = ",".join(filter(None, [apart, *LOOPBACK]))  # no proxy has a way back to us
     if ALONE in words or not (is_up(url()) or is_wanted()):
         _start()
 

@@ -12,7 +12,21 @@ from pathlib import Path
 
 from tests.structure import ROOT
 
-TOOLS = ("sh", "sed", "rm", "dirname", "uname", "cat", "mktemp", "grep", "head", "tail")
+TOOLS = (
+    "sh",
+    "sed",
+    "rm",
+    "dirname",
+    "uname",
+    "cat",
+    "mktemp",
+    "grep",
+    "head",
+    "tail",
+    "mkdir",
+    "mv",
+    "cksum",
+)
 
 # A Python that says of itself that it is another version, and lacks modules; the rest it does as it does.
 STAND_IN = """\
@@ -55,7 +69,8 @@ class Place:
         Args:
             options: of the environments that it makes.
         """
-        file = self.folder / "bin" / name
+        file = self.folder / ("." if "/" in name else "bin") / name
+        file.parent.mkdir(parents=True, exist_ok=True)
         python = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
         file.write_text(STAND_IN.format(version=version, without=without, python=python, options=options))
         file.chmod(0o755)

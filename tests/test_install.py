@@ -53,7 +53,7 @@ def test_what_uv_says_is_passed_on(place: Place) -> None:
     (place.folder / "bin/uv").symlink_to(Path(sys.executable).parent / "uv")
     said = refused(place)
     assert re.match(
-        r"make: uv could not bring Python 3.11, 3.12 or 3.13 \(\w.+ offline .+\); install it", said
+        r"make: uv could not bring Python 3.11, 3.12 or 3.13 \(No interpreter found .+\); install it", said
     )
 
 
@@ -74,7 +74,7 @@ def test_a_python_that_fits_is_found_under_each_name(place: Place, name: str) ->
     [
         ("3.14", "PYTHON=3.14: the lock is for Python 3.11, 3.12 or 3.13"),
         ("python3", "PYTHON=python3 is Python 3.14; the lock is for Python 3.11, 3.12 or 3.13"),
-        ("nonsense", "PYTHON=nonsense is not there; give a path, or a version such as 3.13"),
+        ("nonsense", "PYTHON=nonsense can't be run; give a path, or a version such as 3.13"),
     ],
 )
 def test_a_python_that_is_named_and_does_not_fit_is_refused(place: Place, asked: str, said: str) -> None:
@@ -99,6 +99,27 @@ def test_an_environment_that_is_activated_is_not_taken_for_a_python(place: Place
     code, lines = place.install(**OFFLINE, PATH=f"{old}{os.pathsep}{place.folder / 'bin'}")
     assert code == 2
     assert "with venv was found" in lines[-1]
+    assert (old / "python3").exists(), "what is there is kept until there is another"
+    assert not (place.folder / ".cache/venv.old").exists()
+
+
+def test_an_environment_of_this_lock_is_kept(place: Place) -> None:
+    """Whatever the dates of files say, so that no network is needed; one that doesn't run is made anew."""
+    place.python("python3", "3.12", options=QUICK)
+    place.python(".venv/bin/python", "3.12")
+    digest = ["sh", "-c", "cat requirements.txt .ci/install | cksum"]
+    lock = subprocess.run(digest, cwd=place.folder, check=True, capture_output=True, text=True).stdout.strip()
+    (place.folder / ".venv/ready").write_text(f"{lock}\n3.12\n")
+    assert place.install(**OFFLINE) == (0, [])
+    assert place.install("3.12", **OFFLINE) == (0, [])
+    assert refused(place, "python3").startswith("make: pip could not install uv ("), "another is asked for"
+    (place.folder / ".venv/bin/python").unlink()
+    (place.folder / ".venv/bin/python").symlink_to("nowhere")
+    assert refused(place).startswith("make: pip could not install uv ("), (
+        "as after the system's Python has changed"
+    )
+    (place.folder / ".venv/ready").write_text("of another lock\n\n")
+    assert refused(place).startswith("make: pip could not install uv (")
 
 
 def test_machines_that_tensorflow_has_left_are_told(place: Place) -> None:
@@ -127,6 +148,7 @@ def test_every_python_in_the_environment_is_first_on_the_path_and_calls_nobody(t
     found = json.loads(done.stdout)
     assert found.items() >= OFF.items()
     assert found["PATH"].split(os.pathsep)[0] == str(tmp_path / ".venv/bin")
+    assert found["DVC_SITE_CACHE_DIR"] == str(Path(bare["DARKROOM_CACHE"]) / "dvc"), "a list of all pictures"
 
 
 def test_the_pythons_are_the_same_everywhere() -> None:

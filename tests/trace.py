@@ -30,30 +30,12 @@ from tests.pictures import write_classes
 from tests.project import Project
 from tests.terminal import Terminal, terminal
 
-WATCH = (
-    60  # seconds; ONNX Runtime looks for its host at once and 6, 14 and 36 s later, Prefect sends after 10
-)
-STRACE = (
-    "strace",
-    "-f",
-    "--seccomp-bpf",
-    "-qqq",
-    "-yy",
-    "-s",
-    "256",
-    "-e",
-    "trace=connect,sendto,sendmsg,sendmmsg",
-)
+# Seconds. ONNX Runtime looks for its host at once and 6, 14 and 36 s later, Prefect's client sends after 10.
+WATCH = 60
+STRACE = ("strace", "-f", "--seccomp-bpf", "-qqq", "-yy", "-s256", "-etrace=connect,sendto,sendmsg,sendmmsg")
 DNS = 53
 FOLDERS = ("home", "config", "cache", "data", "state", "runtime", "tmp")  # for what is written elsewhere
-KEPT = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "TERM",
-    "TZ",
-    "LD_LIBRARY_PATH",
-)  # of the environment
+KEPT = ("PATH", "LANG", "LC_ALL", "TERM", "TZ", "LD_LIBRARY_PATH")  # of the environment
 ARTIFACTS = (
     "saved_model",
     "model.h5",
@@ -232,7 +214,7 @@ class Story:
         address = f"tcp://127.0.0.1:{port}"
         self.project.set(scheduler=address)
         serve = ("-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-        work = ("-m", "dask", "worker", address, "--no-dashboard", "--local-directory", ".cache/dask")
+        work = ("-m", "dask", "worker", address, "--no-dashboard")
         with self.started("Dask scheduler", *serve) as scheduler:
             with self.started("Dask worker", *work) as worker:
                 self.run("score", "tasks.score", "export/model.onnx", str(self.top / "pictures"))

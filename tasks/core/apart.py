@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tasks.core import runtimes
 from tasks.core.errors import ModelError, brief
-from tasks.core.paths import cache_folder, hub_cache, keras_home
+from tasks.core.paths import cache_folder, folders_of_others
 from tasks.core.serialize import sha256
 
 PATIENCE = 2 * 3600  # seconds, for a whole test split
@@ -108,11 +108,11 @@ def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) ->
     paths = [str(file.resolve()) for file in (artifact, *files)]
     words = [sys.executable, "-I", runtimes.__file__, what, *paths]
     # In this folder, since an HDF5 file may name a backbone's; `-I` keeps Python from importing from it.
-    folders = {"TFHUB_CACHE_DIR": str(hub_cache().absolute()), "KERAS_HOME": str(keras_home().absolute())}
+    settings = folders_of_others() | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         done = subprocess.run(
             words,
-            env=os.environ | folders | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            env=os.environ | settings,
             check=False,
             capture_output=True,
             text=True,

@@ -15,7 +15,7 @@ from tasks.core.paths import MANIFEST
 from tasks.core.registry import MODEL, STAGES, Assignment, Registry, Version
 
 DATA = MANIFEST.as_posix()
-OFF = "export DVC_NO_ANALYTICS=1 ORT_DISABLE_TELEMETRY=1    # both would report to their makers"
+OFF = "export DVC_NO_ANALYTICS=1 ORT_DISABLE_TELEMETRY=1    # they send telemetry otherwise"
 
 
 def card(tag: str) -> str:

@@ -27,7 +27,7 @@ will run. With `model.onnx`, in the folder above this one:
 ```python
 import json, os
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: ONNX Runtime reports to its makers otherwise
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: ONNX Runtime reports to Microsoft otherwise
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps

@@ -42,9 +42,17 @@ def hub_cache() -> Path:
     return Path(os.environ.get("TFHUB_CACHE_DIR") or cache_folder() / "tfhub")
 
 
-def keras_home() -> Path:
-    """Keras' own folder, in ours: the settings that it finds in the user's would change results."""
-    return cache_folder() / "keras"
+def folders_of_others() -> dict[str, str]:
+    """Variables of the environment that have TF Hub, Keras and Matplotlib keep their files in our cache.
+
+    The settings that Keras finds in the user's home would change results. Keras 3 imports Matplotlib.
+    """
+    places = {
+        "TFHUB_CACHE_DIR": hub_cache(),
+        "KERAS_HOME": cache_folder() / "keras",
+        "MPLCONFIGDIR": cache_folder() / "matplotlib",
+    }
+    return {name: str(place.absolute()) for name, place in places.items()}
 
 
 def hub_folder(handle: str) -> Path:

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.cli import quiet
-from tasks.core.paths import cache_folder, hub_cache, keras_home
+from tasks.core.paths import folders_of_others
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as exceptions too
-os.environ.setdefault("TFHUB_CACHE_DIR", str(hub_cache()))
-os.environ["KERAS_HOME"] = str(keras_home().absolute())
-os.environ.setdefault("MPLCONFIGDIR", str((cache_folder() / "matplotlib").absolute()))  # Keras 3 imports it
+os.environ.update(folders_of_others())
 
 with quiet():
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Keeps every package from calling home: the one place that turns it off.
+"""Keeps every package from calling home, and what is for this machine on it: the one place for both.
 
 Each package is asked by a variable of the environment, which the processes that it starts inherit, and before
 it is imported: some send or write something in that moment. So `tasks` imports this before all else, and so
@@ -20,3 +20,7 @@ OFF = {
 }
 
 os.environ.update(OFF)
+
+# A proxy has no way back to this machine, and would be told what Prefect's client asks its server.
+apart = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",")
+os.environ["no_proxy"] = ",".join(filter(None, dict.fromkeys([*apart, "127.0.0.1", "localhost"])))
