@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -77,7 +78,8 @@ class Child:
 def main() -> int:
     cli.parser(__doc__).parse_args()
     address = own_address()
-    with alone(address), ended() as children:
+    # What a worker that is ended leaves in its temporary folder goes with ours.
+    with alone(address), TemporaryDirectory(prefix="darkroom-") as folder, ended() as children:
         reports = served_reports()
         os.environ |= {server.URL: address, REPORTS_URL: reports, "PWD": str(Path.cwd())}
         key = server.key()
@@ -89,7 +91,7 @@ def main() -> int:
         with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: key}):
             prepare()
             words = ("prefect", "worker", "start", "--pool", POOL, "--name", worker_name())
-            begin(children, "the worker", partial(started, *words))
+            begin(children, "the worker", partial(started, *words, env=os.environ | {"TMPDIR": folder}))
             cli.say(f"serve: the UI is at {ui(address)}, the reports at {reports}")
             tell_next_runs()
         cli.say("serve: ctrl-c ends it")

@@ -57,14 +57,6 @@ held = [runtimes.kind(path)(path) for path in map(Path, sys.argv[2:])]
 time.sleep(float(sys.argv[1]))
 """
 
-# Starts a command in a network namespace once loopback is up there, which it isn't at first.
-ALONE = """
-import fcntl, os, socket, struct, sys
-with socket.socket() as one:
-    fcntl.ioctl(one, 0x8914, struct.pack("16sh", b"lo", 0x41))  # SIOCSIFFLAGS: IFF_UP | IFF_RUNNING
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
-
 ADDRESS = re.compile(
     r'sin_port=htons\((?P<port>\d+)\), sin_addr=inet_addr\("(?P<host>[^"]+)"\)'
     r'|sin6_port=htons\((?P<port6>\d+)\).*?inet_pton\(AF_INET6, "(?P<host6>[^"]+)"'
@@ -120,13 +112,11 @@ class Story:
     """All that there is, in a checkout of its own beside empty folders for what programs write elsewhere.
 
     commit: another one than the working copy.
-    before: words that start each command, as in a network namespace.
     settings: of the environment.
     """
 
     top: Path
     commit: str | None = None
-    before: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     found: set[Reached] = field(default_factory=set)
 
@@ -160,7 +150,7 @@ class Story:
         """
         log = self.log(step)
         python = str(self.project.folder / ".venv/bin/python")
-        command = [*self.before, *STRACE, "-o", str(log), python, *words]
+        command = [*STRACE, "-o", str(log), python, *words]
         with terminal(command, self.environment(), self.project.folder) as running:
             yield running
         if code := running.process.returncode:
@@ -232,11 +222,9 @@ class Story:
 
 
 def interrupt(running: Terminal) -> None:
-    """Interrupts the Python that strace, and whatever is around that, have started."""
-    process = psutil.Process(running.process.pid)
-    while "python" not in process.name():
-        process = process.children()[0]
-    process.send_signal(signal.SIGINT)
+    """Interrupts the Python that strace has started."""
+    (python,) = psutil.Process(running.process.pid).children()
+    python.send_signal(signal.SIGINT)
 
 
 def main() -> int:
