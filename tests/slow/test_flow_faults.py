@@ -63,7 +63,7 @@ def started(folder: Path, *words: str, **more: str) -> Iterator[tuple[subprocess
 
 def run(folder: Path, *words: str, **more: str) -> tuple[int, str]:
     with started(folder, *words, **more) as (child, log):
-        code = child.wait(120)
+        code = child.wait(180)
         return code, log.read_text()
 
 
@@ -74,7 +74,7 @@ def test_two_runs_at_once_are_two_one_after_the_other(repository: Path) -> None:
         with started(repository, "flows.pipeline", "work") as (two, log):
             until(lambda: f"another run is at work in this folder (process {one.pid})" in log.read_text())
             (repository / "hold").unlink()
-            assert (one.wait(60), two.wait(60)) == (0, 0)
+            assert (one.wait(180), two.wait(180)) == (0, 0)
             assert "work is up to date (2 cached)" in log.read_text()
     assert (repository / "ran").read_text() == "x"
 
@@ -86,7 +86,7 @@ def test_a_flow_waits_for_what_dvc_repro_does(repository: Path) -> None:
         with started(repository, "flows.pipeline") as (flow, log):
             until(lambda: "waiting for" in log.read_text())
             (repository / "hold").unlink()
-            assert (repro.wait(60), flow.wait(60)) == (0, 0)
+            assert (repro.wait(180), flow.wait(180)) == (0, 0)
             assert "every stage is up to date" in log.read_text()
     assert (repository / "ran").read_text() == "x", "nothing is done twice"
     assert run(repository, "dvc", "status", "--quiet")[0] == 0
@@ -102,7 +102,7 @@ def test_dvc_repro_is_told_of_a_flow_at_work(repository: Path) -> None:
         assert "is busy" in said
         assert "repro --single-item work" in said
         (repository / "hold").unlink()
-        assert flow.wait(60) == 0
+        assert flow.wait(180) == 0
     assert run(repository, "dvc", "repro")[1].count("didn't change") == 2
 
 
@@ -130,7 +130,7 @@ def test_a_server_that_dies_on_the_way_loses_no_work(repository: Path) -> None:
         own.kill()
         own.wait()
         (repository / "hold").unlink()
-        assert flow.wait(60) == 2
+        assert flow.wait(180) == 2
         (line,) = [line for line in log.read_text().splitlines() if line.startswith("pipeline: ")]
     assert f"server at {url} failed on the way" in line
     assert "what the stages have done is kept" in line

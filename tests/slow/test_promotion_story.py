@@ -61,9 +61,14 @@ def promote(project: Project, *words: str) -> tuple[int, str]:
 def test_the_story(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path)
     here = ("--to", "production", "--push")
-    simple = {"fine_tune": "false", "formats": "[saved_model, h5, tflite, tflite_fp16, onnx]"}
+    simple = {
+        "fine_tune": "false",
+        "epochs": "6",
+        "formats": "[saved_model, h5, tflite, tflite_fp16, onnx]",
+    }
     full = {
         "fine_tune": "true",
+        "epochs": "6",
         "formats": "[saved_model, h5, tflite, tflite_fp16, tflite_dynamic, tflite_int8, onnx]",
     }
     stays = "promote: classifier@v1.1.0 stays: "
