@@ -20,7 +20,7 @@ from typing import Any, Literal
 from benchmarks import memory
 from benchmarks.data import link_copies, write_photographs, write_tiny
 from benchmarks.sides import Bare, Work, arithmetic, cleanvision, notebook, reading
-from tasks.core.serialize import write_json
+from tasks.core.base.files import write_json
 
 RESULTS = Path(__file__).with_name("results.json")
 Unit = Literal["s", "pictures/s", "loops/s", "MB"]

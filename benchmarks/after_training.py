@@ -14,9 +14,12 @@ from typing import Any
 
 from benchmarks.__main__ import in_turn
 from tasks import evaluate, export
-from tasks.core import apart, classifier, params, paths, runtime
-from tasks.core.records import Dataset
-from tasks.core.serialize import read_json, write_json
+from tasks.core.artifacts import isolation
+from tasks.core.backbones import tensorflow_setup
+from tasks.core.base import params, paths
+from tasks.core.base.files import read_json, write_json
+from tasks.core.training import classifier
+from tasks.core.training.dataset import Dataset
 
 RESULTS = Path(__file__).with_name("after_training.json").absolute()
 ROUNDS = 5
@@ -53,7 +56,7 @@ def exporting(top: Path) -> dict[str, Any]:
     facts = export.export(*folders, P.export, P.gate.artifacts, temperature)
     seconds = time.perf_counter() - start
     shipped = {kind: fact["file"] for kind, fact in facts.items() if fact["passed"]}
-    times = apart.compared(top, shipped)
+    times = isolation.compared(top, shipped)
     size = facts["tflite"]["bytes"]
     artifacts = {
         kind: {"agreement": fact["agreement"], "latency_ratio": times.get(kind, {}).get("latency_ratio")}
@@ -64,7 +67,7 @@ def exporting(top: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    runtime.deterministic(0)
+    tensorflow_setup.deterministic(0)
     home = Path.cwd()
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         exported = exporting(Path(one))

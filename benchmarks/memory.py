@@ -36,9 +36,9 @@ def measured(work: str, folder: Path) -> float:
 
 def _validate(folder: Path) -> None:
     from benchmarks.sides import PARAMS
-    from tasks.core import schema
-    from tasks.core.errors import Rejected
-    from tasks.core.params import LOCAL, Processes
+    from tasks.core.base.errors import Rejected
+    from tasks.core.base.params import LOCAL, Processes
+    from tasks.core.validation import schema
     from tasks.validate import validate
 
     os.chdir(folder)  # where the stage writes its outputs

@@ -23,7 +23,7 @@ from urllib.request import Request, urlopen
 import psutil
 
 from flows import server
-from tasks.core.serialize import write_json
+from tasks.core.base.files import write_json
 
 RESULTS = Path(__file__).with_name("orchestration.json").absolute()
 ROOT = Path(__file__).parents[1]

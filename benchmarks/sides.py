@@ -17,12 +17,14 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 from tasks import build
-from tasks.core import findings, layout, manifest, params
-from tasks.core.handles import BUILT_IN
-from tasks.core.params import LOCAL, Processes
-from tasks.core.scan import scan
-from tasks.core.serialize import remove
-from tasks.core.tables import read_parquet, write_batches
+from tasks.core.backbones.catalogue import BUILT_IN
+from tasks.core.base import params
+from tasks.core.base.files import remove
+from tasks.core.base.params import LOCAL, Processes
+from tasks.core.data import discovery, manifest
+from tasks.core.data.parquet import read_parquet, write_batches
+from tasks.core.validation import checks
+from tasks.core.validation.scan import scan
 
 SIDE = 224  # pixels
 BATCH = 16
@@ -67,7 +69,7 @@ class Work:
 
     def scan(self) -> None:
         """From the folder to a manifest on disk, as the stage `validate` begins."""
-        entries = layout.discover(self.pictures, self.labels)
+        entries = discovery.discover(self.pictures, self.labels)
         write_batches(self.manifest, scan(self.pictures, entries, self.compute), manifest.SCHEMA)
 
     def scan_afresh(self) -> None:
@@ -78,7 +80,7 @@ class Work:
     def scan_and_compare(self) -> pd.Series:
         """A scan, and the search for exact and near-duplicates over it."""
         self.scan()
-        return findings.near(manifest.readable(read_parquet(self.manifest)), PARAMS.validate)
+        return checks.near(manifest.readable(read_parquet(self.manifest)), PARAMS.validate)
 
     def build(self) -> None:
         """Records of raw pixels of every picture of the manifest, as the stage `build` writes them."""
@@ -123,7 +125,7 @@ def arithmetic(processes: int) -> None:
 
 def reading(dataset: Path) -> Callable[[], int]:
     """Reads a built data set once, in batches; gives the number of pictures."""
-    from tasks.core.records import Dataset
+    from tasks.core.training.dataset import Dataset
 
     data = Dataset.load(dataset)
     pipelines = [data.read(split, BATCH) for split in data.counts]
@@ -132,7 +134,7 @@ def reading(dataset: Path) -> Callable[[], int]:
 
 def notebook(folder: Path) -> Callable[[], int]:
     """Reads a folder as the notebook does that this project grew out of."""
-    from tasks.core.runtime import AUTOTUNE, keras
+    from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras
 
     with contextlib.redirect_stdout(io.StringIO()):
         single: Any = keras.utils.image_dataset_from_directory(

@@ -29,9 +29,9 @@ import pandas as pd
 
 from benchmarks import fashion_mnist
 from benchmarks.sides import PARAMS, Work
-from tasks.core import params
-from tasks.core.handles import BUILT_IN
-from tasks.core.serialize import remove, write_json
+from tasks.core.backbones.catalogue import BUILT_IN
+from tasks.core.base import params
+from tasks.core.base.files import remove, write_json
 
 RESULTS = Path(__file__).with_suffix(".json")
 NOTEBOOK = params.load(Path(__file__).parents[1] / "params/notebook.yaml")
@@ -51,7 +51,7 @@ def prepare(top: Path, source: Path | None, count: int) -> None:
     Args:
         source: the folder of Fashion-MNIST's files, of which `count` pictures are drawn; none: digits.
     """
-    from tasks.core.records import Dataset
+    from tasks.core.training.dataset import Dataset
     from tasks.digits import write_digits
 
     work = Work(top, side="auto")
@@ -83,16 +83,17 @@ def prepare(top: Path, source: Path | None, count: int) -> None:
 def ours(top: Path, fine_tune: bool, seed: int) -> dict[str, Any]:
     """The stage `train`, with the parameters that this project ships; frozen: without augmentation."""
     from tasks import train
-    from tasks.core import backbones, classifier
-    from tasks.core.hardware import decide
-    from tasks.core.records import Dataset
+    from tasks.core.backbones import store
+    from tasks.core.training import classifier
+    from tasks.core.training.dataset import Dataset
+    from tasks.core.training.devices import decide
 
     hardware = decide("auto", "float32", "auto", deterministic=True)  # as the notebook
     p = dataclasses.replace(PARAMS.train, seed=seed, fine_tune=fine_tune)
     p = p if fine_tune else dataclasses.replace(p, augment=STILL)
     data = Dataset.load(Work(top).dataset)
     remove(top / "cache/features")  # of a run before
-    backbones.located(BUILT_IN)
+    store.located(BUILT_IN)
     start = time.perf_counter()
     best = train.train(data, top / "models", top / "live", p, PARAMS.model, hardware)
     seconds = time.perf_counter() - start
@@ -103,13 +104,13 @@ def ours(top: Path, fine_tune: bool, seed: int) -> dict[str, Any]:
 
 def notebook(top: Path, fine_tune: bool, seed: int, mended: bool, epochs: int) -> dict[str, Any]:
     """The notebook's loop: pictures read from their files and augmented one by one, in every epoch."""
-    from tasks.core import backbones
-    from tasks.core.records import Dataset
-    from tasks.core.runtime import hub, keras
+    from tasks.core.backbones import store
+    from tasks.core.backbones.tensorflow_setup import hub, keras
+    from tasks.core.training.dataset import Dataset
 
     data, p, m = Dataset.load(Work(top).dataset), NOTEBOOK.train, NOTEBOOK.model
     side, batch = (data.image_size, data.image_size), p.batch_size
-    handle = backbones.located(BUILT_IN)
+    handle = store.located(BUILT_IN)
     keras.utils.set_random_seed(seed)
     ends: list[float] = []
     start = time.perf_counter()
@@ -170,7 +171,7 @@ def _changes(keras: Any, mended: bool) -> list[Any]:
 def accuracy(model: Any, data: Any) -> float:
     """Of the test pictures."""
     from tasks import evaluate
-    from tasks.core import classifier
+    from tasks.core.training import classifier
 
     answers = evaluate.predict(classifier.predictor(model), data, "test", batch_size=64)
     return float((answers["label"] == answers["predicted"]).mean())
@@ -179,10 +180,10 @@ def accuracy(model: Any, data: Any) -> float:
 def waiting(top: Path) -> dict[str, Any]:
     """An epoch of our loop fed by its pipeline, and by memory: seconds of both, the least of some rounds."""
     from tasks import train
-    from tasks.core import classifier
-    from tasks.core.batches import Batches
-    from tasks.core.records import Dataset
-    from tasks.core.runtime import keras, tf, untuned
+    from tasks.core.backbones.tensorflow_setup import keras, tf, untuned
+    from tasks.core.training import classifier
+    from tasks.core.training.batches import Batches
+    from tasks.core.training.dataset import Dataset
 
     data, p = Dataset.load(Work(top).dataset), PARAMS.train
     backbone = classifier.backbone_layer(BUILT_IN, trainable=True)

@@ -18,10 +18,10 @@ from prefect.artifacts import (
 )
 
 from flows.events import address
-from tasks.core import pages
-from tasks.core.markdown import MARKS
-from tasks.core.paths import EVALUATION, GATES, METRICS, PAGE
-from tasks.core.serialize import flat, read_json
+from tasks.core.base.files import flat, read_json
+from tasks.core.base.paths import EVALUATION, GATES, METRICS, PAGE
+from tasks.core.reporting import html
+from tasks.core.reporting.markdown import MARKS
 
 CELL, MARGIN, MOST = 28, 90, 40  # pixels of the drawing; classes that it can still show
 HEADLINES = ("test", "validation")
@@ -83,7 +83,7 @@ def confusion(answers: pd.DataFrame) -> str:
     counts = pd.crosstab(answers["label"], answers["predicted"]).reindex(
         index=names, columns=names, fill_value=0
     )
-    text = pages.rendered(
+    text = html.rendered(
         TEMPLATE,
         names=names,
         counts=counts.to_numpy().tolist(),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tasks.core import process
+from tasks.core.base import process
 
 
 def started(*words: str, **options: Any) -> subprocess.Popen[Any]:

@@ -16,7 +16,7 @@ from prefect._internal import analytics
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 
-from tasks.core.paths import PAGE
+from tasks.core.base.paths import PAGE
 
 REPORTS_URL = "DARKROOM_REPORTS_URL"  # where reports/ can be looked at, if it is served somewhere
 FAILED, REJECTED, DRIFT = "darkroom.run.failed", "darkroom.run.rejected", "darkroom.drift"

@@ -9,7 +9,7 @@ from httpx import HTTPError
 from rich.console import Console
 
 from flows import server
-from tasks.core.errors import DarkroomError
+from tasks.core.base.errors import DarkroomError
 
 
 def tidy() -> None:

@@ -21,11 +21,12 @@ from prefect.states import Completed
 from flows import events, outcome, repo, server
 from flows.outcome import code_of, mistaken, stopped
 from tasks import drift, score
-from tasks.core import cli, deployed, params
-from tasks.core.errors import DarkroomError
-from tasks.core.layout import pictures_below
-from tasks.core.scoring import MONITORED
-from tasks.core.serialize import read_json
+from tasks.core.base import cli, params
+from tasks.core.base.errors import DarkroomError
+from tasks.core.base.files import read_json
+from tasks.core.data.discovery import pictures_below
+from tasks.core.inference.scoring import MONITORED
+from tasks.core.release import deployment
 
 DRIFTED = "Drifted"
 
@@ -69,7 +70,7 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
 def scored(name: str, folder: Path, p: params.Params) -> State[Any]:
     """Predicts the pictures; what an earlier run has predicted is not done again."""
     try:
-        model = deployed.find(name, get_run_logger().warning)
+        model = deployment.find(name, get_run_logger().warning)
         images = Path(p.data.images)
         return Completed(
             message=score.score(model, folder, images, MONITORED, p.monitor.batch_size, p.compute)

@@ -17,8 +17,8 @@ from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Failed
 
 from flows import repo, server
-from tasks.core import cli, process
-from tasks.core.errors import DarkroomError, Rejected
+from tasks.core.base import cli, process
+from tasks.core.base.errors import DarkroomError, Rejected
 
 FORESEEN = (DarkroomError, PrefectException)
 _by_hand = False

@@ -26,10 +26,10 @@ from flows import outcome, repo, server
 from flows.events import tell
 from flows.outcome import code_of, mistaken, stopped
 from tasks import check as preconditions
-from tasks.core import cli, params
-from tasks.core.errors import DarkroomError, Rejected, Unreachable, brief
-from tasks.core.paths import DATASET, LATENCIES
-from tasks.core.serialize import read_json, write_text
+from tasks.core.base import cli, params
+from tasks.core.base.errors import DarkroomError, Rejected, Unreachable, brief
+from tasks.core.base.files import read_json, write_text
+from tasks.core.base.paths import DATASET, LATENCIES
 
 HOURS, MOST_HOURS = 24.0, 10_000.0
 CACHED = "Cached"

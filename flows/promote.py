@@ -29,14 +29,15 @@ from flows import outcome, repo, server
 from flows.events import tell
 from flows.outcome import mistaken
 from tasks import gate
-from tasks.core import cards, cli, params, promotion, registry
-from tasks.core.errors import DarkroomError, DataError, Rejected
-from tasks.core.evidence import Evidence
-from tasks.core.paths import EXPORT, METRICS, PREDICTIONS, cache_folder
-from tasks.core.promotion import LOCK
-from tasks.core.registry import Registry, Version
-from tasks.core.revision import Revision
-from tasks.core.serialize import remove, sha256
+from tasks.core.base import cli, params
+from tasks.core.base.errors import DarkroomError, DataError, Rejected
+from tasks.core.base.files import remove, sha256
+from tasks.core.base.paths import EXPORT, METRICS, PREDICTIONS, cache_folder
+from tasks.core.release import comparison, model_card, registry
+from tasks.core.release.comparison import LOCK
+from tasks.core.release.evidence import Evidence
+from tasks.core.release.registry import Registry, Version
+from tasks.core.release.revision import Revision
 
 HEAD = "HEAD"
 
@@ -97,26 +98,26 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     if version and version == champion:
         return f"{version.tag} is in {to} already{told(push and not dry_run)}{unmerged(push, version)}"
     p = params.load()
-    artifacts = promotion.shipped(head)
+    artifacts = comparison.shipped(head)
     here = folder / "challenger"
-    step("fetch", promotion.fetched, head, artifacts, here)
-    probe = step("probe", promotion.probed, here, artifacts, p.gate.artifacts)
+    step("fetch", comparison.fetched, head, artifacts, here)
+    probe = step("probe", comparison.probed, here, artifacts, p.gate.artifacts)
     compared: dict[str, Any] = {}
     if champion and with_champion:
         compared = step("compare", judged, head, champion, artifacts, here, p)
     made = Revision(version.tag, published=True) if version else head  # HEAD may have other words since
-    about = promotion.about(made)
+    about = comparison.about(made)
     name = version.name if version else known.next(breaks(about, known))
     evidence = Evidence(
         version=name,
         commit=made.commit,
         verdict=f"promoted to {to}" + ("" if champion and with_champion else ", compared with no champion"),
         about=about,
-        digests=promotion.digests(made),
+        digests=comparison.digests(made),
         artifacts={fact["file"]: fact["sha256"] for fact in artifacts.values()},
         probe=probe,
         metrics=made.json(METRICS)["test"],
-        calibrated=promotion.calibrated(made),
+        calibrated=comparison.calibrated(made),
         **compared,
     )
     for line in evidence.lines()[dry_run:]:  # its verdict isn't one yet
@@ -212,7 +213,7 @@ def breaks(about: dict[str, Any], known: Registry) -> bool:
 
 
 def judged(
-    head: Revision, champion: Version, artifacts: promotion.Artifacts, folder: Path, p: params.Params
+    head: Revision, champion: Version, artifacts: comparison.Artifacts, folder: Path, p: params.Params
 ) -> dict[str, Any]:
     """Holds the challenger against the champion by the gates; gives what `Evidence` has of it.
 
@@ -223,12 +224,12 @@ def judged(
         Rejected: it doesn't hold its own.
     """
     before = Revision(champion.tag)
-    if promotion.same(artifacts, before):
+    if comparison.same(artifacts, before):
         return {
             "champion": champion.tag,
             "notes": [f"its artifacts are those of {champion.tag}, byte by byte"],
         }
-    pair = promotion.compared(head, before, artifacts, folder, p)
+    pair = comparison.compared(head, before, artifacts, folder, p)
     left, least = len(pair.ours), p.evaluate.min_slice
     if left < least:
         raise DataError(
@@ -236,7 +237,7 @@ def judged(
             f"(evaluate.min_slice is {least}); --no-champion does without"
         )
     judge = gate.Judge(
-        promotion.recounted_slices(head.json(METRICS), pair.ours, least),
+        comparison.recounted_slices(head.json(METRICS), pair.ours, least),
         pair.ours,
         pair.theirs,
         least,
@@ -257,11 +258,11 @@ def judged(
     return {
         "champion": champion.tag,
         "compared": {
-            side: promotion.measured(table, p.evaluate.calibration_bins) | {"n": len(table)}
+            side: comparison.measured(table, p.evaluate.calibration_bins) | {"n": len(table)}
             for side, table in sides.items()
         },
         "gates": verdict["gates"],
-        "notes": [promotion.by_what(pair.file, p.export.calibrate), *pair.notes],
+        "notes": [comparison.by_what(pair.file, p.export.calibrate), *pair.notes],
     }
 
 
@@ -319,9 +320,9 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
         raise DarkroomError(f"{now}: there is nothing to go back to")
     current, before = history[:2]
     past = Revision(before.tag, published=True)
-    artifacts = promotion.shipped(past)
-    step("fetch", promotion.fetched, past, artifacts, folder)
-    probe = step("probe", promotion.probed, folder, artifacts, params.load().gate.artifacts)
+    artifacts = comparison.shipped(past)
+    step("fetch", comparison.fetched, past, artifacts, folder)
+    probe = step("probe", comparison.probed, folder, artifacts, params.load().gate.artifacts)
     if dry_run:
         return f"{before.tag} would come back to {to} in place of {current.tag}; nothing is changed"
     message = f"{before.tag} {registry.BACK} {to}"
@@ -347,8 +348,8 @@ def verified(tag: str) -> str:
         faults.append(f"it says that it is {evidence.version}")
     if evidence.metrics != revision.json(METRICS)["test"]:
         faults.append(f"its metrics are not those of {METRICS}")
-    unproven = [path.as_posix() for path in promotion.PROVEN if path.as_posix() not in evidence.digests]
-    shipped = {fact["file"] for fact in promotion.shipped(revision).values()}
+    unproven = [path.as_posix() for path in comparison.PROVEN if path.as_posix() not in evidence.digests]
+    shipped = {fact["file"] for fact in comparison.shipped(revision).values()}
     faults += [
         f"it has no digest of {name}" for name in [*unproven, *sorted(shipped - set(evidence.artifacts))]
     ]
@@ -363,7 +364,7 @@ def verified(tag: str) -> str:
             if not (export / file).exists() or sha256(export / file) != digest
         ]
     bins = registry.parameters(revision.commit)["evaluate"]["calibration_bins"]
-    for name, value in promotion.measured(revision.parquet(PREDICTIONS), bins).items():
+    for name, value in comparison.measured(revision.parquet(PREDICTIONS), bins).items():
         if value != evidence.metrics.get(name, value):  # a measure that came later is not in it
             faults.append(
                 f"test.{name} of the stored predictions is {value}, and not {evidence.metrics[name]}"
@@ -400,7 +401,7 @@ def main() -> int:
     if given.card or given.changelog:
         if unknown := registry.unknown():
             cli.warn(f"promote: {unknown}")
-        sys.stdout.write(cards.card(given.card) if given.card else cards.changelog())
+        sys.stdout.write(model_card.card(given.card) if given.card else model_card.changelog())
         return 0
     with server.reporting(), outcome.by_hand():
         state = promote(

@@ -25,10 +25,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode
 
 from flows.children import started
-from tasks.core import params, process
-from tasks.core.errors import DarkroomError, DataError, ParamError, Unreachable, brief
-from tasks.core.revision import away, forget
-from tasks.core.serialize import fingerprint, read_json, write_json, write_text
+from tasks.core.base import params, process
+from tasks.core.base.errors import DarkroomError, DataError, ParamError, Unreachable, brief
+from tasks.core.base.files import fingerprint, read_json, write_json, write_text
+from tasks.core.release.revision import away, forget
 
 MISTAKES = (DarkroomError, DvcException)
 LOCK = Path(".dvc/tmp/pipeline.lock")

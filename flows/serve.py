@@ -51,9 +51,9 @@ from ruamel.yaml.error import YAMLError
 from flows import repo, server
 from flows.children import started
 from flows.events import REPORTS_URL
-from tasks.core import cli, process
-from tasks.core.errors import DarkroomError, brief
-from tasks.core.paths import PAGE
+from tasks.core.base import cli, process
+from tasks.core.base.errors import DarkroomError, brief
+from tasks.core.base.paths import PAGE
 
 POOL = "darkroom"
 AUTOMATIONS = Path("automations.yaml")

@@ -28,8 +28,8 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from flows.children import started
-from tasks.core import process
-from tasks.core.errors import DarkroomError, brief
+from tasks.core.base import process
+from tasks.core.base.errors import DarkroomError, brief
 
 COMMANDS = ("flows.pipeline", "flows.monitor", "flows.promote")
 QUIET = {"-h", "--help", "--verify", "--card", "--changelog"}  # which have nothing to report

@@ -1,6 +1,6 @@
 """The work: a module for each stage and each command. Importing it costs nothing, but for a stage."""
 
-import tasks.core.telemetry  # noqa: F401 (first of all: it must be set before other packages are imported)
-from tasks.core import process
+import tasks.telemetry  # noqa: F401 (first of all: it must be set before other packages are imported)
+from tasks.core.base import process
 
 process.begin()

@@ -12,9 +12,10 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
-from tasks.core import backbones, cli
-from tasks.core.backbones import Listed
-from tasks.core.serialize import size
+from tasks.core.backbones import store
+from tasks.core.backbones.store import Listed
+from tasks.core.base import cli
+from tasks.core.base.files import size
 
 
 def table(rows: Iterable[Listed]) -> Iterator[str]:
@@ -27,7 +28,7 @@ def table(rows: Iterable[Listed]) -> Iterator[str]:
 
 def fetched(name: str) -> Iterator[str]:
     """Sees that a backbone is in the cache, and says where, how large, and with what digest."""
-    facts, folder = backbones.facts(name), backbones.folder(name)
+    facts, folder = store.facts(name), store.folder(name)
     yield f"{name}: {size(folder) / 1e6:.1f} MB in {folder}"
     yield f"  model.sha256: {facts.sha256}"
 
@@ -44,9 +45,9 @@ def main() -> int:
             for line in fetched(name):
                 cli.say(line)
     elif arguments.json:
-        print(json.dumps([asdict(row) for row in backbones.listed()], indent=2))
+        print(json.dumps([asdict(row) for row in store.listed()], indent=2))
     else:
-        for line in table(backbones.listed()):
+        for line in table(store.listed()):
             print(line)
     return 0
 

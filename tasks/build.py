@@ -11,16 +11,18 @@ from typing import Any, Literal
 import pandas as pd
 from tqdm import tqdm
 
-from tasks.core import backbones, cli, params, shards, splits
-from tasks.core.accepted import accepted_folder
-from tasks.core.handles import UNPINNED
-from tasks.core.manifest import readable
-from tasks.core.parallel import each, suited
-from tasks.core.paths import DATASET, MANIFEST, cache_folder
-from tasks.core.serialize import read_json, replacing, sha256, write_json
-from tasks.core.shards import Picture, Recipe, Shard
-from tasks.core.splits import SPLITS
-from tasks.core.tables import read_parquet
+from tasks.core.backbones import store
+from tasks.core.backbones.catalogue import UNPINNED
+from tasks.core.base import cli, params
+from tasks.core.base.files import read_json, replacing, sha256, write_json
+from tasks.core.base.paths import DATASET, MANIFEST, cache_folder
+from tasks.core.data import shards, splits
+from tasks.core.data.last_run import accepted_folder
+from tasks.core.data.manifest import readable
+from tasks.core.data.parallel import each, suited
+from tasks.core.data.parquet import read_parquet
+from tasks.core.data.shards import Picture, Recipe, Shard
+from tasks.core.data.splits import SPLITS
 
 PER_SHARD = 500  # pictures on average; with raw pictures of 224 pixels a shard is about 75 MB
 
@@ -90,7 +92,7 @@ def build(
     """
     frame = readable(read_parquet(manifest))
     typical = frame[["width", "height"]].min(axis=1).median()
-    side = backbones.image_size(backbone, image_size, typical, pinned)
+    side = store.image_size(backbone, image_size, typical, pinned)
     shares = splits.Shares(p.validation_split, p.test_split, p.seed)
     frame["split"] = splits.split(frame, shares)
     if note := splits.named(frame["split_hint"]):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.core import cli, params, preflight
+from tasks.core.base import cli, params
+from tasks.core.validation import preflight
 
 
 def check() -> None:
@@ -20,7 +21,7 @@ def check() -> None:
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema), p.model.backbone)
     preflight.check_repository()
     if p.gate.champion != params.NONE:
-        from tasks.core import champion  # half a second
+        from tasks.core.release import champion  # half a second
 
         champion.predictions(p.gate.champion)
 

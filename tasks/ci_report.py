@@ -16,12 +16,12 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
 
-from tasks.core import cli, params
-from tasks.core.errors import DataError, brief
-from tasks.core.faults import faults
-from tasks.core.markdown import MARKS, bullets, section, table
-from tasks.core.paths import EVALUATION, EXPORT, GATES, METRICS
-from tasks.core.serialize import flat, read_json, write_text
+from tasks.core.base import cli, params
+from tasks.core.base.errors import DataError, brief
+from tasks.core.base.files import flat, read_json, write_text
+from tasks.core.base.paths import EVALUATION, EXPORT, GATES, METRICS
+from tasks.core.evaluation.rejection import faults
+from tasks.core.reporting.markdown import MARKS, bullets, section, table
 
 ARTIFACTS = EXPORT / "artifacts.json"
 TARGET = Path("reports/ci.md")

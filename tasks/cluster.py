@@ -27,12 +27,15 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from tasks.core import backbones, cli, images, pages, params
-from tasks.core.contact_sheet import box, contact_sheet
-from tasks.core.contract import Resize
-from tasks.core.errors import DataError
-from tasks.core.layout import pictures_below
-from tasks.core.serialize import replacing, sha256, write_text
+from tasks.core.backbones import store
+from tasks.core.base import cli, params
+from tasks.core.base.contract import Resize
+from tasks.core.base.errors import DataError
+from tasks.core.base.files import replacing, sha256, write_text
+from tasks.core.data import images
+from tasks.core.data.discovery import pictures_below
+from tasks.core.reporting import html
+from tasks.core.reporting.contact_sheet import box, contact_sheet
 
 OUTPUT = Path("reports/clusters")
 TABLE = "clusters.csv"
@@ -41,7 +44,7 @@ WRITTEN = "clusters.sha256"  # the table's digest as it was written, in the form
 OURS = re.compile(
     r"clusters\.csv|clusters\.sha256|index\.html|cluster-\d+\.png|\.DS_Store|Thumbs\.db"
 )  # and file managers'
-TEMPLATE = Path(__file__).parent / "templates/cluster.html"
+TEMPLATE = html.TEMPLATES / "cluster.html"
 
 SEED = 123
 BATCH = 64
@@ -117,9 +120,10 @@ def features(pictures: Iterator[tuple[str, images.Pixels]], model: params.Model)
     Raises:
         BackboneError: it can't be fetched or loaded, or is not the one that was pinned.
     """
-    from tasks.core import classifier, runtime
+    from tasks.core.backbones import tensorflow_setup
+    from tasks.core.training import classifier
 
-    runtime.deterministic(SEED)
+    tensorflow_setup.deterministic(SEED)
     layer = classifier.backbone_layer(model.backbone, trainable=False, sha256=model.sha256)
     while batch := list(islice(pictures, BATCH)):
         paths, pixels = zip(*batch, strict=True)
@@ -272,7 +276,7 @@ def page(rows: pd.DataFrame) -> str:
         {"label": label, "size": len(members), "shown": members["path"][:SHOWN].tolist()}
         for label, members in rows.groupby("label")
     ]
-    return pages.rendered(TEMPLATE, box=box, clusters=clusters, pictures=len(rows))
+    return html.rendered(TEMPLATE, box=box, clusters=clusters, pictures=len(rows))
 
 
 def cluster(
@@ -287,7 +291,7 @@ def cluster(
     check_output(output, folder)
     paths = shuffled(folder)
     side = typical_side(folder, paths)
-    size = backbones.image_size(model.backbone, model.image_size, side, model.sha256)
+    size = store.image_size(model.backbone, model.image_size, side, model.sha256)
     with one_thread():
         paths, points = reduced(features(readable(folder, paths, size, how), model))
         check_enough(folder, points, k or 2)

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tasks.core import cli, params, preflight
-from tasks.core.paths import DIGITS
-from tasks.core.serialize import replacing
+from tasks.core.base import cli, params
+from tasks.core.base.files import replacing
+from tasks.core.base.paths import DIGITS
+from tasks.core.validation import preflight
 
 
 def write_digits(folder: Path) -> int:

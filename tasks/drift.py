@@ -16,17 +16,19 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core import cli, drift, pages, params, scoring
-from tasks.core.drift import Check
-from tasks.core.errors import DataError, Rejected
-from tasks.core.manifest import MEASURES, readable
-from tasks.core.paths import MANIFEST
-from tasks.core.revision import Revision
-from tasks.core.scoring import MONITORED, REFERENCE, TABLE
-from tasks.core.serialize import remove, write_json, write_text
-from tasks.core.tables import read_parquet
+from tasks.core.base import cli, params
+from tasks.core.base.errors import DataError, Rejected
+from tasks.core.base.files import remove, write_json, write_text
+from tasks.core.base.paths import MANIFEST
+from tasks.core.data.manifest import MEASURES, readable
+from tasks.core.data.parquet import read_parquet
+from tasks.core.inference import drift, scoring
+from tasks.core.inference.drift import Check
+from tasks.core.inference.scoring import MONITORED, REFERENCE, TABLE
+from tasks.core.release.revision import Revision
+from tasks.core.reporting import html
 
-TEMPLATE = Path(__file__).parent / "templates/drift.html"
+TEMPLATE = html.TEMPLATES / "drift.html"
 RESULT, PAGE = "drift.json", "index.html"
 ENOUGH = 0.5  # share of the test pictures that must be left, to stand for them
 UNSURE = 12  # answers to name that the model is least sure of
@@ -92,7 +94,7 @@ def _table(path: Path, version: str = "") -> pd.DataFrame:
 
 def page(result: dict[str, Any], found: list[Check], unsure: pd.DataFrame, unread: pd.DataFrame) -> str:
     """The page a person reads."""
-    return pages.rendered(
+    return html.rendered(
         TEMPLATE,
         result=result,
         checks=found,

@@ -11,27 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.core import (
-    baselines,
-    calibration,
-    classifier,
-    cli,
-    label_errors,
-    metrics,
-    params,
-    predictions,
-    runtime,
-    slices,
-)
-from tasks.core.classifier import Predict
-from tasks.core.corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from tasks.core.images import Pixels
-from tasks.core.layout import own_columns
-from tasks.core.metrics import Answers, Array
-from tasks.core.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
-from tasks.core.records import Dataset
-from tasks.core.serialize import replacing, write_json
-from tasks.core.tables import read_parquet
+from tasks.core.backbones import tensorflow_setup
+from tasks.core.base import cli, params
+from tasks.core.base.files import replacing, write_json
+from tasks.core.base.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
+from tasks.core.data.discovery import own_columns
+from tasks.core.data.images import Pixels
+from tasks.core.data.parquet import read_parquet
+from tasks.core.evaluation import baselines, calibration, label_errors, metrics, predictions, slices
+from tasks.core.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from tasks.core.evaluation.metrics import Answers, Array
+from tasks.core.training import classifier
+from tasks.core.training.classifier import Predict
+from tasks.core.training.dataset import Dataset
 
 ENOUGH = 2000  # training pictures that the baseline of colours learns from
 
@@ -117,7 +109,7 @@ def evaluate(
     Returns:
         The metrics, and the number of likely label errors.
     """
-    runtime.deterministic(p.seed)
+    tensorflow_setup.deterministic(p.seed)
     model, _ = classifier.load(models)
     return measure(classifier.predictor(model), Dataset.load(dataset), manifest, labels, p)
 

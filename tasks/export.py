@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core import apart, classifier, cli, golden, params, proofs, runtime
-from tasks.core.errors import brief
-from tasks.core.exporter import FILES, Exporter, lines
-from tasks.core.metrics import Array
-from tasks.core.params import TIMED, Format
-from tasks.core.paths import DATASET, EXPORT, GATES, LATENCIES, METRICS, MODELS, cache_folder
-from tasks.core.records import Dataset
-from tasks.core.serialize import read_json, remove, replacing, scratch, write_json, write_text
+from tasks.core.artifacts import golden, isolation, verification
+from tasks.core.artifacts.exporter import FILES, Exporter, lines
+from tasks.core.backbones import tensorflow_setup
+from tasks.core.base import cli, params
+from tasks.core.base.errors import brief
+from tasks.core.base.files import read_json, remove, replacing, scratch, write_json, write_text
+from tasks.core.base.params import TIMED, Format
+from tasks.core.base.paths import DATASET, EXPORT, GATES, LATENCIES, METRICS, MODELS, cache_folder
+from tasks.core.evaluation.metrics import Array
+from tasks.core.training import classifier
+from tasks.core.training.dataset import Dataset
 
 BATCH = 64
 UNSHIPPED = 16  # golden pictures that artifacts are proved with where none are to go along
@@ -77,12 +80,12 @@ def export(
         paths = [path.decode() for path in some(data, "test", count)["path"]]
         of_golden = golden.write(home / "golden", images, paths, contract, predict)
         pictures = work / "test.npy"
-        exam = proofs.Exam(pictures, *asked(predict, data, pictures), home / "golden", of_golden)
+        exam = verification.Exam(pictures, *asked(predict, data, pictures), home / "golden", of_golden)
         facts = written_and_examined(exporter, exam, p.formats, folder)
     runs = {kind: fact["file"] for kind, fact in facts.items() if "error" not in fact}
-    times = apart.compared(folder, runs) if any(rule.metric in TIMED for rule in rules) else {}
+    times = isolation.compared(folder, runs) if any(rule.metric in TIMED for rule in rules) else {}
     artifacts: dict[str, Any] = {
-        kind: proofs.judged(kind, facts[kind], rules, times.get(kind, {})) for kind in p.formats
+        kind: verification.judged(kind, facts[kind], rules, times.get(kind, {})) for kind in p.formats
     }
     for fact in artifacts.values():
         _tell(fact)
@@ -94,7 +97,7 @@ def export(
 
 
 def written_and_examined(
-    exporter: Exporter, exam: proofs.Exam, formats: tuple[Format, ...], folder: Path
+    exporter: Exporter, exam: verification.Exam, formats: tuple[Format, ...], folder: Path
 ) -> dict[Format, dict[str, Any]]:
     """Writes each format, and has it examined while the next is written."""
     beside = ThreadPoolExecutor(1)
@@ -131,7 +134,7 @@ def main() -> None:
         folder.mkdir()
         artifacts: dict[str, Any] = {}
         if verdict["passed"]:
-            runtime.deterministic(0)
+            tensorflow_setup.deterministic(0)
             temperature = read_json(METRICS)["calibration"]["temperature"]
             images = Path(p.data.images)
             artifacts = export(MODELS, DATASET, images, folder, p.export, p.gate.artifacts, temperature)
@@ -141,7 +144,7 @@ def main() -> None:
                 "and comes back with that run's parameters and pictures"
             )
         write_json(folder / "artifacts.json", {"exported": verdict["passed"], "artifacts": artifacts})
-        if (known := apart.kept_times(folder / "artifacts.json")).is_file():
+        if (known := isolation.kept_times(folder / "artifacts.json")).is_file():
             shutil.copyfile(known, folder / LATENCIES.name)
 
 

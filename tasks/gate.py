@@ -14,13 +14,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from tasks.core import champion, cli, metrics, params, predictions
-from tasks.core.errors import ParamError
-from tasks.core.metrics import Answers
-from tasks.core.params import CHAMPION, NONE, Rule
-from tasks.core.paths import GATES, METRICS, PREDICTIONS
-from tasks.core.serialize import flat, read_json, write_json
-from tasks.core.tables import read_parquet
+from tasks.core.base import cli, params
+from tasks.core.base.errors import ParamError
+from tasks.core.base.files import flat, read_json, write_json
+from tasks.core.base.params import CHAMPION, NONE, Rule
+from tasks.core.base.paths import GATES, METRICS, PREDICTIONS
+from tasks.core.data.parquet import read_parquet
+from tasks.core.evaluation import metrics, predictions
+from tasks.core.evaluation.metrics import Answers
+from tasks.core.release import champion
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 FEW = 5  # names that a message gives

@@ -9,22 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.core import apart, cli
-from tasks.core.paths import EXPORT, LATENCIES
-from tasks.core.serialize import read_json, write_json
+from tasks.core.artifacts import isolation
+from tasks.core.base import cli
+from tasks.core.base.files import read_json, write_json
+from tasks.core.base.paths import EXPORT, LATENCIES
 
 
 def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
     """Adds what `apart.compared` gives to each artifact that was shipped."""
     shipped = {kind: facts["file"] for kind, facts in artifacts.items() if facts["passed"]}
-    times = apart.compared(folder, shipped)
-    return {kind: facts | times.get(kind, apart.UNTIMED) for kind, facts in artifacts.items()}
+    times = isolation.compared(folder, shipped)
+    return {kind: facts | times.get(kind, isolation.UNTIMED) for kind, facts in artifacts.items()}
 
 
 def main() -> None:
     facts = read_json(EXPORT / "artifacts.json")
     artifacts = timed(EXPORT, facts["artifacts"])
-    for file in (LATENCIES, apart.kept_times(EXPORT / "artifacts.json")):
+    for file in (LATENCIES, isolation.kept_times(EXPORT / "artifacts.json")):
         write_json(file, facts | {"artifacts": artifacts})
     for fact in artifacts.values():
         if fact["latency_ms"] is not None:

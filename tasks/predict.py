@@ -27,12 +27,15 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tasks.core import cli, images, predictors, runtimes, saliency
-from tasks.core.contract import Contract
-from tasks.core.errors import DataError
-from tasks.core.layout import pictures_below
-from tasks.core.predictors import Predictor
-from tasks.core.serialize import replacing
+from tasks.core.artifacts import runtimes
+from tasks.core.base import cli
+from tasks.core.base.contract import Contract
+from tasks.core.base.errors import DataError
+from tasks.core.base.files import replacing
+from tasks.core.data import images
+from tasks.core.data.discovery import pictures_below
+from tasks.core.inference import saliency
+from tasks.core.inference.predictor import Predictor, load_predictor
 
 BATCH = 32
 STDIN = "-"
@@ -185,7 +188,7 @@ def main() -> int:
         raise DataError(f"--explain: {arguments.explain} is no folder; give one, or a new name")
     unread: list[str] = []
     sources = listed(arguments.pictures, sys.stdin.buffer)
-    predictor = predictors.load(arguments.model)
+    predictor = load_predictor(arguments.model)
 
     def rows() -> Iterator[dict[str, Any]]:
         for answer in predict(predictor, sources, arguments.batch, unread):

@@ -11,16 +11,17 @@ from typing import Any
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from tasks.core import charts, cli, pages, params, paths, sheets
-from tasks.core.accepted import last_inputs
-from tasks.core.faults import faults
-from tasks.core.manifest import readable
-from tasks.core.predictions import PROBABILITY
-from tasks.core.serialize import read_json, write_text
-from tasks.core.splits import SPLITS, Shares, split
-from tasks.core.tables import read_parquet
+from tasks.core.base import cli, params, paths
+from tasks.core.base.files import read_json, write_text
+from tasks.core.data.last_run import last_inputs
+from tasks.core.data.manifest import readable
+from tasks.core.data.parquet import read_parquet
+from tasks.core.data.splits import SPLITS, Shares, split
+from tasks.core.evaluation.predictions import PROBABILITY
+from tasks.core.evaluation.rejection import faults
+from tasks.core.reporting import charts, html, thumbnails
 
-TEMPLATE = Path(__file__).parent / "templates/report.html"
+TEMPLATE = html.TEMPLATES / "report.html"
 MANY = 30  # classes from which on what is long is folded, and there is no matrix
 KINDS = 100  # of mistakes that are shown at most
 PICTURES = 600  # of all of them together, but for one of each kind
@@ -81,7 +82,7 @@ def anchor(row: int, column: int) -> str:
 
 
 def mistakes(
-    answers: pd.DataFrame, names: list[str], album: sheets.Album, count: int
+    answers: pd.DataFrame, names: list[str], album: thumbnails.Album, count: int
 ) -> list[dict[str, Any]]:
     """The pictures of the most frequent mistakes, each kind by its surest first.
 
@@ -111,7 +112,7 @@ def mistakes(
     ]
 
 
-def unsure(answers: pd.DataFrame, album: sheets.Album, count: int) -> list[dict[str, Any]]:
+def unsure(answers: pd.DataFrame, album: thumbnails.Album, count: int) -> list[dict[str, Any]]:
     """The right answers that were least sure, of those that `sure` gives."""
     chosen = answers[answers["right"]].sort_values(["confidence", "path"], kind="stable").head(count)
     return pictured(chosen.to_dict("records"), album)
@@ -126,7 +127,7 @@ def sure(predictions: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def pictured(rows: list[dict[Any, Any]], album: sheets.Album) -> list[dict[Any, Any]]:
+def pictured(rows: list[dict[Any, Any]], album: thumbnails.Album) -> list[dict[Any, Any]]:
     """Rows that have a `path`, with the `picture` to show for it."""
     return [row | {"picture": album.picture(row["path"])} for row in rows]
 
@@ -212,7 +213,7 @@ def page(
     label_errors, predictions = read_json(paths.LABEL_ERRORS), read_parquet(paths.PREDICTIONS)
     metrics = read_json(paths.METRICS)
     pictures = readable(read_parquet(paths.MANIFEST))
-    names, album = dataset["class_names"], sheets.Album(folder)
+    names, album = dataset["class_names"], thumbnails.Album(folder)
     history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / "classifier.json")
     falls = charts.falls(metrics["robustness"]) if "robustness" in metrics else []
     answers = sure(predictions)
@@ -222,23 +223,23 @@ def page(
     )
     lowest = math.floor(lowest * 10) / 10
     own_split = split(pictures, Shares(build.validation_split, build.test_split, build.seed))
-    return pages.rendered(
+    return html.rendered(
         TEMPLATE,
         album=album,
         anchors={kind["anchor"] for kind in wrong},
         artifacts=artifacts["artifacts"],
-        augmented=sheets.embedded(paths.TRAINING / paths.AUGMENTED),
+        augmented=thumbnails.embedded(paths.TRAINING / paths.AUGMENTED),
         bars=charts.bars(dataset["counts"]),
         calibrated=parameters.get("export.calibrate") == "true",
         chart_size=charts.SIZE,
-        class_sheets=sheets.of_classes(pictures, album, p.thumbnails),
+        class_sheets=thumbnails.of_classes(pictures, album, p.thumbnails),
         changes=changes(metrics, validation, parameters),
         confusion=confusion(predictions, names) if len(names) <= MANY else [],
         curves=curves(history),
         dataset=dataset,
         fall_size=charts.FALL,
         falls=falls,
-        findings=sheets.of_findings(validation, album, p.thumbnails),
+        findings=thumbnails.of_findings(validation, album, p.thumbnails),
         folder=folder,
         gauge=lambda share: round((share - lowest) / (1 - lowest) * 100, 1) if lowest < 1 else 100,
         gates=gates["gates"],

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.core import cli, deployed, params, scoring
-from tasks.core.deployed import Model
-from tasks.core.errors import DataError
-from tasks.core.manifest import readable
-from tasks.core.paths import MANIFEST, PREDICTIONS
-from tasks.core.scoring import MONITORED, REFERENCE, TABLE
-from tasks.core.serialize import remove
+from tasks.core.base import cli, params
+from tasks.core.base.errors import DataError
+from tasks.core.base.files import remove
+from tasks.core.base.paths import MANIFEST, PREDICTIONS
+from tasks.core.data.manifest import readable
+from tasks.core.inference import scoring
+from tasks.core.inference.scoring import MONITORED, REFERENCE, TABLE
+from tasks.core.release import deployment
+from tasks.core.release.deployment import Model
 
 
 def score(
@@ -77,7 +79,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     p = params.load()
-    model = deployed.find(given.model, cli.warn)
+    model = deployment.find(given.model, cli.warn)
     said = score(model, given.folder, Path(p.data.images), given.output, p.monitor.batch_size, p.compute)
     cli.say(f"score: {said}")
     return 0

@@ -15,18 +15,20 @@ from typing import Any
 import numpy as np
 from dvclive.live import Live
 
-from tasks.core import augment, backbones, classifier, cli, features, hardware, params, records, runtime
-from tasks.core import backup as backup_module
-from tasks.core import batches as batching
-from tasks.core.backup import Backup, Row, State, Weights
-from tasks.core.batches import Batches, class_weights
-from tasks.core.contract import Contract
-from tasks.core.errors import BackboneError, ParamError
-from tasks.core.hardware import Hardware
-from tasks.core.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_folder
-from tasks.core.records import Dataset
-from tasks.core.runtime import AUTOTUNE, keras, tf, untuned
-from tasks.core.serialize import fingerprint, replacing, sha256
+from tasks.core.backbones import store, tensorflow_setup
+from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras, tf, untuned
+from tasks.core.base import cli, params
+from tasks.core.base.contract import Contract
+from tasks.core.base.errors import BackboneError, ParamError
+from tasks.core.base.files import fingerprint, replacing, sha256
+from tasks.core.base.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_folder
+from tasks.core.training import augmentation, classifier, dataset, devices, feature_cache
+from tasks.core.training import batches as batching
+from tasks.core.training import checkpoint as backup_module
+from tasks.core.training.batches import Batches, class_weights
+from tasks.core.training.checkpoint import Backup, Row, State, Weights
+from tasks.core.training.dataset import Dataset
+from tasks.core.training.devices import Hardware
 
 HEAD_SPLITS = ("train", "validation")
 HEAD_BATCH = 64
@@ -82,7 +84,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             self.best_weights = weights
         self.model.stop_training = self.done
         if self.backup:
-            optimizer = keras.backend.batch_get_value(hardware.variables(self.model.optimizer))
+            optimizer = keras.backend.batch_get_value(devices.variables(self.model.optimizer))
             self.backup.save(State(weights, optimizer, self.best_weights, self.rows))
 
 
@@ -128,8 +130,8 @@ class Log:
 
 def train_head(
     model: Any,
-    train: features.Features,
-    validation: features.Features,
+    train: feature_cache.Features,
+    validation: feature_cache.Features,
     weights: Any,
     dropout: float,
     p: params.Train,
@@ -159,11 +161,11 @@ def train_head(
 
     def order(epoch: Any) -> Any:
         rows = tf.random.experimental.stateless_shuffle(tf.range(count), [p.seed, epoch])
-        keys = tf.stack([tf.fill([count], augment.number(p.seed, epoch)), tf.cast(rows, tf.int64)], 1)
+        keys = tf.stack([tf.fill([count], augmentation.number(p.seed, epoch)), tf.cast(rows, tf.int64)], 1)
         return tf.data.Dataset.from_tensor_slices((rows, keys))
 
     def batch(rows: Any, keys: Any) -> Any:
-        kept = augment.kept([HEAD_BATCH, width], keys[0], dropout)
+        kept = augmentation.kept([HEAD_BATCH, width], keys[0], dropout)
         answers = tf.gather(labels, rows)
         return tf.gather(values, rows) * kept, answers, tf.linalg.matvec(answers, weights)
 
@@ -244,7 +246,7 @@ def fine_tune(
             steps_per_epoch=batches.steps,
             validation_data=held_out,
             callbacks=[*callbacks, watch],
-            verbose=runtime.verbosity() if h.chief else 0,
+            verbose=tensorflow_setup.verbosity() if h.chief else 0,
         )
     if watch.best["val_loss"] < head:  # which what is no number never is
         model.set_weights(watch.best_weights)
@@ -265,7 +267,7 @@ def resume(watch: Watch, model: Any, state: State | None, h: Hardware) -> None:
     if h.everywhere(epochs) != {epochs} or state is None:
         return
     model.optimizer.build(model.trainable_variables)
-    for variable, value in zip(hardware.variables(model.optimizer), state.optimizer, strict=True):
+    for variable, value in zip(devices.variables(model.optimizer), state.optimizer, strict=True):
         variable.assign(value)
     model.set_weights(state.weights)
     watch.best_weights = state.best
@@ -303,7 +305,7 @@ def train(
         )
     cli.say(f"train: {m.backbone} on {h.line()}")
     keras.utils.set_random_seed(p.seed)
-    found = backbones.facts(m.backbone, m.sha256)
+    found = store.facts(m.backbone, m.sha256)
     facts = {"backbone": m.backbone, "backbone_sha256": found.sha256, "versions": _versions()}
     source = fingerprint([facts, h.devices, h.precision, h.deterministic])
     draws = found.draws and p.fine_tune and p.batch_norm == "batch"  # else it is run as it is in use
@@ -319,8 +321,8 @@ def train(
     with Live(str(live_folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
         log, kept = Log(live), None
         if p.head_epochs:
-            extract = features.extractor(backbone)
-            known, held_out = (features.of_split(extract, data, split, source) for split in HEAD_SPLITS)
+            extract = feature_cache.extractor(backbone)
+            known, held_out = (feature_cache.of_split(extract, data, split, source) for split in HEAD_SPLITS)
             kept = train_head(model, known, held_out, class_weights(data, p), m.dropout, p, h, log)
             if not finite(kept):
                 raise BackboneError(
@@ -357,7 +359,16 @@ def _versions() -> dict[str, str]:
 
 def _place(facts: list[Any]) -> Path:
     """Where a training is backed up: another's, with other facts or other code, is never mistaken for it."""
-    modules = (augment, backup_module, batching, classifier, features, hardware, records, runtime)
+    modules = (
+        augmentation,
+        backup_module,
+        batching,
+        classifier,
+        feature_cache,
+        devices,
+        dataset,
+        tensorflow_setup,
+    )
     code = [Path(str(module.__file__)) for module in modules]
     return cache_folder() / "training" / fingerprint(facts, Path(__file__), *code)
 
@@ -372,7 +383,7 @@ def _shown(row: Row) -> str:
 
 def main() -> None:
     p = params.load()
-    h = hardware.decide(
+    h = devices.decide(
         p.compute.strategy, p.compute.precision, p.compute.jit, deterministic=p.compute.deterministic
     )
     logs = cache_folder() / "tensorboard" if p.compute.tensorboard else None

@@ -14,15 +14,17 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from tasks.core import cli, findings, groups, layout, manifest, params, schema
-from tasks.core.accepted import accepted_file, is_another
-from tasks.core.errors import DataError, Rejected
-from tasks.core.expectations import Outcome, run
-from tasks.core.parallel import suited
-from tasks.core.paths import DATA_DOCS, MANIFEST, PAGE, VALIDATION
-from tasks.core.scan import scan, sizes
-from tasks.core.serialize import replacing, write_json, write_text
-from tasks.core.tables import read_parquet, write_batches, write_parquet
+from tasks.core.base import cli, params
+from tasks.core.base.errors import DataError, Rejected
+from tasks.core.base.files import replacing, write_json, write_text
+from tasks.core.base.paths import DATA_DOCS, MANIFEST, PAGE, VALIDATION
+from tasks.core.data import discovery, manifest
+from tasks.core.data.last_run import accepted_file, is_another
+from tasks.core.data.parallel import suited
+from tasks.core.data.parquet import read_parquet, write_batches, write_parquet
+from tasks.core.validation import checks, near_duplicates, schema
+from tasks.core.validation.expectations import Outcome, run
+from tasks.core.validation.scan import scan, sizes
 
 SHOWN = 3  # pictures that a line of the table names
 SETS = {  # kinds whose pictures belong together, and the column that says which
@@ -40,7 +42,7 @@ def scanned(folder: Path, labels: Path, compute: params.Processes) -> pd.DataFra
     Raises:
         DataError: no usable folder or labels file.
     """
-    entries = layout.discover(folder, labels)
+    entries = discovery.discover(folder, labels)
     progress = tqdm(entries, "scan", unit=" pictures", disable=None, leave=False)
     batches = scan(folder, progress, suited(compute, sizes(folder, entries)))
     file = MANIFEST.with_suffix(".scanned")
@@ -51,7 +53,7 @@ def scanned(folder: Path, labels: Path, compute: params.Processes) -> pd.DataFra
         file.unlink(missing_ok=True)
 
 
-def summary(frame: pd.DataFrame, outcomes: list[Outcome], ties: list[groups.Tie]) -> dict[str, Any]:
+def summary(frame: pd.DataFrame, outcomes: list[Outcome], ties: list[near_duplicates.Tie]) -> dict[str, Any]:
     """What `validation.json` holds."""
     unread = frame[frame["error"].notna()]
     counts = frame["label"].value_counts().sort_index()
@@ -138,20 +140,22 @@ def validate(
     """
     pictures = scanned(folder, labels, compute)
     cli.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
-    passed_over = layout.passed_over(folder)
+    passed_over = discovery.passed_over(folder)
     if passed_over:
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in passed_over.items())
         cli.say(f"validate: passed over, since no picture is called so: {counts}")
     readable = pictures[pictures["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
-    near_set = findings.near(readable, p)
-    own, ties = groups.assign(readable, near_set, groups.known_groups(before) if before is not None else {})
+    near_set = checks.near(readable, p)
+    own, ties = near_duplicates.assign(
+        readable, near_set, near_duplicates.known_groups(before) if before is not None else {}
+    )
     pictures["group"] = own.reindex(pictures.index)
-    frame = findings.enriched(pictures, near_set, before)
+    frame = checks.enriched(pictures, near_set, before)
     with replacing(DATA_DOCS) as site:
-        outcomes = run(frame, findings.checks(frame, ties, p, expected), site)
+        outcomes = run(frame, checks.checks(frame, ties, p, expected), site)
     write_parquet(MANIFEST, pictures, manifest.SCHEMA)
-    prevalent = findings.prevalent(frame, p)
+    prevalent = checks.prevalent(frame, p)
     for kind, share in prevalent.items():
         cli.say(f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding")
     seen = {"passed_over": passed_over, "prevalent": prevalent}

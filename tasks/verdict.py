@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.core import cli
-from tasks.core.errors import Rejected
-from tasks.core.faults import faults
-from tasks.core.paths import EXPORT, GATES, PAGE
-from tasks.core.serialize import read_json
+from tasks.core.base import cli
+from tasks.core.base.errors import Rejected
+from tasks.core.base.files import read_json
+from tasks.core.base.paths import EXPORT, GATES, PAGE
+from tasks.core.evaluation.rejection import faults
 
 
 def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:

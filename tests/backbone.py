@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tasks.core.runtime import keras, tf
+from tasks.core.backbones.tensorflow_setup import keras, tf
 
 FEATURES = 16
 

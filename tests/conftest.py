@@ -72,9 +72,9 @@ class Tiny:
     ) -> dict[str, Any]:
         """Trains into `target`, with values of the section `train` changed; returns the best epoch's row."""
         from tasks import train
-        from tasks.core import params
-        from tasks.core.hardware import decide
-        from tasks.core.records import Dataset
+        from tasks.core.base import params
+        from tasks.core.training.dataset import Dataset
+        from tasks.core.training.devices import decide
 
         p = params.load(ROOT / "params.yaml")
         quick = {"epochs": 3, "head_epochs": 40, "batch_size": 8, "learning_rate": 0.05}
@@ -89,8 +89,9 @@ class Tiny:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The small data set, built, and a classifier trained on it in `models`."""
     from tasks import build
-    from tasks.core import manifest, params
-    from tasks.core.tables import write_parquet
+    from tasks.core.base import params
+    from tasks.core.data import manifest
+    from tasks.core.data.parquet import write_parquet
     from tests.backbone import save_tiny_backbone
     from tests.pictures import ALONE, scanned, write_classes
 

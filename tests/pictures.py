@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageColor
 
-from tasks.core import layout
-from tasks.core.manifest import SCHEMA
-from tasks.core.params import Processes
-from tasks.core.scan import scan
+from tasks.core.base.params import Processes
+from tasks.core.data import discovery
+from tasks.core.data.manifest import SCHEMA
+from tasks.core.validation.scan import scan
 
 ALONE = Processes(workers=1, scheduler="none")
 
@@ -36,6 +36,6 @@ def write_classes(
 
 def scanned(folder: Path, labels: Path, compute: Processes = ALONE) -> pd.DataFrame:
     """The manifest of a folder, as the stage `validate` has it before it looks for groups."""
-    batches = scan(folder, layout.discover(folder, labels), compute)
+    batches = scan(folder, discovery.discover(folder, labels), compute)
     frame: pd.DataFrame = pa.Table.from_batches(batches, SCHEMA).to_pandas()
     return frame

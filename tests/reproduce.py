@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from tasks.core import cli
+from tasks.core.base import cli
 from tests.structure import ROOT
 
 SETTINGS = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.accepted import accepted_file, accepted_folder, is_another, last_inputs
-from tasks.core.serialize import remove
+from tasks.core.base.files import remove
+from tasks.core.data.last_run import accepted_file, accepted_folder, is_another, last_inputs
 
 STAGE = """
 stages:

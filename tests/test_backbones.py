@@ -17,12 +17,13 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 
-from tasks.core import backbones, classifier, fetch, handles, saved_model
-from tasks.core.errors import BackboneError, ParamError
-from tasks.core.paths import hub_folder
-from tasks.core.runtime import hub as tensorflow_hub
-from tasks.core.runtime import tf
-from tasks.core.serialize import sha256
+from tasks.core.backbones import catalogue, download, saved_model, store
+from tasks.core.backbones.tensorflow_setup import hub as tensorflow_hub
+from tasks.core.backbones.tensorflow_setup import tf
+from tasks.core.base.errors import BackboneError, ParamError
+from tasks.core.base.files import sha256
+from tasks.core.base.paths import hub_folder
+from tasks.core.training import classifier
 from tests.backbone import FEATURES, save_tiny_backbone
 from tests.hub import Answer, Hub, ends_early, fails, packed, packed_member, serving, stalls, stop
 from tests.structure import ROOT
@@ -65,7 +66,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of TF Hub's, and no long waits."""
-    monkeypatch.setattr(fetch, "fetched", partial(fetch.fetched, timeout=1, tries=3, pause=0.001))
+    monkeypatch.setattr(download, "fetched", partial(download.fetched, timeout=1, tries=3, pause=0.001))
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -104,7 +105,7 @@ def test_a_name_of_the_catalogue_comes_from_the_mirror_trains_and_then_needs_no_
     assert first(pictures).shape == (2, FEATURES)
     np.testing.assert_array_equal(first(pictures), second(pictures))
     assert len(second.trainable_variables) == 2
-    assert backbones.located(NAME) == backbones.located(HANDLE) == HANDLE
+    assert store.located(NAME) == store.located(HANDLE) == HANDLE
     assert tensorflow_hub.resolve(HANDLE) == str(hub_folder(HANDLE)), "TF Hub looks where we put it"
     assert capsys.readouterr().out == ""
 
@@ -112,11 +113,11 @@ def test_a_name_of_the_catalogue_comes_from_the_mirror_trains_and_then_needs_no_
 def test_every_name_of_the_catalogue_is_asked_for_at_its_own_address(hub: Hub) -> None:
     """The failing twin: nothing is there, which is told at once and leaves nothing behind."""
     hub.archives.clear()
-    rows = [row for row in handles.catalogue().values() if not row.package]
+    rows = [row for row in catalogue.catalogue().values() if not row.package]
     assert len(rows) == 50
     for row in rows:
         with pytest.raises(BackboneError, match=f"{row.handle} can't be fetched: .*404.*check the address"):
-            backbones.located(row.name)
+            store.located(row.name)
     assert [f"https://tfhub.dev{path}" for path in hub.asked] == [
         f"{row.handle}?tf-hub-format=compressed" for row in rows
     ]
@@ -129,7 +130,7 @@ def test_every_name_of_the_catalogue_is_asked_for_at_its_own_address(hub: Hub) -
 )
 def test_what_may_pass_is_tried_again(hub: Hub, mishap: Answer, model: Path) -> None:
     hub.mishaps.append(mishap)
-    assert backbones.digest(NAME) == sha256(model)
+    assert store.digest(NAME) == sha256(model)
     assert len(hub.asked) == 4
 
 
@@ -148,7 +149,7 @@ def test_what_does_not_pass_ends_with_one_line_and_leaves_nothing(
     """Neither a wait without end nor half a model, which TF Hub would take for a whole one."""
     hub.mishaps += [mishap] * 3
     with pytest.raises(BackboneError, match=f"{words}; with no network use efficientnet_lite0") as caught:
-        backbones.located(NAME)
+        store.located(NAME)
     assert "\n" not in str(caught.value)
     assert hub.mishaps == []
     assert left_in(cache) == []
@@ -158,7 +159,7 @@ def test_what_does_not_pass_ends_with_one_line_and_leaves_nothing(
 def test_what_will_not_pass_is_not_tried_again(hub: Hub, code: int) -> None:
     hub.mishaps += [fails(code)] * 3
     with pytest.raises(BackboneError, match=f"answers {code}") as caught:
-        backbones.located(NAME)
+        store.located(NAME)
     assert len(hub.mishaps) == 2
     answer = caught.value.__context__
     assert isinstance(answer, HTTPError) and answer.fp.closed, "or the connection stays until it is collected"
@@ -171,7 +172,7 @@ def test_without_a_server_the_way_to_go_on_is_told(
         monkeypatch.setenv("DARKROOM_HUB", f"http://127.0.0.1:{nobody.getsockname()[1]}")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(BackboneError) as caught:
-        backbones.located(NAME)
+        store.located(NAME)
     text = str(caught.value)
     assert all(word in text for word in (HANDLE, "refused", "built in", str(cache), "tasks.backbones fetch"))
     assert "\n" not in text
@@ -207,7 +208,7 @@ def test_what_is_no_model_is_refused_and_nothing_is_written_outside(
 ) -> None:
     hub.archives[PATH] = archive
     with pytest.raises(BackboneError, match=words) as caught:
-        backbones.located(NAME)
+        store.located(NAME)
     assert HANDLE in str(caught.value) and "\n" not in str(caught.value)
     assert left_in(cache) == []
     assert [path.name for path in cache.parent.iterdir()] == ["cache"]
@@ -234,7 +235,7 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(cache: Path) -> None:
     """TF Hub would wait until it was ten minutes old."""
     place = hub_folder(HANDLE)
     begun = locked(place, socket.gethostname(), dead_process())
-    backbones.located(NAME)
+    store.located(NAME)
     assert not begun.exists()
     kinds = {path.name.removeprefix(place.name) for path in cache.iterdir()}
     assert kinds == {"", ".descriptor.txt", ".json"}
@@ -248,17 +249,17 @@ def test_the_lock_of_a_process_that_lives_or_may_live_is_left_alone(
     place = hub_folder(HANDLE)
     begun = locked(place, host, os.getppid() if host == socket.gethostname() else dead_process())
     monkeypatch.setattr(tensorflow_hub.resolver, "atomic_download", lambda *_: None)  # it would wait
-    fetch.fetched(HANDLE)
+    download.fetched(HANDLE)
     assert begun.exists()
     assert "waiting" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("hub")
 def test_a_model_that_was_spoilt_in_the_cache_is_named() -> None:
-    backbones.located(NAME)
+    store.located(NAME)
     (hub_folder(HANDLE) / "saved_model.pb").write_bytes(b"spoilt")
     with pytest.raises(BackboneError, match=f"{hub_folder(HANDLE)} can't be loaded"):
-        backbones.located(NAME)
+        store.located(NAME)
 
 
 # Pinning.
@@ -280,17 +281,17 @@ def test_another_model_than_the_pinned_one_is_not_loaded_and_does_not_stay(cache
 @pytest.mark.usefixtures("hub")
 def test_one_that_was_in_the_cache_before_stays_whatever_the_pin(model: Path) -> None:
     """A slip in model.sha256 would else cost an offline machine its model."""
-    backbones.located(NAME)
+    store.located(NAME)
     with pytest.raises(BackboneError, match=r"model\.sha256") as caught:
         classifier.backbone_layer(NAME, trainable=True, sha256="0" * 64)
     assert "removed" not in str(caught.value)
-    assert backbones.digest(NAME) == sha256(model)
+    assert store.digest(NAME) == sha256(model)
 
 
 def test_a_folder_of_the_users_is_refused_and_stays(model: Path) -> None:
-    assert backbones.located(str(model), sha256(model)) == str(model)
+    assert store.located(str(model), sha256(model)) == str(model)
     with pytest.raises(BackboneError, match=r"model\.sha256") as caught:
-        backbones.located(str(model), "0" * 64)
+        store.located(str(model), "0" * 64)
     assert "removed" not in str(caught.value)
     assert (model / "saved_model.pb").is_file()
     assert not model.with_name("tiny.json").exists(), "nothing of ours is put beside it"
@@ -299,20 +300,20 @@ def test_a_folder_of_the_users_is_refused_and_stays(model: Path) -> None:
 @pytest.mark.usefixtures("hub")
 def test_the_pin_holds_after_the_cache_was_changed(fixed: Path, model: Path) -> None:
     """What was noted of a model counts for its very files, and for no others in their place."""
-    digest = backbones.digest(NAME)
+    digest = store.digest(NAME)
     shutil.rmtree(hub_folder(HANDLE))
     shutil.copytree(fixed, hub_folder(HANDLE))
-    assert backbones.digest(NAME) == sha256(fixed) != digest == sha256(model)
+    assert store.digest(NAME) == sha256(fixed) != digest == sha256(model)
     with pytest.raises(BackboneError, match=digest):
-        backbones.located(NAME, digest)
+        store.located(NAME, digest)
 
 
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("note", ["", "null", "{}", '{"files": []}'])
 def test_a_spoilt_note_costs_time_and_nothing_else(model: Path, note: str) -> None:
-    backbones.located(NAME)
+    store.located(NAME)
     hub_folder(HANDLE).with_name(f"{hub_folder(HANDLE).name}.json").write_text(note)
-    assert backbones.digest(NAME) == sha256(model)
+    assert store.digest(NAME) == sha256(model)
 
 
 # Picture sizes.
@@ -320,32 +321,32 @@ def test_a_spoilt_note_costs_time_and_nothing_else(model: Path, note: str) -> No
 
 def test_names_that_need_no_number_have_their_size(hub: Hub, model: Path) -> None:
     sizes = {name: size for size, names in OTHER_THAN_224.items() for name in names}
-    for row in handles.catalogue().values():
+    for row in catalogue.catalogue().values():
         if not row.package:
             hub.archives[row.handle.removeprefix("https://tfhub.dev")] = packed(model)
-        assert backbones.image_size(row.name, "auto", 1000) == sizes.pop(row.name, 224), row.name
-        assert backbones.image_size(row.name, 96, 1000) == 96, row.name
+        assert store.image_size(row.name, "auto", 1000) == sizes.pop(row.name, 224), row.name
+        assert store.image_size(row.name, 96, 1000) == 96, row.name
     assert sizes == {}
 
 
 def test_what_the_model_says_comes_first(hub: Hub, fixed: Path) -> None:
     hub.archives[PATH] = packed(fixed)
-    assert backbones.image_size(NAME, "auto", 1000) == backbones.image_size(NAME, 48, 1000) == 48
+    assert store.image_size(NAME, "auto", 1000) == store.image_size(NAME, 48, 1000) == 48
     with pytest.raises(
         ParamError, match=r"model\.image_size is 224, but .* takes pictures of 48 pixels alone"
     ):
-        backbones.image_size(NAME, 224, 1000)
+        store.image_size(NAME, 224, 1000)
 
 
 def test_a_size_that_nobody_knows_has_to_be_given(model: Path) -> None:
     with pytest.raises(ParamError, match=f"model.image_size is 'auto', but {model}"):
-        backbones.image_size(str(model), "auto", 1000)
-    assert backbones.image_size(str(model), 40, 1000) == 40
+        store.image_size(str(model), "auto", 1000)
+    assert store.image_size(str(model), 40, 1000) == 40
 
 
 @pytest.mark.parametrize(("name", "largest"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240)])
 def test_the_built_in_ones_take_small_pictures_as_they_are(name: str, largest: int) -> None:
-    sizes = [backbones.image_size(name, "auto", side) for side in (8, 65, 96, 230, 1000)]
+    sizes = [store.image_size(name, "auto", side) for side in (8, 65, 96, 230, 1000)]
     assert sizes == [64, 96, 96, largest, largest]
 
 
@@ -371,7 +372,7 @@ def test_an_unknown_name_is_told_what_is_near_it(name: str, near: str) -> None:
     with pytest.raises(
         ParamError, match=f"model.backbone is '{name}'; it must be efficientnet_lite0"
     ) as caught:
-        handles.check(name)
+        catalogue.check(name)
     assert near in str(caught.value) and ("did you mean" in str(caught.value)) == bool(near)
     assert "\n" not in str(caught.value)
 
@@ -389,7 +390,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.usefixtures("hub")
 def test_the_command_lists_and_fetches(model: Path) -> None:
     rows = {row["name"]: row for row in json.loads(run("--json").stdout)}
-    assert list(rows) == list(handles.catalogue())
+    assert list(rows) == list(catalogue.catalogue())
     assert rows[NAME] == {
         "name": NAME,
         "image_size": 224,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.core import params
-from tasks.core.batches import Batches, class_weights
-from tasks.core.records import Dataset
-from tasks.core.runtime import tf
+from tasks.core.backbones.tensorflow_setup import tf
+from tasks.core.base import params
+from tasks.core.training.batches import Batches, class_weights
+from tasks.core.training.dataset import Dataset
 from tests.conftest import Tiny
 from tests.structure import ROOT
 
@@ -98,7 +98,7 @@ def test_another_seed_is_another_order(batches: Batches) -> None:
 def test_a_shuffle_that_holds_few_pictures_still_brings_all(
     batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.core.records.SHUFFLE_BYTES", 10_000)  # three pictures
+    monkeypatch.setattr("tasks.core.training.dataset.SHUFFLE_BYTES", 10_000)  # three pictures
     data = batches.data
     paths = [example["path"] for example in parsed(data, data.shuffled("train", 5))]
     assert len(set(paths)) == len(paths) == batches.data.size("train")

@@ -14,7 +14,7 @@ from benchmarks.fashion_mnist import read_idx
 from benchmarks.memory import measured
 from benchmarks.sides import Bare, Work, notebook, reading
 from benchmarks.versus_notebook import summed
-from tasks.core.tables import read_parquet
+from tasks.core.data.parquet import read_parquet
 
 
 def test_ours_and_the_notebooks_pipeline_read_the_same_number_of_pictures(

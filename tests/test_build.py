@@ -16,14 +16,15 @@ import pytest
 from PIL import Image
 
 from tasks import build
-from tasks.core import images, manifest, params, serialize, shards, tfrecord
-from tasks.core.errors import DataError, ParamError
-from tasks.core.params import Processes
-from tasks.core.records import Dataset
-from tasks.core.runtime import tf
-from tasks.core.serialize import read_json
-from tasks.core.splits import SPLITS
-from tasks.core.tables import write_parquet
+from tasks.core.backbones.tensorflow_setup import tf
+from tasks.core.base import params
+from tasks.core.base.errors import DataError, ParamError
+from tasks.core.base.files import read_json, sha256
+from tasks.core.base.params import Processes
+from tasks.core.data import images, manifest, shards, tfrecord
+from tasks.core.data.parquet import write_parquet
+from tasks.core.data.splits import SPLITS
+from tasks.core.training.dataset import Dataset
 from tests.pictures import ALONE, scanned, write_classes
 from tests.structure import ROOT
 
@@ -188,7 +189,7 @@ def test_code_that_composes_records_otherwise_takes_nothing_over(
     growing: Path, small_shards: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built(growing, growing / "first")
-    digest = serialize.sha256
+    digest = sha256
     edited = Path(str(shards.__file__))
     monkeypatch.setattr(shards, "sha256", lambda path: "edited" if path == edited else digest(path))
     shards._code.cache_clear()
@@ -231,7 +232,7 @@ def make_a_pipe(file: Path) -> None:
 def test_a_picture_that_changes_after_validation_stops_the_build(
     growing: Path, monkeypatch: pytest.MonkeyPatch, workers: int, damage: Callable[[Path], Any], words: str
 ) -> None:
-    monkeypatch.setattr("tasks.core.parallel.FEW", 0)
+    monkeypatch.setattr("tasks.core.data.parallel.FEW", 0)
     damage(growing / "pictures/red/007.png")
     with pytest.raises(DataError, match=words) as caught:
         built(growing, growing / "dataset", compute=Processes(workers, "none"))

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from tasks import ci_report
-from tasks.core.errors import DataError
-from tasks.core.paths import METRICS
+from tasks.core.base.errors import DataError
+from tasks.core.base.paths import METRICS
 from tests.project import FIRST_COMMIT, ME
 from tests.structure import ROOT
 

@@ -23,7 +23,7 @@ STAGE = """'Stage `work`: a stage for a test.'
 import os, time
 from pathlib import Path
 from tasks.core import cli
-from tasks.core.errors import DataError, Rejected
+from tasks.core.base.errors import DataError, Rejected
 
 def main():
     {body}

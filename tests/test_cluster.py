@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from tasks import cluster
-from tasks.core import layout, params
-from tasks.core.contact_sheet import COLUMNS, box, contact_sheet
-from tasks.core.errors import DataError
-from tasks.core.serialize import sha256
+from tasks.core.base import params
+from tasks.core.base.errors import DataError
+from tasks.core.base.files import sha256
+from tasks.core.data import discovery
+from tasks.core.reporting.contact_sheet import COLUMNS, box, contact_sheet
 from tests.backbone import save_tiny_backbone
 from tests.pictures import write_classes
 from tests.structure import ROOT
@@ -99,7 +100,7 @@ def test_what_is_found_on_a_sample_holds_for_all(
 def test_the_table_is_a_labels_file_also_after_an_edit(done: Path, world: World, tmp_path: Path) -> None:
     edited = tmp_path / "labels.csv"
     edited.write_text((done / "clusters.csv").read_text().replace("cluster-00", "rose"))
-    entries = layout.discover(world.pictures, edited)
+    entries = discovery.discover(world.pictures, edited)
     assert {entry.label for entry in entries if entry.path.startswith("red")} == {"rose"}
     assert len(entries) == sum(COUNTS.values())
 

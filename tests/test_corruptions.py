@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tasks.core.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from tasks.core.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 
 PICTURES = np.stack(
     [

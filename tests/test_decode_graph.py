@@ -13,10 +13,11 @@ import pytest
 from PIL import ExifTags, Image
 from sklearn.datasets import load_sample_image
 
-from tasks.core import decode_graph, images
-from tasks.core.contract import Contract, Resize
-from tasks.core.images import Pixels
-from tasks.core.runtime import tf
+from tasks.core.artifacts import decode_graph
+from tasks.core.backbones.tensorflow_setup import tf
+from tasks.core.base.contract import Contract, Resize
+from tasks.core.data import images
+from tasks.core.data.images import Pixels
 
 PHOTOGRAPH = Image.fromarray(load_sample_image("flower.jpg")).resize((203, 151))
 SIDE = 64

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tasks.core import classifier
+from tasks.core.training import classifier
 from tests.apart import finish, start
 from tests.conftest import Tiny
 from tests.live import free_ports

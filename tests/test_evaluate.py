@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 from tasks import build, evaluate
-from tasks.core import label_errors, params
-from tasks.core.corruptions import CORRUPTIONS
-from tasks.core.manifest import SCHEMA
-from tasks.core.metrics import Array
-from tasks.core.serialize import read_json
-from tasks.core.tables import write_parquet
+from tasks.core.base import params
+from tasks.core.base.files import read_json
+from tasks.core.data.manifest import SCHEMA
+from tasks.core.data.parquet import write_parquet
+from tasks.core.evaluation import label_errors
+from tasks.core.evaluation.corruptions import CORRUPTIONS
+from tasks.core.evaluation.metrics import Array
 from tests.conftest import Tiny
 from tests.pictures import ALONE, scanned
 from tests.structure import ROOT

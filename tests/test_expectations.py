@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from great_expectations.expectations.row_conditions import Column
 
-from tasks.core import expectations
-from tasks.core.expectations import RESULTS_PAGE, SHOWN, Check, Outcome, gxe, tolerating
+from tasks.core.validation import expectations
+from tasks.core.validation.expectations import RESULTS_PAGE, SHOWN, Check, Outcome, gxe, tolerating
 from tests.browser import in_a_browser
 
 ROOT = Path(__file__).resolve().parents[1]

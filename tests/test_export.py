@@ -21,24 +21,18 @@ from PIL import ExifTags, Image, ImageOps
 from scipy.special import softmax
 
 from tasks import export, latency, verdict
-from tasks.core import (
-    apart,
-    classifier,
-    exporter,
-    golden,
-    images,
-    params,
-    predictors,
-    proofs,
-    runtime,
-    runtimes,
-)
-from tasks.core.contract import Contract
-from tasks.core.errors import ModelError, ParamError, Rejected
-from tasks.core.metrics import Array
-from tasks.core.params import ArtifactRule, Export
-from tasks.core.records import Dataset
-from tasks.core.serialize import read_json, sha256
+from tasks.core.artifacts import exporter, golden, isolation, runtimes, verification
+from tasks.core.backbones import tensorflow_setup
+from tasks.core.base import params
+from tasks.core.base.contract import Contract
+from tasks.core.base.errors import ModelError, ParamError, Rejected
+from tasks.core.base.files import read_json, sha256
+from tasks.core.base.params import ArtifactRule, Export
+from tasks.core.data import images
+from tasks.core.evaluation.metrics import Array
+from tasks.core.inference.predictor import load_predictor
+from tasks.core.training import classifier
+from tasks.core.training.dataset import Dataset
 from tests.conftest import Tiny
 from tests.structure import ROOT
 
@@ -59,7 +53,7 @@ def run(
 @pytest.fixture(scope="module")
 def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    runtime.deterministic(0)
+    tensorflow_setup.deterministic(0)
     facts = run(tiny, folder)
     assert all(fact["passed"] for fact in facts.values()), facts
     (folder / "artifacts.json").write_text(json.dumps({"exported": True, "artifacts": facts}))
@@ -78,7 +72,7 @@ def test_an_artifact_is_told_by_its_content_and_answers_with_probabilities(
 ) -> None:
     copy = tmp_path / "renamed"
     (shutil.copytree if (exported / name).is_dir() else shutil.copy)(exported / name, copy)
-    predictor = predictors.load(copy)
+    predictor = load_predictor(copy)
     assert list(predictor.contract.class_names) == LABELS
     pictures = split(tiny)
     answer = predictor.predict(pictures)
@@ -111,7 +105,7 @@ def test_onnx_has_named_ends_and_takes_any_batch(exported: Path) -> None:
 def test_one_contract_is_in_every_artifact_and_beside_them(exported: Path) -> None:
     beside = json.loads((exported / "classifier.json").read_text())
     for name in exporter.FILES.values():
-        assert predictors.load(exported / name).contract.text() == json.dumps(beside, ensure_ascii=False)
+        assert load_predictor(exported / name).contract.text() == json.dumps(beside, ensure_ascii=False)
 
 
 def test_the_same_jpeg_gets_the_same_answer_from_every_artifact(
@@ -120,11 +114,11 @@ def test_the_same_jpeg_gets_the_same_answer_from_every_artifact(
     """Float artifacts to a thousandth, those of fewer bits to two hundredths."""
     picture = tmp_path / "picture.jpg"
     Image.open(tiny.pictures / "green/004.png").resize((90, 61)).save(picture, exif=_turned())
-    contract = predictors.load(exported / "model.onnx").contract
+    contract = load_predictor(exported / "model.onnx").contract
     pixels = runtimes.floats(images.read(picture, contract.image_size, contract.resize)[None])
-    answers = {name: predictors.load(exported / name).predict(pixels)[0] for name in exporter.FILES.values()}
-    saved = runtime.tf.saved_model.load(str(exported / "saved_model"))
-    encoded = runtime.tf.constant([picture.read_bytes()])
+    answers = {name: load_predictor(exported / name).predict(pixels)[0] for name in exporter.FILES.values()}
+    saved = tensorflow_setup.tf.saved_model.load(str(exported / "saved_model"))
+    encoded = tensorflow_setup.tf.constant([picture.read_bytes()])
     answers["bytes"] = saved.signatures["serving_bytes"](encoded=encoded)["probabilities"].numpy()[0]
     first = answers["saved_model"]
     for name, answer in answers.items():
@@ -143,7 +137,7 @@ def test_the_temperature_is_in_the_artifacts(exported: Path, tiny: Tiny) -> None
     pictures = split(tiny)
     model, _ = classifier.load(tiny.models)
     logits = model.predict(pictures, verbose=0)
-    answer = predictors.load(exported / "model.onnx").predict(pictures)
+    answer = load_predictor(exported / "model.onnx").predict(pictures)
     assert np.allclose(answer, softmax(logits / TEMPERATURE, axis=1), atol=1e-4)
     assert not np.allclose(answer, softmax(logits, axis=1), atol=1e-4)
 
@@ -151,7 +145,7 @@ def test_the_temperature_is_in_the_artifacts(exported: Path, tiny: Tiny) -> None
 def test_golden_pictures_are_test_pictures_with_what_to_expect(exported: Path, tiny: Tiny) -> None:
     rows = read_json(exported / "golden/golden.json")
     assert len(rows) == 6
-    predictor = predictors.load(exported / "model.onnx")
+    predictor = load_predictor(exported / "model.onnx")
     for row in rows:
         file = exported / "golden" / row["file"]
         assert file.read_bytes() == (tiny.pictures / row["path"]).read_bytes()
@@ -213,7 +207,7 @@ def test_an_artifact_is_run_where_the_project_can_not_be_imported(
     )
     monkeypatch.setattr(runtimes, "__file__", str(script))
     with pytest.raises(ModelError, match="No module named 'tasks'"):
-        apart.timed(exported / "model.onnx")
+        isolation.timed(exported / "model.onnx")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
@@ -225,7 +219,7 @@ def test_onnx_and_tflite_need_no_tensorflow(
     text = Path(runtimes.__file__).read_text()
     script.write_text(text.replace("import json\n", forbid + "import json\n", 1))
     monkeypatch.setattr(runtimes, "__file__", str(script))
-    assert apart.timed(exported / name)["latency_ms"] > 0
+    assert isolation.timed(exported / name)["latency_ms"] > 0
 
 
 def facts(**changes: Any) -> dict[str, Any]:
@@ -253,19 +247,19 @@ def facts(**changes: Any) -> dict[str, Any]:
 def test_each_rule_says_no_by_name_value_and_limit(
     kind: params.Format, changes: dict[str, Any], fault: str
 ) -> None:
-    found = proofs.judged(kind, facts(**changes), RULES, {})
+    found = verification.judged(kind, facts(**changes), RULES, {})
     assert not found["passed"]
     assert re.search(fault, found["why"]), found["why"]
 
 
 def test_a_rule_for_one_format_goes_before_that_for_all() -> None:
-    assert proofs.judged("tflite_int8", facts(accuracy_drop=0.008), RULES, {})["passed"]
-    assert not proofs.judged("tflite", facts(accuracy_drop=0.008), RULES, {})["passed"]
+    assert verification.judged("tflite_int8", facts(accuracy_drop=0.008), RULES, {})["passed"]
+    assert not verification.judged("tflite", facts(accuracy_drop=0.008), RULES, {})["passed"]
 
 
 def test_a_budget_of_time_is_held_and_the_time_is_not_told() -> None:
     rule = (ArtifactRule("latency_ratio", max=0.1), ArtifactRule("bytes", max=50))
-    found = proofs.judged("onnx", facts(), rule, {"latency_ratio": 0.123456})
+    found = verification.judged("onnx", facts(), rule, {"latency_ratio": 0.123456})
     assert "latency_ratio, which is not at most 0.1; model.x has bytes of 100" in found["why"]
     assert "latency_ratio" not in found and "0.123" not in str(found), "the same bytes the next time"
     assert [(gate["name"], gate["value"]) for gate in found["gates"]] == [
@@ -276,7 +270,7 @@ def test_a_budget_of_time_is_held_and_the_time_is_not_told() -> None:
 
 def test_a_ratio_to_a_saved_model_that_does_not_run_is_not_met() -> None:
     rule = (ArtifactRule("latency_ratio", max=0.1),)
-    found = proofs.judged("onnx", facts(), rule, {"latency_ratio": None})
+    found = verification.judged("onnx", facts(), rule, {"latency_ratio": None})
     assert not found["passed"] and "no SavedModel that runs" in found["why"]
 
 
@@ -338,7 +332,7 @@ def test_an_artifact_that_can_not_be_run_is_told_of(
 
 
 def test_what_is_timed_is_what_rules_may_name() -> None:
-    assert set(apart.UNTIMED) == set(params.TIMED)
+    assert set(isolation.UNTIMED) == set(params.TIMED)
 
 
 def test_times_and_memory_are_measured_of_each(exported: Path) -> None:
@@ -384,5 +378,5 @@ def test_another_process_writes_the_same_bytes(tiny: Tiny, tmp_path: Path) -> No
 def test_what_is_no_artifact_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model").write_bytes(content)
     with pytest.raises(ModelError) as caught:
-        predictors.load(tmp_path / "model")
+        load_predictor(tmp_path / "model")
     assert "\n" not in str(caught.value) and "model" in str(caught.value)

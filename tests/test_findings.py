@@ -15,14 +15,16 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_image
 
 from tasks import validate
-from tasks.core import manifest, params, schema, splits
-from tasks.core.errors import Rejected
-from tasks.core.findings import NOTHING
-from tasks.core.measures import measures
-from tasks.core.paths import DATA_DOCS, MANIFEST, VALIDATION
-from tasks.core.schema import Schema
-from tasks.core.serialize import read_json
-from tasks.core.tables import read_parquet
+from tasks.core.base import params
+from tasks.core.base.errors import Rejected
+from tasks.core.base.files import read_json
+from tasks.core.base.paths import DATA_DOCS, MANIFEST, VALIDATION
+from tasks.core.data import manifest, splits
+from tasks.core.data.parquet import read_parquet
+from tasks.core.validation import schema
+from tasks.core.validation.checks import NOTHING
+from tasks.core.validation.image_quality import measures
+from tasks.core.validation.schema import Schema
 from tests.pictures import ALONE
 from tests.structure import ROOT
 

@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 
 from tasks import gate, verdict
-from tasks.core import champion, params, predictions
-from tasks.core.errors import DarkroomError, ParamError, Rejected
-from tasks.core.params import Rule
+from tasks.core.base import params
+from tasks.core.base.errors import DarkroomError, ParamError, Rejected
+from tasks.core.base.params import Rule
+from tasks.core.evaluation import predictions
+from tasks.core.release import champion
 from tests.structure import ROOT
 
 NAMES = ("cat", "dog", "owl")

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core import groups
-from tasks.core.groups import Hashes, Places
-from tasks.core.manifest import MEASURES
+from tasks.core.data.manifest import MEASURES
+from tasks.core.validation import near_duplicates
+from tasks.core.validation.near_duplicates import Hashes, Places
 
 # Some anywhere, some in one corner: random ones alone are never near each other.
 anywhere, corner = st.integers(0, 2**64 - 1), st.integers(0, 2**10 - 1)
@@ -41,16 +41,16 @@ def by_number(hashes: list[int], numbers: npt.NDArray[np.intp]) -> set[frozenset
 @given(hash_sets, st.integers(0, 16))
 def test_the_sets_are_those_of_brute_force(codes: set[int], distance: int) -> None:
     hashes = sorted(codes)
-    numbers = groups.near_sets(np.array(hashes, np.uint64), distance)
+    numbers = near_duplicates.near_sets(np.array(hashes, np.uint64), distance)
     assert by_number(hashes, numbers) == by_brute_force(hashes, distance)
 
 
 @pytest.mark.parametrize("block", [1, 50])
 def test_they_are_so_in_small_blocks_too(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "BLOCK", block)
+    monkeypatch.setattr(near_duplicates, "BLOCK", block)
     hashes = np.random.default_rng(1).choice(2**11, 100, replace=False).tolist()
     for distance in (1, 2, 3):
-        numbers = groups.near_sets(np.array(hashes, np.uint64), distance)
+        numbers = near_duplicates.near_sets(np.array(hashes, np.uint64), distance)
         assert by_number(hashes, numbers) == by_brute_force(hashes, distance)
 
 
@@ -64,12 +64,12 @@ class Effort:
     @property
     def total(self) -> int:
         """In comparisons."""
-        return sum(self.blocks) + groups.SEARCH * self.searches
+        return sum(self.blocks) + near_duplicates.SEARCH * self.searches
 
 
 @pytest.fixture
 def effort(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hashes, int], Effort]:
-    near, joined = groups._near, groups._joined
+    near, joined = near_duplicates._near, near_duplicates._joined
 
     def taken(hashes: Hashes, distance: int) -> Effort:
         effort = Effort()
@@ -82,9 +82,9 @@ def effort(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hashes, int], Effort]:
             effort.searches += len(sets)
             return joined(sets, *rest)
 
-        monkeypatch.setattr(groups, "_near", near_counted)
-        monkeypatch.setattr(groups, "_joined", joined_counted)
-        groups.near_sets(hashes, distance)
+        monkeypatch.setattr(near_duplicates, "_near", near_counted)
+        monkeypatch.setattr(near_duplicates, "_joined", joined_counted)
+        near_duplicates.near_sets(hashes, distance)
         return effort
 
     return taken
@@ -107,14 +107,14 @@ def test_frames_of_one_scene_cost_little(effort: Callable[[Hashes, int], Effort]
     frames = np.arange(50_000, dtype=np.uint64)
     taken = effort(frames, 4)
     assert taken.total < 50_000**2 / 2 / 50
-    assert max(taken.blocks) <= groups.BLOCK + len(frames), "memory stays small"
+    assert max(taken.blocks) <= near_duplicates.BLOCK + len(frames), "memory stays small"
 
 
 def test_hashes_of_one_bucket_that_are_not_near_are_compared_in_small_blocks(
     effort: Callable[[Hashes, int], Effort],
 ) -> None:
     few_bits_each = np.random.default_rng(0).choice(2**32, 4000, replace=False).astype(np.uint64)
-    assert max(effort(few_bits_each, 4).blocks) <= groups.BLOCK + len(few_bits_each)
+    assert max(effort(few_bits_each, 4).blocks) <= near_duplicates.BLOCK + len(few_bits_each)
 
 
 def test_fifty_thousand_black_frames_are_no_work_at_all() -> None:
@@ -124,6 +124,6 @@ def test_fifty_thousand_black_frames_are_no_work_at_all() -> None:
     frames[list(MEASURES)] = 0.0
     frames["brightness"] = np.arange(50_000) // 2 / 1e6  # of each content its own black
     everywhere = pd.Series(True, frames.index)
-    sets = groups.near_duplicates(frames, 4, telling=~everywhere, small=~everywhere)
+    sets = near_duplicates.near_duplicates(frames, 4, telling=~everywhere, small=~everywhere)
     assert sets.nunique() == 25_000
-    assert groups.near_duplicates(frames, 4, telling=everywhere, small=~everywhere).nunique() == 1
+    assert near_duplicates.near_duplicates(frames, 4, telling=everywhere, small=~everywhere).nunique() == 1

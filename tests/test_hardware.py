@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.core import hardware
-from tasks.core.errors import ParamError
-from tasks.core.hardware import Hardware, decide, variables
-from tasks.core.runtime import keras, tf
+from tasks.core.backbones.tensorflow_setup import keras, tf
+from tasks.core.base.errors import ParamError
+from tasks.core.training import devices
+from tasks.core.training.devices import Hardware, decide, variables
 from tests.conftest import Tiny
 
 
@@ -22,14 +22,14 @@ def chosen(**changes: Any) -> Hardware:
 
 def test_a_cpu_trains_alone_in_float32_without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
     """On CPUs XLA took a hundred times as long for depthwise convolutions."""
-    monkeypatch.setattr(hardware, "_has_bfloat16_units", lambda: False)
+    monkeypatch.setattr(devices, "_has_bfloat16_units", lambda: False)
     here = chosen()
     assert (here.replicas, here.precision, here.jit, here.chief) == (1, "float32", False, True)
     assert here.line().endswith(" CPU cores, float32")
 
 
 def test_a_cpu_made_for_bfloat16_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_has_bfloat16_units", lambda: True)
+    monkeypatch.setattr(devices, "_has_bfloat16_units", lambda: True)
     monkeypatch.setattr(tf.config.optimizer, "set_experimental_options", lambda _: None)
     assert chosen().precision == "bfloat16"
 

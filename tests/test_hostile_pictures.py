@@ -20,10 +20,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.core import images, layout
-from tasks.core.errors import DataError
-from tasks.core.records import Dataset
-from tasks.core.splits import SPLITS
+from tasks.core.base.errors import DataError
+from tasks.core.data import discovery, images
+from tasks.core.data.splits import SPLITS
+from tasks.core.training.dataset import Dataset
 from tests.pictures import write_classes
 from tests.structure import ROOT
 
@@ -320,7 +320,7 @@ def test_a_link_to_a_folder_is_refused(workplace: Path) -> None:
 def test_folders_that_link_in_a_circle_are_refused(workplace: Path) -> None:
     (workplace / "pictures/red/deeper").symlink_to(workplace / "pictures")
     with pytest.raises(DataError, match="red/deeper is a link to a folder"):
-        layout.discover(workplace / "pictures", workplace / "data/labels.csv")
+        discovery.discover(workplace / "pictures", workplace / "data/labels.csv")
 
 
 def test_classes_that_differ_in_case_alone_are_an_error(workplace: Path) -> None:
@@ -377,7 +377,7 @@ def test_a_labels_file_with_a_slip_is_one_clear_line(workplace: Path, content: b
     labels = workplace / "data/labels.csv"
     labels.write_bytes(content.replace(b"%OUTSIDE%", os.fsencode(workplace / "outside.png")))
     with pytest.raises(DataError, match=re.escape(words)) as caught:
-        layout.discover(workplace / "pictures", labels)
+        discovery.discover(workplace / "pictures", labels)
     assert "\n" not in str(caught.value)
 
 
@@ -401,7 +401,7 @@ def test_the_line_of_a_labels_file_reaches_the_shell(workplace: Path) -> None:
 )
 def test_a_labels_file_of_any_make_is_read(workplace: Path, content: bytes) -> None:
     (workplace / "data/labels.csv").write_bytes(content)
-    entries = layout.discover(workplace / "pictures", workplace / "data/labels.csv")
+    entries = discovery.discover(workplace / "pictures", workplace / "data/labels.csv")
     assert [(entry.path, entry.label) for entry in entries] == [
         ("blue/000.png", "cold"),
         ("red/000.png", "warm"),

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from tasks.core import images
-from tasks.core.contract import Packing, Resize
-from tasks.core.errors import DataError
+from tasks.core.base.contract import Packing, Resize
+from tasks.core.base.errors import DataError
+from tasks.core.data import images
 
 ORANGE = (250, 130, 10)
 

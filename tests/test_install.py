@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.core.telemetry import OFF
+from tasks.telemetry import OFF
 from tests.install import Place
 from tests.structure import ROOT
 
@@ -133,8 +133,8 @@ def test_machines_that_tensorflow_has_left_are_told(place: Place) -> None:
 
 def test_every_python_in_the_environment_is_first_on_the_path_and_calls_nobody(tmp_path: Path) -> None:
     """Also one that imports nothing of this project, in isolation: a notebook, a Dask worker."""
-    (tmp_path / "tasks/core").mkdir(parents=True)
-    (tmp_path / "tasks/core/telemetry.py").write_bytes((ROOT / "tasks/core/telemetry.py").read_bytes())
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/telemetry.py").write_bytes((ROOT / "tasks/telemetry.py").read_bytes())
     venv.create(tmp_path / ".venv", symlinks=True)
     (module,) = re.findall(r"(?s)<< 'END'\n(.*?)END\n", SCRIPT)
     (packages,) = (tmp_path / ".venv/lib").glob("python3.*/site-packages")

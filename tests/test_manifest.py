@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.core import layout, manifest
-from tasks.core.errors import DataError
-from tasks.core.tables import read_parquet, write_parquet
+from tasks.core.base.errors import DataError
+from tasks.core.data import discovery, manifest
+from tasks.core.data.parquet import read_parquet, write_parquet
 from tests.pictures import scanned, write_classes
 
 
@@ -21,7 +21,7 @@ def labels_file(folder: Path, text: str = "path,label\n") -> Path:
 
 
 def found(folder: Path, labels: Path) -> dict[str, tuple[str, str | None]]:
-    return {entry.path: (entry.label, entry.split_hint) for entry in layout.discover(folder, labels)}
+    return {entry.path: (entry.label, entry.split_hint) for entry in discovery.discover(folder, labels)}
 
 
 def test_folders_are_classes(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_class_beside_splits_is_refused_and_does_not_make_classes_of_them(tmp_
         write_classes(tmp_path / "pictures" / name, count=1)
     write_classes(tmp_path / "pictures", ["gold"], count=1)
     with pytest.raises(DataError, match="splits test, train and beside them gold"):
-        layout.discover(tmp_path / "pictures", labels_file(tmp_path))
+        discovery.discover(tmp_path / "pictures", labels_file(tmp_path))
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"labels{suffix}"
     frame = pd.DataFrame(rows)
     frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_parquet(file)
-    first, second = layout.discover(tmp_path / "pictures", file)
+    first, second = discovery.discover(tmp_path / "pictures", file)
     assert (first.label, first.group, first.split_hint) == ("cold", None, None)
     assert (second.label, second.group, second.split_hint) == ("warm", "g", "validation")
 
@@ -97,7 +97,7 @@ def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
 def test_a_labels_file_with_a_slip_is_refused(tmp_path: Path, text: str, words: str) -> None:
     write_classes(tmp_path / "pictures", count=1)
     with pytest.raises(DataError, match=words) as caught:
-        layout.discover(tmp_path / "pictures", labels_file(tmp_path, text))
+        discovery.discover(tmp_path / "pictures", labels_file(tmp_path, text))
     assert "labels.csv" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -105,7 +105,7 @@ def test_a_picture_beside_the_class_folders_is_refused(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures", count=1)
     Image.new("RGB", (9, 9)).save(tmp_path / "pictures/stray.png")
     with pytest.raises(DataError, match=r"stray\.png"):
-        layout.discover(tmp_path / "pictures", labels_file(tmp_path))
+        discovery.discover(tmp_path / "pictures", labels_file(tmp_path))
 
 
 def test_every_picture_gets_a_row_and_a_bad_one_says_why(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 from sklearn.datasets import load_sample_image
 
-from tasks.core import findings, params
-from tasks.core.expectations import run
-from tasks.core.measures import measures, phash
+from tasks.core.base import params
+from tasks.core.validation import checks
+from tasks.core.validation.expectations import run
+from tasks.core.validation.image_quality import measures, phash
 from tests.pictures import scanned
 from tests.structure import ROOT
 
@@ -97,8 +98,8 @@ def test_the_verdicts_are_cleanvisions(tmp_path: Path) -> None:
             )
     (tmp_path / "labels.csv").write_text("path,label\n")
     frame = scanned(tmp_path / "pictures", tmp_path / "labels.csv")
-    frame = findings.enriched(frame, findings.near(frame, P))
-    outcomes = run(frame, findings.checks(frame, [], P), tmp_path / "site")
+    frame = checks.enriched(frame, checks.near(frame, P))
+    outcomes = run(frame, checks.checks(frame, [], P), tmp_path / "site")
     ours = {outcome.kind: set(outcome.paths) for outcome in outcomes}
     lab = Imagelab(data_path=str(tmp_path / "pictures"))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

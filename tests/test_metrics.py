@@ -8,8 +8,9 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
-from tasks.core import calibration, metrics, params
-from tasks.core.metrics import Answers
+from tasks.core.base import params
+from tasks.core.evaluation import calibration, metrics
+from tasks.core.evaluation.metrics import Answers
 
 RNG = np.random.default_rng(5)
 LABELS = RNG.integers(0, 8, 200)

@@ -16,12 +16,13 @@ from prefect.settings import PREFECT_API_URL
 
 from flows import events, monitor
 from tasks import score
-from tasks.core import classifier, cli, params
-from tasks.core.exporter import FILES, Exporter
-from tasks.core.manifest import SCHEMA
-from tasks.core.paths import MANIFEST, PREDICTIONS
-from tasks.core.serialize import read_json
-from tasks.core.tables import write_parquet
+from tasks.core.artifacts.exporter import FILES, Exporter
+from tasks.core.base import cli, params
+from tasks.core.base.files import read_json
+from tasks.core.base.paths import MANIFEST, PREDICTIONS
+from tasks.core.data.manifest import SCHEMA
+from tasks.core.data.parquet import write_parquet
+from tasks.core.training import classifier
 from tests.conftest import Tiny
 from tests.pictures import scanned, write_classes
 from tests.structure import ROOT

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core import params
-from tasks.core.errors import ParamError
+from tasks.core.base import params
+from tasks.core.base.errors import ParamError
 from tests.structure import ROOT
 
 SHIPPED = (ROOT / "params.yaml").read_text("utf-8")

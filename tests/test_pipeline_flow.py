@@ -20,9 +20,9 @@ from prefect.settings import PREFECT_API_URL
 from ruamel.yaml import YAML
 
 from flows import artifacts, outcome, pipeline, repo
-from tasks.core import params
-from tasks.core.errors import DarkroomError
-from tasks.core.serialize import remove
+from tasks.core.base import params
+from tasks.core.base.errors import DarkroomError
+from tasks.core.base.files import remove
 from tests.project import FIRST_COMMIT
 from tests.structure import ROOT
 

@@ -17,10 +17,12 @@ import pytest
 from PIL import Image
 
 from tasks import predict
-from tasks.core import classifier, predictors, saliency
-from tasks.core.errors import DataError
-from tasks.core.exporter import FILES, Exporter
-from tasks.core.params import Format
+from tasks.core.artifacts.exporter import FILES, Exporter
+from tasks.core.base.errors import DataError
+from tasks.core.base.params import Format
+from tasks.core.inference import saliency
+from tasks.core.inference.predictor import load_predictor
+from tasks.core.training import classifier
 from tests.conftest import Tiny
 from tests.structure import ROOT
 
@@ -174,7 +176,7 @@ def test_a_slip_is_exit_2(words: str) -> None:
 @pytest.mark.parametrize("batch", [1, 7, 100])
 def test_pictures_come_out_in_order_whatever_the_batch(artifacts: Path, tiny: Tiny, batch: int) -> None:
     unread: list[str] = []
-    predictor = predictors.load(artifacts / "model.tflite")
+    predictor = load_predictor(artifacts / "model.tflite")
     answers = list(predict.predict(predictor, predict.listed([str(tiny.pictures)]), batch, unread))
     assert [Path(answer.path).parent.name for answer in answers] == [x for x in LABELS for _ in range(20)]
     assert [answer.best(1)[0]["class"] for answer in answers] == [x for x in LABELS for _ in range(20)]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from flows import server
-from tasks.core.telemetry import OFF
+from tasks.telemetry import OFF
 from tests.structure import ROOT, imports
 from tests.terminal import in_terminal
 from tests.trace import KEPT

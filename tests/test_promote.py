@@ -19,31 +19,25 @@ import pandas as pd
 import pytest
 
 from flows import monitor, outcome, promote, repo
-from tasks.core import (
-    cards,
-    classifier,
-    drift,
-    golden,
-    images,
-    metrics,
-    params,
-    predictions,
-    process,
-    promotion,
-    registry,
-)
-from tasks.core.errors import DataError, Rejected
-from tasks.core.evidence import FORMAT, Evidence
-from tasks.core.exporter import FILES, Exporter, lines
-from tasks.core.manifest import SCHEMA
-from tasks.core.params import Format
-from tasks.core.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
-from tasks.core.promotion import ARTIFACTS
-from tasks.core.registry import Registry
-from tasks.core.revision import Revision
-from tasks.core.scoring import MONITORED
-from tasks.core.serialize import read_json, remove, sha256, write_json, write_text
-from tasks.core.tables import read_parquet, write_parquet
+from tasks.core.artifacts import golden
+from tasks.core.artifacts.exporter import FILES, Exporter, lines
+from tasks.core.base import params, process
+from tasks.core.base.errors import DataError, Rejected
+from tasks.core.base.files import read_json, remove, sha256, write_json, write_text
+from tasks.core.base.params import Format
+from tasks.core.base.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
+from tasks.core.data import images
+from tasks.core.data.manifest import SCHEMA
+from tasks.core.data.parquet import read_parquet, write_parquet
+from tasks.core.evaluation import metrics, predictions
+from tasks.core.inference import drift
+from tasks.core.inference.scoring import MONITORED
+from tasks.core.release import comparison, model_card, registry
+from tasks.core.release.comparison import ARTIFACTS
+from tasks.core.release.evidence import FORMAT, Evidence
+from tasks.core.release.registry import Registry
+from tasks.core.release.revision import Revision
+from tasks.core.training import classifier
 from tests.conftest import Tiny
 from tests.pictures import scanned, write_classes
 from tests.structure import ROOT
@@ -193,7 +187,7 @@ def champion() -> str:
 
 
 def described() -> None:
-    text = cards.card("v1.1.0")
+    text = model_card.card("v1.1.0")
     assert text.startswith("# classifier v1.1.0\n")
     assert "| 3 classes | blue, green, red |" in text
     assert "| accuracy | 1 | " in text
@@ -201,7 +195,7 @@ def described() -> None:
     assert "| metric | this one | classifier&#64;v1.0.0 |" in decision
     assert "| accuracy | 1 | 0.333333 |" in decision, "the champion's on the same pictures"
     assert "- pass: test.accuracy against champion: 0.333333 becomes 1" in decision
-    text = cards.changelog()
+    text = model_card.changelog()
     assert text.index("## v1.1.0") < text.index("## v1.0.0")
     assert text.startswith("# Changelog of classifier\n\n- production: v1.1.0\n\n## v1.1.0")
     assert "- accuracy 1.0000 on 300 test pictures, after 0.3333 on 300\n- 20" in text
@@ -260,7 +254,7 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     code, said = promoted(rollback=True)
     assert code == 2
     assert said == "before classifier@v1.0.0 nothing was in production: there is nothing to go back to"
-    assert ": put back into production in place of classifier&#64;v1.1.0\n" in cards.changelog()
+    assert ": put back into production in place of classifier&#64;v1.1.0\n" in model_card.changelog()
 
     clone = tmp_path / "clone"
     subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
@@ -508,7 +502,7 @@ def test_a_champion_that_has_learned_the_test_pictures_is_no_measure(variants: P
 def test_slices_are_as_large_as_they_still_are() -> None:
     cells = {"a": {"n": 90, "judged": True}, "b": {"n": 90, "judged": True}, "c": {"n": 5, "judged": False}}
     ours = pd.DataFrame({"slice_camera": ["a"] * 40 + ["b"] * 20})
-    found = promotion.recounted_slices({"slices": {"camera": cells}, "test": 1}, ours, least=30)
+    found = comparison.recounted_slices({"slices": {"camera": cells}, "test": 1}, ours, least=30)
     facts = {"a": {"n": 40, "judged": True}, "b": {"n": 20, "judged": False}, "c": {"n": 0, "judged": False}}
     assert found == {"slices": {"camera": facts}, "test": 1}
 
@@ -542,7 +536,7 @@ def test_an_artifact_that_does_not_answer_in_time_is_refused(
     variants: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which a rollback could not wait for."""
-    monkeypatch.setattr(promotion, "PATIENCE", 0.05)  # which none is started within
+    monkeypatch.setattr(comparison, "PATIENCE", 0.05)  # which none is started within
     commit(variants, "good")
     code, said = promoted()
     assert (code, tags()) == (2, [])
@@ -587,19 +581,19 @@ def test_a_version_made_by_hand_is_one_without_evidence(variants: Path) -> None:
     by_hand("classifier#staging#1")
     with pytest.raises(DataError, match=r"classifier@v1\.0\.0 carries no evidence"):
         promote.verified("v1.0.0")
-    assert "- made by hand, without evidence\n- 20" in cards.changelog()
-    assert ": staging, by hand\n" in cards.changelog()
+    assert "- made by hand, without evidence\n- 20" in model_card.changelog()
+    assert ": staging, by hand\n" in model_card.changelog()
     commit(variants, "equal")
     assert promoted()[0] == 0
     assert champion() == "v2.0.0", "what it might break nobody knows"
-    text = cards.changelog()
+    text = model_card.changelog()
     assert text.index("## v2.0.0") < text.index("- accuracy 1.0000") < text.index("## v1.0.0")
     later = registry.message("classifier@v2.0.0").replace(
         f'"format": {FORMAT}', f'"format": {FORMAT + 1}, "new": 0'
     )
     by_hand("classifier@v2.1.0", message=later)
     with pytest.raises(DataError, match="evidence of a later version of this project"):
-        cards.card("v2.1.0")
+        model_card.card("v2.1.0")
 
 
 @pytest.mark.usefixtures("here")
@@ -663,7 +657,7 @@ def test_a_rollback_tells_nobody_of_what_it_takes_back(
     assert set(registry.published()) == set(tags()), "a stage's tag says nothing without its version's"
     commit(variants, "equal")
     another = ["git", "tag", "--annotate", "--message", "theirs", "classifier#staging#4"]
-    monkeypatch.setattr(promotion, "probed", lambda *_: subprocess.run(another, check=True).stdout or {})
+    monkeypatch.setattr(comparison, "probed", lambda *_: subprocess.run(another, check=True).stdout or {})
     code, said = promoted()
     assert code == 2, "what it was decided by is another now"
     assert said == "another promotion was there first; run it again"
@@ -677,7 +671,7 @@ import os, signal
 from pathlib import Path
 from flows import outcome, promote
 from tasks.core import registry
-from tasks.core.registry import Registry
+from tasks.core.release.registry import Registry
 with outcome.by_hand(), promote.tagging(Registry.read(), push=False) as made:
     made.append(registry.register("v1.0.0", "HEAD", "text"))
     assert registry.git("tag") == "classifier@v1.0.0"

@@ -15,9 +15,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tasks.core.errors import DataError, Unreachable
-from tasks.core.revision import Revision
-from tasks.core.serialize import remove
+from tasks.core.base.errors import DataError, Unreachable
+from tasks.core.base.files import remove
+from tasks.core.release.revision import Revision
 from tests.project import FIRST_COMMIT
 
 SECRET = "a-secret-of-the-test"

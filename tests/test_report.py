@@ -18,11 +18,14 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tasks import build, report, validate
-from tasks.core import charts, metrics, params, paths, sheets, splits
-from tasks.core.manifest import MEASURES, readable
-from tasks.core.schema import Schema
-from tasks.core.serialize import read_json, write_json
-from tasks.core.tables import read_parquet
+from tasks.core.base import params, paths
+from tasks.core.base.files import read_json, write_json
+from tasks.core.data import splits
+from tasks.core.data.manifest import MEASURES, readable
+from tasks.core.data.parquet import read_parquet
+from tasks.core.evaluation import metrics
+from tasks.core.reporting import charts, thumbnails
+from tasks.core.validation.schema import Schema
 from tests.browser import in_a_browser
 from tests.pictures import ALONE
 from tests.structure import ROOT
@@ -257,7 +260,7 @@ def test_bars_are_measured_by_the_largest_class() -> None:
 
 
 def thumbnail(file: Path) -> Image.Image:
-    rule = sheets.background(file)
+    rule = thumbnails.background(file)
     assert rule
     (data,) = re.findall("base64,([^)]+)", rule)
     return Image.open(BytesIO(base64.b64decode(data)))
@@ -270,24 +273,24 @@ def test_a_thumbnail_is_small_upright_and_never_enlarged(tmp_path: Path) -> None
     Image.new("RGB", (9, 8)).save(tmp_path / "tiny.png")
     assert thumbnail(tmp_path / "turned.jpg").size == (64, 96)
     assert thumbnail(tmp_path / "tiny.png").size == (9, 8)
-    assert sheets.background(tmp_path / "nowhere.png") is None
+    assert thumbnails.background(tmp_path / "nowhere.png") is None
 
 
 def test_many_classes_do_not_burst_the_page(tmp_path: Path) -> None:
     """As many photographs as are shown at most take less than 5 MB."""
     rows = [(f"{label}/{n}.jpg", f"{label:04d}", f"{n:02d}") for label in range(400) for n in range(5)]
     frame = pd.DataFrame(rows, columns=["path", "label", "sha256"])
-    per_class = [sheet.shown for sheet in sheets.of_classes(frame, sheets.Album(tmp_path), 12)]
-    assert 400 <= sum(per_class) <= sheets.MOST
+    per_class = [sheet.shown for sheet in thumbnails.of_classes(frame, thumbnails.Album(tmp_path), 12)]
+    assert 400 <= sum(per_class) <= thumbnails.MOST
     Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "photograph.png")
-    rule = sheets.background(tmp_path / "photograph.png")
-    assert rule and len(rule) * sheets.MOST < 5e6
+    rule = thumbnails.background(tmp_path / "photograph.png")
+    assert rule and len(rule) * thumbnails.MOST < 5e6
 
 
 def test_no_set_is_cut_down_to_a_single_picture(tmp_path: Path) -> None:
     found = {"severity": "warning", "paths": list("abcdef"), "sets": [list("abc"), list("de"), ["f", "g"]]}
     validation = {"findings": {"duplicate": found}, "expectations": []}
-    (sheet,) = sheets.of_findings(validation, sheets.Album(tmp_path), 4)
+    (sheet,) = thumbnails.of_findings(validation, thumbnails.Album(tmp_path), 4)
     assert [[picture.path for picture in pictures] for pictures in sheet.sets] == [list("abc")]
     assert (sheet.shown, sheet.total) == (3, 6)
 
@@ -306,7 +309,7 @@ def test_a_finding_names_a_few_expectations_and_tells_how_many_more(tmp_path: Pa
     outcomes = [asked | {"name": f"balance of class {n}"} for n in range(100)]
     outcomes += [asked | {"kind": "dark", "name": "another kind"}, asked | {"passed": True, "name": "met"}]
     validation = {"findings": {"imbalance": {"paths": []}}, "expectations": outcomes}
-    (sheet,) = sheets.of_findings(validation, sheets.Album(tmp_path), 4)
+    (sheet,) = thumbnails.of_findings(validation, thumbnails.Album(tmp_path), 4)
     assert sheet.notes[0] == "Balance of class 0: 2. Asked for: 9. To do: add."
     assert sheet.notes[-1] == "And 97 more of the kind."
     assert len(sheet.notes) == 4

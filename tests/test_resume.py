@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tasks import train
-from tasks.core import classifier
-from tasks.core.backup import ABANDONED, Backup, State
-from tasks.core.paths import cache_folder
+from tasks.core.base.paths import cache_folder
+from tasks.core.training import classifier
+from tasks.core.training.checkpoint import ABANDONED, Backup, State
 from tests.apart import finish, start
 from tests.conftest import Tiny
 

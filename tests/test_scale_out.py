@@ -18,11 +18,13 @@ import pandas as pd
 import pytest
 
 from tasks import build
-from tasks.core import manifest, params, scan, shards
-from tasks.core.errors import WorkerError
-from tasks.core.parallel import FEW, each
-from tasks.core.params import Processes
-from tasks.core.tables import write_parquet
+from tasks.core.base import params
+from tasks.core.base.errors import WorkerError
+from tasks.core.base.params import Processes
+from tasks.core.data import manifest, shards
+from tasks.core.data.parallel import FEW, each
+from tasks.core.data.parquet import write_parquet
+from tasks.core.validation import scan
 from tests import workers
 from tests.live import free_ports
 from tests.pictures import ALONE, scanned, write_classes
@@ -57,7 +59,7 @@ def test_stages_that_are_started_share_their_work_out(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def little_in_each_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few dozen pictures are work for many, in which each has much to do."""
-    monkeypatch.setattr("tasks.core.parallel.FEW", 0)
+    monkeypatch.setattr("tasks.core.data.parallel.FEW", 0)
     monkeypatch.setattr(scan, "CHUNK", 5)
     monkeypatch.setattr(build, "PER_SHARD", 4)
 
@@ -191,7 +193,7 @@ def web_server() -> Iterator[str]:
 
 @pytest.mark.parametrize("server", [silent_server, web_server], ids=["silent", "web"])
 def test_whatever_else_answers_is_no_cluster(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.core.parallel.ANSWER", 1)
+    monkeypatch.setattr("tasks.core.data.parallel.ANSWER", 1)
     with server() as address, pytest.raises(WorkerError, match="no Dask scheduler answers"):
         list(each(workers.double, range(9), Processes(0, address)))
 

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.core import images, parallel, scan
-from tasks.core.parallel import each, suited
-from tasks.core.params import Processes
+from tasks.core.base.params import Processes
+from tasks.core.data import images, parallel
+from tasks.core.data.parallel import each, suited
+from tasks.core.validation import scan
 from tests import workers
 from tests.pictures import ALONE, scanned, write_classes
 
@@ -87,7 +88,7 @@ def test_what_an_earlier_version_of_our_code_found_is_found_anew(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.scanned()
-    monkeypatch.setattr("tasks.core.scan_cache._code", lambda: "another")
+    monkeypatch.setattr("tasks.core.validation.scan_cache._code", lambda: "another")
     place.scanned()
     assert len(place.reads) == 12
 
@@ -108,7 +109,7 @@ def test_changed_pictures_here_and_there_share_the_processes(
         started.append(pool)
         return submit(pool, work, item)
 
-    monkeypatch.setattr("tasks.core.parallel._Processes.submit", counted)
+    monkeypatch.setattr("tasks.core.data.parallel._Processes.submit", counted)
     place.scanned(TWO)
     assert len(started) == len(changed)
     assert len(set(map(id, started))) == 1

@@ -13,16 +13,20 @@ import pandas as pd
 import pytest
 
 from tasks import predict, score
-from tasks.core import classifier, images, predictors, runtimes, scoring
-from tasks.core.deployed import Model
-from tasks.core.errors import DataError, ModelError
-from tasks.core.exporter import FILES, Exporter
-from tasks.core.manifest import MEASURES, SCHEMA
-from tasks.core.params import Processes
-from tasks.core.paths import MANIFEST, PREDICTIONS
-from tasks.core.scoring import REFERENCE, TABLE, Shard
-from tasks.core.serialize import sha256
-from tasks.core.tables import write_parquet
+from tasks.core.artifacts import runtimes
+from tasks.core.artifacts.exporter import FILES, Exporter
+from tasks.core.base.errors import DataError, ModelError
+from tasks.core.base.files import sha256
+from tasks.core.base.params import Processes
+from tasks.core.base.paths import MANIFEST, PREDICTIONS
+from tasks.core.data import images
+from tasks.core.data.manifest import MEASURES, SCHEMA
+from tasks.core.data.parquet import write_parquet
+from tasks.core.inference import scoring
+from tasks.core.inference.predictor import load_predictor
+from tasks.core.inference.scoring import REFERENCE, TABLE, Shard
+from tasks.core.release.deployment import Model
+from tasks.core.training import classifier
 from tests.conftest import Tiny
 from tests.pictures import ALONE, scanned
 from tests.workers import local_cluster
@@ -57,14 +61,14 @@ def test_every_picture_gets_an_answer_its_digest_and_its_measures(model: Path, t
     assert len(table) == 60
     assert table["sha256"][0] == sha256(tiny.pictures / table["path"][0])
     assert table["brightness"].between(0, 1).all()
-    names = predictors.load(model).contract.class_names
+    names = load_predictor(model).contract.class_names
     assert np.allclose(table[[f"p_{name}" for name in names]].sum(axis=1), 1, atol=1e-5)
     assert np.allclose(table["confidence"], table[[f"p_{name}" for name in names]].max(axis=1))
 
 
 @pytest.mark.usefixtures("here")
 def test_the_answers_are_those_of_the_artifact(model: Path, tiny: Tiny) -> None:
-    table, predictor = scored(model, tiny.pictures), predictors.load(model)
+    table, predictor = scored(model, tiny.pictures), load_predictor(model)
     row = table.iloc[33]
     path, contract = tiny.pictures / row["path"], predictor.contract
     pixels = images.pixels(path.read_bytes(), path, contract.image_size, contract.resize)
@@ -77,7 +81,7 @@ def test_the_answers_are_those_of_the_artifact(model: Path, tiny: Tiny) -> None:
 def test_tasks_predict_says_the_same(model: Path, tiny: Tiny) -> None:
     table = scored(model, tiny.pictures).set_index("path")
     unread: list[str] = []
-    answers = predict.predict(predictors.load(model), predict.listed([str(tiny.pictures)]), 7, unread)
+    answers = predict.predict(load_predictor(model), predict.listed([str(tiny.pictures)]), 7, unread)
     best = {str(Path(one.path).relative_to(tiny.pictures)): one.best(1)[0] for one in answers}
     assert not unread
     assert {path: one["class"] for path, one in best.items()} == dict(table["predicted"])
@@ -129,7 +133,7 @@ def test_a_run_goes_on_where_another_was_ended(
             then()
             return original(shard)
 
-        predict.__module__ = "tasks.core.scoring"
+        predict.__module__ = "tasks.core.inference.scoring"
         return predict
 
     def end() -> None:

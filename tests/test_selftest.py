@@ -13,12 +13,15 @@ import pytest
 from PIL import Image
 
 from tasks import build, evaluate, export, gate, validate, verdict
-from tasks.core import exporter, params, paths, runtime, schema
-from tasks.core.errors import Rejected
-from tasks.core.manifest import SCHEMA
-from tasks.core.params import Format
-from tasks.core.serialize import read_json
-from tasks.core.tables import read_parquet, write_parquet
+from tasks.core.artifacts import exporter
+from tasks.core.backbones import tensorflow_setup
+from tasks.core.base import params, paths
+from tasks.core.base.errors import Rejected
+from tasks.core.base.files import read_json
+from tasks.core.base.params import Format
+from tasks.core.data.manifest import SCHEMA
+from tasks.core.data.parquet import read_parquet, write_parquet
+from tasks.core.validation import schema
 from tests.conftest import Tiny
 from tests.pictures import ALONE, scanned, write_classes
 from tests.structure import ROOT
@@ -145,10 +148,10 @@ def with_serve(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Callable[
     def changed(self: exporter.Exporter, path: Path) -> None:
         sound = self.serve
 
-        @runtime.tf.function(input_signature=self.spec)
+        @tensorflow_setup.tf.function(input_signature=self.spec)
         def serve(image: Any) -> dict[str, Any]:
             answer = change(image, lambda pictures: sound(pictures)["probabilities"])
-            return {"probabilities": runtime.tf.identity(answer, name="probabilities")}
+            return {"probabilities": tensorflow_setup.tf.identity(answer, name="probabilities")}
 
         self.serve = serve
         write(self, path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.serialize import HOST, replacing, sha256, size, write_json
+from tasks.core.base.files import HOST, replacing, sha256, size, write_json
 
 
 def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 
 from flows import serve
-from tasks.core.errors import DarkroomError
+from tasks.core.base.errors import DarkroomError
 from tests.structure import ROOT
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.core import slices
-from tasks.core.layout import own_columns
-from tasks.core.manifest import MEASURES
-from tasks.core.metrics import Answers
+from tasks.core.data.discovery import own_columns
+from tasks.core.data.manifest import MEASURES
+from tasks.core.evaluation import slices
+from tasks.core.evaluation.metrics import Answers
 
 N = 100
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.core import paths
+from tasks.core.base import paths
 from tests.structure import ROOT, imports, own_files, parameters_read
 
 PIPELINE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))
@@ -46,8 +46,8 @@ def test_a_stage_depends_on_the_code_it_imports_and_no_other(stage: str) -> None
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_knows_the_catalogue_depends_on_it(stage: str) -> None:
-    knows = ROOT / "tasks/core/handles.py" in own_files(module(stage))
-    assert ("tasks/core/catalogue.tsv" in STAGES[stage]["deps"]) == knows
+    knows = ROOT / "tasks/core/backbones/catalogue.py" in own_files(module(stage))
+    assert ("tasks/core/backbones/catalogue.tsv" in STAGES[stage]["deps"]) == knows
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -76,7 +76,7 @@ def every_module() -> list[Path]:
 def test_imports_go_one_way(file: Path) -> None:
     found = imports(file)
     assert not {name for name in found if name.split(".")[0] in ("flows", "prefect", "tests")}
-    others = {name for name in found if re.fullmatch(r"tasks\.(?!core\b)\w+", name)}
+    others = {name for name in found if re.fullmatch(r"tasks\.(?!core\b|telemetry\b)\w+", name)}
     assert not others, "a stage or command imports from tasks.core alone"
 
 
@@ -92,8 +92,10 @@ def test_tensorflow_is_loaded_by_one_module_and_by_what_runs_artifacts_apart() -
         for file in every_module()
         if any(name in ("tensorflow", "tf_keras", "tensorflow_hub") for name in imports(file))
     }
-    assert loading == {"runtime", "runtimes"}
-    assert not {name for name in imports(ROOT / "tasks/core/runtimes.py") if name.startswith("tasks")}
+    assert loading == {"tensorflow_setup", "runtimes"}
+    assert not {
+        name for name in imports(ROOT / "tasks/core/artifacts/runtimes.py") if name.startswith("tasks")
+    }
 
 
 def test_the_readme_names_commands_and_files_that_exist() -> None:

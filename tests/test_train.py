@@ -13,14 +13,16 @@ import pytest
 from PIL import Image
 
 from tasks import train
-from tasks.core import classifier, features, params, saved_model
-from tasks.core.augment import DRAWS, augmented, draw, key, mixed
-from tasks.core.batches import Batches
-from tasks.core.errors import BackboneError, ModelError, ParamError
-from tasks.core.params import Augment
-from tasks.core.records import Dataset
-from tasks.core.runtime import tf
-from tasks.core.serialize import read_json
+from tasks.core.backbones import saved_model
+from tasks.core.backbones.tensorflow_setup import tf
+from tasks.core.base import params
+from tasks.core.base.errors import BackboneError, ModelError, ParamError
+from tasks.core.base.files import read_json
+from tasks.core.base.params import Augment
+from tasks.core.training import classifier, feature_cache
+from tasks.core.training.augmentation import DRAWS, augmented, draw, key, mixed
+from tasks.core.training.batches import Batches
+from tasks.core.training.dataset import Dataset
 from tests.backbone import FEATURES, save_tensorflow_1_backbone
 from tests.conftest import Tiny
 from tests.structure import ROOT
@@ -94,12 +96,12 @@ def test_features_of_another_backbone_or_of_other_pictures_are_not_taken_for_the
         asked.append(len(images))
         return np.asarray(images, np.float32).mean(axis=(1, 2))
 
-    first = features.of_split(extract, data, "validation", "a backbone")
-    again = features.of_split(extract, data, "validation", "a backbone")
+    first = feature_cache.of_split(extract, data, "validation", "a backbone")
+    again = feature_cache.of_split(extract, data, "validation", "a backbone")
     assert sum(asked) == data.size("validation") == len(first.values)
     assert np.array_equal(first.values, again.values) and np.array_equal(first.labels, again.labels)
-    features.of_split(extract, data, "validation", "another")
-    features.of_split(extract, data, "test", "a backbone")
+    feature_cache.of_split(extract, data, "validation", "another")
+    feature_cache.of_split(extract, data, "test", "a backbone")
     assert sum(asked) == 2 * data.size("validation") + data.size("test")
 
 
@@ -113,11 +115,13 @@ def test_a_damaged_file_of_features_is_made_again(
     def extract(images: Any) -> Any:
         return np.asarray(images, np.float32).mean(axis=(1, 2))
 
-    whole = features.of_split(extract, data, "test", "a backbone")
+    whole = feature_cache.of_split(extract, data, "test", "a backbone")
     for file in (tmp_path / "features").iterdir():
         file.write_bytes(damage)
     for _ in range(2):
-        assert np.array_equal(features.of_split(extract, data, "test", "a backbone").values, whole.values)
+        assert np.array_equal(
+            feature_cache.of_split(extract, data, "test", "a backbone").values, whole.values
+        )
     assert all(file.stat().st_size > len(damage) for file in (tmp_path / "features").iterdir())
 
 

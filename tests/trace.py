@@ -23,8 +23,8 @@ from pathlib import Path
 
 import psutil
 
-from tasks.core import cli
-from tasks.core.errors import DarkroomError
+from tasks.core.base import cli
+from tasks.core.base.errors import DarkroomError
 from tests.live import free_ports, until
 from tests.pictures import write_classes
 from tests.project import Project
@@ -51,7 +51,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from tasks.core import runtimes
-from tasks.core.runtime import hub, keras, tf
+from tasks.core.backbones.tensorflow_setup import hub, keras, tf
 import cleanlab, dask, distributed, dvc.api, dvclive, great_expectations, gto.api, onnx, prefect, tf2onnx
 held = [runtimes.kind(path)(path) for path in map(Path, sys.argv[2:])]
 time.sleep(float(sys.argv[1]))

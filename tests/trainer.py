@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.core.hardware import decide
-from tasks.core.runtime import tf
+from tasks.core.backbones.tensorflow_setup import tf
+from tasks.core.training.devices import decide
 from tests.conftest import Tiny
 
 

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tasks.core import shards
-from tasks.core.scan import Job, describe
+from tasks.core.data import shards
+from tasks.core.validation.scan import Job, describe
 
 
 def write_shard_dying_once(shard: shards.Shard) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tasks.core.errors import WorkerError
-from tasks.core.parallel import each
-from tasks.core.params import Processes
+from tasks.core.base.errors import WorkerError
+from tasks.core.base.params import Processes
+from tasks.core.data.parallel import each
 from tests import workers
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def doubled(cluster: Any) -> Iterator[int]:
 
 
 def test_no_workers(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.core.parallel.ANSWER", 1)
+    monkeypatch.setattr("tasks.core.data.parallel.ANSWER", 1)
     with pytest.raises(WorkerError, match=r"no workers; start them .* dask worker tcp://"):
         list(doubled(cluster))
 

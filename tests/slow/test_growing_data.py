@@ -24,7 +24,7 @@ def project(tmp_path: Path) -> Project:
     opening = '    with shard.file.open("wb") as file:\n'
     edit(project.folder / "tasks/build.py", "PER_SHARD = 500", "PER_SHARD = 4")
     edit(
-        project.folder / "tasks/core/shards.py",
+        project.folder / "tasks/core/data/shards.py",
         opening,
         '    print("wrote", shard.file.name, flush=True)\n' + opening,
     )

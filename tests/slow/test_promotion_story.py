@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.serialize import read_json
+from tasks.core.base.files import read_json
 from tests.project import Project
 
 pytestmark = pytest.mark.slow

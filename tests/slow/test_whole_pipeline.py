@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.core.records import Dataset
-from tasks.core.splits import SPLITS
+from tasks.core.data.splits import SPLITS
+from tasks.core.training.dataset import Dataset
 from tests.project import Project
 
 pytestmark = pytest.mark.slow

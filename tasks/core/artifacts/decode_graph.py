@@ -1,0 +1,142 @@
+"""Reading encoded pictures within a TensorFlow graph, as `images` reads files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.core.backbones.tensorflow_setup import tf
+from tasks.core.base.contract import Contract, Resize
+
+HEADER = 1 << 16  # bytes, within which EXIF lies
+ORIENTATION = 0x0112  # the tag's number
+
+
+def pictures(encoded: Any, contract: Contract) -> Any:
+    """Reads JPEG and PNG, upright by EXIF, transparency on white, fitted into the contract's square.
+
+    EXIF is looked for in the first 64 KB, and an orientation that stands in XMP alone is not found.
+
+    Args:
+        encoded: string (n,), the files' bytes.
+
+    Returns:
+        float32 (n, size, size, 3) in [0, 1].
+    """
+    shape = (contract.image_size, contract.image_size, 3)
+    read = lambda data: fitted(decoded(data), contract.image_size, contract.resize)  # noqa: E731
+    return tf.map_fn(read, encoded, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+
+
+def decoded(data: Any) -> Any:
+    """One picture's pixels: float32 (height, width, 3), 0 to 255."""
+    return tf.cond(tf.io.is_jpeg(data), lambda: _jpeg(data), lambda: _png(data))
+
+
+def _jpeg(data: Any) -> Any:
+    pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.cast(upright(pixels, orientation(data, b"Exif\0\0")), tf.float32)
+
+
+def _png(data: Any) -> Any:
+    pixels = tf.cast(tf.io.decode_png(data, channels=4), tf.float32)
+    opacity = pixels[..., 3:] / _opaque(data)
+    return upright(tf.round(pixels[..., :3] * opacity + 255 * (1 - opacity)), orientation(data, b"eXIf"))
+
+
+def _opaque(data: Any) -> Any:
+    """The value of full opacity. What has none of 1, 2 and 4 bits gets 1, 3 and 15 from TensorFlow."""
+    head = _head(data)
+    depth, colour_type = head[24], head[25]
+    plain = (colour_type == 0) | (colour_type == 3)  # grey, or of a palette
+    none = _place(head, b"tRNS") > _place(head, b"IDAT")
+    power = tf.cast(tf.bitwise.left_shift(1, depth), tf.float32)
+    return tf.where(plain & none & (depth < 8), power - 1, 255)
+
+
+def _head(data: Any) -> Any:
+    return tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, HEADER), tf.uint8), tf.int32)
+
+
+def _place(head: Any, mark: bytes) -> Any:
+    """Where a mark begins; after the end if it isn't there."""
+    count = tf.maximum(tf.size(head) - len(mark), 0)
+    found = tf.reduce_all([head[place : place + count] == byte for place, byte in enumerate(mark)], 0)
+    places = tf.where(found, tf.range(count), tf.size(head))
+    return tf.reduce_min(tf.concat([places, [tf.size(head)]], 0))
+
+
+def orientation(data: Any, mark: bytes) -> Any:
+    """What the EXIF after a mark says, 1 (upright) to 8; broken or no EXIF says 1."""
+    head = _head(data)
+    tiff = head[_place(head, mark) + len(mark) :]  # its offsets are from there
+    return tf.cond(tf.size(tiff) > 8, lambda: _orientation(tiff), lambda: tf.constant(1))
+
+
+def _orientation(tiff: Any) -> Any:
+    """Looks for the tag in the first directory of a TIFF header: int32 (bytes,)."""
+    little = tf.equal(tiff[0], ord("I"))
+
+    def number(digits: Any) -> Any:
+        ordered = tf.where(little, tf.reverse(digits, [-1]), digits)
+        return tf.reduce_sum(ordered * 256 ** tf.range(tf.shape(ordered)[-1])[::-1], -1)
+
+    start = number(tiff[4:8])
+    inside = (start >= 8) & (start < tf.size(tiff))
+    directory = tiff[tf.where(inside, start, tf.size(tiff)) :]
+    there = tf.maximum(tf.size(directory) - 2, 0) // 12
+    count = tf.minimum(number(directory[:2]), there)
+    entries = tf.reshape(directory[2 : 2 + 12 * count], (-1, 12))
+    long = number(entries[:, 2:4]) == 4
+    value = tf.where(long, number(entries[:, 8:]), number(entries[:, 8:10]))
+    said = tf.reduce_max(tf.concat([tf.where(number(entries[:, :2]) == ORIENTATION, value, 1), [1]], 0))
+    return tf.where(said <= 8, said, 1)
+
+
+def upright(pixels: Any, orientation: Any) -> Any:
+    """Turns and mirrors a picture as its orientation asks for."""
+    turn, image = tf.image.rot90, tf.image
+    return tf.switch_case(
+        orientation - 1,
+        [
+            lambda: pixels,
+            lambda: image.flip_left_right(pixels),
+            lambda: turn(pixels, 2),
+            lambda: image.flip_up_down(pixels),
+            lambda: image.transpose(pixels),
+            lambda: turn(pixels, 3),
+            lambda: image.transpose(turn(pixels, 2)),
+            lambda: turn(pixels, 1),
+        ],
+    )
+
+
+def fitted(pixels: Any, side: int, how: Resize) -> Any:
+    """Resizes a picture as `images.resized` does: float32 (side, side, 3) in [0, 1]."""
+    size = tf.cast(tf.shape(pixels)[:2], tf.float32)
+    square = tf.constant([side, side])
+    if how == "stretch":
+        result = _resampled(pixels, square, side / size, tf.zeros(2))
+    elif how == "crop":
+        scale = side / tf.reduce_min(size)
+        offset = (size - tf.reduce_min(size)) / 2
+        result = _resampled(pixels, square, tf.stack([scale, scale]), -offset * scale)
+    else:
+        inner = tf.cast(tf.round(size / tf.reduce_max(size) * side), tf.int32)
+        inner = tf.maximum(inner, 1)
+        small = _resampled(pixels, inner, tf.cast(inner, tf.float32) / size, tf.zeros(2))
+        before = tf.cast(tf.round(tf.cast(square - inner, tf.float32) / 2), tf.int32)
+        result = tf.pad(small, tf.concat([tf.stack([before, square - inner - before], 1), [[0, 0]]], 0))
+    return tf.ensure_shape(result, (side, side, 3)) / 255
+
+
+def _resampled(pixels: Any, size: Any, scale: Any, translation: Any) -> Any:
+    """Bilinear and antialiased, in whole steps of colour as Pillow has them."""
+    values = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None],
+        size=size,
+        scale=scale,
+        translation=translation,
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.clip_by_value(tf.round(values[0]), 0, 255)

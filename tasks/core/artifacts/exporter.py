@@ -1,0 +1,149 @@
+"""Writing one classifier in every format, with class names and preprocessing inside each."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import onnx
+
+from tasks.core.artifacts import decode_graph, onnx_graph
+from tasks.core.backbones import catalogue, efficientnet_lite
+from tasks.core.backbones.saved_model import settle_fingerprint
+from tasks.core.backbones.tensorflow_setup import keras, tf
+from tasks.core.base import cli
+from tasks.core.base.contract import Contract
+from tasks.core.base.files import write_text
+from tasks.core.base.params import Format
+from tasks.core.evaluation.metrics import Array
+
+FILES: dict[Format, str] = {
+    "saved_model": "saved_model",
+    "h5": "model.h5",
+    "tflite": "model.tflite",
+    "tflite_fp16": "model_fp16.tflite",
+    "tflite_dynamic": "model_dynamic.tflite",
+    "tflite_int8": "model_int8.tflite",
+    "onnx": "model.onnx",
+}
+OPSET = 18
+
+
+class Exporter:
+    """Writes one classifier in any format.
+
+    Args:
+        model: from pictures to logits.
+        backbone: its name.
+        pictures: float32 (n, size, size, 3), for measuring the ranges of int8.
+    """
+
+    def __init__(self, model: Any, contract: Contract, backbone: str, pictures: Array) -> None:
+        self.model, self.contract, self.backbone, self.pictures = model, contract, backbone, pictures
+        spec = tf.TensorSpec((None, contract.image_size, contract.image_size, 3), tf.float32, "image")
+        self.spec = [spec]
+
+        @tf.function(input_signature=self.spec)
+        def serve(image: Any) -> dict[str, Any]:
+            logits = model(image, training=False)
+            return {"probabilities": tf.nn.softmax(logits, name="probabilities")}
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "encoded")])
+        def serve_bytes(encoded: Any) -> dict[str, Any]:
+            return dict(serve(decode_graph.pictures(encoded, contract)))
+
+        self.serve, self.serve_bytes = serve, serve_bytes
+
+    def write(self, kind: Format, path: Path) -> None:
+        """Writes the artifact of this format."""
+        writers: dict[str, Callable[[Path], None]] = {
+            "saved_model": self.saved_model,
+            "h5": self.hdf5,
+            "onnx": self.onnx,
+        }
+        if kind in writers:
+            writers[kind](path)
+        else:
+            self.tflite(path, kind)
+
+    def saved_model(self, path: Path) -> None:
+        """Writes a TF2 SavedModel; in `assets.extra` TF Serving keeps what else a model brings along."""
+        module = tf.Module()
+        module.model, module.serve, module.serve_bytes = self.model, self.serve, self.serve_bytes
+        signatures = {"serving_default": self.serve, "serving_bytes": self.serve_bytes}
+        with tempfile.TemporaryDirectory() as folder:
+            names = Path(folder) / "labels.txt"
+            write_text(names, lines(self.contract.class_names))
+            module.labels = tf.saved_model.Asset(str(names))
+            tf.saved_model.save(module, str(path), signatures=signatures)
+        write_text(path / "assets.extra" / "classifier.json", self.contract.text() + "\n")
+        settle_fingerprint(path)
+
+    def hdf5(self, path: Path) -> None:
+        """Writes a Keras file. The built-in backbone is in it whole; others stay a TF Hub layer."""
+        layer = self.model.get_layer("backbone")
+        if catalogue.package(self.backbone):
+            trained = [variable.numpy() for variable in layer.resolved_object.variables]
+            layer = efficientnet_lite.built_in(self.backbone)
+            layer.set_weights(trained)
+        side = self.contract.image_size
+        pictures = keras.Input((side, side, 3), name="image")
+        head = self.model.get_layer("head")
+        logits = head(layer(pictures))
+        model = keras.Model(pictures, keras.layers.Softmax(name="probabilities")(logits), name="classifier")
+        with h5py.File(path, "w") as file:  # opened once: what is being started may hold its lock
+            with cli.quiet():  # Keras would rather have its own format
+                model.save(file, save_format="h5", include_optimizer=False)
+            file.attrs["classifier"] = self.contract.text()
+
+    def tflite(self, path: Path, kind: Format) -> None:
+        """Writes a TFLite file; int8 has int8 weights and activations, and float32 in and out."""
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(
+            [self.serve.get_concrete_function()], self.model
+        )
+        if kind != "tflite":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if kind == "tflite_fp16":
+            converter.target_spec.supported_types = [tf.float16]
+        if kind == "tflite_int8":
+            converter.representative_dataset = self._representative
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        with cli.quiet():
+            content = converter.convert()
+        path.write_bytes(content)
+        self._attach(path)
+
+    def _representative(self) -> Iterator[dict[str, Array]]:
+        for picture in self.pictures:
+            yield {"image": picture[None]}
+
+    def _attach(self, path: Path) -> None:
+        """Appends a zip with the labels, which is how TFLite files carry other files."""
+        with zipfile.ZipFile(path, "a") as extra:
+            for name, text in (
+                ("classifier.json", self.contract.text() + "\n"),
+                ("labels.txt", lines(self.contract.class_names)),
+            ):
+                extra.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), text)
+
+    def onnx(self, path: Path) -> None:
+        """Writes an ONNX file: input `image` with a free batch size, output `probabilities`."""
+        import tf2onnx  # brings TensorFlow along, which `runtime` must load first
+
+        model, _ = tf2onnx.convert.from_function(self.serve, self.spec, opset=OPSET)
+        onnx_graph.settle(model)
+        for key, value in (
+            ("classifier", self.contract.text()),
+            ("class_names", "\n".join(self.contract.class_names)),
+        ):
+            model.metadata_props.add(key=key, value=value)
+        onnx.checker.check_model(model, full_check=True)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def lines(names: tuple[str, ...]) -> str:
+    return "".join(f"{name}\n" for name in names)

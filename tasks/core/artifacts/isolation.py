@@ -1,0 +1,126 @@
+"""Runs an artifact in a process of its own that has its runtime and can't import this project."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.artifacts import runtimes
+from tasks.core.base.errors import ModelError, brief
+from tasks.core.base.files import sha256
+from tasks.core.base.paths import cache_folder, folders_of_others
+
+PATIENCE = 2 * 3600  # seconds, for a whole test split
+UNTIMED: dict[str, Any] = dict.fromkeys(("latency_ms", "latency_ratio", "latency_32_ms", "peak_memory_bytes"))
+
+Array = npt.NDArray[Any]
+Kind = TypeVar("Kind", bound=str)
+
+
+def predicted(artifact: Path, pictures: Path, golden: Path) -> dict[str, Array]:
+    """Has an artifact answer to pictures.
+
+    Args:
+        pictures: a .npy file of uint8 (n, size, size, 3).
+        golden: a folder of encoded pictures.
+
+    Returns:
+        Probabilities, float32 (n, classes): of the pictures under `test`, of the folder's under `golden`, and
+        under `encoded` those that a SavedModel gives of the folder's bytes.
+
+    Raises:
+        ModelError: it can't be run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder) / "answers.npz"
+        _run("predict", artifact, pictures, golden, answers)
+        with np.load(answers) as arrays:
+            return dict(arrays)
+
+
+def probed(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Has an artifact answer to golden pictures and go on for a while.
+
+    Args:
+        golden: a folder of encoded pictures; it may be missing.
+        patience: seconds that all of it may take.
+
+    Returns:
+        Answers as of `predicted`, without `test`, none where there is no golden picture; and what
+        `runtimes.timed` measures.
+
+    Raises:
+        ModelError: it can't be run, or takes longer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder) / "answers.npz"
+        times: dict[str, Any] = json.loads(
+            _run("probe", artifact, golden, answers, patience=patience).splitlines()[-1]
+        )
+        with np.load(answers) as arrays:
+            return dict(arrays), times
+
+
+def timed(artifact: Path) -> dict[str, Any]:
+    """What `runtimes.timed` measures.
+
+    Raises:
+        ModelError: it can't be run.
+    """
+    times: dict[str, Any] = json.loads(_run("time", artifact).splitlines()[-1])
+    return times
+
+
+def compared(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str, Any]]:
+    """Times artifacts, and adds `latency_ratio`, of one picture and to the SavedModel's, where there is one.
+
+    Args:
+        files: their names in the folder.
+
+    Raises:
+        ModelError: one can't be run.
+    """
+    times = {kind: timed(folder / name) for kind, name in files.items()}
+    base = next((facts["latency_ms"] for kind, facts in times.items() if kind == "saved_model"), None)
+    return {
+        kind: UNTIMED | facts | {"latency_ratio": round(facts["latency_ms"] / base, 4) if base else None}
+        for kind, facts in times.items()
+    }
+
+
+def kept_times(artifacts: Path) -> Path:
+    """Where this machine's times of artifacts are kept, by the digest of their `artifacts.json`.
+
+    DVC empties the folder of the artifacts before it makes them anew, though they may be the same.
+    """
+    return cache_folder() / "latency" / f"{sha256(artifacts)}.json"
+
+
+def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) -> str:
+    paths = [str(file.resolve()) for file in (artifact, *files)]
+    words = [sys.executable, "-I", runtimes.__file__, what, *paths]
+    # In this folder, since an HDF5 file may name a backbone's; `-I` keeps Python from importing from it.
+    settings = folders_of_others() | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    try:
+        done = subprocess.run(
+            words,
+            env=os.environ | settings,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=patience,
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelError(f"{artifact} had not answered after {patience:g} seconds") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ModelError(f"{artifact} can't be run apart ({brief(last)})")
+    return done.stdout

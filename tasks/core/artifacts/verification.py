@@ -1,0 +1,111 @@
+"""What an artifact must show before it is shipped: it is run as its user will run it, and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.core.artifacts import isolation
+from tasks.core.base.errors import ModelError
+from tasks.core.base.files import sha256, size
+from tasks.core.base.params import TIMED, ArtifactRule, Format
+from tasks.core.evaluation.metrics import Array, rounded
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The pictures that artifacts are asked about, and what the trained model says of them.
+
+    pictures: a .npy file of the test split, uint8 (n, size, size, 3).
+    labels: int (n,), places of their classes.
+    expected: the trained model's probabilities of them, float (n, classes).
+    golden: a folder of encoded pictures.
+    expected_golden: the trained model's probabilities of those, float (m, classes).
+    """
+
+    pictures: Path
+    labels: Array
+    expected: Array
+    golden: Path
+    expected_golden: Array
+
+    def facts(self, artifact: Path) -> dict[str, Any]:
+        """Runs an artifact apart, and compares. What can't be run has no answers, and an `error`."""
+        facts: dict[str, Any] = {"file": artifact.name, "bytes": size(artifact), "sha256": sha256(artifact)}
+        try:
+            answers = isolation.predicted(artifact, self.pictures, self.golden)
+        except ModelError as error:
+            return facts | {"error": str(error)}
+        if not all(np.isfinite(answer).all() for answer in answers.values()):
+            return facts | {"error": f"{artifact.name} gives probabilities that are no numbers"}
+        return facts | {name: rounded(value) for name, value in self._compared(answers).items()}
+
+    def _compared(self, answers: dict[str, Array]) -> dict[str, float]:
+        test = answers["test"]
+        golden = [answers[name] for name in ("golden", "encoded") if name in answers]
+        best = self.expected_golden.argmax(axis=1)
+        accuracy = _share(test, self.labels)
+        return {
+            "agreement": _share(test, self.expected.argmax(axis=1)),
+            "max_probability_difference": float(np.abs(test - self.expected).max()),
+            "accuracy": accuracy,
+            "accuracy_drop": _share(self.expected, self.labels) - accuracy,
+            "sum_error": float(np.abs(test.sum(axis=1) - 1).max()),
+            "golden_agreement": min(_share(answer, best) for answer in golden),
+            "golden_difference": max(float(np.abs(a - self.expected_golden).max()) for a in golden),
+        }
+
+
+def _share(probabilities: Array, classes: Array) -> float:
+    return float(np.mean(probabilities.argmax(axis=1) == classes))
+
+
+def judged(
+    kind: Format, facts: dict[str, Any], rules: tuple[ArtifactRule, ...], times: dict[str, Any]
+) -> dict[str, Any]:
+    """Holds an artifact against the rules that are for it.
+
+    Args:
+        facts: what `Exam.facts` gave.
+        times: what was measured of its run on this machine, where a rule asks for that.
+
+    Returns:
+        The facts with `gates`, one for each rule, `passed`, and `why`: what is not met, if anything. Times,
+        which are others the next time, have no value there.
+    """
+    file = facts["file"]
+    if "error" in facts:
+        return facts | {"gates": [], "passed": False, "why": facts["error"]}
+    seen = facts | times
+    gates = [_gate(file, rule, seen[rule.metric]) for rule in chosen(kind, rules)]
+    faults = [gate["why"] for gate in gates if not gate["passed"]]
+    why = "; ".join(faults) or f"{file} meets all of gate.artifacts"
+    return facts | {"gates": gates, "passed": not faults, "why": why}
+
+
+def chosen(kind: Format, rules: tuple[ArtifactRule, ...]) -> list[ArtifactRule]:
+    """The rules for a format: those of its own, and of those for all what these say nothing of."""
+    own = [rule for rule in rules if rule.artifact == kind]
+    measures = {rule.metric for rule in own}
+    return own + [rule for rule in rules if rule.artifact is None and rule.metric not in measures]
+
+
+def _gate(file: str, rule: ArtifactRule, value: float | None) -> dict[str, Any]:
+    passed = value is not None and rule.margin(value, value) >= 0
+    timed = rule.metric in TIMED
+    if value is None:
+        why = f"{file} has no {rule.metric}, since there is no SavedModel that runs"
+    else:
+        figure = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+        has = f"a {rule.metric}" if timed else f"{rule.metric} of {figure}"
+        why = f"{file} has {has}, which {'is' if passed else 'is not'} {rule.said(',.10g')}"
+    return {
+        "name": rule.metric,
+        "value": None if timed else value,
+        "threshold": rule.threshold,
+        "passed": passed,
+        "why": why,
+    }

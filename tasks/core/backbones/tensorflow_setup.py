@@ -1,0 +1,72 @@
+"""TensorFlow as this project wants it: quiet, seeded, deterministic.
+
+Import `tf`, `keras` and `hub` from here and nowhere else: what must be set before TensorFlow
+is loaded is set here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import logging
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tasks.core.base.cli import quiet
+from tasks.core.base.paths import folders_of_others
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as exceptions too
+os.environ.update(folders_of_others())
+
+with quiet():
+    import tensorflow as tf
+    import tensorflow_hub as hub
+    import tf_keras as keras
+
+    for gpu in tf.config.list_physical_devices("GPU"):  # leave to others what isn't needed
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+tf.get_logger().setLevel(logging.ERROR)
+
+AUTOTUNE = tf.data.AUTOTUNE
+
+
+def deterministic(seed: int) -> None:
+    """Makes this process give the same bits for the same work on the same kind of CPU."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def untuned(stream: Any) -> Any:
+    """A `tf.data.Dataset` that ends at once.
+
+    tf.data's tuner may hold the end of one up until its own thread wakes, and that sleeps for twice as long
+    each time: 10 ms at first, a minute at last. Without it, what may run side by side does so on every core.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return stream.with_options(options)
+
+
+@atexit.register
+def _remove_bytecode() -> None:
+    """AutoGraph removes what it has written to the temporary folder; the bytecode of that it leaves there."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__autograph_generated_file") and module.__file__:
+            file = Path(importlib.util.cache_from_source(module.__file__))
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: another process's are there too
+                file.parent.rmdir()
+
+
+def verbosity() -> int:
+    """Keras' own progress bar on a terminal, a line an epoch elsewhere."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "tf", "untuned", "verbosity"]

@@ -1,0 +1,200 @@
+"""How a stage or a command starts, and how it ends: exit 0, 1 for a no, 2 for a mistake."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.core.base import process
+from tasks.core.base.errors import DarkroomError, Rejected
+from tasks.core.base.files import sha256
+
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
+SOON = 0.01  # seconds
+_STDERR = threading.RLock()
+
+
+def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
+    """Runs a DVC stage, with its earlier outputs back if it can't do its work.
+
+    Args:
+        instead: what a person may ask for in the stage's place, with an option of that name; its docstring
+            is the option's help.
+    """
+    arguments = parser(sys.modules["__main__"].__doc__)
+    for option, function in instead.items():
+        arguments.add_argument(f"--{option}", action="store_true", help=function.__doc__)
+    chosen = vars(arguments.parse_args())
+    for option, function in instead.items():
+        if chosen[option]:
+            command(function)
+
+    def work() -> int:
+        before = _recorded()
+        main()
+        _check_unchanged(before)
+        return 0
+
+    code = _guarded(work)
+    if code not in (0, Rejected.exit_code):  # a verdict is whole, and someone wants to read it
+        process.give_back()
+    sys.exit(code)
+
+
+def command(main: Callable[[], int]) -> NoReturn:
+    """Runs a command for a person; `main` reads its own arguments and returns the exit code."""
+
+    def work() -> int:
+        try:
+            return main()
+        except BrokenPipeError:  # `| head` is no error
+            _silence()
+            return 0
+
+    sys.exit(_guarded(work))
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """An argument parser that shows the module's docstring as its help."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {Path(sys.argv[0]).parent.name}.{name()}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def name() -> str:
+    """The stage's or command's own name: the module that was started."""
+    return Path(sys.argv[0]).stem
+
+
+def say(text: str) -> None:
+    """Prints a line of progress, at once, also into a pipe; nobody reading any more doesn't end the work."""
+    try:
+        print(_plain(text), flush=True)
+    except BrokenPipeError:
+        _silence()
+
+
+def warn(text: str) -> None:
+    """Prints a line on stderr, of what is passed over."""
+    process.tell(_plain(text))
+
+
+def _silence() -> None:
+    """Points stdout nowhere, so that Python doesn't complain of a closed pipe at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps stderr's file shut: TensorFlow's C++ writes there whatever its log level is.
+
+    What goes wrong is raised as an exception all the same. One thread at a time: of two, the second to leave
+    would leave it shut.
+    """
+    with _STDERR:
+        sys.stderr.flush()
+        saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # tensorflow-hub's pkg_resources, among others
+                yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nothing)
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    """Turns every failure into one line on stderr and an exit code."""
+    for number in process.SIGNALS:
+        signal.signal(number, _interrupt)
+    sys.unraisablehook = _unheard
+    try:
+        return work()
+    except DarkroomError as error:
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        process.ignore_signals()
+        return _complain("interrupted", process.INTERRUPTED)
+    except OSError as error:
+        return _complain(f"{error.strerror or error}: {error.filename or 'no file named'}", 2)
+    except Exception as error:
+        if os.environ.get("DARKROOM_DEBUG"):
+            traceback.print_exc()
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return _complain(f"a fault of ours, {text[:300]}; DARKROOM_DEBUG=1 shows where", INTERNAL)
+
+
+def _complain(text: str, code: int) -> int:
+    warn(f"{name()}: {text}")
+    return code
+
+
+def _plain(text: str) -> str:
+    """One line that any terminal can show: the names of files may hold line ends, control codes and worse."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _unheard(lost: sys.UnraisableHookArgs) -> None:
+    """Interrupts again where Python has to ignore what is raised: when it clears away what nobody refers to.
+
+    TensorFlow makes so much of that while it traces a model that one ctrl-c in three went by unheard.
+    """
+    if lost.exc_type is KeyboardInterrupt:
+        signal.signal(signal.SIGALRM, _interrupt)  # no sooner: Prefect's timeouts need it to be nobody's
+        signal.setitimer(signal.ITIMER_REAL, SOON)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _recorded() -> dict[str, str]:
+    """What DVC will record beside the outputs: the stage's code and parameters, as they are now.
+
+    DVC reads them when a stage ends; if they were edited meanwhile, it would put the new text beside the
+    old result.
+    """
+    name = process.stage()
+    if not name:
+        return {}
+    facts = _yaml("dvc.yaml")["stages"][name]
+    files = [Path(dep) for dep in facts["deps"] if dep.startswith("tasks/")]
+    code = {str(file): sha256(file) for file in files if file.exists()}
+    values = _yaml("params.yaml") if "params" in facts else {}
+    keys = {key: repr(reduce(getitem, key.split("."), values)) for key in facts.get("params", ())}
+    return code | {f"params.yaml: {key}": value for key, value in keys.items()}
+
+
+def _yaml(file: str) -> Any:
+    return YAML(typ="safe", pure=True).load(Path(file).read_text("utf-8"))
+
+
+def _check_unchanged(before: dict[str, str]) -> None:
+    try:
+        now = _recorded()
+    except (OSError, LookupError, TypeError, YAMLError):
+        raise DarkroomError("params.yaml can't be read any more; mend it and run this stage again") from None
+    for name, value in before.items():
+        if now.get(name) != value:
+            raise DarkroomError(f"{name} was changed while this stage ran; run it again")

@@ -1,0 +1,234 @@
+"""Finding the pictures of a folder: three layouts, told apart by themselves."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from tasks.core.base.errors import DataError
+from tasks.core.data import images
+
+HINTS = {
+    name: split
+    for split, names in {
+        "train": ("train", "training"),
+        "validation": ("validation", "val", "valid", "dev"),
+        "test": ("test", "testing"),
+    }.items()
+    for name in names
+}  # what people call the splits, in lower case
+COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are the user's own
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A picture as the folders or the labels file name it, not yet opened."""
+
+    path: str  # from the pictures' folder, with slashes
+    label: str
+    group: str | None
+    split_hint: str | None
+
+
+def discover(folder: Path, labels: Path) -> list[Entry]:
+    """Lists the pictures of a folder in one of three layouts, in the order of their paths.
+
+    A labels file with rows wins; else `train|validation|test/class/picture` where the folders at the top
+    have such names; else `class/picture`. Pictures may lie deeper within a class.
+
+    A link to a file is followed wherever it leads, as DVC does; a link to a folder is refused.
+
+    Raises:
+        DataError: no such folder, nothing in it, pictures outside of every class, one class only, or classes
+            beside splits.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data.images: {folder} is not a folder; point it at your pictures")
+    listed = _listed(folder, labels)
+    entries = listed or _by_folder(folder)
+    if not entries:
+        known = " ".join(sorted(images.SUFFIXES))
+        raise DataError(
+            f"data.images: {folder} holds no picture ({known}) in a class folder; "
+            "lay them out as class/picture"
+        )
+    classes = {entry.label for entry in entries}
+    if len(classes) < 2:
+        raise DataError(
+            f"data.images: {folder} holds one class only, {classes.pop()!r}; a classifier needs at least two"
+        )
+    return sorted(entries, key=lambda entry: entry.path)
+
+
+def own_columns(labels: Path) -> pd.DataFrame:
+    """The user's own columns of a labels file, text by path; none where there are none."""
+    frame = _read_labels(labels).set_index("path")
+    own: pd.DataFrame = frame.drop(columns=[name for name in COLUMNS if name in frame])
+    return own.where(own != "")
+
+
+def pictures_below(folder: Path) -> Iterator[str]:
+    """Paths of all pictures below a folder, by suffix; hidden files and folders are passed over.
+
+    Raises:
+        DataError: a folder that can't be listed, or is a link.
+    """
+    for path in _files_below(folder):
+        if _is_picture(path):
+            yield path
+
+
+def passed_over(folder: Path) -> dict[str, int]:
+    """Counts the files below a folder that don't look like pictures, by suffix."""
+    counts = Counter(Path(path).suffix.lower() for path in _files_below(folder) if not _is_picture(path))
+    return dict(sorted(counts.items()))
+
+
+def _is_picture(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in images.SUFFIXES  # noqa: PTH122, a tenth of Path's time
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    start = len(str(folder)) + 1
+    for top, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        for name in folders:
+            _refuse_link(f"{top}/{name}")
+        for name in sorted(files):
+            if not _hidden(name):
+                yield f"{top}/{name}"[start:]
+
+
+def _refuse_link(folder: str) -> None:
+    if os.path.islink(folder):  # noqa: PTH114
+        raise DataError(
+            f"{folder} is a link to a folder; DVC doesn't look behind such links, and changes "
+            "there would go unseen: move the pictures here, or link each of them"
+        )
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename} can't be listed ({error.strerror}); check its permissions")
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX", "@eaDir"))  # what macOS and Synology leave behind
+
+
+def _by_folder(folder: Path) -> list[Entry]:
+    tops = [path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name)]
+    hinted = _are_splits(folder, tops)
+    depth = 2 if hinted else 1
+    entries = []
+    for path in pictures_below(folder):
+        parts = path.split("/", depth)
+        if len(parts) <= depth:
+            raise DataError(
+                f"data.images: {folder / path} lies outside of every class folder; "
+                "move it into one or out of there"
+            )
+        hint = HINTS[parts[0].lower()] if hinted else None
+        entries.append(Entry(path, sys.intern(parts[depth - 1]), None, hint))
+    return entries
+
+
+def _are_splits(folder: Path, tops: list[str]) -> bool:
+    """Whether the folders at the top are splits; a single one with such a name may well be a class."""
+    splits = sorted(top for top in tops if top.lower() in HINTS)
+    others = sorted(set(tops) - set(splits))
+    if len({HINTS[top.lower()] for top in splits}) > 1 and others:
+        raise DataError(
+            f"data.images: {folder} holds the splits {', '.join(splits)} and beside them {others[0]}; "
+            "move it away, or name the pictures' classes in data.labels"
+        )
+    return bool(splits) and not others
+
+
+def _listed(folder: Path, labels: Path) -> list[Entry]:
+    """Entries of the labels file; none where it has no rows."""
+    frame = _read_labels(labels)
+    _check_columns(labels, list(frame.columns))
+    frame = frame.astype(object).where(frame.notna() & (frame != ""), None)
+    twice = frame["path"][frame["path"].duplicated()]
+    if len(twice):
+        given = frame["label"][frame["path"] == twice.iloc[0]].unique()
+        labelled = f" with the labels {', '.join(map(repr, given))}" if len(given) > 1 else ""
+        raise DataError(f"data.labels: {labels} lists {twice.iloc[0]!r} twice{labelled}; keep one row")
+    entries = [_row_entry(labels, row) for row in frame.to_dict("records")]
+    _check_files(folder, labels, entries)
+    return entries
+
+
+def _check_columns(labels: Path, columns: list[str]) -> None:
+    for name in ("path", "label"):
+        if name not in columns:
+            had = ", ".join(map(repr, columns))
+            raise DataError(
+                f"data.labels: {labels} has no column {name!r} but {had}; its first line must be path,label"
+            )
+    for name in set(columns) - set(COLUMNS):
+        if meant := difflib.get_close_matches(name.lower(), set(COLUMNS) - set(columns), 1, 0.8):
+            raise DataError(
+                f"data.labels: {labels} has a column {name!r}, which is nearly {meant[0]!r}; name it so, "
+                "or something else"
+            )
+
+
+def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
+    path, label, hint = row["path"], row["label"], row.get("split")
+    if path is None or label is None:
+        raise DataError(f"data.labels: {labels} has a row without a path or label ({row}); fill it in")
+    if hint is not None and hint.lower() not in HINTS:
+        raise DataError(
+            f"data.labels: {labels} gives {path!r} the split {hint!r}; it must be {', '.join(HINTS)} or empty"
+        )
+    if path.split("/")[0] in ("", "..") or os.path.normpath(path) != path:
+        raise DataError(
+            f"data.labels: {labels} lists {path!r}; paths start at data.images and stay below it, "
+            "without . and .. in them"
+        )
+    return Entry(path, sys.intern(label), row.get("group"), HINTS[hint.lower()] if hint else None)
+
+
+def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
+    missing = [entry.path for entry in entries if not (folder / entry.path).is_file()]
+    if missing:
+        raise DataError(
+            f"data.labels: {labels} lists {missing[0]!r}, which is not in {folder} ({len(missing)} of "
+            f"{len(entries)} are not); paths start at data.images"
+        )
+    for parent in sorted(
+        {parent for entry in entries for parent in PurePath(entry.path).parents if parent.name}
+    ):
+        _refuse_link(f"{folder}/{parent}")
+
+
+def _read_labels(labels: Path) -> pd.DataFrame:
+    if not labels.is_file():
+        raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
+    try:
+        if labels.suffix == ".parquet":
+            return pd.read_parquet(labels).map(lambda value: None if pd.isna(value) else str(value))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(labels, dtype=str, keep_default_na=False, index_col=False)
+    except pd.errors.ParserWarning:
+        raise DataError(
+            f"data.labels: {labels} has rows with more fields than its first line; a comma too many at their "
+            "end perhaps, or one within a path that isn't in quotes"
+        ) from None
+    except (ValueError, UnicodeDecodeError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"data.labels: {labels} can't be read ({' '.join(str(error).split())}); "
+            "it must be a CSV in UTF-8, with commas, or Parquet"
+        ) from None

@@ -1,0 +1,202 @@
+"""One way to read a picture, for scanning, building and predicting alike."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from tasks.core.base.cli import quiet
+from tasks.core.base.contract import Packing, Resize
+from tasks.core.base.errors import DataError
+
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of broken files it raises, too
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "PPM")
+_NAMES = "bmp gif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, for an error not a warning
+
+
+def opened(data: bytes) -> Image.Image:
+    """Reads a picture's header, and no pixels yet.
+
+    Raises:
+        DataError: empty, not a picture, or larger than `MAX_PIXELS`. Says so without the file's name.
+    """
+    if not data:
+        raise DataError("is empty (0 bytes)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd EXIF and of size, which is judged below
+        try:
+            picture = Image.open(BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise DataError("is not a picture") from None
+        except Image.DecompressionBombError:
+            raise DataError("is too large to open safely") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # of every kind, over a broken file
+            raise DataError(f"has a broken header ({error})") from None
+    if picture.width * picture.height > MAX_PIXELS:
+        raise DataError(f"is too large: {picture.width} x {picture.height} pixels")
+    return picture
+
+
+def decoded(picture: Image.Image) -> Image.Image:
+    """Decodes the first frame as RGB, upright by its EXIF orientation, transparency on white.
+
+    What is RGB and upright already is not copied: `picture` itself is loaded and returned.
+
+    Raises:
+        DataError: truncated or corrupt.
+        MemoryError: larger than what is left.
+    """
+    try:
+        # libtiff writes on stderr what Pillow raises as well
+        with quiet() if picture.format == "TIFF" else warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture.load()
+            return _upright(_rgb(picture), _orientation(picture))
+    except MemoryError:
+        raise
+    except Exception as error:  # of every kind, over a broken file
+        raise DataError(f"is truncated or corrupt ({error})") from None
+
+
+def reduced(picture: Image.Image, side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Decodes a picture of which no more than `side` pixels of each side are wanted.
+
+    A JPEG can be decoded at a half, a quarter or an eighth of its size, in a fraction of the time.
+
+    Returns:
+        What `decoded` gives, and the width and height of the whole picture, upright.
+    """
+    whole = picture.size
+    picture.draft(None, (side, side))
+    shrunk = picture.size != whole
+    turned = shrunk and _orientation(picture) in (5, 6, 7, 8)
+    rgb = decoded(picture)
+    return rgb, (whole[::-1] if turned else whole) if shrunk else rgb.size
+
+
+def _orientation(picture: Image.Image) -> int:
+    """What EXIF says, 1 (upright) to 8; broken EXIF says nothing, and nothing against the pixels."""
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # of every kind
+        return 1
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """Turns a picture. Pillow's own function for it writes EXIF anew, and fails where that is odd."""
+    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _eight_bit(picture)
+    if picture.has_transparency_data:
+        # Colours under transparent pixels are arbitrary; white is what a page would show.
+        picture = picture.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(ground, picture)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it.
+
+    White is 65535 where a file has 16 bits. 32 bits and floats don't say what it is: of what is usual, it is
+    the least that holds the picture.
+    """
+    values = np.asarray(picture).astype(np.float64)
+    whites = [1.0, 255.0, 65535.0] if picture.mode == "F" else [255.0, 65535.0]
+    if picture.mode.startswith("I;16") or picture.format == "PPM":
+        whites = [65535.0]
+    highest = values.max(initial=0)
+    top = next((white for white in whites if highest <= white), whites[-1])
+    return Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
+
+
+def resized(picture: Image.Image, size: int, how: Resize) -> Pixels:
+    """Fits an RGB picture into a square of `size` pixels, antialiased.
+
+    Args:
+        how: `stretch` ignores the aspect ratio, `crop` fills the square and cuts what is left
+            over, `pad` fits the picture whole on black.
+
+    Returns:
+        uint8 of shape (size, size, 3).
+    """
+    square, bilinear = (size, size), Image.Resampling.BILINEAR
+    if how == "crop":
+        picture = ImageOps.fit(picture, square, bilinear)
+    elif how == "pad":
+        picture = ImageOps.pad(picture, square, bilinear)
+    else:
+        picture = picture.resize(square, bilinear)
+    return np.asarray(picture)
+
+
+def read(path: Path, size: int, how: Resize) -> Pixels:
+    """Reads a picture file at the size a model wants: uint8 of shape (size, size, 3).
+
+    Raises:
+        DataError: names the file, what is wrong with it, and what to do.
+    """
+    return pixels(content(path), path, size, how)
+
+
+def pixels(data: bytes, path: Path, size: int, how: Resize) -> Pixels:
+    """What `read` gives, of a file's content that has been read already."""
+    try:
+        return resized(decoded(opened(data)), size, how)
+    except DataError as error:
+        raise DataError(f"{path} {error}; leave it out or replace it") from None
+    except MemoryError:
+        raise DataError(f"{path} needs more memory than there is; lower compute.workers") from None
+
+
+def content(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        DataError: names the file and what to do.
+    """
+    try:
+        if not path.is_file():
+            found = "is no regular file" if path.exists() else "is not there"
+            raise DataError(f"{path} {found}; check the path")  # reading a pipe would wait for ever
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror}); check its permissions") from None
+
+
+def encoded(pixels: Pixels, kind: Packing) -> bytes:
+    """Packs pixels for a record: `raw` is the bytes in row-major order, without a header."""
+    if kind == "raw":
+        return pixels.tobytes()
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "jpeg" else {"compress_level": 6}
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()

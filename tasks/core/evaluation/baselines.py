@@ -1,0 +1,56 @@
+"""Classifiers that any worthwhile one must beat: the most frequent class, and colours alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from tasks.core.data.images import Pixels
+from tasks.core.evaluation.metrics import Array
+
+LEVELS = 4  # of each colour channel in the histograms
+SAMPLED = 32  # pixels along a side that are looked at, at least
+STEPS = 200  # of the solver
+
+
+def majority(labels: Array, count: int) -> Array:
+    """Predicts the most frequent of the training labels `count` times."""
+    return np.full(count, np.bincount(labels).argmax())
+
+
+def colours(features: Array, labels: Array, asked: Array) -> Array:
+    """Predicts classes by a logistic regression on the `histograms` of training pictures."""
+    if len(np.unique(labels)) < 2:
+        return majority(labels, len(asked))
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS))
+    with threadpool_limits(1):  # more threads add up in the order they end in
+        predicted: Array = model.fit(features, labels).predict(asked)
+    return predicted
+
+
+def histograms(batches: Iterable[Pixels]) -> Array:
+    """How the pixels of each picture are spread over `LEVELS` cubed colours, as roots of shares (Hellinger).
+
+    Args:
+        batches: uint8 (n, height, width, 3) each.
+
+    Returns:
+        Float32 (all pictures, LEVELS ** 3).
+    """
+    return np.concatenate([_histograms(batch) for batch in batches])
+
+
+def _histograms(pictures: Pixels) -> Array:
+    step = max(1, pictures.shape[1] // SAMPLED)
+    levels = (pictures[:, ::step, ::step] // (256 // LEVELS)).astype(np.int32)
+    colour = (levels[..., 0] * LEVELS + levels[..., 1]) * LEVELS + levels[..., 2]
+    size, n = LEVELS**3, len(pictures)
+    offset = np.arange(n)[:, None] * size
+    counts = np.bincount((colour.reshape(n, -1) + offset).ravel(), minlength=n * size).reshape(n, size)
+    roots: Array = np.sqrt(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    return roots

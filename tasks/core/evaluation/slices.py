@@ -1,0 +1,86 @@
+"""Parts of the test pictures that a model may be worse on than on the whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.core.data.manifest import MEASURES
+from tasks.core.evaluation.metrics import Answers, Array, accuracy, rounded, wilson
+
+MOST = 20  # values of a column that are parts of their own; what is rarer is one part together
+REST = "all others"
+
+
+def parts(pictures: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Says for each picture which part it is in, a column for each way of parting them.
+
+    Args:
+        pictures: rows of the manifest.
+        own: the user's own columns of the labels file, by the same index; may have none.
+
+    Returns:
+        Text, by the same index: quartiles `q1` to `q4` of each quality measure and of the size in pixels, the
+        format, the group of the labels file, and the user's columns. Measures that are all alike, and columns
+        without a value, are left out.
+    """
+    numbers = _numbers(pictures)
+    names = pictures[["format"]].assign(group=pictures["given_group"])
+    taken = [*numbers, *names]
+    names = names.join(own.rename(columns={name: f"{name} of the labels" for name in taken}))
+    quartiles = {name: _quartiles(numbers[name].to_numpy(float)) for name in numbers}
+    columns = {name: part for name, part in quartiles.items() if len(set(part)) > 1}
+    columns |= {str(name): _values(names[name]) for name in names if names[name].notna().any()}
+    return pd.DataFrame(columns, pictures.index)
+
+
+def _numbers(pictures: pd.DataFrame) -> pd.DataFrame:
+    """What quartiles are made of: the quality measures, and the size in pixels."""
+    return pictures[list(MEASURES)].assign(size=pictures["width"] * pictures["height"])
+
+
+def _quartiles(values: Array) -> Array:
+    """A value that several quartiles share counts to the lowest of them."""
+    edges = np.quantile(values, [0.25, 0.5, 0.75])
+    return np.array(["q1", "q2", "q3", "q4"], object)[np.searchsorted(edges, values)]
+
+
+def _values(column: pd.Series) -> Array:
+    text = column.astype(object).where(column.notna(), "none").astype(str)
+    frequent = text.value_counts().sort_index().sort_values(ascending=False, kind="stable").index
+    if len(frequent) > MOST:
+        text = text.where(text.isin(frequent[: MOST - 1]), REST)
+    return text.to_numpy(object)
+
+
+def described(parted: pd.DataFrame, pictures: pd.DataFrame, answers: Answers, least: int) -> dict[str, Any]:
+    """What `metrics.json` says of the slices.
+
+    Args:
+        parted: what `parts` gave, in the order of the answers.
+        least: pictures that a slice needs to be `judged`.
+
+    Returns:
+        For each column and each of its values `n`, `accuracy` with its 95 % interval, `judged`, and for
+        quartiles `range`, the smallest and largest value in them.
+    """
+    numbers = _numbers(pictures)
+    result: dict[str, Any] = {}
+    for column in parted:
+        result[str(column)] = {}
+        for value in sorted(set(parted[column])):
+            chosen = (parted[column] == value).to_numpy()
+            facts = _described(answers[chosen], least)
+            if column in numbers:
+                values = numbers[column].to_numpy()[chosen]
+                facts["range"] = [rounded(values.min()), rounded(values.max())]
+            result[str(column)][value] = facts
+    return result
+
+
+def _described(answers: Answers, least: int) -> dict[str, Any]:
+    share, n = accuracy(answers), len(answers)
+    interval = [rounded(end) for end in wilson(share, n)]
+    return {"n": n, "accuracy": rounded(share), "interval_95": interval, "judged": n >= least}

@@ -1,0 +1,176 @@
+"""Predicting whole folders: shard by shard, in processes or on a cluster, going on where a run was ended.
+
+The table has a row for each picture: `path`, `sha256` and the five measures of quality as in the manifest,
+`error` where it can't be read, `predicted`, `confidence` (the largest probability), `p_<class>`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from tasks.core.artifacts import runtimes
+from tasks.core.base.contract import Contract
+from tasks.core.base.errors import DataError
+from tasks.core.base.files import fingerprint, remove, sha256
+from tasks.core.base.params import Processes
+from tasks.core.base.paths import cache_folder
+from tasks.core.data import images
+from tasks.core.data.discovery import Entry, pictures_below
+from tasks.core.data.manifest import MEASURES
+from tasks.core.data.parallel import each, suited
+from tasks.core.data.parquet import read_parquet, write_parquet
+from tasks.core.evaluation.predictions import PROBABILITY
+from tasks.core.inference.predictor import Predictor, load_predictor
+from tasks.core.validation.scan import scan, sizes
+
+MONITORED = Path("reports/monitor")  # what new pictures come to
+TABLE = "predictions.parquet"  # in there, of the new pictures
+REFERENCE = "reference.parquet"  # of the test pictures by the same artifact, to compare with
+_ONE_AT_A_TIME = Lock()  # a worker of Dask's has threads, and a TFLite interpreter is for one
+
+SHARD = 512  # pictures that are predicted, and kept, at a time
+DESCRIBED = ("path", "sha256", "error", *MEASURES)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pictures to predict, and the file that keeps what came of it."""
+
+    model: Path
+    version: str  # the model's digest, by which a process knows that it is still the one it has loaded
+    folder: Path
+    paths: tuple[str, ...]
+    digests: tuple[str, ...]  # of the pictures
+    batch_size: int
+    part: Path
+
+
+def described(folder: Path, compute: Processes) -> pd.DataFrame:
+    """A row for each picture below a folder, with what a scan finds, in the order of the paths.
+
+    Raises:
+        DataError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give one with pictures")
+    entries = [Entry(path, "", None, None) for path in sorted(pictures_below(folder))]
+    if not entries:
+        raise DataError(f"{folder} holds no pictures; give a folder that does")
+    compute = suited(compute, sizes(folder, entries))
+    table = pa.Table.from_batches(list(scan(folder, entries, compute)))
+    return pd.DataFrame(table.select(list(DESCRIBED)).to_pandas())
+
+
+def scored(
+    model: Path, folder: Path, pictures: pd.DataFrame, batch_size: int, compute: Processes
+) -> pd.DataFrame:
+    """Adds `predicted`, `confidence` and `p_<class>` to the rows of `described`; none to unreadable ones.
+
+    Raises:
+        ModelError: the artifact can't be loaded.
+        WorkerError: processes or a cluster failed.
+    """
+    names = load_predictor(model).contract.class_names  # here first, where a mistake ends in one line
+    rows = pictures[pictures["error"].isna()]
+    jobs = list(shards(model, folder, rows, batch_size))
+    compute = suited(compute, [0] * len(rows))
+    progress = tqdm(total=len(rows), desc="score", unit=" pictures", disable=None, leave=False)
+    parts = []
+    with progress:
+        for shard in each(predict, jobs, compute, is_done=lambda job: job.part.exists()):
+            parts.append(read_parquet(shard.part))
+            if parts[-1].isna().any(axis=None):
+                remove(shard.part)  # to be asked anew
+            progress.update(len(shard.paths))
+    columns = [PROBABILITY + name for name in names]
+    probabilities = pd.concat(parts) if parts else pd.DataFrame(columns=columns, dtype="float32")
+    probabilities = probabilities.set_axis(rows.index)[columns]
+    known = probabilities.dropna()
+    answers = known.to_numpy()
+    best = pd.DataFrame(
+        {"predicted": np.array(names, object)[answers.argmax(axis=1)], "confidence": answers.max(axis=1)},
+        index=known.index,
+    )
+    table = pictures.join(best).join(probabilities)
+    changed = table["error"].isna() & table["predicted"].isna()
+    return table.assign(error=table["error"].mask(changed, "was changed while it was scored"))
+
+
+def shards(model: Path, folder: Path, rows: pd.DataFrame, batch_size: int) -> Iterator[Shard]:
+    """Cuts pictures into shards, each with a file in the cache that is named after model and pictures."""
+    version = digest(model)
+    for start in range(0, len(rows), SHARD):
+        part = rows.iloc[start : start + SHARD]
+        name = fingerprint(part["sha256"].tolist())
+        file = cache_folder().absolute() / "scores" / version[:16] / f"{name[:32]}.parquet"
+        names, digests = tuple(part["path"]), tuple(part["sha256"])
+        yield Shard(model.absolute(), version, folder.absolute(), names, digests, batch_size, file)
+
+
+def digest(model: Path) -> str:
+    """Of an artifact that is a file or a folder, and of its name."""
+    return fingerprint([model.name, sha256(model)])
+
+
+def predict(shard: Shard) -> Shard:
+    """Predicts a shard's pictures into its file: rows of probabilities, empty where one isn't what it was."""
+    predictor = _loaded(shard.model, shard.version)
+    names = predictor.contract.class_names
+    rows = np.full((len(shard.paths), len(names)), np.nan, np.float32)
+    for start in range(0, len(shard.paths), shard.batch_size):
+        places, pixels = [], []
+        for place in range(start, min(start + shard.batch_size, len(shard.paths))):
+            file = shard.folder / shard.paths[place]
+            with suppress(DataError):
+                pixels.append(_pixels(file, shard.digests[place], predictor.contract))
+                places.append(place)
+        if places:
+            with _ONE_AT_A_TIME:
+                rows[places] = predictor.predict(runtimes.floats(np.stack(pixels)))
+    columns = [PROBABILITY + name for name in names]
+    schema = pa.schema([(column, pa.float32()) for column in columns])
+    write_parquet(shard.part, pd.DataFrame(rows, columns=columns), schema)
+    return shard
+
+
+def _pixels(file: Path, digest: str, contract: Contract) -> images.Pixels:
+    data = images.content(file)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise DataError(f"{file} was changed while it was scored; score it again")
+    return images.pixels(data, file, contract.image_size, contract.resize)
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: Path, _version: str) -> Predictor:
+    return load_predictor(model)
+
+
+def write(path: Path, table: pd.DataFrame, **facts: str) -> None:
+    """Writes the table of `scored`.
+
+    Args:
+        facts: of how it was made, which stand in the file beside the columns.
+    """
+    text = ("path", "sha256", "error", "predicted")
+    types = [
+        (name, pa.string() if name in text else pa.float64() if name in MEASURES else pa.float32())
+        for name in map(str, table)
+    ]
+    write_parquet(path, table, pa.schema(types, metadata=facts))
+
+
+def facts(path: Path) -> dict[str, str]:
+    """How a table was made, as `write` was told."""
+    return {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}

@@ -1,0 +1,105 @@
+"""What speaks for a version: the message of its tag, for people first and then, as JSON, for programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from tasks.core.base.errors import DataError
+from tasks.core.release import registry
+
+HEADLINES = ("accuracy", "macro_f1", "log_loss", "ece")
+FORMAT = 2  # goes up when a field comes or changes; a new field has a default, for the tags that are there
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A version's, or that of its way into a stage.
+
+    about: what kind of model it is: `classes`, `image_size`, `resize`, `backbone`, `intended_use`, and how
+        many `pictures` it was made of and `tested` on.
+    digests: SHA-256 by path, of data, parameters, metrics, predictions, gates.
+    artifacts: SHA-256 by file; of a folder, of the names and digests of all that is in it.
+    probe: by file, what `promotion.probed` gives.
+    metrics: of the test split, as in `metrics.json`.
+    calibrated: log loss and calibration error that the artifacts have there, if they are calibrated.
+    champion: the version that it was compared with; none at the first promotion, or where that wasn't wanted.
+    compared: of both, by `challenger` and `champion`, the metrics on the same pictures, which are `n`.
+    gates: as in `gates.json`, judged against that champion.
+    notes: what one must know to read it.
+    format: of this list.
+    """
+
+    version: str
+    commit: str
+    verdict: str
+    about: dict[str, Any]
+    digests: dict[str, str]
+    artifacts: dict[str, str]
+    probe: dict[str, dict[str, Any]]
+    metrics: dict[str, Any]
+    champion: str | None = None
+    compared: dict[str, dict[str, float]] | None = None
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    calibrated: dict[str, float] | None = None
+    format: int = FORMAT
+
+    def uncompared(self) -> Evidence:
+        """What is true of a version whomever it was compared with."""
+        return replace(self, champion=None, compared=None, gates=[], notes=[])
+
+    def message(self, headline: str) -> str:
+        """The message of a tag."""
+        lines = [headline, "", *self.lines(), "", json.dumps(asdict(self), indent=1, ensure_ascii=False)]
+        return "\n".join(lines) + "\n"
+
+    def lines(self) -> list[str]:
+        """What a person wants to know of it."""
+        lines = [self.verdict]
+        lines += [
+            f"{name} {self.metrics[name]:.4f}{self._calibrated(name)}{self._before(name)}"
+            for name in HEADLINES
+        ]
+        return lines + self.notes + [f"{gate['verdict']}: {gate['why']}" for gate in self.gates]
+
+    def _calibrated(self, name: str) -> str:
+        known = self.calibrated or {}
+        return f", calibrated as the artifacts are {known[name]:.4f}" if name in known else ""
+
+    def _before(self, name: str) -> str:
+        if not self.compared:
+            return ""
+        ours, theirs = (self.compared[side][name] for side in ("challenger", "champion"))
+        return f"; on the same pictures {ours:.4f}, and {theirs:.4f} of {self.champion}"
+
+    @classmethod
+    def of(cls, tag: str) -> Evidence | None:
+        """Reads what a tag carries; none if it was made by hand.
+
+        Raises:
+            DataError: a later version of this project has made it.
+        """
+        _, brace, text = registry.message(tag).partition("\n{")
+        try:
+            facts = json.loads(brace + text)
+            if facts["format"] <= FORMAT:
+                return cls(**facts)
+        except (ValueError, TypeError, LookupError):
+            return None
+        raise DataError(f"{tag} carries evidence of a later version of this project; `git pull` it")
+
+    @classmethod
+    def read(cls, tag: str) -> Evidence:
+        """Reads what a tag carries.
+
+        Raises:
+            DataError: it carries none that can be read.
+        """
+        if found := cls.of(tag):
+            return found
+        raise DataError(
+            f"{tag} carries no evidence, so it wasn't made by `python -m flows.promote`; "
+            "promote that commit anew"
+        )

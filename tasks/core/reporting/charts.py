@@ -1,0 +1,170 @@
+"""What a page draws, reduced to places and percents that its template puts into SVG and CSS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tasks.core.data.manifest import MEASURES
+
+SIZE = (460, 190)  # pixels of a chart of curves
+SQUARE = 220  # of a reliability curve
+FALL = (120, 60)  # of a curve of robustness
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of a chart, as the points of an SVG polyline."""
+
+    name: str
+    points: str
+    last: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Two curves over epochs; `ticks` are (y in pixels, label)."""
+
+    title: str
+    lines: list[Line]
+    ticks: list[tuple[float, str]]
+    epochs: int
+
+
+def chart(title: str, history: pd.DataFrame, columns: dict[str, str]) -> Chart:
+    """Draws columns of the history over its rows; `columns` gives each its name in the legend."""
+    width, height = SIZE
+    values = history[list(columns)]
+    low, high = float(values.min().min()), float(values.max().max())
+    span = (high - low) or 1.0
+    step = width / max(1, len(history) - 1)
+
+    def y(value: float) -> float:
+        return round(height - (value - low) / span * height, 1)
+
+    def line(column: str, name: str) -> Line:
+        points = " ".join(f"{place * step:.1f},{y(value)}" for place, value in enumerate(history[column]))
+        return Line(name, points, float(history[column].iloc[-1]))
+
+    lines = [line(column, name) for column, name in columns.items()]
+    ticks = [(y(value), f"{value:.2f}") for value in (low, (low + high) / 2, high)]
+    return Chart(title, lines, ticks, len(history))
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A reliability curve: for each bin (x, y, radius, label), in pixels of a square of `SQUARE`."""
+
+    name: str
+    dots: list[tuple[float, float, float, str]]
+
+
+def reliability(curves: pd.DataFrame) -> list[Dots]:
+    """Confidence to the right, accuracy upwards, areas by the number of pictures; a curve for each `when`."""
+    most = curves.groupby("when")["n"].sum().max()
+
+    def dot(row: Any) -> tuple[float, float, float, str]:
+        radius = max(2.0, 16 * (row.n / most) ** 0.5)
+        text = f"{row.n} pictures: confidence {row.confidence:.3f}, accuracy {row.accuracy:.3f}"
+        return (
+            round(row.confidence * SQUARE, 1),
+            round((1 - row.accuracy) * SQUARE, 1),
+            round(radius, 1),
+            text,
+        )
+
+    return [
+        Dots(str(when), [dot(row) for row in part.itertuples()])
+        for when, part in sorted(curves.groupby("when"), key=lambda item: str(item[0]), reverse=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Fall:
+    """Accuracy unharmed and at each severity of a corruption, and the points of its curve in `FALL`."""
+
+    name: str
+    values: list[float]
+    points: list[tuple[float, float]]
+
+
+def falls(robustness: dict[str, Any]) -> list[Fall]:
+    """A small curve for each corruption, all on one axis from the worst value, in tenths, to 1."""
+    harmed = robustness["corruptions"].items()
+    values = {name: [robustness["unharmed"], *severities.values()] for name, severities in harmed}
+    low = min(0.9, math.floor(min(map(min, values.values())) * 10) / 10)
+    width, height = FALL
+    return [
+        Fall(
+            name,
+            list(each),
+            [
+                (round(place * width / (len(each) - 1), 1), round((1 - value) / (1 - low) * height, 1))
+                for place, value in enumerate(each)
+            ],
+        )
+        for name, each in values.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A distribution: its 5th, 25th, 50th, 75th and 95th percentiles, and their places on the axis, 0-100."""
+
+    values: tuple[float, ...]
+    places: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure's axis, from lowest to highest percentile drawn, and the box of each (kind, group)."""
+
+    name: str
+    low: float
+    high: float
+    boxes: dict[tuple[str, str], Box]
+
+
+def measures(pictures: pd.DataFrame, kinds: dict[str, pd.Series]) -> list[Measure]:
+    """How the quality measures are distributed, on axes that all groups share.
+
+    Args:
+        pictures: the readable ones, with a column for each measure.
+        kinds: for each kind of group the group that each picture is in, by the same index.
+    """
+    values, shares = pictures[list(MEASURES)], pd.Index(QUANTILES)
+    parts: dict[str, pd.DataFrame] = {kind: values.groupby(of).quantile(shares) for kind, of in kinds.items()}
+    quantiles = pd.concat(parts)
+    return [_measure(name, quantiles[name].unstack()) for name in MEASURES]
+
+
+def _measure(name: str, quantiles: pd.DataFrame) -> Measure:
+    low, high = float(quantiles.min().min()), float(quantiles.max().max())
+    span = high - low
+
+    def box(values: Sequence[float]) -> Box:
+        places = (round((value - low) / span * 100, 1) if span else 50.0 for value in values)
+        return Box(tuple(values), tuple(places))
+
+    groups = zip(quantiles.index, quantiles.to_numpy().tolist(), strict=True)
+    return Measure(name, low, high, {group: box(values) for group, values in groups})
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A class's pictures in each split, and the widths of its bar's parts in percent of the longest bar."""
+
+    counts: dict[str, int]
+    widths: dict[str, float]
+
+
+def bars(counts: dict[str, dict[str, int]]) -> dict[str, Bar]:
+    """The balance of the classes: `counts` are pictures by split and class, and so in `dataset.json`."""
+    table = pd.DataFrame(counts)
+    widths = (table / table.sum(axis=1).max() * 100).round(2)
+    return {str(name): Bar(table.loc[name].to_dict(), widths.loc[name].to_dict()) for name in table.index}

@@ -1,0 +1,18 @@
+"""What templates become: pages and drawings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def rendered(template: Path, **values: Any) -> str:
+    """Fills in a template; values are escaped, and one that is missing is an error."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(template.read_text("utf-8")).render(values)

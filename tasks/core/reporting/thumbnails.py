@@ -1,0 +1,148 @@
+"""Contact sheets: small pictures for a page, which holds each of them once."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from tasks.core.base.errors import DataError
+from tasks.core.data import images
+
+SIDE = 96  # pixels of a small picture's longer side
+TINY = 48  # pixels; what is smaller is shown with hard edges, as it is
+MOST = 1500  # small pictures on the sheets of all classes; of photographs they take about 3 MB
+UNREAD = "unread"
+NOTES = 3  # expectations that a finding names
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on a page: its path, and the CSS class that shows it."""
+
+    path: str
+    look: str
+
+
+class Album:
+    """The pictures of a page. Each is decoded and held once, however often it is shown."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._looks: dict[str, str] = {}
+        self._rules: list[str] = []
+
+    def picture(self, path: str) -> Picture:
+        """Takes a picture up, if it isn't in the album; one that can't be read has no look of its own."""
+        if path not in self._looks:
+            rule = background(self._folder / path)
+            self._looks[path] = f"i{len(self._rules)}" if rule else UNREAD
+            self._rules += [rule] if rule else []
+        return Picture(path, self._looks[path])
+
+    def css(self) -> str:
+        """A rule for each look."""
+        return "\n".join(f".i{place}{{{rule}}}" for place, rule in enumerate(self._rules))
+
+
+def background(path: Path) -> str | None:
+    """A picture as CSS, in WebP within a data URI and never enlarged; none if it can't be read."""
+    try:
+        small, _ = images.reduced(images.opened(images.content(path)), 2 * SIDE)
+    except DataError:
+        return None
+    small.thumbnail((SIDE, SIDE))
+    edges = ";image-rendering:pixelated" if max(small.size) < TINY else ""
+    return f"background-image:url({_data_uri(small, 75)}){edges}"
+
+
+def embedded(path: Path) -> str | None:
+    """A whole sheet as a data URI, in WebP; none if there is no such file."""
+    if not path.is_file():
+        return None
+    with Image.open(path) as sheet:
+        return _data_uri(sheet, 80)
+
+
+def _data_uri(picture: Image.Image, quality: int) -> str:
+    buffer = BytesIO()
+    picture.save(buffer, "WEBP", quality=quality)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Some pictures of all that there are of a kind, in sets of what belongs together."""
+
+    title: str
+    total: int
+    sets: list[list[Picture]]
+    together: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def shown(self) -> int:
+        return sum(map(len, self.sets))
+
+
+def of_classes(pictures: pd.DataFrame, album: Album, count: int) -> list[Sheet]:
+    """A sheet for each class, of pictures drawn by their content: the same ones each time.
+
+    Args:
+        pictures: the readable ones, with `path`, `label` and `sha256`.
+        count: pictures a sheet at most; fewer where there are so many classes that the page would burst.
+    """
+    classes = pictures.sort_values("sha256").groupby("label")
+    each = min(count, max(1, MOST // max(1, len(classes))))
+    return [
+        Sheet(str(label), len(rows), [_taken(rows.drop_duplicates("sha256")["path"].head(each), album)])
+        for label, rows in classes
+    ]
+
+
+def of_findings(validation: dict[str, Any], album: Album, count: int) -> list[Sheet]:
+    """A sheet for each kind of finding of `validation.json`, with what was asked for and what to do."""
+    return [
+        Sheet(
+            kind.replace("_", " ").capitalize(),
+            len(finding["paths"]),
+            [_taken(paths, album) for paths in _limited(finding.get("sets", [finding["paths"]]), count)],
+            "sets" in finding,
+            _notes(validation["expectations"], kind),
+        )
+        for kind, finding in validation["findings"].items()
+    ]
+
+
+def _taken(paths: Iterable[str], album: Album) -> list[Picture]:
+    return [album.picture(path) for path in paths]
+
+
+def _limited(sets: Iterable[list[str]], count: int) -> Iterator[list[str]]:
+    """The first sets, until they hold `count` pictures; none is cut down to a single picture."""
+    for paths in sets:
+        shown = paths[:count]
+        count -= len(shown)
+        if len(shown) > 1 or shown == paths:
+            yield shown
+
+
+def _notes(expectations: list[dict[str, Any]], kind: str) -> list[str]:
+    """What was asked for and is not met, or is within a tolerance, in a sentence each."""
+    found = [o for o in expectations if o["kind"] == kind and (o["paths"] or not o["passed"])]
+    more = [f"And {len(found) - NOTES} more of the kind."] if len(found) > NOTES else []
+    return [*map(_note, found[:NOTES]), *more]
+
+
+def _note(outcome: dict[str, Any]) -> str:
+    seen = outcome["observed"]
+    shown = outcome["details"] or (f"{seen:.4g}" if isinstance(seen, float) else seen)
+    end = "." if outcome["passed"] else f". To do: {outcome['remedy']}."
+    text = f"{outcome['name']}: {shown}. Asked for: {outcome['expected']}{end}"
+    return text[0].upper() + text[1:]

@@ -1,0 +1,4 @@
+"""The classifier, and how it is fitted: data set, augmentation, feature cache, checkpoints, devices.
+
+May import base, data and backbones.
+"""

@@ -1,0 +1,112 @@
+"""What training is fed: full batches out of one endless stream, in an order that seed and epoch decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight
+
+from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, untuned
+from tasks.core.base import params
+from tasks.core.training.augmentation import augmented, draw, kept, key, mixed
+from tasks.core.training.classifier import to_float
+from tasks.core.training.dataset import Dataset
+
+HELD_OUT_BATCH = 64
+ROWS, COLUMNS, GAP = 6, 8, 4  # of the sheet of augmented pictures; the gap in pixels
+SHEET = (1200, 1200)  # pixels that it has at most
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of `((pictures, kept), labels, weights)` for the classifier as it trains.
+
+    pictures: float32 (n, size, size, 3) in [0, 1].
+    kept: float32 (n, width), what dropout multiplies the features by: 0, or 1 / (1 - dropout).
+    labels: float32 (n, classes), one-hot or mixed.
+    weights: float32 (n,), of the pictures in the loss.
+    """
+
+    data: Dataset
+    p: params.Train
+    dropout: float
+    width: int  # of the backbone's features
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch. An epoch's last batch goes on with pictures of the next pass over them."""
+        return -(-self.data.size("train") // self.p.batch_size)
+
+    def training(self, epoch: int) -> Any:
+        """Streams batches from the beginning of an epoch on, counted from 0, without end."""
+        passes, into = divmod(epoch * self.steps * self.p.batch_size, self.data.size("train"))
+        stream = tf.data.Dataset.range(passes, 2**31).flat_map(self._pass).skip(into)
+        stream = stream.map(self._drawn, AUTOTUNE).batch(self.p.batch_size, drop_remainder=True)
+        return _shareable(stream.map(self._finished, AUTOTUNE))
+
+    def _pass(self, number: Any) -> Any:
+        """The record of every training picture once, in this pass's order, with the pass's number."""
+        return self.data.shuffled("train", self.p.seed + number).map(lambda record: (number, record))
+
+    def _drawn(self, number: Any, record: Any) -> Any:
+        example = self.data.parse(record)
+        drawn_by = key(self.p.seed, number, example["path"])
+        multiplied = kept([self.width], drawn_by + 1, self.dropout)
+        return example | {"key": drawn_by, "kept": multiplied, "draws": draw(drawn_by)}
+
+    def _finished(self, batch: Any) -> Any:
+        labels = tf.one_hot(batch["label"], len(self.data.class_names))
+        pictures = augmented(to_float(batch["image"]), batch["draws"], self.p.augment)
+        pictures, labels = mixed(pictures, labels, batch["key"] + 2, self.p.mixup)
+        weights = tf.linalg.matvec(labels, class_weights(self.data, self.p))
+        return (pictures, batch["kept"]), labels, weights
+
+    def validation(self) -> Any:
+        """The validation pictures once, as they are."""
+
+        def finished(batch: Any) -> Any:
+            count = tf.shape(batch["label"])[0]
+            labels = tf.one_hot(batch["label"], len(self.data.class_names))
+            return (to_float(batch["image"]), tf.ones((count, self.width))), labels, tf.ones(count)
+
+        count = -(-self.data.size("validation") // HELD_OUT_BATCH)
+        stream = self.data.read("validation", HELD_OUT_BATCH).map(finished, AUTOTUNE)
+        return _shareable(stream.apply(tf.data.experimental.assert_cardinality(count)))
+
+    def sheet(self) -> Image.Image:
+        """Draws a few pictures, a row for each: as it is, and as the first passes change it."""
+        rows = []
+        for example in self.data.shuffled("train", self.p.seed).map(self.data.parse).take(ROWS):
+            plain = to_float(example["image"])[None]
+            keys = [key(self.p.seed, number, example["path"]) for number in range(COLUMNS - 1)]
+            rows.append(
+                tf.concat([plain, *(augmented(plain, draw(k)[None], self.p.augment) for k in keys)], 0)
+            )
+        pixels = tf.cast(tf.round(tf.stack(rows) * 255), tf.uint8).numpy()
+        gaps = [(0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)]
+        tiles = np.pad(pixels, gaps, constant_values=255).transpose(0, 2, 1, 3, 4)
+        sheet = Image.fromarray(tiles.reshape(tiles.shape[0] * tiles.shape[1], -1, 3))
+        sheet.thumbnail(SHEET)
+        return sheet
+
+
+def class_weights(data: Dataset, p: params.Train) -> np.ndarray:
+    """Weights of the classes, float32 (classes,): 1, or balanced as scikit-learn does it."""
+    counts = [data.counts["train"][name] for name in data.class_names]
+    if p.class_weight == "none":
+        return np.ones(len(counts), np.float32)
+    places = np.arange(len(counts))
+    labels = np.repeat(places, counts)
+    found = np.ones(len(counts))
+    found[np.unique(labels)] = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    return found.astype(np.float32)
+
+
+def _shareable(stream: Any) -> Any:
+    """Has several workers share out each batch, not the files: all see one order, and each takes its part."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return untuned(stream.prefetch(AUTOTUNE)).with_options(options)

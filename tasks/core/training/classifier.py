@@ -1,0 +1,138 @@
+"""The classifier: a backbone, and a dense head that gives logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from tasks.core.backbones import catalogue, saved_model, store
+from tasks.core.backbones.catalogue import UNPINNED
+from tasks.core.backbones.tensorflow_setup import hub, keras, tf
+from tasks.core.base.contract import Contract
+from tasks.core.base.errors import BackboneError, ModelError, brief
+from tasks.core.base.files import read_json, write_json
+
+Predict = Callable[[Any], Any]  # pictures, uint8 (n, size, size, 3), to probabilities, float32 (n, classes)
+
+WEIGHTS = "classifier.weights.h5"
+FACTS = "classifier.json"
+
+
+def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_by: int | None = None) -> Any:
+    """Loads a backbone as a layer: float32 (n, h, w, 3) in [0, 1] to features (n, k).
+
+    Args:
+        sha256: `model.sha256`, the digest that it must have.
+        draws_by: the seed for what it draws by itself in training, where it has none.
+
+    Raises:
+        BackboneError: it can't be fetched or loaded, or has another digest.
+    """
+    handle = store.located(name, sha256)
+    seeded = None if draws_by is None else saved_model.seeded(store.folder(name), draws_by)
+    try:
+        with seeded or nullcontext(handle) as source:
+            return hub.KerasLayer(str(source), trainable=trainable, name="backbone")
+    except Exception as error:  # TF Hub raises whatever its resolver met: URL, tar, protobuf
+        raise store.unreadable(name, error) from error
+
+
+def network(backbone: Any, classes: int, image_size: int, l2: float = 0.0) -> Any:
+    """Builds the classifier: pictures of float32 (n, image_size, image_size, 3) to logits.
+
+    Raises:
+        BackboneError: the backbone takes no such pictures, or gives no feature vector.
+    """
+    pictures = keras.Input((image_size, image_size, 3), name="image")
+    features = _features(backbone, pictures)
+    dense = keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(l2), name="head")
+    return keras.Model(pictures, dense(features), name="classifier")
+
+
+def in_training(model: Any, *, frozen_statistics: bool) -> Any:
+    """The classifier as it trains: it shares all weights with `model`, and is told what dropout keeps.
+
+    That then hangs on seed, epoch and picture alone, however many devices there are.
+
+    Args:
+        frozen_statistics: the backbone normalizes by the statistics it came with, as it does in use, and not
+            by those of each batch. Its own dropout, if it has any, it then leaves out too.
+
+    Returns:
+        A model from pictures, float32 (n, size, size, 3), and what its features are multiplied by, float32
+        (n, width), to logits.
+    """
+    backbone, head = model.get_layer("backbone"), model.get_layer("head")
+    pictures = keras.Input(model.input.shape[1:], name="image")
+    features = backbone(pictures, training=False) if frozen_statistics else backbone(pictures)
+    kept = keras.Input(features.shape[1:], name="kept")
+    return keras.Model([pictures, kept], head(keras.layers.Multiply()([features, kept])), name="in_training")
+
+
+def _features(backbone: Any, pictures: Any) -> Any:
+    side = pictures.shape[1]
+    try:
+        features = backbone(pictures)
+    except Exception as error:  # whatever the graph inside complains of
+        if "KerasLayer.trainable" in str(error):  # TF Hub's own words, for models of TensorFlow 1
+            raise BackboneError("model.backbone can't be fine-tuned; set train.fine_tune to false") from None
+        raise BackboneError(
+            f"model.backbone takes no pictures of {side} pixels ({brief(error)}); change model.image_size"
+        ) from None
+    shape = getattr(features, "shape", None)
+    if shape is None or shape.rank != 2:
+        raise BackboneError(f"model.backbone gives no feature vector but {shape}; choose one that does")
+    return features
+
+
+def save(folder: Path, model: Any, contract: Contract, facts: dict[str, Any]) -> None:
+    """Writes weights and facts. Keras' own .keras file holds times, so it is never the same twice."""
+    model.save_weights(folder / WEIGHTS)
+    write_json(folder / FACTS, contract.facts() | facts)
+
+
+def load(folder: Path) -> tuple[Any, Contract]:
+    """Reads a trained classifier back as (model giving logits, contract).
+
+    Raises:
+        ModelError: there is none, or its backbone is another by now than the one it was trained on.
+        BackboneError: its backbone can't be loaded any more.
+    """
+    file = folder / FACTS
+    if not file.is_file():
+        raise ModelError(f"{file} is missing; run `dvc repro train`")
+    facts = read_json(file)
+    contract = Contract.of(facts)
+    _check_backbone(file, facts["backbone"], facts["backbone_sha256"])
+    backbone = backbone_layer(facts["backbone"], trainable=False)  # not every one can be
+    model = network(backbone, len(contract.class_names), contract.image_size)
+    model.load_weights(folder / WEIGHTS)
+    return model, contract
+
+
+def _check_backbone(file: Path, name: str, sha256: str) -> None:
+    if catalogue.package(name):  # made here of locked weights; its bytes tell of TensorFlow's build, too
+        return
+    found = store.digest(name)
+    if found != sha256:
+        raise ModelError(
+            f"{file} was trained on {name} with sha256 {sha256}, which by now has {found}; bring the other "
+            "back, or train on this one: `dvc repro --single-item --force train`"
+        )
+
+
+def predictor(model: Any) -> Predict:
+    """Compiles a classifier."""
+
+    @tf.function
+    def probabilities(pixels: Any) -> Any:
+        return tf.nn.softmax(model(to_float(pixels), training=False))
+
+    return lambda pixels: probabilities(pixels).numpy()
+
+
+def to_float(images: Any) -> Any:
+    """Scales uint8 pictures to the [0, 1] that TF Hub's common image signature asks for."""
+    return tf.cast(images, tf.float32) / 255.0

@@ -1,0 +1,79 @@
+"""What a frozen backbone says of pictures: computed once, and kept by what it hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tasks.core.backbones.tensorflow_setup import tf
+from tasks.core.base.files import fingerprint, replacing
+from tasks.core.base.paths import cache_folder
+from tasks.core.training.classifier import to_float
+from tasks.core.training.dataset import Dataset
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of a split: values float32 (n, k), and the places of the classes, int64 (n,)."""
+
+    values: np.ndarray
+    labels: np.ndarray
+
+
+def extractor(backbone: Any) -> Any:
+    """Gives a function from pictures, uint8 (n, h, w, 3), to a frozen backbone's features, float32 (n, k)."""
+
+    @tf.function(reduce_retracing=True)
+    def extract(images: Any) -> Any:
+        return backbone(to_float(images), training=False)
+
+    return extract
+
+
+def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: str) -> Features:
+    """Gives the features of a split.
+
+    They are kept file by file of records, in the cache folder: what is known is not computed again, and when
+    pictures come, only the files that they fall into are.
+
+    Args:
+        source: says what, besides the pictures, the features hang on: the backbone and how it is run.
+    """
+    source = fingerprint(source, Path(__file__))
+    parts = []
+    with tqdm(
+        total=data.size(split), desc="features", unit=" pictures", disable=None, leave=False
+    ) as progress:
+        for name in data.files(split):
+            parts.append(_of_file(extract, data, name, source))
+            progress.update(len(parts[-1].labels))
+    return Features(
+        np.concatenate([part.values for part in parts]), np.concatenate([part.labels for part in parts])
+    )
+
+
+def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: str) -> Features:
+    kept = cache_folder() / "features" / fingerprint([data.shards[name], source])
+    if known := _read(kept):
+        return known
+    batches = data.stream([name], BATCH)
+    found = [(np.asarray(extract(batch["image"])), np.asarray(batch["label"])) for batch in batches]
+    values, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    with replacing(kept) as temporary, temporary.open("wb") as file:
+        np.savez(file, values=values, labels=labels)
+    return Features(values, labels)
+
+
+def _read(file: Path) -> Features | None:
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            return Features(arrays["values"], arrays["labels"])
+    except Exception:  # not there, or damaged: a zip can then raise anything
+        return None

@@ -1,0 +1,349 @@
+"""What is wrong with a data set, as columns beside the manifest's and as checks over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+from great_expectations.expectations.row_conditions import Column
+from scipy.stats import ks_2samp
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.tree import DecisionTreeClassifier
+
+from tasks.core.base import params
+from tasks.core.data.manifest import MEASURES
+from tasks.core.validation.expectations import Check, gxe, tolerating
+from tasks.core.validation.near_duplicates import Tie, near_duplicates
+from tasks.core.validation.schema import Schema
+
+SMALL = 64  # pixels; hashes of smaller pictures lie so close together that only equal ones tell anything
+ENTROPY_SCALE = 10  # bits; CleanVision's score of information is entropy over this
+SHORTCUTS = {
+    "format": ["format"],
+    "mode": ["mode"],
+    "size": ["width", "height"],
+    "brightness": ["brightness"],
+    "saturation": ["saturation"],
+}
+SHORTCUT_SAMPLE = 5000  # pictures are enough to see a shortcut that matters
+FOLDS = 5
+NAMED = 5  # classes or pictures that a check names
+WORDS = {
+    "brightness_p99": "brightness of the brightest pixels (99th percentile, 0-1)",
+    "brightness_p05": "brightness of the darkest pixels (5th percentile, 0-1)",
+    "blur_score": "a score of edges (0 blurry to 1)",
+    "entropy": "bits of entropy",
+    "aspect_ratio": "shorter over longer side",
+    "side": "pixels of side (root of the area)",
+}  # for what a column holds
+PREVALENT = 0.5  # CleanVision's; what holds for a larger share of the pictures is no finding
+Bounds = tuple[str, str, str, float | None, float | None]  # kind, name, column, lowest and highest value
+NOTHING = Schema()
+
+
+def near(manifest: pd.DataFrame, p: params.Validate) -> pd.Series:
+    """Numbers the sets of readable pictures that are the same or nearly so."""
+    telling = manifest["entropy"] / ENTROPY_SCALE >= p.low_information
+    small = manifest[["width", "height"]].min(axis=1) < SMALL
+    return near_duplicates(manifest, p.near_distance, telling, small)
+
+
+def enriched(
+    manifest: pd.DataFrame, near_set: pd.Series, accepted: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The manifest with what the checks look at besides: null for pictures that can't be read.
+
+    Adds `near_set` (number), `aspect_ratio` (shorter over longer side), `side` (root of the area, pixels),
+    `copies` (pictures of this content), `labels` (of its content), `alike` (contents in its set), `groups`
+    (in its set), `hinted_splits` (of its group), `spellings` (of its label), `class_size` (readable pictures
+    of its label), and the same in every row: for each shortcut `told_by_<property>`, for each measure
+    `drift_of_<measure>` from the readable pictures of the manifest `accepted` last.
+    """
+    frame = manifest.assign(near_set=near_set.reindex(manifest.index))
+    frame.loc[frame["error"].notna(), "sha256"] = None
+    sides = frame[["width", "height"]]
+    frame["aspect_ratio"] = sides.min(axis=1) / sides.max(axis=1)
+    frame["side"] = np.sqrt(sides.prod(axis=1, min_count=2))
+    by_content = frame.groupby("sha256")
+    frame["copies"] = by_content["path"].transform("size")
+    frame["labels"] = by_content["label"].transform("nunique")
+    frame["alike"] = frame.groupby("near_set")["sha256"].transform("nunique")
+    frame["groups"] = frame.groupby("near_set")["group"].transform("nunique")
+    frame["hinted_splits"] = (
+        frame["split_hint"].groupby(frame["group"].fillna(frame["sha256"])).transform("nunique")
+    )
+    frame["class_size"] = frame["error"].isna().groupby(frame["label"]).transform("sum")
+    frame["spellings"] = frame["label"].groupby(frame["label"].str.casefold()).transform("nunique")
+    for name, skill in shortcuts(frame[frame["error"].isna()]).items():
+        frame[f"told_by_{name}"] = skill
+    if accepted is not None and len(accepted) and frame["error"].isna().any():
+        for name in MEASURES:
+            frame[f"drift_of_{name}"] = ks_2samp(frame[name].dropna(), accepted[name]).statistic
+    return frame
+
+
+def shortcuts(pictures: pd.DataFrame) -> dict[str, float]:
+    """How well the classes can be told apart by one trivial property alone.
+
+    A decision tree learns the label from that property, and is tried on pictures it hasn't seen.
+
+    Returns:
+        For each property its skill: 0 no better than guessing, 1 perfect (balanced accuracy, rescaled).
+    """
+    counts = pictures["label"].value_counts()
+    sample = pictures[pictures["label"].map(counts) >= FOLDS].sort_values("sha256").head(SHORTCUT_SAMPLE)
+    sample = sample[sample.groupby("label")["label"].transform("size") >= FOLDS]
+    classes = sample["label"].nunique()
+    if classes < 2:
+        return dict.fromkeys(SHORTCUTS, 0.0)
+    return {name: _skill(sample, columns, classes) for name, columns in SHORTCUTS.items()}
+
+
+def _skill(sample: pd.DataFrame, columns: list[str], classes: int) -> float:
+    coded = sample[columns].apply(
+        lambda column: column if column.dtype.kind in "if" else pd.factorize(column)[0]
+    )
+    if (coded.nunique() <= 1).all():
+        return 0.0
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=4 * classes, min_samples_leaf=2, class_weight="balanced", random_state=0
+    )
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    guessed = cross_val_predict(tree, coded.to_numpy(float), sample["label"], cv=folds)
+    chance = 1 / classes
+    return max(0.0, float((balanced_accuracy_score(sample["label"], guessed) - chance) / (1 - chance)))
+
+
+def checks(frame: pd.DataFrame, ties: list[Tie], p: params.Validate, schema: Schema = NOTHING) -> list[Check]:
+    """The expectations that params.yaml and the schema ask for, over the frame that `enriched` gives."""
+    found = [*_files(frame, p), *_classes(frame, p), *_repeats(ties), *_qualities(frame, p), *_told(p)]
+    found += _expected(frame, schema)
+    severities = asdict(p.severity)
+    return [
+        replace(check, severity=severities[check.kind])
+        for check in found
+        if severities[check.kind] != "ignore"
+    ]
+
+
+def _files(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
+    unread = frame.set_index("path")["error"].dropna().sort_index()
+    yield Check(
+        "unreadable",
+        "unreadable pictures",
+        f"at most {p.max_unreadable} (validate.max_unreadable)",
+        gxe.ExpectColumnValuesToBeNull(column="error", mostly=tolerating(p.max_unreadable, len(frame))),
+        "replace them, take them out, or raise validate.max_unreadable to leave them out",
+        details=_listed(f"{path} {why}" for path, why in unread.items()),
+    )
+    for side in ("width", "height"):
+        yield Check(
+            "small",
+            f"pictures of small {side}",
+            f"at least {p.min_side} pixels (validate.min_side)",
+            gxe.ExpectColumnValuesToBeBetween(column=side, min_value=p.min_side),
+            "replace them, take them out, or lower validate.min_side",
+        )
+
+
+def _classes(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
+    sizes = frame.groupby("label")["class_size"].first()
+    balanced = -(-int(sizes.max()) // p.max_imbalance)
+    yield Check(
+        "too_few",
+        "classes of too few pictures",
+        f"at least {p.min_per_class} readable pictures of each class (validate.min_per_class)",
+        gxe.ExpectColumnValuesToBeBetween(column="class_size", min_value=p.min_per_class),
+        "add pictures to the class, take the class out, or lower validate.min_per_class",
+        details=_sizes(sizes[sizes < p.min_per_class]),
+    )
+    yield Check(
+        "imbalance",
+        "classes much smaller than the largest",
+        f"at least {balanced}, one for {p.max_imbalance} of the largest class (validate.max_imbalance)",
+        gxe.ExpectColumnValuesToBeBetween(column="class_size", min_value=balanced),
+        "add pictures to the class, or raise validate.max_imbalance",
+        details=_sizes(sizes[sizes < balanced]),
+    )
+    yield Check(
+        "spelling",
+        "classes that differ in upper and lower case alone",
+        "one spelling of each",
+        gxe.ExpectColumnValuesToBeBetween(column="spellings", max_value=1),
+        "give them one name, or set validate.severity.spelling to warning if they are different classes",
+    )
+
+
+def _sizes(sizes: pd.Series) -> str:
+    return _listed(f"{label} ({size})" for label, size in sizes.items())
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """The first few of what a line can hold."""
+    listed = list(texts)
+    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return ", ".join(listed[:NAMED]) + more
+
+
+def _repeats(ties: list[Tie]) -> Iterator[Check]:
+    yield Check(
+        "label_conflict",
+        "the same picture with two labels",
+        "one label for each picture",
+        gxe.ExpectColumnValuesToBeBetween(column="labels", max_value=1),
+        "take it out of the wrong class",
+    )
+    yield Check(
+        "duplicate",
+        "exact duplicates",
+        "each picture once",
+        gxe.ExpectColumnValuesToBeBetween(column="copies", max_value=1),
+        "keep one of them; copies never lie in different splits",
+    )
+    yield Check(
+        "near_duplicate",
+        "near-duplicates",
+        "pictures that differ (validate.near_distance)",
+        gxe.ExpectColumnValuesToBeBetween(column="alike", max_value=1),
+        "nothing needs to be done: they never lie in different splits",
+    )
+    yield Check(
+        "split_conflict",
+        "groups that are named for several splits",
+        "one split for each group and its near-duplicates",
+        gxe.ExpectColumnValuesToBeBetween(column="hinted_splits", max_value=1),
+        "move them into one split: a model must not be tested on what it was trained on",
+    )
+    yield Check(
+        "group_conflict",
+        "near-duplicates in different groups",
+        "one group for each set of near-duplicates",
+        gxe.ExpectColumnValuesToBeBetween(column="groups", max_value=1),
+        "give them one group in the labels file, or one may train and the other test",
+    )
+    yield Check(
+        "tied",
+        "groups that have become one",
+        "groups that stay apart, as they were in the manifest accepted last",
+        gxe.ExpectColumnValuesToNotBeInSet(column="group", value_set=[tie.group for tie in ties] or [""]),
+        "nothing needs to be done: some of these pictures may have changed their split",
+    )
+
+
+def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
+    """CleanVision's checks, with its thresholds in params.yaml."""
+    if frame["error"].notna().all():
+        return  # and the quartiles of no picture
+    usual = prevalent(frame, p)
+    for kind, name, column, low, high in _bounds(frame, p):
+        if kind in usual:
+            continue
+        named = (("at least", low and max(low, 0)), ("at most", high))
+        limits = [f"{words} {limit:.4g}" for words, limit in named if limit is not None]
+        yield Check(
+            kind,
+            name,
+            f"{WORDS[column]} of {' and '.join(limits)} (validate.{kind})",
+            gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high),
+            f"look at them; replace them, take them out, or change validate.{kind}",
+        )
+
+
+def prevalent(frame: pd.DataFrame, p: params.Validate) -> dict[str, float]:
+    """The qualities that most pictures have, each with its share: they tell of the data and not of faults.
+
+    Of those that would be warnings: what is to be an error is one however many pictures have it.
+    """
+    warned = {kind for kind, severity in asdict(p.severity).items() if severity == "warning"}
+    shares = {kind: _share(frame, column, low, high) for kind, _, column, low, high in _bounds(frame, p)}
+    return {kind: round(share, 4) for kind, share in shares.items() if kind in warned and share > PREVALENT}
+
+
+def _share(frame: pd.DataFrame, column: str, low: float | None, high: float | None) -> float:
+    """The share of readable pictures out of bounds."""
+    values = frame[column].dropna()
+    out = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
+    return float(out.mean()) if len(out) else 0.0
+
+
+def _bounds(frame: pd.DataFrame, p: params.Validate) -> list[Bounds]:
+    q1, q3 = frame["side"].quantile([0.25, 0.75])
+    spread = p.odd_size * (q3 - q1)
+    return [
+        ("dark", "dark pictures", "brightness_p99", p.dark, None),
+        ("light", "light pictures", "brightness_p05", None, 1 - p.light),
+        ("blurry", "blurry pictures", "blur_score", p.blurry, None),
+        (
+            "low_information",
+            "pictures of little information",
+            "entropy",
+            p.low_information * ENTROPY_SCALE,
+            None,
+        ),
+        ("odd_aspect_ratio", "pictures of odd aspect ratio", "aspect_ratio", p.odd_aspect_ratio, None),
+        ("odd_size", "pictures of odd size", "side", q1 - spread, q3 + spread),
+    ]
+
+
+def _told(p: params.Validate) -> Iterator[Check]:
+    for name in SHORTCUTS:
+        yield Check(
+            "shortcut",
+            f"classes told apart by {name} alone",
+            f"skill of at most {p.shortcut} (validate.shortcut)",
+            gxe.ExpectColumnMaxToBeBetween(column=f"told_by_{name}", max_value=p.shortcut),
+            f"make the classes alike in {name}, or the model may learn that and nothing else",
+        )
+
+
+def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
+    """What data.schema says, in the severities of params.yaml."""
+    edit = "or change data.schema if that is how it should be"
+    if schema.classes is not None:
+        yield Check(
+            "new_class",
+            "pictures of a new class",
+            f"one of the {len(schema.classes)} classes of data.schema",
+            gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(schema.classes)),
+            f"move them into a class that is known, {edit}",
+        )
+        present = frame.loc[frame["class_size"] > 0, "label"].unique()
+        yield Check(
+            "missing_class",
+            "classes without a picture",
+            f"a readable picture of each of the {len(schema.classes)} classes of data.schema",
+            gxe.ExpectColumnDistinctValuesToContainSet(
+                column="label", value_set=list(schema.classes), row_condition=Column("error").is_null()
+            ),
+            f"bring their pictures back, {edit}",
+            details=_listed(label for label in schema.classes if label not in present),
+        )
+    if schema.formats is not None:
+        yield Check(
+            "unexpected_format",
+            "pictures of an unexpected format",
+            f"{', '.join(schema.formats)} (data.schema)",
+            gxe.ExpectColumnValuesToBeInSet(column="format", value_set=list(schema.formats)),
+            f"convert them, {edit}",
+        )
+    for side, limits in (("width", schema.width), ("height", schema.height)):
+        if limits is not None:
+            yield Check(
+                "size_range",
+                f"pictures of unexpected {side}",
+                f"{limits.min} to {limits.max} pixels (data.schema)",
+                gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min, max_value=limits.max),
+                f"resize them or take them out, {edit}",
+            )
+    for name in MEASURES:
+        if schema.drift is not None and f"drift_of_{name}" in frame:
+            yield Check(
+                "drift",
+                f"drift of {name} from the pictures accepted last",
+                f"Kolmogorov-Smirnov statistic of at most {schema.drift} (data.schema)",
+                gxe.ExpectColumnMaxToBeBetween(column=f"drift_of_{name}", max_value=schema.drift),
+                f"see whether the new pictures are what the model will meet, {edit}",
+            )

@@ -1,0 +1,118 @@
+"""What earlier scans found, so that pictures that haven't changed are not opened again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import PIL
+
+from tasks.core.base.files import sha256
+from tasks.core.base.paths import cache_folder
+
+RECENT = 2_000_000_000  # ns; FAT keeps times in steps of two seconds
+
+TABLE = """
+    CREATE TABLE IF NOT EXISTS files (
+        file BLOB PRIMARY KEY, code TEXT NOT NULL, size INTEGER, modified INTEGER, changed INTEGER,
+        facts TEXT NOT NULL
+    ) WITHOUT ROWID
+"""
+
+
+class Status(NamedTuple):
+    """What tells a file from the one that was there: bytes, and times in ns.
+
+    `changed` is ctime, which goes on also where a file of the same size and mtime takes another's place.
+    """
+
+    size: int
+    modified: int
+    changed: int
+
+
+class Described(Protocol):
+    """A file that a scan has described."""
+
+    @property
+    def file(self) -> str: ...
+    @property
+    def status(self) -> Status | None: ...
+    @property
+    def known(self) -> dict[str, Any] | None: ...
+    @property
+    def trusted(self) -> bool: ...
+
+
+class ScanCache:
+    """A small database in the cache folder; a scan that is killed finds there what it had done."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.code = _code()
+
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator[ScanCache]:
+        """Opens the database, and begins a new one where the old can't be read."""
+        file = cache_folder() / "scan.sqlite"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            connection = _connected(file)
+        except sqlite3.DatabaseError:
+            file.unlink(missing_ok=True)
+            connection = _connected(file)
+        with closing(connection):
+            yield cls(connection)
+
+    def look_up(self, files: Sequence[str]) -> dict[str, tuple[dict[str, Any], Status]]:
+        """For those files that an earlier scan described: what it found, and their state at that time."""
+        marks = ",".join("?" * len(files))
+        rows = self.connection.execute(
+            f"SELECT file, facts, size, modified, changed FROM files WHERE code = ? AND file IN ({marks})",
+            [self.code, *map(os.fsencode, files)],
+        )
+        return {os.fsdecode(file): (json.loads(facts), Status(*status)) for file, facts, *status in rows}
+
+    def add(self, jobs: Sequence[Described], start: int) -> None:
+        """Keeps what a scan that began at `start` (ns) has found.
+
+        A file that changed just before may change again without a later time to show for it; its time is not
+        kept, so that the next scan looks at its content.
+        """
+        rows = [
+            (
+                os.fsencode(job.file),
+                self.code,
+                job.status.size,
+                job.status.modified if job.status.modified < start - RECENT else None,
+                job.status.changed,
+                json.dumps(job.known),
+            )
+            for job in jobs
+            if not job.trusted and job.status and job.known and "sha256" in job.known
+        ]
+        with self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=60)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(TABLE)
+    return connection
+
+
+def _code() -> str:
+    """What the results hang on besides the files: our reading and measuring, and whose decoder."""
+    core = Path(__file__).parents[1]
+    own = ("data/images", "data/manifest", "validation/image_quality", "validation/scan")
+    sources = [sha256(core / f"{name}.py") for name in own]
+    return " ".join([*sources, PIL.__version__, np.__version__])
