@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.core.backbones import catalogue
 from tasks.core.base import cli, params
 from tasks.core.validation import preflight
 
@@ -18,7 +19,8 @@ def check() -> None:
         ParamError, DataError: names the key, the value and the remedy.
     """
     p = params.load()
-    preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema), p.model.backbone)
+    preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
+    catalogue.check(p.model.backbone)
     preflight.check_repository()
     if p.gate.champion != params.NONE:
         from tasks.core.release import champion  # half a second

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from tasks.core.backbones import catalogue
 from tasks.core.base import cli, params
 from tasks.core.base.files import replacing
 from tasks.core.base.paths import DIGITS
@@ -33,7 +34,8 @@ def write_digits(folder: Path) -> int:
 
 def main() -> None:
     p = params.load()
-    preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema), p.model.backbone)
+    preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
+    catalogue.check(p.model.backbone)
     count = write_digits(DIGITS)
     cli.say(f"digits: {count} pictures in {DIGITS}")
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import cli, params
+from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.files import replacing, write_json
 from tasks.core.base.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
 from tasks.core.data.discovery import own_columns
@@ -20,7 +21,7 @@ from tasks.core.data.images import Pixels
 from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation import baselines, calibration, label_errors, metrics, predictions, slices
 from tasks.core.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from tasks.core.evaluation.metrics import Answers, Array
+from tasks.core.evaluation.metrics import Answers
 from tasks.core.training import classifier
 from tasks.core.training.classifier import Predict
 from tasks.core.training.dataset import Dataset
@@ -43,8 +44,8 @@ def calibrated(before: Answers, after: Answers, bins: int) -> dict[str, Any]:
     ece = metrics.expected_calibration_error(bins)
     return {
         when: {
-            "log_loss": metrics.rounded(metrics.log_loss(answers)),
-            "ece": metrics.rounded(ece(answers)),
+            "log_loss": rounded(metrics.log_loss(answers)),
+            "ece": rounded(ece(answers)),
         }
         for when, answers in (("before", before), ("after", after))
     }
@@ -85,11 +86,11 @@ def robustness(predict_batch: Predict, data: Dataset, p: params.Evaluate) -> dic
     interval = metrics.bootstrap(lambda rows: {"": each[rows].mean()}, labels, p.bootstrap, p.seed)[""]
     return {
         "n": len(labels),
-        "unharmed": metrics.rounded(right(pictures).mean()),
-        "accuracy": metrics.rounded(each.mean()),
-        "interval_95": {"accuracy": [metrics.rounded(end) for end in interval]},
+        "unharmed": rounded(right(pictures).mean()),
+        "accuracy": rounded(each.mean()),
+        "interval_95": {"accuracy": [rounded(end) for end in interval]},
         "corruptions": {
-            name: {severity: metrics.rounded(hit.mean()) for severity, hit in severities.items()}
+            name: {severity: rounded(hit.mean()) for severity, hit in severities.items()}
             for name, severities in hits.items()
         },
     }
@@ -158,7 +159,7 @@ def tabled(test: pd.DataFrame, sha256: Array, parted: pd.DataFrame, said: dict[s
 
 def _measured(answers: Answers) -> dict[str, float]:
     every = metrics.measures(1)
-    return {name: metrics.rounded(every[name](answers)) for name in params.MEASURED_OF_BASELINES}
+    return {name: rounded(every[name](answers)) for name in params.MEASURED_OF_BASELINES}
 
 
 def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[str, Any], bins: int) -> None:

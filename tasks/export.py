@@ -16,11 +16,11 @@ from tasks.core.artifacts import golden, isolation, verification
 from tasks.core.artifacts.exporter import FILES, Exporter, lines
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import cli, params
+from tasks.core.base.arrays import Array
 from tasks.core.base.errors import brief
 from tasks.core.base.files import read_json, remove, replacing, scratch, write_json, write_text
 from tasks.core.base.params import TIMED, Format
 from tasks.core.base.paths import DATASET, EXPORT, GATES, LATENCIES, METRICS, MODELS, cache_folder
-from tasks.core.evaluation.metrics import Array
 from tasks.core.training import classifier
 from tasks.core.training.dataset import Dataset
 

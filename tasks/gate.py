@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from tasks.core.base import cli, params
+from tasks.core.base.arrays import rounded
 from tasks.core.base.errors import ParamError
 from tasks.core.base.files import flat, read_json, write_json
 from tasks.core.base.params import CHAMPION, NONE, Rule
@@ -176,11 +177,11 @@ def judged(judge: Judge, rules: tuple[Rule, ...], on_inconclusive: Literal["pass
         gates.append(
             {
                 "name": outcome.name,
-                "value": None if outcome.value is None else metrics.rounded(outcome.value),
+                "value": None if outcome.value is None else rounded(outcome.value),
                 "threshold": rule.threshold,
                 "passed": passed,
                 "verdict": outcome.verdict,
-                "interval_95": outcome.interval and [metrics.rounded(end) for end in outcome.interval],
+                "interval_95": outcome.interval and [rounded(end) for end in outcome.interval],
                 "why": outcome.why,
             }
         )

@@ -20,11 +20,9 @@ from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras, tf, untuned
 from tasks.core.base import cli, params
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import BackboneError, ParamError
-from tasks.core.base.files import fingerprint, replacing, sha256
+from tasks.core.base.files import code_files, fingerprint, replacing, sha256
 from tasks.core.base.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_folder
-from tasks.core.training import augmentation, classifier, dataset, devices, feature_cache
-from tasks.core.training import batches as batching
-from tasks.core.training import checkpoint as backup_module
+from tasks.core.training import augmentation, classifier, devices, feature_cache
 from tasks.core.training.batches import Batches, class_weights
 from tasks.core.training.checkpoint import Backup, Row, State, Weights
 from tasks.core.training.dataset import Dataset
@@ -359,17 +357,8 @@ def _versions() -> dict[str, str]:
 
 def _place(facts: list[Any]) -> Path:
     """Where a training is backed up: another's, with other facts or other code, is never mistaken for it."""
-    modules = (
-        augmentation,
-        backup_module,
-        batching,
-        classifier,
-        feature_cache,
-        devices,
-        dataset,
-        tensorflow_setup,
-    )
-    code = [Path(str(module.__file__)) for module in modules]
+    core = Path(__file__).parent / "core"
+    code = [file for room in ("backbones", "training") for file in code_files(core / room)]
     return cache_folder() / "training" / fingerprint(facts, Path(__file__), *code)
 
 

@@ -58,7 +58,7 @@ def held_stage(source: str, result: str, log: str, said: str) -> str:
     return f"""
 import time
 from pathlib import Path
-from tasks.core import cli
+from tasks.core.base import cli
 
 def main():
     with open("{log}", "a") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ Done = subprocess.CompletedProcess[str]
 STAGE = """'Stage `work`: a stage for a test.'
 import os, time
 from pathlib import Path
-from tasks.core import cli
+from tasks.core.base import cli
 from tasks.core.base.errors import DataError, Rejected
 
 def main():
@@ -142,7 +143,7 @@ DVC_YAML = """
 stages:
   work:
     cmd: python work.py
-    deps: [source, tasks/code.py]
+    deps: [source, tasks/code.py, tasks/core/room]
     params: [train]
     outs: [result, folder]
 """
@@ -159,8 +160,9 @@ def repository(tmp_path: Path) -> Path:
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)
     (tmp_path / "params.yaml").write_text("train: {epochs: 1}\nreport: {mistakes: 1}\n")
     (tmp_path / "source").write_text("good")
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks/code.py").touch()
+    (tmp_path / "tasks/core/room").mkdir(parents=True)
+    for name in ("code.py", "core/room/code.py"):
+        (tmp_path / "tasks" / name).touch()
     done = repro(tmp_path, FIRST)
     assert done.returncode == 0, done.stderr
     (tmp_path / "source").write_text("bad")
@@ -224,6 +226,8 @@ def test_a_verdict_keeps_what_it_was_given_on(repository: Path) -> None:
         ("Path('params.yaml').write_text('train: [2')", "params.yaml can't be read any more"),
         ("Path('params.yaml').write_text('train: 2')", "params.yaml: train was changed"),
         ("Path('tasks/code.py').write_text('x = 1')", "tasks/code.py was changed"),
+        ("Path('tasks/core/room/code.py').write_text('x = 1')", "tasks/core/room/code.py was changed"),
+        ("Path('tasks/core/room/new.py').write_text('x = 1')", "tasks/core/room/new.py was changed"),
     ],
 )
 def test_an_edit_meanwhile_is_not_recorded_as_this_runs(repository: Path, edit: str, words: str) -> None:
@@ -236,3 +240,19 @@ def test_an_edit_meanwhile_is_not_recorded_as_this_runs(repository: Path, edit: 
 def test_an_edit_of_what_the_stage_does_not_read_costs_nothing(repository: Path) -> None:
     text = "# new\\ntrain: {epochs: 1}\\nreport: {mistakes: 2}\\n"
     assert repro(repository, f"{FIRST}\nPath('params.yaml').write_text('{text}')").returncode == 0
+
+
+def test_what_an_import_or_an_editor_leaves_in_a_room_is_no_edit(repository: Path) -> None:
+    """The bytecode of a module that is imported while a stage runs, and a swap file."""
+    shutil.copy(ROOT / ".dvcignore", repository)
+    left = ("__pycache__/code.cpython-311.pyc", ".code.py.swp", "code.py~")
+    bodies = [f"{FIRST}"] + [
+        f"file = Path('tasks/core/room/{name}'); file.parent.mkdir(exist_ok=True); file.touch()"
+        for name in left
+    ]
+    done = repro(repository, "\n".join(bodies))
+    assert done.returncode == 0, done.stderr
+    again = subprocess.run(
+        ["dvc", "status"], cwd=repository, env=environment(), check=True, capture_output=True, text=True
+    )
+    assert "up to date" in again.stdout

@@ -26,13 +26,14 @@ PREAMBLE = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]  # magic numb
 FLOATS = np.arange(24, dtype="<f4")
 CONVERT = """
 import pathlib, sys
-from tasks.core import efficientnet_lite
+from tasks.core.backbones import efficientnet_lite
 efficientnet_lite.convert("efficientnet_lite0", pathlib.Path(sys.argv[1]))
 """
 
 READ = """
 import pathlib, sys
-from tasks.core import efficientnet_lite, errors
+from tasks.core.backbones import efficientnet_lite
+from tasks.core.base import errors
 try:
     efficientnet_lite.read_state_dict(pathlib.Path(sys.argv[1]), "some-package")
 except errors.BackboneError as error:

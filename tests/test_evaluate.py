@@ -12,12 +12,12 @@ import pytest
 
 from tasks import build, evaluate
 from tasks.core.base import params
+from tasks.core.base.arrays import Array
 from tasks.core.base.files import read_json
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import write_parquet
 from tasks.core.evaluation import label_errors
 from tasks.core.evaluation.corruptions import CORRUPTIONS
-from tasks.core.evaluation.metrics import Array
 from tests.conftest import Tiny
 from tests.pictures import ALONE, scanned
 from tests.structure import ROOT

@@ -24,12 +24,12 @@ from tasks import export, latency, verdict
 from tasks.core.artifacts import exporter, golden, isolation, runtimes, verification
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import params
+from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import ModelError, ParamError, Rejected
 from tasks.core.base.files import read_json, sha256
 from tasks.core.base.params import ArtifactRule, Export
 from tasks.core.data import images
-from tasks.core.evaluation.metrics import Array
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.training import classifier
 from tasks.core.training.dataset import Dataset
@@ -347,8 +347,9 @@ EXPORT_AGAIN = """
 import sys
 from pathlib import Path
 from tasks import export
-from tasks.core import params, runtime
-runtime.deterministic(0)
+from tasks.core.backbones import tensorflow_setup
+from tasks.core.base import params
+tensorflow_setup.deterministic(0)
 p = params.load()
 models, dataset, pictures, folder = map(Path, sys.argv[1:])
 export.export(models, dataset, pictures, folder, p.export, p.gate.artifacts, 0.8)

@@ -138,7 +138,8 @@ def test_bombs_are_refused_and_never_go_off(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     script = """
         import json, pathlib, re, sys
-        from tasks.core import errors, images
+        from tasks.core.base import errors
+        from tasks.core.data import images
 
         def peak():
             status = pathlib.Path("/proc/self/status").read_text()

@@ -670,7 +670,7 @@ def test_an_interrupt_while_tags_are_made_takes_them_back() -> None:
 import os, signal
 from pathlib import Path
 from flows import outcome, promote
-from tasks.core import registry
+from tasks.core.release import registry
 from tasks.core.release.registry import Registry
 with outcome.by_hand(), promote.tagging(Registry.read(), push=False) as made:
     made.append(registry.register("v1.0.0", "HEAD", "text"))

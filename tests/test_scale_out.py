@@ -34,7 +34,9 @@ from tests.structure import ROOT
 TWO = Processes(2, "none")
 SCRIPT = """\
 from tasks import validate
-from tasks.core import cli, parallel, scan
+from tasks.core.base import cli
+from tasks.core.data import parallel
+from tasks.core.validation import scan
 from tests import workers
 
 if __name__ == "__main__":

@@ -10,13 +10,30 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.core.base import paths
+from tasks.core.base import files, paths
 from tests.structure import ROOT, imports, own_files, parameters_read
 
 PIPELINE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))
 STAGES: dict[str, Any] = PIPELINE["stages"]
 NEVER_IN_THE_RESULT = {"compute", "compute.tensorboard"}  # which processes read the pictures changes no byte
+# What each room may import besides itself.
+ROOMS: dict[str, set[str]] = {
+    "base": set(),
+    "data": {"base"},
+    "validation": {"base", "data"},
+    "backbones": {"base"},
+    "training": {"base", "backbones"},
+    "evaluation": {"base", "data"},
+    "artifacts": {"base", "data", "backbones"},
+    "reporting": {"base", "data"},
+    "inference": {"base", "data", "validation", "backbones", "evaluation", "artifacts"},
+}
+ROOMS["release"] = set(ROOMS) - {"training"}
 TENSORS = {"build", "train", "evaluate", "export"}  # the stages that may load TensorFlow
+
+
+def every_module() -> list[Path]:
+    return sorted((ROOT / "tasks").rglob("*.py"))
 
 
 def module(stage: str) -> Path:
@@ -38,16 +55,42 @@ def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
     assert module(stage).is_file()
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_code_it_imports_and_no_other(stage: str) -> None:
-    code = {str(file.relative_to(ROOT)) for file in own_files(module(stage))}
-    assert {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")} == code
+def rooms_of(stage: str) -> set[str]:
+    """The stage's own module, and the rooms that it imports from, directly or not."""
+    files = (file.relative_to(ROOT) for file in own_files(module(stage)))
+    return {"/".join(file.parts[:3]) for file in files}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_that_knows_the_catalogue_depends_on_it(stage: str) -> None:
-    knows = ROOT / "tasks/core/backbones/catalogue.py" in own_files(module(stage))
-    assert ("tasks/core/backbones/catalogue.tsv" in STAGES[stage]["deps"]) == knows
+def test_a_stage_depends_on_the_rooms_it_imports_from_and_no_other(stage: str) -> None:
+    assert {dep for dep in STAGES[stage]["deps"] if dep.startswith("tasks/")} == rooms_of(stage)
+
+
+def stages_rerun_by(room: str) -> set[str]:
+    return {stage for stage in STAGES if f"tasks/core/{room}" in STAGES[stage]["deps"]}
+
+
+def test_only_what_trains_retrains() -> None:
+    """Report, gates, export, release, inference and validation are edited without a training."""
+    assert {room for room in ROOMS if "train" in stages_rerun_by(room)} == {"base", "backbones", "training"}
+
+
+def test_the_code_of_training_leaves_the_data_as_it_is() -> None:
+    assert not stages_rerun_by("training") & {"digits", "validate", "build"}
+
+
+def test_a_room_holds_nothing_but_what_a_stage_watches() -> None:
+    """`cli` watches files with these suffixes while a stage runs; DVC ignores what else is written there."""
+    words = ["git", "ls-files", "tasks"]
+    listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert {Path(name).suffix for name in listed.split()} == set(files.CODE)
+
+
+@pytest.mark.parametrize("file", every_module(), ids=lambda file: file.stem)
+def test_rooms_import_one_way(file: Path) -> None:
+    room = file.parent.name
+    found = {name.split(".")[2] for name in imports(file) if name.startswith("tasks.core.")}
+    assert found <= ROOMS.get(room, set(ROOMS)) | {room}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -66,10 +109,6 @@ def test_what_a_stage_reads_another_writes_or_the_user_gives() -> None:
     written = set().union(*map(outs, STAGES))
     read = {dep for stage in STAGES.values() for dep in stage["deps"] if not dep.startswith("tasks/")}
     assert read <= written | {"${data.images}", "${data.labels}", "${data.schema}"}
-
-
-def every_module() -> list[Path]:
-    return sorted((ROOT / "tasks").rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", every_module(), ids=lambda file: file.stem)

@@ -50,7 +50,7 @@ ARTIFACTS = (
 HOLD = """
 import sys, time
 from pathlib import Path
-from tasks.core import runtimes
+from tasks.core.artifacts import runtimes
 from tasks.core.backbones.tensorflow_setup import hub, keras, tf
 import cleanlab, dask, distributed, dvc.api, dvclive, great_expectations, gto.api, onnx, prefect, tf2onnx
 held = [runtimes.kind(path)(path) for path in map(Path, sys.argv[2:])]

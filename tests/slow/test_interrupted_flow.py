@@ -27,7 +27,7 @@ stages:
 STAGE = """
 import time
 from pathlib import Path
-from tasks.core import cli
+from tasks.core.base import cli
 
 def main():
     Path("result").write_text(Path("source").read_text())

@@ -16,10 +16,10 @@ from tasks.core.backbones import catalogue, efficientnet_lite
 from tasks.core.backbones.saved_model import settle_fingerprint
 from tasks.core.backbones.tensorflow_setup import keras, tf
 from tasks.core.base import cli
+from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import write_text
 from tasks.core.base.params import Format
-from tasks.core.evaluation.metrics import Array
 
 FILES: dict[Format, str] = {
     "saved_model": "saved_model",

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from tasks.core.artifacts import runtimes
+from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import write_json, write_text
 from tasks.core.data import images
-from tasks.core.evaluation.metrics import Array, rounded
 
 RESIZED = {
     "stretch": "picture.resize(square, Image.Resampling.BILINEAR)",

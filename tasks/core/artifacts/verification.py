@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tasks.core.artifacts import isolation
+from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.errors import ModelError
 from tasks.core.base.files import sha256, size
 from tasks.core.base.params import TIMED, ArtifactRule, Format
-from tasks.core.evaluation.metrics import Array, rounded
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.core.base import process
 from tasks.core.base.errors import DarkroomError, Rejected
-from tasks.core.base.files import sha256
+from tasks.core.base.files import code_files, sha256
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 SOON = 0.01  # seconds
@@ -179,11 +179,11 @@ def _recorded() -> dict[str, str]:
     if not name:
         return {}
     facts = _yaml("dvc.yaml")["stages"][name]
-    files = [Path(dep) for dep in facts["deps"] if dep.startswith("tasks/")]
-    code = {str(file): sha256(file) for file in files if file.exists()}
+    code = [file for dep in facts["deps"] if dep.startswith("tasks/") for file in code_files(Path(dep))]
     values = _yaml("params.yaml") if "params" in facts else {}
     keys = {key: repr(reduce(getitem, key.split("."), values)) for key in facts.get("params", ())}
-    return code | {f"params.yaml: {key}": value for key, value in keys.items()}
+    parameters = {f"params.yaml: {key}": value for key, value in keys.items()}
+    return {str(file): sha256(file) for file in code} | parameters
 
 
 def _yaml(file: str) -> Any:
@@ -195,6 +195,6 @@ def _check_unchanged(before: dict[str, str]) -> None:
         now = _recorded()
     except (OSError, LookupError, TypeError, YAMLError):
         raise DarkroomError("params.yaml can't be read any more; mend it and run this stage again") from None
-    for name, value in before.items():
-        if now.get(name) != value:
+    for name in sorted(before | now):
+        if now.get(name) != before.get(name):
             raise DarkroomError(f"{name} was changed while this stage ran; run it again")

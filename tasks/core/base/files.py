@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+CODE = (".py", ".tsv", ".html")  # suffixes of what a room of tasks/core holds
 HOST = re.sub(r"\W", "-", socket.gethostname())  # a pid says nothing where machines share a folder
 
 
@@ -114,6 +115,13 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def code_files(path: Path) -> list[Path]:
+    """A file of code, or those of a folder; not what .dvcignore skips, such as the bytecode of an import."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.suffix in CODE)
+    return [path] if path.exists() else []
 
 
 def fingerprint(facts: Any, *files: Path) -> str:

@@ -10,8 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from tasks.core.base.arrays import Array
 from tasks.core.data.images import Pixels
-from tasks.core.evaluation.metrics import Array
 
 LEVELS = 4  # of each colour channel in the histograms
 SAMPLED = 32  # pixels along a side that are looked at, at least

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from tasks.core.evaluation.metrics import Array
+from tasks.core.base.arrays import Array
 
 TINY = 1e-45  # the least float32
 WIDEST = 20.0  # the temperature is looked for between 1 / WIDEST and WIDEST

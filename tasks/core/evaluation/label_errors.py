@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from cleanlab.filter import find_label_issues
 
-from tasks.core.evaluation.metrics import Array
+from tasks.core.base.arrays import Array
 
 
 def likely(labels: Array, probabilities: Array) -> list[int]:

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.metrics import precision_recall_fscore_support
 
-Array = npt.NDArray[Any]
+from tasks.core.base.arrays import Array, rounded
+
 Z_95 = 1.959963984540054
 TINY = 1e-12
 
@@ -248,7 +248,3 @@ def per_class(answers: Answers, names: tuple[str, ...]) -> dict[str, dict[str, A
         for row in zip(*table, strict=True)
     )
     return dict(zip(names, rows, strict=True))
-
-
-def rounded(value: float) -> float:
-    return round(float(value), 6)

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tasks.core.base.arrays import Array
 from tasks.core.data.parquet import write_parquet
-from tasks.core.evaluation.metrics import Answers, Array
+from tasks.core.evaluation.metrics import Answers
 
 PROBABILITY, SLICE, BASELINE = "p_", "slice_", "baseline_"
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.core.base.arrays import Array, rounded
 from tasks.core.data.manifest import MEASURES
-from tasks.core.evaluation.metrics import Answers, Array, accuracy, rounded, wilson
+from tasks.core.evaluation.metrics import Answers, accuracy, wilson
 
 MOST = 20  # values of a column that are parts of their own; what is rarer is one part together
 REST = "all others"

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tasks.core.artifacts import isolation, verification
 from tasks.core.base import params
+from tasks.core.base.arrays import rounded
 from tasks.core.base.errors import DataError, ModelError, Rejected
 from tasks.core.base.files import read_json, remove, sha256
 from tasks.core.base.params import Format
@@ -166,7 +167,7 @@ def _probed(folder: Path, kind: Format, file: str, rules: tuple[params.ArtifactR
             f"{file} answers otherwise than it did: probabilities of golden pictures differ by "
             f"{difference:.3g}, above {limit:g}"
         )
-    return {"golden_difference": metrics.rounded(difference)} | times
+    return {"golden_difference": rounded(difference)} | times
 
 
 def same(artifacts: Artifacts, other: Revision) -> bool:
@@ -299,4 +300,4 @@ def measured(table: pd.DataFrame, bins: int) -> dict[str, float]:
         bins: of the calibration error.
     """
     answers = predictions.answers(table)
-    return {name: metrics.rounded(measure(answers)) for name, measure in metrics.measures(bins).items()}
+    return {name: rounded(measure(answers)) for name, measure in metrics.measures(bins).items()}

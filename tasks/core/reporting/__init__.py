@@ -1,4 +1,4 @@
 """What people look at: charts, thumbnails, HTML templates, Markdown.
 
-May import base, data and evaluation.
+May import base and data.
 """

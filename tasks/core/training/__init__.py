@@ -1,4 +1,4 @@
 """The classifier, and how it is fitted: data set, augmentation, feature cache, checkpoints, devices.
 
-May import base, data and backbones.
+May import base and backbones.
 """

@@ -1,4 +1,4 @@
 """Is the data sound? The scan, image quality, near-duplicates, and the checks with their expectations.
 
-May import base, data and backbones.
+May import base and data.
 """

@@ -6,16 +6,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tasks.core.backbones import catalogue
 from tasks.core.base.errors import DataError
 from tasks.core.base.paths import DIGITS
 
 
-def check(images: Path, labels: Path, schema: Path, backbone: str) -> None:
+def check(images: Path, labels: Path, schema: Path) -> None:
     """Looks for what would end the run later, when DVC has less to say or an hour has passed.
 
     Raises:
-        DataError, ParamError: names the key, the value and the remedy.
+        DataError: names the key, the value and the remedy.
     """
     if images != DIGITS and not images.is_dir():
         home = "; write ~ out in full" if str(images).startswith("~") else ""
@@ -24,7 +23,6 @@ def check(images: Path, labels: Path, schema: Path, backbone: str) -> None:
         raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
     if not schema.is_file():
         raise DataError(f"data.schema: {schema} is not there; `python -m tasks.validate --suggest` writes it")
-    catalogue.check(backbone)
 
 
 def check_repository() -> None:
