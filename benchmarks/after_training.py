@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.__main__ import in_turn
 from tasks import evaluate, export
+from tasks.check import Params
 from tasks.core.artifacts import isolation
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import params, paths
@@ -23,7 +24,7 @@ from tasks.core.training.dataset import Dataset
 
 RESULTS = Path(__file__).with_name("after_training.json").absolute()
 ROUNDS = 5
-P = params.load()
+P = params.load(Params)
 
 
 def evaluating(top: Path) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def exporting(top: Path) -> dict[str, Any]:
     temperature = read_json(paths.METRICS)["calibration"]["temperature"]
     start = time.perf_counter()
     folders = (paths.MODELS, paths.DATASET, Path(P.data.images), top)
-    facts = export.export(*folders, P.export, P.gate.artifacts, temperature)
+    facts = export.export(*folders, P.export, temperature)
     seconds = time.perf_counter() - start
     shipped = {kind: fact["file"] for kind, fact in facts.items() if fact["passed"]}
     times = isolation.compared(top, shipped)

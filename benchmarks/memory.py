@@ -37,7 +37,7 @@ def measured(work: str, folder: Path) -> float:
 def _validate(folder: Path) -> None:
     from benchmarks.sides import PARAMS
     from tasks.core.base.errors import Rejected
-    from tasks.core.base.params import LOCAL, Processes
+    from tasks.core.data.config import LOCAL, Processes
     from tasks.core.validation import schema
     from tasks.validate import validate
 

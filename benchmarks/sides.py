@@ -17,18 +17,19 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 from tasks import build
+from tasks.check import Params
 from tasks.core.backbones.catalogue import BUILT_IN
 from tasks.core.base import params
 from tasks.core.base.files import remove
-from tasks.core.base.params import LOCAL, Processes
 from tasks.core.data import discovery, manifest
+from tasks.core.data.config import LOCAL, Build, Processes
 from tasks.core.data.parquet import read_parquet, write_batches
 from tasks.core.validation import checks
 from tasks.core.validation.scan import scan
 
 SIDE = 224  # pixels
 BATCH = 16
-PARAMS = params.load(Path(__file__).parents[1] / "params.yaml")
+PARAMS = params.read(Path(__file__).parents[1] / "params.yaml", Params)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Work:
 
     def build(self) -> None:
         """Records of raw pixels of every picture of the manifest, as the stage `build` writes them."""
-        p = params.Build(0.1, 0.2, 123, "stretch", "raw")
+        p = Build(0.1, 0.2, 123, "stretch", "raw")
         build.build(
             self.pictures, self.manifest, self.dataset, p, BUILT_IN, self.side, self.compute, accepted={}
         )

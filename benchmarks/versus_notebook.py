@@ -29,17 +29,19 @@ import pandas as pd
 
 from benchmarks import fashion_mnist
 from benchmarks.sides import PARAMS, Work
+from tasks.check import Params
 from tasks.core.backbones.catalogue import BUILT_IN
 from tasks.core.base import params
 from tasks.core.base.files import remove, write_json
+from tasks.core.training.config import Augment
 
 RESULTS = Path(__file__).with_suffix(".json")
-NOTEBOOK = params.load(Path(__file__).parents[1] / "params/notebook.yaml")
+NOTEBOOK = params.read(Path(__file__).parents[1] / "params/notebook.yaml", Params)
 SPLITS = ("train", "validation", "test")
 SIDES = ("ours", "notebook as it is", "notebook mended")
 AIMS = {"fine-tuning": 1 / 10, "frozen": 1 / 30}
 ROUNDS = 6  # of either feed; what else the machine does makes some of them slow
-STILL = params.Augment(0, 0, 0, 0, False, 0, 0)
+STILL = Augment(0, 0, 0, 0, False, 0, 0)
 
 
 # What is trained on.

@@ -21,6 +21,7 @@ from prefect.states import Completed
 from flows import events, outcome, repo, server
 from flows.outcome import code_of, mistaken, stopped
 from tasks import drift, score
+from tasks.check import Params
 from tasks.core.base import cli, params
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import read_json
@@ -47,7 +48,7 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     """
     outcome.heed_signals()
     try:
-        p = params.load()
+        p = params.load(Params)
     except DarkroomError as error:
         return mistaken(error)
     pictures = Path(folder or p.monitor.pictures)
@@ -67,7 +68,7 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
 
 
 @task(name="score", task_run_name="score", cache_policy=NO_CACHE, persist_result=False)
-def scored(name: str, folder: Path, p: params.Params) -> State[Any]:
+def scored(name: str, folder: Path, p: Params) -> State[Any]:
     """Predicts the pictures; what an earlier run has predicted is not done again."""
     try:
         model = deployment.find(name, get_run_logger().warning)
@@ -80,7 +81,7 @@ def scored(name: str, folder: Path, p: params.Params) -> State[Any]:
 
 
 @task(name="compare", task_run_name="compare", cache_policy=NO_CACHE, persist_result=False)
-def compared(p: params.Params) -> State[Any]:
+def compared(p: Params) -> State[Any]:
     """Compares them with those that the model was made with, and hangs what it finds on the run."""
     try:
         result = drift.compare(MONITORED, p.monitor)

@@ -29,6 +29,7 @@ from flows import outcome, repo, server
 from flows.events import tell
 from flows.outcome import mistaken
 from tasks import gate
+from tasks.check import Params
 from tasks.core.base import cli, params
 from tasks.core.base.errors import DarkroomError, DataError, Rejected
 from tasks.core.base.files import remove, sha256
@@ -97,11 +98,11 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     version, champion = version_of(head, known), known.champion(to)
     if version and version == champion:
         return f"{version.tag} is in {to} already{told(push and not dry_run)}{unmerged(push, version)}"
-    p = params.load()
+    p = params.load(Params)
     artifacts = comparison.shipped(head)
     here = folder / "challenger"
     step("fetch", comparison.fetched, head, artifacts, here)
-    probe = step("probe", comparison.probed, here, artifacts, p.gate.artifacts)
+    probe = step("probe", comparison.probed, here, artifacts, p.export.rules)
     compared: dict[str, Any] = {}
     if champion and with_champion:
         compared = step("compare", judged, head, champion, artifacts, here, p)
@@ -213,7 +214,7 @@ def breaks(about: dict[str, Any], known: Registry) -> bool:
 
 
 def judged(
-    head: Revision, champion: Version, artifacts: comparison.Artifacts, folder: Path, p: params.Params
+    head: Revision, champion: Version, artifacts: comparison.Artifacts, folder: Path, p: Params
 ) -> dict[str, Any]:
     """Holds the challenger against the champion by the gates; gives what `Evidence` has of it.
 
@@ -229,7 +230,9 @@ def judged(
             "champion": champion.tag,
             "notes": [f"its artifacts are those of {champion.tag}, byte by byte"],
         }
-    pair = comparison.compared(head, before, artifacts, folder, p)
+    pair = comparison.compared(
+        head, before, artifacts, folder, Path(p.data.images), p.monitor.batch_size, p.compute
+    )
     left, least = len(pair.ours), p.evaluate.min_slice
     if left < least:
         raise DataError(
@@ -322,7 +325,7 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     past = Revision(before.tag, published=True)
     artifacts = comparison.shipped(past)
     step("fetch", comparison.fetched, past, artifacts, folder)
-    probe = step("probe", comparison.probed, folder, artifacts, params.load().gate.artifacts)
+    probe = step("probe", comparison.probed, folder, artifacts, params.load(Params).export.rules)
     if dry_run:
         return f"{before.tag} would come back to {to} in place of {current.tag}; nothing is changed"
     message = f"{before.tag} {registry.BACK} {to}"

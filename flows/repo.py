@@ -25,6 +25,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode
 
 from flows.children import started
+from tasks.check import Params
 from tasks.core.base import params, process
 from tasks.core.base.errors import DarkroomError, DataError, ParamError, Unreachable, brief
 from tasks.core.base.files import fingerprint, read_json, write_json, write_text
@@ -219,7 +220,7 @@ def override(settings: Sequence[str]) -> None:
             text = replaced(text, path, value)
         draft.write_text(text, "utf-8")
         try:
-            params.read(draft, params.Params)
+            params.read(draft, Params)
         except ParamError as error:
             raise ParamError(str(error).replace(str(draft), "set")) from None
         write_text(params.FILE, text)

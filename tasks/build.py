@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,13 @@ from tqdm import tqdm
 
 from tasks.core.backbones import store
 from tasks.core.backbones.catalogue import UNPINNED
+from tasks.core.backbones.config import Model
 from tasks.core.base import cli, params
 from tasks.core.base.files import read_json, replacing, sha256, write_json
+from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, MANIFEST, cache_folder
 from tasks.core.data import shards, splits
+from tasks.core.data.config import Build, Processes
 from tasks.core.data.last_run import accepted_folder
 from tasks.core.data.manifest import readable
 from tasks.core.data.parallel import each, suited
@@ -25,6 +29,14 @@ from tasks.core.data.shards import Picture, Recipe, Shard
 from tasks.core.data.splits import SPLITS
 
 PER_SHARD = 500  # pictures on average; with raw pictures of 224 pixels a shard is about 75 MB
+
+
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
+    build: Build
+    model: Model
+    compute: Processes
 
 
 def shared_out(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe) -> Iterator[Shard]:
@@ -72,10 +84,10 @@ def build(
     folder: Path,
     manifest: Path,
     target: Path,
-    p: params.Build,
+    p: Build,
     backbone: str,
     image_size: int | Literal["auto"],
-    compute: params.Processes,
+    compute: Processes,
     accepted: Mapping[str, Path],
     pinned: str = UNPINNED,
 ) -> dict[str, Any]:
@@ -144,7 +156,7 @@ def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
     return {digest: accepted[name] for name, digest in built.items() if name in accepted}
 
 
-def _written(new: list[Shard], compute: params.Processes) -> Iterator[tuple[Shard, str]]:
+def _written(new: list[Shard], compute: Processes) -> Iterator[tuple[Shard, str]]:
     total = sum(len(shard.pictures) for shard in new)
     with tqdm(total=total, desc="build", unit=" pictures", disable=None, leave=False) as progress:
         for shard, digest in zip(new, each(shards.write, new, compute), strict=True):
@@ -158,7 +170,7 @@ def _counts(rows: pd.DataFrame, classes: list[str]) -> dict[str, int]:
 
 
 def main() -> None:
-    p = params.load()
+    p = params.load(Params)
     facts = build(
         Path(p.data.images),
         MANIFEST,

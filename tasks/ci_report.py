@@ -16,12 +16,13 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
 
-from tasks.core.base import cli, params
+from tasks.core.base import cli
 from tasks.core.base.errors import DataError, brief
 from tasks.core.base.files import flat, read_json, write_text
 from tasks.core.base.paths import EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.evaluation.rejection import faults
 from tasks.core.reporting.markdown import MARKS, bullets, section, table
+from tasks.core.reporting.parameters import text
 
 ARTIFACTS = EXPORT / "artifacts.json"
 TARGET = Path("reports/ci.md")
@@ -103,7 +104,7 @@ def of_params(base: str) -> str:
 
 
 def _value(value: Any) -> str:
-    return "" if value is None else params.text(value)
+    return "" if value is None else text(value)
 
 
 def _difference(what: str, base: str) -> tuple[dict[str, Any], bool]:

@@ -28,11 +28,14 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from tasks.core.backbones import store
+from tasks.core.backbones.config import Model
 from tasks.core.base import cli, params
 from tasks.core.base.contract import Resize
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import replacing, sha256, write_text
+from tasks.core.base.params import Data
 from tasks.core.data import images
+from tasks.core.data.config import Build
 from tasks.core.data.discovery import pictures_below
 from tasks.core.reporting import html
 from tasks.core.reporting.contact_sheet import box, contact_sheet
@@ -67,6 +70,13 @@ class Clusters:
     rows: pd.DataFrame
     silhouette: float | None
     tried: dict[int, float]  # the silhouette of each number of clusters that was tried
+
+
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
+    build: Build
+    model: Model
 
 
 def shuffled(folder: Path) -> list[str]:
@@ -114,7 +124,7 @@ def readable(folder: Path, paths: list[str], size: int, how: Resize) -> Iterator
             tqdm.write(f"cluster: {error}".replace("\n", "\\n"), file=sys.stderr)
 
 
-def features(pictures: Iterator[tuple[str, images.Pixels]], model: params.Model) -> Iterator[Batch]:
+def features(pictures: Iterator[tuple[str, images.Pixels]], model: Model) -> Iterator[Batch]:
     """Paths and what the backbone says of their pictures: up to `BATCH` rows of length 1.
 
     Raises:
@@ -279,9 +289,7 @@ def page(rows: pd.DataFrame) -> str:
     return html.rendered(TEMPLATE, box=box, clusters=clusters, pictures=len(rows))
 
 
-def cluster(
-    folder: Path, output: Path, k: int | None, max_k: int, model: params.Model, how: Resize
-) -> Clusters:
+def cluster(folder: Path, output: Path, k: int | None, max_k: int, model: Model, how: Resize) -> Clusters:
     """Clusters the pictures below a folder, and writes what a person needs to look at them and name them.
 
     Raises:
@@ -326,7 +334,7 @@ def main() -> int:
         "--output", type=Path, default=OUTPUT, metavar="FOLDER", help=f"where to write (default {OUTPUT})"
     )
     a = parser.parse_args()
-    p = params.load()
+    p = params.load(Params)
     for line in summary(cluster(a.folder, a.output, a.k, a.max_k, p.model, p.build.resize)):
         cli.say(line)
     cli.say(

@@ -7,6 +7,7 @@ at your own. No network is used.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,14 @@ from sklearn.datasets import load_digits
 from tasks.core.backbones import catalogue
 from tasks.core.base import cli, params
 from tasks.core.base.files import replacing
+from tasks.core.base.params import Data
 from tasks.core.base.paths import DIGITS
 from tasks.core.validation import preflight
+
+
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
 
 
 def write_digits(folder: Path) -> int:
@@ -33,7 +40,7 @@ def write_digits(folder: Path) -> int:
 
 
 def main() -> None:
-    p = params.load()
+    p = params.load(Params)
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
     catalogue.check(p.model.backbone)
     count = write_digits(DIGITS)

@@ -10,7 +10,7 @@ of quality, in how sure the model is, or in the mix of classes that it sees. par
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tasks.core.base.paths import MANIFEST
 from tasks.core.data.manifest import MEASURES, readable
 from tasks.core.data.parquet import read_parquet
 from tasks.core.inference import drift, scoring
+from tasks.core.inference.config import DriftLimits
 from tasks.core.inference.drift import Check
 from tasks.core.inference.scoring import MONITORED, REFERENCE, TABLE
 from tasks.core.release.revision import Revision
@@ -35,7 +36,12 @@ UNSURE = 12  # answers to name that the model is least sure of
 UNREAD = 50  # pictures to name that can't be read
 
 
-def compare(folder: Path, limits: params.DriftLimits) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Params(params.Section):
+    monitor: DriftLimits
+
+
+def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
     """Compares the table in a folder with the manifest and the test pictures, and writes what it finds there.
 
     Returns:
@@ -120,7 +126,7 @@ def main() -> int:
         "folder", type=Path, nargs="?", default=MONITORED, metavar="FOLDER", help=f"default {MONITORED}"
     )
     folder = parser.parse_args().folder
-    p = params.load()
+    p = params.load(Params)
     result = compare(folder, p.monitor)
     if result["drifted"]:
         raise Rejected(f"{summary(result)}; {folder / PAGE} shows it")

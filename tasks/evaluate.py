@@ -5,6 +5,7 @@ Only pictures for validation and test are judged: of those that it was trained o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import cli, params
 from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.files import replacing, write_json
+from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
 from tasks.core.data.discovery import own_columns
 from tasks.core.data.images import Pixels
 from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation import baselines, calibration, label_errors, metrics, predictions, slices
+from tasks.core.evaluation.config import MEASURED_OF_BASELINES, Evaluate
 from tasks.core.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from tasks.core.evaluation.metrics import Answers
 from tasks.core.training import classifier
@@ -27,6 +30,12 @@ from tasks.core.training.classifier import Predict
 from tasks.core.training.dataset import Dataset
 
 ENOUGH = 2000  # training pictures that the baseline of colours learns from
+
+
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
+    evaluate: Evaluate
 
 
 def predict(predict_batch: Predict, data: Dataset, split: str, batch_size: int) -> pd.DataFrame:
@@ -65,7 +74,7 @@ def trivial(data: Dataset, batch_size: int) -> dict[str, Array]:
     }
 
 
-def robustness(predict_batch: Predict, data: Dataset, p: params.Evaluate) -> dict[str, Any]:
+def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, Any]:
     """Accuracy on harmed test pictures: of each corruption at each severity, the mean of all, and unharmed.
 
     The interval is that over pictures, each with all its corruptions.
@@ -103,7 +112,7 @@ def doubted(frames: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
 
 
 def evaluate(
-    models: Path, dataset: Path, manifest: Path, labels: Path, p: params.Evaluate
+    models: Path, dataset: Path, manifest: Path, labels: Path, p: Evaluate
 ) -> tuple[dict[str, Any], int]:
     """Evaluates the model of a folder and writes metrics, predictions of the test split, and label errors.
 
@@ -116,7 +125,7 @@ def evaluate(
 
 
 def measure(
-    predict_batch: Predict, data: Dataset, manifest: Path, labels: Path, p: params.Evaluate
+    predict_batch: Predict, data: Dataset, manifest: Path, labels: Path, p: Evaluate
 ) -> tuple[dict[str, Any], int]:
     """What `evaluate` does, with a model that is loaded."""
     frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
@@ -159,7 +168,7 @@ def tabled(test: pd.DataFrame, sha256: Array, parted: pd.DataFrame, said: dict[s
 
 def _measured(answers: Answers) -> dict[str, float]:
     every = metrics.measures(1)
-    return {name: rounded(every[name](answers)) for name in params.MEASURED_OF_BASELINES}
+    return {name: rounded(every[name](answers)) for name in MEASURED_OF_BASELINES}
 
 
 def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[str, Any], bins: int) -> None:
@@ -182,7 +191,7 @@ def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[
 
 
 def main() -> None:
-    p = params.load()
+    p = params.load(Params)
     result, doubts = evaluate(MODELS, DATASET, MANIFEST, Path(p.data.labels), p.evaluate)
     test = result["test"]
     low, high = test["interval_95"]["accuracy"]

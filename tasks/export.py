@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tasks.core.artifacts import golden, isolation, verification
+from tasks.core.artifacts.config import TIMED, Export, Format
 from tasks.core.artifacts.exporter import FILES, Exporter, lines
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import cli, params
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import brief
 from tasks.core.base.files import read_json, remove, replacing, scratch, write_json, write_text
-from tasks.core.base.params import TIMED, Format
+from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, EXPORT, GATES, LATENCIES, METRICS, MODELS, cache_folder
 from tasks.core.training import classifier
 from tasks.core.training.dataset import Dataset
 
 BATCH = 64
 UNSHIPPED = 16  # golden pictures that artifacts are proved with where none are to go along
+
+
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
+    export: Export
 
 
 def calibrate(model: Any, temperature: float) -> None:
@@ -63,8 +71,7 @@ def export(
     dataset: Path,
     images: Path,
     folder: Path,
-    p: params.Export,
-    rules: tuple[params.ArtifactRule, ...],
+    p: Export,
     temperature: float,
 ) -> dict[str, Any]:
     """Writes and proves each format into `folder`; one that fails is not left there."""
@@ -83,9 +90,9 @@ def export(
         exam = verification.Exam(pictures, *asked(predict, data, pictures), home / "golden", of_golden)
         facts = written_and_examined(exporter, exam, p.formats, folder)
     runs = {kind: fact["file"] for kind, fact in facts.items() if "error" not in fact}
-    times = isolation.compared(folder, runs) if any(rule.metric in TIMED for rule in rules) else {}
+    times = isolation.compared(folder, runs) if any(rule.metric in TIMED for rule in p.rules) else {}
     artifacts: dict[str, Any] = {
-        kind: verification.judged(kind, facts[kind], rules, times.get(kind, {})) for kind in p.formats
+        kind: verification.judged(kind, facts[kind], p.rules, times.get(kind, {})) for kind in p.formats
     }
     for fact in artifacts.values():
         _tell(fact)
@@ -128,7 +135,7 @@ def _tell(fact: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    p = params.load()
+    p = params.load(Params)
     verdict = read_json(GATES)
     with replacing(EXPORT) as folder:
         folder.mkdir()
@@ -137,7 +144,7 @@ def main() -> None:
             tensorflow_setup.deterministic(0)
             temperature = read_json(METRICS)["calibration"]["temperature"]
             images = Path(p.data.images)
-            artifacts = export(MODELS, DATASET, images, folder, p.export, p.gate.artifacts, temperature)
+            artifacts = export(MODELS, DATASET, images, folder, p.export, temperature)
         else:
             cli.say(
                 "export: nothing, since a gate said no; what was exported before is in DVC's cache, "

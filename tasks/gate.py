@@ -18,10 +18,10 @@ from tasks.core.base import cli, params
 from tasks.core.base.arrays import rounded
 from tasks.core.base.errors import ParamError
 from tasks.core.base.files import flat, read_json, write_json
-from tasks.core.base.params import CHAMPION, NONE, Rule
 from tasks.core.base.paths import GATES, METRICS, PREDICTIONS
 from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation import metrics, predictions
+from tasks.core.evaluation.config import CHAMPION, NONE, Evaluate, Gate, Rule
 from tasks.core.evaluation.metrics import Answers
 from tasks.core.release import champion
 
@@ -168,6 +168,12 @@ class Judge:
         return metrics.measures(self.bins)[rule.metric.removeprefix("test.")]
 
 
+@dataclass(frozen=True)
+class Params(params.Section):
+    evaluate: Evaluate
+    gate: Gate
+
+
 def judged(judge: Judge, rules: tuple[Rule, ...], on_inconclusive: Literal["pass", "fail"]) -> dict[str, Any]:
     """Gives what `gates.json` holds."""
     gates = []
@@ -219,7 +225,7 @@ def _told(rule: Rule, low: float, high: float) -> tuple[Verdict, str]:
 
 
 def main() -> None:
-    p = params.load()
+    p = params.load(Params)
     theirs = None if p.gate.champion == NONE else champion.predictions(p.gate.champion)
     judge = Judge(
         read_json(METRICS),

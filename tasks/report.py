@@ -13,13 +13,18 @@ from sklearn.metrics import confusion_matrix
 
 from tasks.core.base import cli, params, paths
 from tasks.core.base.files import read_json, write_text
+from tasks.core.base.params import Data
+from tasks.core.data.config import Build
 from tasks.core.data.last_run import last_inputs
 from tasks.core.data.manifest import readable
 from tasks.core.data.parquet import read_parquet
 from tasks.core.data.splits import SPLITS, Shares, split
+from tasks.core.evaluation.config import Evaluate
 from tasks.core.evaluation.predictions import PROBABILITY
 from tasks.core.evaluation.rejection import faults
 from tasks.core.reporting import charts, html, thumbnails
+from tasks.core.reporting.config import Report
+from tasks.core.reporting.parameters import shown
 
 TEMPLATE = html.TEMPLATES / "report.html"
 MANY = 30  # classes from which on what is long is folded, and there is no matrix
@@ -161,7 +166,7 @@ def changes(
             for name in metrics["test"]["interval_95"]
             if name in old
         ]
-    had = params.shown(values)
+    had = shown(values)
     found += [
         Change(key, had.get(key, "not there"), parameters.get(key, "not there"))
         for key in dict.fromkeys([*had, *parameters])
@@ -204,9 +209,7 @@ def weakest(metrics: dict[str, Any]) -> dict[str, Any] | None:
     return min(judged, key=lambda cell: cell["accuracy"], default=None)
 
 
-def page(
-    folder: Path, build: params.Build, p: params.Report, min_slice: int, parameters: dict[str, str]
-) -> str:
+def page(folder: Path, build: Build, p: Report, min_slice: int, parameters: dict[str, str]) -> str:
     """Renders the page from what the stages before have written; `parameters` are shown by dotted key."""
     artifacts, gates = read_json(paths.EXPORT / "artifacts.json"), read_json(paths.GATES)
     dataset, validation = read_json(paths.DATASET / "dataset.json"), read_json(paths.VALIDATION)
@@ -269,21 +272,34 @@ def page(
     )
 
 
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
+    gate: dict[str, Any]
+    validate: dict[str, Any]
+    build: Build
+    model: dict[str, Any]
+    train: dict[str, Any]
+    evaluate: Evaluate
+    export: dict[str, Any]
+    report: Report
+
+
 def main() -> None:
-    p = params.load()
+    p = params.load(Params)
     data, evaluate = p.data, p.evaluate  # as wholes, which this stage shows
     sections = {
         "data": asdict(data),
-        "gate": asdict(p.gate),
-        "validate": asdict(p.validate),
+        "gate": p.gate,
+        "validate": p.validate,
         "build": asdict(p.build),
-        "model": asdict(p.model),
-        "train": asdict(p.train),
+        "model": p.model,
+        "train": p.train,
         "evaluate": asdict(evaluate),
-        "export": asdict(p.export),
+        "export": p.export,
         "report": asdict(p.report),
     }
-    parameters = params.shown(sections)
+    parameters = shown(sections)
     write_text(paths.PAGE, page(Path(data.images), p.build, p.report, evaluate.min_slice, parameters))
     cli.say(f"report: {paths.PAGE}")
 

@@ -11,6 +11,7 @@ reference.parquet, of the test pictures, for `tasks.drift`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,17 +20,25 @@ import pandas as pd
 from tasks.core.base import cli, params
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import remove
+from tasks.core.base.params import Data
 from tasks.core.base.paths import MANIFEST, PREDICTIONS
+from tasks.core.data.config import Processes
 from tasks.core.data.manifest import readable
 from tasks.core.inference import scoring
+from tasks.core.inference.config import Monitor
 from tasks.core.inference.scoring import MONITORED, REFERENCE, TABLE
 from tasks.core.release import deployment
 from tasks.core.release.deployment import Model
 
 
-def score(
-    model: Model, folder: Path, images: Path, output: Path, batch_size: int, compute: params.Processes
-) -> str:
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
+    monitor: Monitor
+    compute: Processes
+
+
+def score(model: Model, folder: Path, images: Path, output: Path, batch_size: int, compute: Processes) -> str:
     """Predicts all pictures below a folder; returns a line that says what came of it.
 
     Args:
@@ -78,7 +87,7 @@ def main() -> int:
         "--output", type=Path, default=MONITORED, metavar="FOLDER", help=f"default {MONITORED}"
     )
     given = parser.parse_args()
-    p = params.load()
+    p = params.load(Params)
     model = deployment.find(given.model, cli.warn)
     said = score(model, given.folder, Path(p.data.images), given.output, p.monitor.batch_size, p.compute)
     cli.say(f"score: {said}")

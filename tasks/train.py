@@ -6,7 +6,7 @@ An interrupted training goes on from its last finished epoch, and ends with the 
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ import numpy as np
 from dvclive.live import Live
 
 from tasks.core.backbones import store, tensorflow_setup
+from tasks.core.backbones.config import Model
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras, tf, untuned
 from tasks.core.base import cli, params
 from tasks.core.base.contract import Contract
@@ -25,6 +26,7 @@ from tasks.core.base.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_fo
 from tasks.core.training import augmentation, classifier, devices, feature_cache
 from tasks.core.training.batches import Batches, class_weights
 from tasks.core.training.checkpoint import Backup, Row, State, Weights
+from tasks.core.training.config import Compute, Train
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware
 
@@ -126,13 +128,20 @@ class Log:
             writer.writerows(self.rows)
 
 
+@dataclass(frozen=True)
+class Params(params.Section):
+    train: Train
+    model: Model
+    compute: Compute
+
+
 def train_head(
     model: Any,
     train: feature_cache.Features,
     validation: feature_cache.Features,
     weights: Any,
     dropout: float,
-    p: params.Train,
+    p: Train,
     h: Hardware,
     log: Log,
 ) -> Row:
@@ -181,11 +190,11 @@ def train_head(
     return watch.best
 
 
-def loss(p: params.Train) -> Any:
+def loss(p: Train) -> Any:
     return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=p.label_smoothing)
 
 
-def learning_rate(p: params.Train, steps: int) -> Any:
+def learning_rate(p: Train, steps: int) -> Any:
     """Fine-tuning's rate by step: it rises from zero over the warm-up, then falls along a cosine or stays.
 
     Args:
@@ -198,7 +207,7 @@ def learning_rate(p: params.Train, steps: int) -> Any:
     )
 
 
-def optimizer(p: params.Train, steps: int) -> Any:
+def optimizer(p: Train, steps: int) -> Any:
     """Fine-tuning's optimizer; `steps` are those of an epoch."""
     rate = learning_rate(p, steps)
     if p.optimizer == "sgd":
@@ -213,7 +222,7 @@ def optimizer(p: params.Train, steps: int) -> Any:
 def fine_tune(
     model: Any,
     batches: Batches,
-    p: params.Train,
+    p: Train,
     h: Hardware,
     log: Log,
     backup: Backup,
@@ -278,8 +287,8 @@ def train(
     data: Dataset,
     target: Path,
     live_folder: Path,
-    p: params.Train,
-    m: params.Model,
+    p: Train,
+    m: Model,
     h: Hardware,
     logs: Path | None = None,
 ) -> Row:
@@ -371,7 +380,7 @@ def _shown(row: Row) -> str:
 
 
 def main() -> None:
-    p = params.load()
+    p = params.load(Params)
     h = devices.decide(
         p.compute.strategy, p.compute.precision, p.compute.jit, deterministic=p.compute.deterministic
     )

@@ -7,7 +7,7 @@ The expectations are those of params.yaml: validate, and of data.schema, where t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from tqdm import tqdm
 from tasks.core.base import cli, params
 from tasks.core.base.errors import DataError, Rejected
 from tasks.core.base.files import replacing, write_json, write_text
+from tasks.core.base.params import Data
 from tasks.core.base.paths import DATA_DOCS, MANIFEST, PAGE, VALIDATION
 from tasks.core.data import discovery, manifest
+from tasks.core.data.config import Processes
 from tasks.core.data.last_run import accepted_file, is_another
 from tasks.core.data.parallel import suited
 from tasks.core.data.parquet import read_parquet, write_batches, write_parquet
 from tasks.core.validation import checks, near_duplicates, schema
+from tasks.core.validation.config import Validate
 from tasks.core.validation.expectations import Outcome, run
 from tasks.core.validation.scan import scan, sizes
 
@@ -36,7 +39,14 @@ SETS = {  # kinds whose pictures belong together, and the column that says which
 }
 
 
-def scanned(folder: Path, labels: Path, compute: params.Processes) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
+    validate: Validate
+    compute: Processes
+
+
+def scanned(folder: Path, labels: Path, compute: Processes) -> pd.DataFrame:
     """Describes every picture: a manifest, its groups those of the labels file.
 
     Raises:
@@ -126,8 +136,8 @@ def validate(
     labels: Path,
     expected: schema.Schema,
     accepted: Path | None,
-    p: params.Validate,
-    compute: params.Processes,
+    p: Validate,
+    compute: Processes,
 ) -> None:
     """Scans the pictures and writes the manifest, the summary and the Data Docs.
 
@@ -172,7 +182,7 @@ def validate(
 
 
 def main() -> None:
-    p = params.load()
+    p = params.load(Params)
     images, labels, expected = Path(p.data.images), Path(p.data.labels), schema.load(Path(p.data.schema))
     accepted = accepted_file(MANIFEST)
     validate(images, labels, expected, accepted, p.validate, p.compute)
@@ -186,7 +196,7 @@ def main() -> None:
 
 def suggest() -> int:
     """write data.schema, for you to edit, from the pictures there are; no stage is run"""
-    p = params.load()
+    p = params.load(Params)
     file = Path(p.data.schema)
     if file.exists() and schema.load(file) != schema.Schema():
         raise DataError(f"data.schema: {file} says something already; delete it to have a new one suggested")

@@ -72,11 +72,12 @@ class Tiny:
     ) -> dict[str, Any]:
         """Trains into `target`, with values of the section `train` changed; returns the best epoch's row."""
         from tasks import train
+        from tasks.check import Params
         from tasks.core.base import params
         from tasks.core.training.dataset import Dataset
         from tasks.core.training.devices import decide
 
-        p = params.load(ROOT / "params.yaml")
+        p = params.read(ROOT / "params.yaml", Params)
         quick = {"epochs": 3, "head_epochs": 40, "batch_size": 8, "learning_rate": 0.05}
         settings = dataclasses.replace(p.train, **(quick | changes))
         model = dataclasses.replace(p.model, backbone=str(self.folder / backbone))
@@ -89,6 +90,7 @@ class Tiny:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The small data set, built, and a classifier trained on it in `models`."""
     from tasks import build
+    from tasks.check import Params
     from tasks.core.base import params
     from tasks.core.data import manifest
     from tasks.core.data.parquet import write_parquet
@@ -103,7 +105,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     (tiny.folder / "labels.csv").write_text("path,label\n")
     frame = scanned(tiny.pictures, tiny.folder / "labels.csv")
     write_parquet(tiny.folder / "manifest.parquet", frame, manifest.SCHEMA)
-    p = params.load(ROOT / "params.yaml").build
+    p = params.read(ROOT / "params.yaml", Params).build
     backbone = str(tiny.folder / "backbone")
     build.build(tiny.pictures, tiny.folder / "manifest.parquet", tiny.dataset, p, backbone, 32, ALONE, {})
     tiny.train(tiny.models)

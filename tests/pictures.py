@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageColor
 
-from tasks.core.base.params import Processes
 from tasks.core.data import discovery
+from tasks.core.data.config import Processes
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.validation.scan import scan
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.check import Params
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.training.batches import Batches, class_weights
@@ -21,7 +22,7 @@ WIDTH = 16
 
 @pytest.fixture
 def batches(tiny: Tiny) -> Batches:
-    p = dataclasses.replace(params.load(ROOT / "params.yaml").train, batch_size=8)
+    p = dataclasses.replace(params.read(ROOT / "params.yaml", Params).train, batch_size=8)
     return Batches(Dataset.load(tiny.dataset), p, 0.5, WIDTH)
 
 

@@ -16,19 +16,20 @@ import pytest
 from PIL import Image
 
 from tasks import build
+from tasks.check import Params
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.base.errors import DataError, ParamError
 from tasks.core.base.files import read_json, sha256
-from tasks.core.base.params import Processes
 from tasks.core.data import images, manifest, shards, tfrecord
+from tasks.core.data.config import Processes
 from tasks.core.data.parquet import write_parquet
 from tasks.core.data.splits import SPLITS
 from tasks.core.training.dataset import Dataset
 from tests.pictures import ALONE, scanned, write_classes
 from tests.structure import ROOT
 
-PARAMS = params.load(ROOT / "params.yaml")
+PARAMS = params.read(ROOT / "params.yaml", Params)
 
 
 @pytest.fixture(scope="module")

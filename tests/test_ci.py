@@ -101,7 +101,7 @@ def test_what_is_as_it_was_is_said_in_words() -> None:
     finish()
     text = ci_report.report("HEAD")
     assert text.startswith("## Darkroom: ✗ rejected\n\n- "), "an artifact is at fault"
-    assert "(gate.artifacts)\n\n### Gates" in text
+    assert "(export.rules)\n\n### Gates" in text
     assert "No metric has changed." in text
     assert "No parameter has changed." in text
 

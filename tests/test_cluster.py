@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tasks import cluster
-from tasks.core.base import params
+from tasks.core.backbones.config import Model
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import sha256
 from tasks.core.data import discovery
@@ -42,7 +42,7 @@ class World:
         return self.folder / "pictures"
 
     def cluster(self, output: Path, k: int | None = None, pictures: Path | None = None) -> cluster.Clusters:
-        model = params.Model(str(self.backbone), "none", 32, dropout=0, l2=0)
+        model = Model(str(self.backbone), "none", 32, dropout=0, l2=0)
         return cluster.cluster(pictures or self.pictures, output, k, 6, model, "stretch")
 
 

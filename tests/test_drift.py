@@ -17,10 +17,10 @@ from tasks import drift as command
 from tasks.core.base import cli
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import read_json
-from tasks.core.base.params import DriftLimits
 from tasks.core.base.paths import MANIFEST
 from tasks.core.data.manifest import MEASURES
 from tasks.core.inference import drift, scoring
+from tasks.core.inference.config import DriftLimits
 from tasks.core.inference.scoring import REFERENCE, TABLE
 from tests.structure import ROOT
 

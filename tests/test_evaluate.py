@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from tasks import build, evaluate
+from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.base.arrays import Array
 from tasks.core.base.files import read_json
@@ -46,7 +47,7 @@ def test_a_picture_in_the_wrong_class_is_found_by_the_stage(
     rest = frame["path"] != planted
     frame.loc[rest, "split_hint"] = [others[place * 7 % 60] for place in range(rest.sum())]
     write_parquet(Path("manifest.parquet"), frame, SCHEMA)
-    p = params.load(ROOT / "params.yaml")
+    p = params.read(ROOT / "params.yaml", Params)
     backbone = str(tiny.folder / "backbone")
     build.build(Path("pictures"), Path("manifest.parquet"), Path("dataset"), p.build, backbone, 32, ALONE, {})
     _, doubts = evaluate.evaluate(
@@ -110,7 +111,7 @@ def measured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labels.csv").write_text("\n".join(["path,label,camera", *rows]) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        p = dataclasses.replace(params.load(ROOT / "params.yaml").evaluate, robustness=10)
+        p = dataclasses.replace(params.read(ROOT / "params.yaml", Params).evaluate, robustness=10)
         manifest = tiny.folder / "manifest.parquet"
         evaluate.evaluate(tiny.models, tiny.dataset, manifest, Path("labels.csv"), p)
     return folder / "reports"

@@ -21,14 +21,15 @@ from PIL import ExifTags, Image, ImageOps
 from scipy.special import softmax
 
 from tasks import export, latency, verdict
+from tasks.check import Params
 from tasks.core.artifacts import exporter, golden, isolation, runtimes, verification
+from tasks.core.artifacts.config import TIMED, ArtifactRule, Export, Format
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import params
 from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import ModelError, ParamError, Rejected
 from tasks.core.base.files import read_json, sha256
-from tasks.core.base.params import ArtifactRule, Export
 from tasks.core.data import images
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.training import classifier
@@ -37,17 +38,17 @@ from tests.conftest import Tiny
 from tests.structure import ROOT
 
 LABELS = ["blue", "green", "red"]
-P = params.load(ROOT / "params.yaml")
+P = params.read(ROOT / "params.yaml", Params)
 ALL: Export = P.export
-RULES = P.gate.artifacts
+RULES = P.export.rules
 TEMPERATURE = 0.8
 
 
 def run(
-    tiny: Tiny, folder: Path, *formats: params.Format, rules: tuple[ArtifactRule, ...] = RULES
+    tiny: Tiny, folder: Path, *formats: Format, rules: tuple[ArtifactRule, ...] = RULES
 ) -> dict[str, Any]:
-    p = dataclasses.replace(ALL, formats=formats or ALL.formats, golden=6)
-    return export.export(tiny.models, tiny.dataset, tiny.pictures, folder, p, rules, TEMPERATURE)
+    p = dataclasses.replace(ALL, formats=formats or ALL.formats, golden=6, rules=rules)
+    return export.export(tiny.models, tiny.dataset, tiny.pictures, folder, p, TEMPERATURE)
 
 
 @pytest.fixture(scope="module")
@@ -244,9 +245,7 @@ def facts(**changes: Any) -> dict[str, Any]:
         ("h5", {"agreement": 0.5, "sum_error": 0.5}, "agreement of 0.5.*; .*sum_error of 0.5"),
     ],
 )
-def test_each_rule_says_no_by_name_value_and_limit(
-    kind: params.Format, changes: dict[str, Any], fault: str
-) -> None:
+def test_each_rule_says_no_by_name_value_and_limit(kind: Format, changes: dict[str, Any], fault: str) -> None:
     found = verification.judged(kind, facts(**changes), RULES, {})
     assert not found["passed"]
     assert re.search(fault, found["why"]), found["why"]
@@ -288,7 +287,7 @@ def test_a_format_that_can_not_be_written_costs_only_itself(
 
 def test_without_golden_pictures_to_ship_artifacts_are_proved_with_some(tiny: Tiny, tmp_path: Path) -> None:
     p = dataclasses.replace(ALL, formats=("onnx",), golden=0)
-    found = export.export(tiny.models, tiny.dataset, tiny.pictures, tmp_path, p, RULES, TEMPERATURE)
+    found = export.export(tiny.models, tiny.dataset, tiny.pictures, tmp_path, p, TEMPERATURE)
     assert found["onnx"]["golden_agreement"] == 1
     assert not (tmp_path / "golden").exists()
 
@@ -304,13 +303,13 @@ def test_an_hdf5_file_that_names_a_backbones_folder_is_run(
     facts_file.write_text(facts_file.read_text().replace(str(tmp_path / "mine"), "mine"))
     p = dataclasses.replace(ALL, formats=("h5",))
     (tmp_path / "out").mkdir()
-    found = export.export(tmp_path / "models", tiny.dataset, tiny.pictures, tmp_path / "out", p, RULES, 1.0)
+    found = export.export(tmp_path / "models", tiny.dataset, tiny.pictures, tmp_path / "out", p, 1.0)
     assert found["h5"]["passed"], found
 
 
 def test_a_ratio_without_what_it_is_a_ratio_to_is_a_slip() -> None:
-    with pytest.raises(ParamError, match=r"gate\.artifacts\.2 is about latency_ratio"):
-        ArtifactRule("latency_ratio", max=0.1).check("gate.artifacts.2", ("onnx",))
+    with pytest.raises(ParamError, match=r"export\.rules\.2 is about latency_ratio"):
+        ArtifactRule("latency_ratio", max=0.1).check("export.rules.2", ("onnx",))
 
 
 def test_budgets_of_time_are_measured_when_asked_for(tiny: Tiny, tmp_path: Path) -> None:
@@ -332,7 +331,7 @@ def test_an_artifact_that_can_not_be_run_is_told_of(
 
 
 def test_what_is_timed_is_what_rules_may_name() -> None:
-    assert set(isolation.UNTIMED) == set(params.TIMED)
+    assert set(isolation.UNTIMED) == set(TIMED)
 
 
 def test_times_and_memory_are_measured_of_each(exported: Path) -> None:
@@ -347,12 +346,13 @@ EXPORT_AGAIN = """
 import sys
 from pathlib import Path
 from tasks import export
+from tasks.check import Params
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import params
 tensorflow_setup.deterministic(0)
-p = params.load()
+p = params.load(Params)
 models, dataset, pictures, folder = map(Path, sys.argv[1:])
-export.export(models, dataset, pictures, folder, p.export, p.gate.artifacts, 0.8)
+export.export(models, dataset, pictures, folder, p.export, p.export.rules, 0.8)
 """
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_image
 
 from tasks import validate
+from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.base.errors import Rejected
 from tasks.core.base.files import read_json
@@ -28,7 +29,7 @@ from tasks.core.validation.schema import Schema
 from tests.pictures import ALONE
 from tests.structure import ROOT
 
-PARAMS = params.load(ROOT / "params.yaml")
+PARAMS = params.read(ROOT / "params.yaml", Params)
 Paths = set[str]
 SOUND = 14  # pictures of each sound class
 

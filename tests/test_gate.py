@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from tasks import gate, verdict
+from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.base.errors import DarkroomError, ParamError, Rejected
-from tasks.core.base.params import Rule
 from tasks.core.evaluation import predictions
+from tasks.core.evaluation.config import Rule
 from tasks.core.release import champion
 from tests.structure import ROOT
 
@@ -89,7 +90,7 @@ def test_a_rule_that_is_not_met_ends_the_run(rule: Rule, limit: str) -> None:
 
 
 def test_an_artifact_that_failed_ends_the_run() -> None:
-    with pytest.raises(Rejected, match=r"model\.onnx agrees too little \(gate\.artifacts\)"):
+    with pytest.raises(Rejected, match=r"model\.onnx agrees too little \(export\.rules\)"):
         verdict.check({"gates": []}, {"onnx": {"passed": False, "why": "model.onnx agrees too little"}})
 
 
@@ -282,7 +283,7 @@ def test_a_rule_that_makes_no_sense_is_a_slip_in_params(rule: Rule, words: str) 
 
 
 def test_the_shipped_rules_are_checked_with_the_file() -> None:
-    rules = params.load(ROOT / "params.yaml").gate.rules
+    rules = params.read(ROOT / "params.yaml", Params).gate.rules
     assert {rule.against for rule in rules} == {None, "majority", "champion"}
 
 

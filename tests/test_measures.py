@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 from sklearn.datasets import load_sample_image
 
+from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.validation import checks
 from tasks.core.validation.expectations import run
@@ -19,7 +20,7 @@ from tasks.core.validation.image_quality import measures, phash
 from tests.pictures import scanned
 from tests.structure import ROOT
 
-P = params.load(ROOT / "params.yaml").validate
+P = params.read(ROOT / "params.yaml", Params).validate
 QUALITIES = ("dark", "light", "blurry", "low_information", "odd_aspect_ratio", "odd_size")
 
 

@@ -8,8 +8,8 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
-from tasks.core.base import params
 from tasks.core.evaluation import calibration, metrics
+from tasks.core.evaluation.config import MEASURED, MEASURED_OF_BASELINES
 from tasks.core.evaluation.metrics import Answers
 
 RNG = np.random.default_rng(5)
@@ -22,8 +22,8 @@ ANSWERS = Answers.of(LABELS, PROBABILITIES)
 
 def test_what_a_gate_may_name_is_what_is_measured() -> None:
     measured = metrics.headline(ANSWERS, 15, 10, 1)
-    assert set(params.MEASURED) == measured.keys() - {"interval_95"}
-    assert set(params.MEASURED_OF_BASELINES) < set(params.MEASURED)
+    assert set(MEASURED) == measured.keys() - {"interval_95"}
+    assert set(MEASURED_OF_BASELINES) < set(MEASURED)
 
 
 def test_against_scikit_learn() -> None:

@@ -7,26 +7,36 @@ from pathlib import Path
 
 import pytest
 
+from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.base.errors import ParamError
+from tasks.core.data.config import Processes
+from tasks.core.evaluation.config import Rule
+from tasks.core.reporting.parameters import shown
 from tests.structure import ROOT
+
+
+@dataclasses.dataclass(frozen=True)
+class Named(params.Section):
+    compute: Processes
+
 
 SHIPPED = (ROOT / "params.yaml").read_text("utf-8")
 
 
-def load(folder: Path, text: str) -> params.Params:
+def load(folder: Path, text: str) -> Params:
     file = folder / "params.yaml"
     file.write_text(text, "utf-8")
-    return params.load(file)
+    return params.read(file, Params)
 
 
 def test_the_shipped_file_is_good() -> None:
-    assert params.load(ROOT / "params.yaml").data.images == "data/digits"
+    assert params.read(ROOT / "params.yaml", Params).data.images == "data/digits"
 
 
 def test_the_notebooks_recipe_is_whole_and_marks_what_differs() -> None:
     text = (ROOT / "params/notebook.yaml").read_text("utf-8")
-    assert params.load(ROOT / "params/notebook.yaml").train.epochs == 50
+    assert params.read(ROOT / "params/notebook.yaml", Params).train.epochs == 50
     shipped = SHIPPED.splitlines()
     others = [line for line in text.splitlines()[2:] if line not in shipped]
     assert others and all(line.endswith("# the notebook's") for line in others)
@@ -38,7 +48,6 @@ def test_a_training_of_nothing_is_refused(tmp_path: Path) -> None:
     assert load(tmp_path, text).train.head_epochs == 0, "the head is trained on augmented pictures"
     for name in ("rotation: 10 ", "translation: 0.1", "zoom: 0.1"):
         text = text.replace(name, name.split(":")[0] + ": 0 ")
-    params.load.cache_clear()
     with pytest.raises(ParamError, match=r"train\.head_epochs is 0, train\.fine_tune is false"):
         load(tmp_path, text)
 
@@ -76,6 +85,12 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
         ("  seed: 123\n  resize", "  resize", ("build.seed", "is missing")),
         ("rotation: 10", "rotation: [1", ("not valid YAML", "line")),
         (SHIPPED, "", ("data", "is missing")),
+        ("gate:\n", "gate:\n  artifacts: []\n", ("gate.artifacts is called export.rules now",)),
+        (
+            "metric: agreement, min: 0.99",
+            "metric: agreement",
+            ("export.rules.0", "agreement", "either"),
+        ),
     ],
 )
 def test_a_slip_is_told_with_key_value_and_what_is_allowed(
@@ -89,14 +104,29 @@ def test_a_slip_is_told_with_key_value_and_what_is_allowed(
     assert all(word in text for word in ("params.yaml", *words)), text
 
 
+def test_a_stage_gets_what_it_names_and_the_whole_file_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slip in `export` is told by the first stage, which knows nothing of it."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(SHIPPED, "utf-8")
+    params.load.cache_clear()
+    assert dataclasses.asdict(params.load(Named)) == {"compute": {"workers": 0, "scheduler": "none"}}
+    Path("params.yaml").write_text(SHIPPED.replace("golden: 16", "golden: some"), "utf-8")
+    params.load.cache_clear()
+    with pytest.raises(ParamError, match=r"export\.golden is 'some'"):
+        params.load(Named)
+    params.load.cache_clear()
+
+
 def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:
     with pytest.raises(ParamError, match="root of the repository"):
-        params.load(tmp_path / "params.yaml")
+        params.read(tmp_path / "params.yaml", Params)
 
 
 def test_parameters_stand_as_in_their_file() -> None:
     values = {"fine_tune": True, "augment": {"zoom": 0.1, "crop": 3.0}, "resize": "pad", "formats": ("h5",)}
-    assert params.shown({"x": values}) == {
+    assert shown({"x": values}) == {
         "x.fine_tune": "true",
         "x.augment.zoom": "0.1",
         "x.augment.crop": "3",
@@ -108,7 +138,7 @@ def test_parameters_stand_as_in_their_file() -> None:
 def test_rules_read_and_rules_recorded_are_shown_alike() -> None:
     """What dvc.lock has of them is bare; a rule that is read has all its keys, in an order of its own."""
     recorded = {"slice": "worst", "metric": "test.accuracy", "min": 0}
-    rule = params.Rule(metric="test.accuracy", slice="worst", min=0.0)
-    one = params.shown({"gate": {"rules": [recorded]}})
-    assert one == params.shown({"gate": {"rules": (dataclasses.asdict(rule),)}})
+    rule = Rule(metric="test.accuracy", slice="worst", min=0.0)
+    one = shown({"gate": {"rules": [recorded]}})
+    assert one == shown({"gate": {"rules": (dataclasses.asdict(rule),)}})
     assert one == {"gate.rules.0": "metric: test.accuracy, min: 0, slice: worst"}

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from tasks import predict
+from tasks.core.artifacts.config import Format
 from tasks.core.artifacts.exporter import FILES, Exporter
 from tasks.core.base.errors import DataError
-from tasks.core.base.params import Format
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.training import classifier

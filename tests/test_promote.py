@@ -20,11 +20,11 @@ import pytest
 
 from flows import monitor, outcome, promote, repo
 from tasks.core.artifacts import golden
+from tasks.core.artifacts.config import Format
 from tasks.core.artifacts.exporter import FILES, Exporter, lines
 from tasks.core.base import params, process
 from tasks.core.base.errors import DataError, Rejected
 from tasks.core.base.files import read_json, remove, sha256, write_json, write_text
-from tasks.core.base.params import Format
 from tasks.core.base.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
 from tasks.core.data import images
 from tasks.core.data.manifest import SCHEMA

@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tasks import build, report, validate
+from tasks.check import Params
 from tasks.core.base import params, paths
 from tasks.core.base.files import read_json, write_json
 from tasks.core.data import splits
@@ -30,7 +31,7 @@ from tests.browser import in_a_browser
 from tests.pictures import ALONE
 from tests.structure import ROOT
 
-P = params.load(ROOT / "params.yaml")
+P = params.read(ROOT / "params.yaml", Params)
 FOLDER = Path("pictures")
 ODD = 'say "no" & <b>'  # a class name that HTML could trip over
 

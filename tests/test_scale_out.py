@@ -18,10 +18,11 @@ import pandas as pd
 import pytest
 
 from tasks import build
+from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.base.errors import WorkerError
-from tasks.core.base.params import Processes
 from tasks.core.data import manifest, shards
+from tasks.core.data.config import Processes
 from tasks.core.data.parallel import FEW, each
 from tasks.core.data.parquet import write_parquet
 from tasks.core.validation import scan
@@ -85,7 +86,7 @@ class Place:
     def built(self, compute: Processes) -> dict[str, bytes]:
         self._forget()
         target = self.folder / "dataset"
-        p = params.load(ROOT / "params.yaml").build
+        p = params.read(ROOT / "params.yaml", Params).build
         table = self.folder / "manifest.parquet"
         build.build(self.folder / "pictures", table, target, p, "efficientnet_lite0", 32, compute, {})
         return {path.name: path.read_bytes() for path in target.iterdir()}

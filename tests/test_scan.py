@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.core.base.params import Processes
 from tasks.core.data import images, parallel
+from tasks.core.data.config import Processes
 from tasks.core.data.parallel import each, suited
 from tasks.core.validation import scan
 from tests import workers

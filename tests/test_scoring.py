@@ -17,9 +17,9 @@ from tasks.core.artifacts import runtimes
 from tasks.core.artifacts.exporter import FILES, Exporter
 from tasks.core.base.errors import DataError, ModelError
 from tasks.core.base.files import sha256
-from tasks.core.base.params import Processes
 from tasks.core.base.paths import MANIFEST, PREDICTIONS
 from tasks.core.data import images
+from tasks.core.data.config import Processes
 from tasks.core.data.manifest import MEASURES, SCHEMA
 from tasks.core.data.parquet import write_parquet
 from tasks.core.inference import scoring

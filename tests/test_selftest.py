@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from tasks import build, evaluate, export, gate, validate, verdict
+from tasks.check import Params
 from tasks.core.artifacts import exporter
+from tasks.core.artifacts.config import Format
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import params, paths
 from tasks.core.base.errors import Rejected
 from tasks.core.base.files import read_json
-from tasks.core.base.params import Format
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.validation import schema
@@ -26,7 +27,7 @@ from tests.conftest import Tiny
 from tests.pictures import ALONE, scanned, write_classes
 from tests.structure import ROOT
 
-P = params.load(ROOT / "params.yaml")
+P = params.read(ROOT / "params.yaml", Params)
 COLOURS = ("blue", "green", "red")
 
 
@@ -115,7 +116,7 @@ def why_not(expected: schema.Schema | None = None) -> str:
 
 def shipped_with(tiny: Tiny, folder: Path, *formats: Format) -> dict[str, Any]:
     p = dataclasses.replace(P.export, formats=formats, golden=6)
-    facts = export.export(tiny.models, tiny.dataset, tiny.pictures, folder, p, P.gate.artifacts, 1.0)
+    facts = export.export(tiny.models, tiny.dataset, tiny.pictures, folder, p, 1.0)
     for kind, fact in facts.items():
         assert (folder / exporter.FILES[kind]).exists() == fact["passed"]  # type: ignore[index]
     return facts

@@ -13,15 +13,16 @@ import pytest
 from PIL import Image
 
 from tasks import train
+from tasks.check import Params
 from tasks.core.backbones import saved_model
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.base.errors import BackboneError, ModelError, ParamError
 from tasks.core.base.files import read_json
-from tasks.core.base.params import Augment
 from tasks.core.training import classifier, feature_cache
 from tasks.core.training.augmentation import DRAWS, augmented, draw, key, mixed
 from tasks.core.training.batches import Batches
+from tasks.core.training.config import Augment, Train
 from tasks.core.training.dataset import Dataset
 from tests.backbone import FEATURES, save_tensorflow_1_backbone
 from tests.conftest import Tiny
@@ -226,12 +227,14 @@ def test_a_backbone_of_tensorflow_1_trains_frozen_and_says_so_otherwise(tiny: Ti
     assert validation_loss(tiny, tmp_path / "models") == pytest.approx(best["val_loss"], abs=1e-3)
 
 
-def rate(p: params.Train, step: int) -> float:
+def rate(p: Train, step: int) -> float:
     return float(train.learning_rate(p, steps=10)(step))
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    p = dataclasses.replace(params.load(ROOT / "params.yaml").train, epochs=4, warmup=1.0, learning_rate=0.1)
+    p = dataclasses.replace(
+        params.read(ROOT / "params.yaml", Params).train, epochs=4, warmup=1.0, learning_rate=0.1
+    )
     assert [rate(p, step) for step in (0, 5, 10, 25, 40)] == pytest.approx([0, 0.05, 0.1, 0.05, 0], abs=1e-6)
     constant = dataclasses.replace(p, schedule="constant")
     assert [rate(constant, step) for step in (0, 5, 10, 40)] == pytest.approx([0, 0.05, 0.1, 0.1])
@@ -241,7 +244,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
     layer = classifier.backbone_layer(str(tiny.folder / "lively"), trainable=True)
     p = dataclasses.replace(
-        params.load(ROOT / "params.yaml").train, optimizer="adamw", weight_decay=0.5, warmup=0.0
+        params.read(ROOT / "params.yaml", Params).train, optimizer="adamw", weight_decay=0.5, warmup=0.0
     )
     optimizer = train.optimizer(p, steps=10)
     before = [variable.numpy() for variable in layer.trainable_variables]
@@ -254,7 +257,7 @@ def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
 
 def validation_loss(tiny: Tiny, models: Path) -> float:
     """The loss of the weights that lie in a folder, measured anew."""
-    p = params.load(ROOT / "params.yaml").train
+    p = params.read(ROOT / "params.yaml", Params).train
     model, _ = classifier.load(models)
     penalty = 0.0001 * float(np.square(model.get_layer("head").kernel.numpy()).sum())
     held_out = Batches(Dataset.load(tiny.dataset), p, 0.0, FEATURES).validation()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.core.base.errors import WorkerError
-from tasks.core.base.params import Processes
+from tasks.core.data.config import Processes
 from tasks.core.data.parallel import each
 from tests import workers
 

@@ -12,6 +12,7 @@ import h5py
 import onnx
 
 from tasks.core.artifacts import decode_graph, onnx_graph
+from tasks.core.artifacts.config import Format
 from tasks.core.backbones import catalogue, efficientnet_lite
 from tasks.core.backbones.saved_model import settle_fingerprint
 from tasks.core.backbones.tensorflow_setup import keras, tf
@@ -19,7 +20,6 @@ from tasks.core.base import cli
 from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import write_text
-from tasks.core.base.params import Format
 
 FILES: dict[Format, str] = {
     "saved_model": "saved_model",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tasks.core.artifacts import isolation
+from tasks.core.artifacts.config import TIMED, ArtifactRule, Format
 from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.errors import ModelError
 from tasks.core.base.files import sha256, size
-from tasks.core.base.params import TIMED, ArtifactRule, Format
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def judged(
     seen = facts | times
     gates = [_gate(file, rule, seen[rule.metric]) for rule in chosen(kind, rules)]
     faults = [gate["why"] for gate in gates if not gate["passed"]]
-    why = "; ".join(faults) or f"{file} meets all of gate.artifacts"
+    why = "; ".join(faults) or f"{file} meets all of export.rules"
     return facts | {"gates": gates, "passed": not faults, "why": why}
 
 

@@ -16,7 +16,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from tasks.core.base.errors import WorkerError
-from tasks.core.base.params import LOCAL, Processes
+from tasks.core.data.config import LOCAL, Processes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -12,7 +12,7 @@ def faults(gates: list[dict[str, Any]], artifacts: dict[str, dict[str, Any]]) ->
         gates: as in `gates.json`.
         artifacts: as in `artifacts.json`, by format.
     """
-    sections = {"gate.rules": gates, "gate.artifacts": artifacts.values()}
+    sections = {"gate.rules": gates, "export.rules": artifacts.values()}
     return [
         f"{one['why']} ({section})"
         for section, found in sections.items()

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2_contingency, ks_2samp
 
-from tasks.core.base.params import DriftLimits
 from tasks.core.data.manifest import MEASURES
+from tasks.core.inference.config import DriftLimits
 
 TINY = 1e-16  # a p-value that is as good as none
 BINS = 10  # of the stability index: tenths of the old pictures

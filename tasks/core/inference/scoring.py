@@ -24,9 +24,9 @@ from tasks.core.artifacts import runtimes
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import fingerprint, remove, sha256
-from tasks.core.base.params import Processes
 from tasks.core.base.paths import cache_folder
 from tasks.core.data import images
+from tasks.core.data.config import Processes
 from tasks.core.data.discovery import Entry, pictures_below
 from tasks.core.data.manifest import MEASURES
 from tasks.core.data.parallel import each, suited

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.artifacts import isolation, verification
+from tasks.core.artifacts.config import ArtifactRule, Format
 from tasks.core.base import params
 from tasks.core.base.arrays import rounded
 from tasks.core.base.errors import DataError, ModelError, Rejected
 from tasks.core.base.files import read_json, remove, sha256
-from tasks.core.base.params import Format
 from tasks.core.base.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
+from tasks.core.data.config import Processes
 from tasks.core.data.manifest import readable
 from tasks.core.evaluation import metrics, predictions
 from tasks.core.evaluation.rejection import faults
@@ -130,7 +132,7 @@ def digests(revision: Revision) -> dict[str, str]:
     return {path.as_posix(): revision.digest(path) for path in PROVEN}
 
 
-def probed(folder: Path, artifacts: Artifacts, rules: tuple[params.ArtifactRule, ...]) -> dict[str, Any]:
+def probed(folder: Path, artifacts: Artifacts, rules: tuple[ArtifactRule, ...]) -> dict[str, Any]:
     """Has each artifact answer in a process of its own, and go on doing so for a while.
 
     As TFX's InfraValidator does it for a SavedModel: that a file can be loaded where it will run, answers as
@@ -138,7 +140,7 @@ def probed(folder: Path, artifacts: Artifacts, rules: tuple[params.ArtifactRule,
 
     Args:
         folder: that `fetched` has filled.
-        rules: `gate.artifacts`, which say how far answers to golden pictures may be from what is expected.
+        rules: `export.rules`, which say how far answers to golden pictures may be from what is expected.
 
     Returns:
         For each file `golden_difference`, none without golden pictures, and what `apart.timed` gives.
@@ -153,7 +155,7 @@ def probed(folder: Path, artifacts: Artifacts, rules: tuple[params.ArtifactRule,
         raise ModelError(str(error).replace(f"{folder}{os.sep}", "")) from None
 
 
-def _probed(folder: Path, kind: Format, file: str, rules: tuple[params.ArtifactRule, ...]) -> dict[str, Any]:
+def _probed(folder: Path, kind: Format, file: str, rules: tuple[ArtifactRule, ...]) -> dict[str, Any]:
     golden = folder / GOLDEN
     answers, times = isolation.probed(folder / EXPORT / file, golden, PATIENCE)
     if not golden.is_dir():
@@ -181,13 +183,20 @@ def same(artifacts: Artifacts, other: Revision) -> bool:
 
 
 def compared(
-    challenger: Revision, champion: Revision, artifacts: Artifacts, folder: Path, p: params.Params
+    challenger: Revision,
+    champion: Revision,
+    artifacts: Artifacts,
+    folder: Path,
+    images: Path,
+    batch_size: int,
+    compute: Processes,
 ) -> Comparison:
     """Has an artifact of each answer to the challenger's test pictures.
 
     Args:
         artifacts: the challenger's.
         folder: that `fetched` has filled with the challenger's; the champion's goes into one beside it.
+        images: the folder that paths of pictures are relative to.
 
     Raises:
         DataError: the champion can't be asked.
@@ -203,9 +212,10 @@ def compared(
     tested = tested[~tested["sha256"].isin(learned)].reset_index(drop=True)
     rows = readable(challenger.parquet(MANIFEST))
     rows = rows.loc[rows["path"].isin(tested["path"]), list(scoring.DESCRIBED)].reset_index(drop=True)
-    ours = _answers(folder / EXPORT / mine["file"], rows, p)
+    ask = partial(_answers, images=images, rows=rows, batch_size=batch_size, compute=compute)
+    ours = ask(folder / EXPORT / mine["file"])
     try:
-        answers = _answers(file, rows, p)
+        answers = ask(file)
     except ModelError as error:
         raise _unasked(champion, error) from None
     apart_from = [
@@ -222,12 +232,14 @@ def _unasked(champion: Revision, error: Exception) -> DataError:
     return DataError(f"{champion.name} can't be asked: {error}; --no-champion does without")
 
 
-def _answers(artifact: Path, rows: pd.DataFrame, p: params.Params) -> pd.DataFrame:
+def _answers(
+    artifact: Path, images: Path, rows: pd.DataFrame, batch_size: int, compute: Processes
+) -> pd.DataFrame:
     """What it says of the pictures, as `scoring.scored`; of each of them."""
-    table = scoring.scored(artifact, Path(p.data.images), rows, p.monitor.batch_size, p.compute)
+    table = scoring.scored(artifact, images, rows, batch_size, compute)
     lost = table[table["error"].notna()]
     if len(lost):
-        raise DataError(f"{p.data.images}/{lost['path'].iloc[0]} {lost['error'].iloc[0]}; run `dvc repro`")
+        raise DataError(f"{images}/{lost['path'].iloc[0]} {lost['error'].iloc[0]}; run `dvc repro`")
     return table
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from tasks.core.base import params
 from tasks.core.base.paths import MANIFEST
 from tasks.core.release import registry
 from tasks.core.release.evidence import Evidence
 from tasks.core.release.registry import MODEL, STAGES, Assignment, Registry, Version
 from tasks.core.reporting.markdown import bullets, plain, section, table
+from tasks.core.reporting.parameters import shown
 
 DATA = MANIFEST.as_posix()
 OFF = "export DVC_NO_ANALYTICS=1 ORT_DISABLE_TELEMETRY=1    # they send telemetry otherwise"
@@ -98,9 +98,9 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
     now, then = Evidence.of(version.tag), Evidence.of(before.tag) if before else None
     lines = [_accuracy(now, then) if now else "made by hand, without evidence"]
     if now and then:
-        lines += _changes(*(params.shown(_unset(one.about)) for one in (then, now)))
+        lines += _changes(*(shown(_unset(one.about)) for one in (then, now)))
     if before:
-        lines += _changes(*(params.shown(registry.parameters(one.commit)) for one in (before, version)))
+        lines += _changes(*(shown(registry.parameters(one.commit)) for one in (before, version)))
     if now and then and now.digests[DATA] != then.digests[DATA]:
         lines.append("other data")
     lines += [f"{registry.date(one.tag)}: {_way(one)}" for one in known.of(version)]

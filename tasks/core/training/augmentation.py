@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tasks.core.backbones.tensorflow_setup import tf
-from tasks.core.base.params import Augment
+from tasks.core.training.config import Augment
 
 DRAWS = 10  # angle, two shifts, zoom, flip, side and place (2) of the window, brightness, contrast
 

@@ -10,9 +10,9 @@ from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, untuned
-from tasks.core.base import params
 from tasks.core.training.augmentation import augmented, draw, kept, key, mixed
 from tasks.core.training.classifier import to_float
+from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
 
 HELD_OUT_BATCH = 64
@@ -31,7 +31,7 @@ class Batches:
     """
 
     data: Dataset
-    p: params.Train
+    p: Train
     dropout: float
     width: int  # of the backbone's features
 
@@ -93,7 +93,7 @@ class Batches:
         return sheet
 
 
-def class_weights(data: Dataset, p: params.Train) -> np.ndarray:
+def class_weights(data: Dataset, p: Train) -> np.ndarray:
     """Weights of the classes, float32 (classes,): 1, or balanced as scikit-learn does it."""
     counts = [data.counts["train"][name] for name in data.class_names]
     if p.class_weight == "none":

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.core.backbones.tensorflow_setup import keras, tf
-from tasks.core.base import cli, params
+from tasks.core.base import cli
 from tasks.core.base.errors import ParamError
+from tasks.core.training import config
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -90,8 +91,8 @@ def variables(optimizer: Any) -> list[Any]:
 
 
 def decide(
-    strategy: params.Strategy,
-    precision: params.Precision,
+    strategy: config.Strategy,
+    precision: config.Precision,
     jit: bool | Literal["auto"],
     *,
     deterministic: bool,
@@ -123,7 +124,7 @@ def decide(
     return Hardware(chosen, short, compiled, _devices(gpus if several else gpus[:1]), deterministic)
 
 
-def _strategy(name: params.Strategy, gpus: int) -> Any:
+def _strategy(name: config.Strategy, gpus: int) -> Any:
     cluster = _cluster()
     if name == "auto":
         name = "multi_worker" if cluster else "mirrored" if gpus > 1 else "one"
@@ -154,7 +155,7 @@ def _cluster() -> Any:
         ) from None
 
 
-def _precision(name: params.Precision, gpus: list[Any]) -> Precision:
+def _precision(name: config.Precision, gpus: list[Any]) -> Precision:
     if name == ("bfloat16" if gpus else "float16"):  # which would be left as float32 without a word
         device, other = ("GPU", "float16") if gpus else ("CPU", "bfloat16")
         raise ParamError(

@@ -13,8 +13,8 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
-from tasks.core.base import params
 from tasks.core.data.manifest import MEASURES
+from tasks.core.validation.config import Validate
 from tasks.core.validation.expectations import Check, gxe, tolerating
 from tasks.core.validation.near_duplicates import Tie, near_duplicates
 from tasks.core.validation.schema import Schema
@@ -44,7 +44,7 @@ Bounds = tuple[str, str, str, float | None, float | None]  # kind, name, column,
 NOTHING = Schema()
 
 
-def near(manifest: pd.DataFrame, p: params.Validate) -> pd.Series:
+def near(manifest: pd.DataFrame, p: Validate) -> pd.Series:
     """Numbers the sets of readable pictures that are the same or nearly so."""
     telling = manifest["entropy"] / ENTROPY_SCALE >= p.low_information
     small = manifest[["width", "height"]].min(axis=1) < SMALL
@@ -117,7 +117,7 @@ def _skill(sample: pd.DataFrame, columns: list[str], classes: int) -> float:
     return max(0.0, float((balanced_accuracy_score(sample["label"], guessed) - chance) / (1 - chance)))
 
 
-def checks(frame: pd.DataFrame, ties: list[Tie], p: params.Validate, schema: Schema = NOTHING) -> list[Check]:
+def checks(frame: pd.DataFrame, ties: list[Tie], p: Validate, schema: Schema = NOTHING) -> list[Check]:
     """The expectations that params.yaml and the schema ask for, over the frame that `enriched` gives."""
     found = [*_files(frame, p), *_classes(frame, p), *_repeats(ties), *_qualities(frame, p), *_told(p)]
     found += _expected(frame, schema)
@@ -129,7 +129,7 @@ def checks(frame: pd.DataFrame, ties: list[Tie], p: params.Validate, schema: Sch
     ]
 
 
-def _files(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
+def _files(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
     unread = frame.set_index("path")["error"].dropna().sort_index()
     yield Check(
         "unreadable",
@@ -149,7 +149,7 @@ def _files(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
         )
 
 
-def _classes(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
+def _classes(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
     sizes = frame.groupby("label")["class_size"].first()
     balanced = -(-int(sizes.max()) // p.max_imbalance)
     yield Check(
@@ -233,7 +233,7 @@ def _repeats(ties: list[Tie]) -> Iterator[Check]:
     )
 
 
-def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
+def _qualities(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
     """CleanVision's checks, with its thresholds in params.yaml."""
     if frame["error"].notna().all():
         return  # and the quartiles of no picture
@@ -252,7 +252,7 @@ def _qualities(frame: pd.DataFrame, p: params.Validate) -> Iterator[Check]:
         )
 
 
-def prevalent(frame: pd.DataFrame, p: params.Validate) -> dict[str, float]:
+def prevalent(frame: pd.DataFrame, p: Validate) -> dict[str, float]:
     """The qualities that most pictures have, each with its share: they tell of the data and not of faults.
 
     Of those that would be warnings: what is to be an error is one however many pictures have it.
@@ -269,7 +269,7 @@ def _share(frame: pd.DataFrame, column: str, low: float | None, high: float | No
     return float(out.mean()) if len(out) else 0.0
 
 
-def _bounds(frame: pd.DataFrame, p: params.Validate) -> list[Bounds]:
+def _bounds(frame: pd.DataFrame, p: Validate) -> list[Bounds]:
     q1, q3 = frame["side"].quantile([0.25, 0.75])
     spread = p.odd_size * (q3 - q1)
     return [
@@ -288,7 +288,7 @@ def _bounds(frame: pd.DataFrame, p: params.Validate) -> list[Bounds]:
     ]
 
 
-def _told(p: params.Validate) -> Iterator[Check]:
+def _told(p: Validate) -> Iterator[Check]:
     for name in SHORTCUTS:
         yield Check(
             "shortcut",

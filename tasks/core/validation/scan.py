@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.core.base.errors import DataError
-from tasks.core.base.params import Processes
 from tasks.core.data import images
+from tasks.core.data.config import Processes
 from tasks.core.data.discovery import Entry
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parallel import each

@@ -1,0 +1,60 @@
+"""Parameters of the artifacts, and what each of them must reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tasks.core.base.errors import ParamError
+from tasks.core.base.params import Count, Limit, Natural, Section, Switch
+
+Format = Literal["saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"]
+TIMED = ("latency_ms", "latency_ratio", "latency_32_ms", "peak_memory_bytes")  # measured anew each time
+
+
+@dataclass(frozen=True)
+class ArtifactRule(Limit):
+    """What an artifact must reach; without `artifact` it is for all that have none of their own."""
+
+    metric: Literal[
+        "agreement",
+        "max_probability_difference",
+        "accuracy",
+        "accuracy_drop",
+        "sum_error",
+        "golden_agreement",
+        "golden_difference",
+        "bytes",
+        "latency_ms",
+        "latency_ratio",
+        "latency_32_ms",
+        "peak_memory_bytes",
+    ]
+    artifact: Format | None = None
+
+    def check(self, key: str, formats: tuple[Format, ...]) -> None:
+        """Checks what goes together.
+
+        Raises:
+            ParamError: names the rule by its `key`.
+        """
+        self.check_one(key)
+        if self.metric == "latency_ratio" and "saved_model" not in formats:
+            raise ParamError(
+                f"{key} is about latency_ratio, to the SavedModel's; put saved_model in export.formats"
+            )
+
+
+@dataclass(frozen=True)
+class Export(Section):
+    formats: Annotated[tuple[Format, ...], Field(min_length=1)]
+    representative: Count
+    calibrate: Switch
+    golden: Natural
+    rules: tuple[ArtifactRule, ...]
+
+    def __post_init__(self) -> None:
+        for place, rule in enumerate(self.rules):
+            rule.check(f"export.rules.{place}", self.formats)

@@ -1,0 +1,19 @@
+"""Parameters of the model: its backbone, and what is put upon it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tasks.core.base.params import Fraction, NotNegative, Section, Text, Whole
+
+
+@dataclass(frozen=True)
+class Model(Section):
+    backbone: Text
+    sha256: Literal["none"] | Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    image_size: Literal["auto"] | Annotated[Whole, Field(ge=32, le=1024)]
+    dropout: Fraction
+    l2: NotNegative

@@ -1,0 +1,95 @@
+"""Parameters of evaluation and of its gates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tasks.core.base.errors import ParamError
+from tasks.core.base.params import Count, Limit, Natural, Section, Seed, Switch, Text, Whole
+
+MEASURED = (  # of test and validation
+    "accuracy",
+    "top_5_accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "log_loss",
+    "ece",
+    "n",
+)
+MEASURED_PARTS = ("test", "validation", "per_class", "slices", "calibration", "baselines", "robustness")
+BOUNDED = (  # from 0 to 1
+    "accuracy",
+    "top_5_accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "ece",
+)
+MEASURED_OF_BASELINES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
+CHAMPION = "champion"
+Reference = Literal["champion", "majority", "colours"]  # what a rule may compare with
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Evaluate(Section):
+    batch_size: Count
+    calibration_bins: Count
+    bootstrap: Annotated[Whole, Field(ge=100)]
+    seed: Seed
+    min_slice: Count
+    robustness: Natural
+
+
+@dataclass(frozen=True)
+class Rule(Limit):
+    """What a model must reach; what may be left out has a default here."""
+
+    metric: Text
+    slice: Text | None = None
+    against: Reference | None = None
+    relative: Switch = False
+
+    def check(self, key: str) -> None:
+        """Checks what goes together.
+
+        Raises:
+            ParamError: names the rule by its `key`.
+        """
+        self.check_one(key)
+        if self.slice not in (None, "worst") and "=" not in str(self.slice):
+            raise ParamError(f"{key}.slice is {self.slice!r}; it must be worst, or as brightness=q1")
+        split, _, name = self.metric.partition(".")
+        if split not in MEASURED_PARTS or not name:
+            parts = ", ".join(f"{part}." for part in MEASURED_PARTS)
+            raise ParamError(f"{key}.metric is {self.metric!r}; it must begin with one of {parts}")
+        if split in ("test", "validation") and name not in MEASURED:
+            raise ParamError(f"{key}.metric is {self.metric!r}; {split} has {', '.join(MEASURED)}")
+        if self.slice or self.against:
+            trivial = self.against not in (None, CHAMPION)
+            known = MEASURED_OF_BASELINES if trivial else tuple(m for m in MEASURED if m != "n")
+            if split != "test" or name not in known:
+                allowed = ", ".join(f"test.{measure}" for measure in known)
+                partner = f"against {self.against}" if self.against else "of a slice"
+                raise ParamError(f"{key}.metric is {self.metric!r}; {partner} it must be one of {allowed}")
+        if name in BOUNDED and not self.relative and abs(self.threshold) > 1:
+            raise ParamError(
+                f"{key} asks for a {self.metric} of {self.threshold:g}; it is a share: 90 % are 0.9"
+            )
+        if self.relative and not self.against:
+            raise ParamError(f"{key}.relative is true, but there is no `against`: give one, or leave it out")
+
+
+@dataclass(frozen=True)
+class Gate(Section):
+    champion: Text
+    on_inconclusive: Literal["pass", "fail"]
+    rules: tuple[Rule, ...]
+
+    def __post_init__(self) -> None:
+        for place, rule in enumerate(self.rules):
+            rule.check(f"gate.rules.{place}")

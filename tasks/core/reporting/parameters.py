@@ -1,0 +1,29 @@
+"""Parameters as a person reads them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tasks.core.base.files import flat
+
+
+def shown(values: dict[str, Any]) -> dict[str, str]:
+    """Parameters by their dotted keys, as params.yaml may write them: 3.0 as 3, a list of rules one by one.
+
+    Where they come from makes no difference: what a rule doesn't set isn't there, and its keys are sorted.
+    """
+    one_by_one: dict[str, Any] = {}
+    for key, value in flat(values).items():
+        rules = isinstance(value, (list, tuple)) and value and isinstance(value[0], dict)
+        one_by_one |= {f"{key}.{place}": rule for place, rule in enumerate(value)} if rules else {key: value}
+    return {key: text(value) for key, value in one_by_one.items()}
+
+
+def text(value: Any) -> str:
+    """A parameter's value, as params.yaml may write it."""
+    if isinstance(value, dict):
+        keys = [key for key in sorted(value) if value[key] is not None and value[key] is not False]
+        return ", ".join(f"{key}: {text(value[key])}" for key in keys)
+    whole = isinstance(value, float) and value.is_integer()
+    return value if isinstance(value, str) else json.dumps(int(value) if whole else value, ensure_ascii=False)

@@ -1,0 +1,79 @@
+"""Parameters of training, and of what it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tasks.core.base.errors import ParamError
+from tasks.core.base.params import (
+    Count,
+    Fraction,
+    Natural,
+    NotNegative,
+    Number,
+    Positive,
+    Section,
+    Seed,
+    Switch,
+)
+
+Strategy = Literal["auto", "one", "mirrored", "multi_worker"]
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Augment(Section):
+    rotation: Annotated[Number, Field(ge=0, le=180)]
+    translation: Fraction
+    zoom: Fraction
+    crop: Fraction
+    horizontal_flip: Switch
+    brightness: Fraction
+    contrast: Fraction
+
+    @property
+    def changes(self) -> bool:
+        """Whether pictures are changed at all."""
+        return any(astuple(self))
+
+
+@dataclass(frozen=True)
+class Train(Section):
+    seed: Seed
+    batch_size: Count
+    head_epochs: Natural
+    fine_tune: Switch
+    epochs: Count
+    patience: Count
+    batch_norm: Literal["batch", "frozen"]
+    optimizer: Literal["sgd", "adam", "adamw"]
+    learning_rate: Positive
+    schedule: Literal["cosine", "constant"]
+    warmup: NotNegative
+    momentum: Fraction
+    weight_decay: NotNegative
+    label_smoothing: Fraction
+    class_weight: Literal["none", "balanced"]
+    mixup: NotNegative
+    augment: Augment
+
+    def __post_init__(self) -> None:
+        if not (self.head_epochs or self.fine_tune or self.augment.changes):
+            raise ParamError(
+                "train.head_epochs is 0, train.fine_tune is false and train.augment changes nothing, which "
+                "leaves nothing to train; change one of them"
+            )
+
+
+@dataclass(frozen=True)
+class Compute(Section):
+    """Those of compute that say how a model is trained."""
+
+    strategy: Strategy
+    precision: Precision
+    jit: Literal["auto"] | Switch
+    deterministic: Switch
+    tensorboard: Switch
