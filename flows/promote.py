@@ -28,12 +28,12 @@ from prefect.states import Completed
 from flows import outcome, repo, server
 from flows.events import tell
 from flows.outcome import mistaken
-from tasks import gate
 from tasks.check import Params
 from tasks.core.base import cli, params
 from tasks.core.base.errors import DarkroomError, DataError, Rejected
 from tasks.core.base.files import remove, sha256
 from tasks.core.base.paths import EXPORT, METRICS, PREDICTIONS, cache_folder
+from tasks.core.evaluation import gates
 from tasks.core.release import comparison, model_card, registry
 from tasks.core.release.comparison import LOCK
 from tasks.core.release.evidence import Evidence
@@ -239,7 +239,7 @@ def judged(
             f"{left} test pictures are left that {champion.tag} hasn't learned from, too few to compare by "
             f"(evaluate.min_slice is {least}); --no-champion does without"
         )
-    judge = gate.Judge(
+    judge = gates.Judge(
         comparison.recounted_slices(head.json(METRICS), pair.ours, least),
         pair.ours,
         pair.theirs,
@@ -248,7 +248,7 @@ def judged(
         p.evaluate.bootstrap,
         p.evaluate.seed,
     )
-    verdict = gate.judged(judge, p.gate.rules, p.gate.on_inconclusive)
+    verdict = gates.judged(judge, p.gate.rules, p.gate.on_inconclusive)
     for note in pair.notes:
         get_run_logger().warning(note)
     failed = [one for one in verdict["gates"] if not one["passed"]]

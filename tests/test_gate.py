@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import gate, verdict
+from tasks import verdict
 from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.base.errors import DarkroomError, ParamError, Rejected
-from tasks.core.evaluation import predictions
+from tasks.core.evaluation import gates, predictions
 from tasks.core.evaluation.config import Rule
 from tasks.core.release import champion
 from tests.structure import ROOT
@@ -42,7 +42,7 @@ def table(wrong: range | list[int], n: int = N, sure: float = 0.9) -> pd.DataFra
     )
 
 
-def judge(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gate.Judge:
+def judge(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gates.Judge:
     cells = {
         kind: {
             cell: {"n": len(part), "judged": len(part) >= 30} for cell, part in ours.groupby(f"slice_{kind}")
@@ -55,13 +55,13 @@ def judge(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gate.Judge:
         "per_class": {"cat": {"recall": 0.5}},
         "slices": cells,
     }
-    return gate.Judge(measured, ours, theirs, 30, 15, 500, 1)
+    return gates.Judge(measured, ours, theirs, 30, 15, 500, 1)
 
 
 def result(
     ours: pd.DataFrame, *rules: Rule, theirs: pd.DataFrame | None = None, on: Any = "fail"
 ) -> dict[str, Any]:
-    return gate.judged(judge(ours, theirs), rules, on)
+    return gates.judged(judge(ours, theirs), rules, on)
 
 
 def only(*args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import build, evaluate, export, gate, validate, verdict
+from tasks import build, evaluate, export, validate, verdict
 from tasks.check import Params
 from tasks.core.artifacts import exporter
 from tasks.core.artifacts.config import Format
@@ -22,6 +22,7 @@ from tasks.core.base.errors import Rejected
 from tasks.core.base.files import read_json
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import read_parquet, write_parquet
+from tasks.core.evaluation import gates
 from tasks.core.validation import schema
 from tests.conftest import Tiny
 from tests.pictures import ALONE, scanned, write_classes
@@ -52,8 +53,8 @@ def gates_of(place: Tiny) -> dict[str, Any]:
     place.train(place.models)
     p = dataclasses.replace(P.evaluate, robustness=0)
     evaluate.evaluate(place.models, place.dataset, place.folder / "manifest.parquet", labels, p)
-    judge = gate.Judge(read_json(paths.METRICS), read_parquet(paths.PREDICTIONS), None, 30, 15, 200, 1)
-    return gate.judged(judge, P.gate.rules, "fail")
+    judge = gates.Judge(read_json(paths.METRICS), read_parquet(paths.PREDICTIONS), None, 30, 15, 200, 1)
+    return gates.judged(judge, P.gate.rules, "fail")
 
 
 def red(gates: dict[str, Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""How good a model is, and whether that is enough: metrics, intervals, calibration, slices, robustness.
+"""How good a model is, and whether that is enough: metrics, calibration, slices, robustness, gates.
 
 May import base and data.
 """

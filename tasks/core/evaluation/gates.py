@@ -1,0 +1,210 @@
+"""What a model must reach: rules held against what was measured, a baseline or a champion."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import pandas as pd
+
+from tasks.core.base.arrays import rounded
+from tasks.core.base.errors import ParamError
+from tasks.core.base.files import flat
+from tasks.core.base.paths import METRICS
+from tasks.core.evaluation import metrics, predictions
+from tasks.core.evaluation.config import CHAMPION, Rule
+from tasks.core.evaluation.metrics import Answers
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+FEW = 5  # names that a message gives
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule came to; there is no value where there is nothing to judge."""
+
+    verdict: Verdict
+    name: str
+    why: str
+    value: float | None = None
+    interval: tuple[float, float] | None = None  # at 95 %, of a change
+
+    def margin(self, rule: Rule) -> float:
+        """How far within the limit all of it is; below 0 if some of it is not."""
+        if self.value is None:
+            return -math.inf
+        return rule.margin(*(self.interval or (self.value, self.value)))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Everything that rules are held against.
+
+    measured: as in `metrics.json`.
+    ours: the table of predictions.
+    theirs: the champion's, if there is one.
+    least: pictures that a bootstrap needs, as a slice does (`evaluate.min_slice`).
+    bins, resamples, seed: of the calibration error and the bootstrap; as `evaluate` has them.
+    """
+
+    measured: dict[str, Any]
+    ours: pd.DataFrame
+    theirs: pd.DataFrame | None
+    least: int
+    bins: int
+    resamples: int
+    seed: int
+
+    def outcome(self, place: int, rule: Rule) -> Outcome:
+        """Holds the model against one rule.
+
+        Raises:
+            ParamError: the rule names a number or a slice that is not there.
+        """
+        if rule.against == CHAMPION and self.theirs is None:
+            why = "no champion is named (gate.champion); a promotion compares with the one in its stage"
+            return Outcome("pass", _name(rule), f"{_name(rule)}: {why}")
+        if rule.slice == "worst":
+            return self._worst(place, rule)
+        if rule.slice and (few := self._too_few(place, rule.slice)):
+            return Outcome("inconclusive", _name(rule), f"{_name(rule)}: {few}")
+        return self._change(rule) if rule.against else self._level(place, rule)
+
+    def _level(self, place: int, rule: Rule) -> Outcome:
+        value = self._of_slice(rule) if rule.slice else self._number(place, rule)
+        met = rule.margin(value, value) >= 0
+        return Outcome(
+            "pass" if met else "fail",
+            _name(rule),
+            f"{_name(rule)} is {value:.6g}, which {'is' if met else 'is not'} {_limit(rule)}",
+            value,
+        )
+
+    def _of_slice(self, rule: Rule) -> float:
+        return self._measure(rule)(predictions.answers(self._part(rule)))
+
+    def _number(self, place: int, rule: Rule) -> float:
+        known = numbers(self.measured)
+        if rule.metric not in known:
+            near = _near(rule.metric, list(known))
+            raise ParamError(f"gate.rules.{place}.metric is {rule.metric!r}, which was not measured; {near}")
+        return known[rule.metric]
+
+    def _change(self, rule: Rule) -> Outcome:
+        """Judges a change by its interval: all of it within the limit, or all beyond."""
+        ours, theirs = self._pair(rule)
+        name, n, measure = _name(rule), len(ours), self._measure(rule)
+        exact = measure in metrics.SHARES and not rule.relative  # their interval knows how few there are
+        if n < (1 if exact else self.least):
+            few = f"{n} test pictures that both have answered are too few to tell (evaluate.min_slice)"
+            return Outcome("inconclusive", name, f"{name}: {few}")
+        before, after = measure(theirs), measure(ours)
+        if rule.relative and before == 0:
+            return Outcome(
+                "inconclusive", name, f"{name}: a share of {rule.against}'s, which is 0, says nothing"
+            )
+        change, (low, high) = metrics.change(ours, theirs, measure, rule.relative, self.resamples, self.seed)
+        verdict, says = _told(rule, low, high)
+        why = (
+            f"{name}: {before:.6g} becomes {after:.6g}, a {'relative ' if rule.relative else ''}change of "
+            f"{change:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {n} pictures), which {says} {_limit(rule)}"
+        )
+        return Outcome(verdict, name, why, change, (low, high))
+
+    def _pair(self, rule: Rule) -> tuple[Answers, Answers]:
+        """Our answers and those that they are held against, to the same pictures in the same order."""
+        part = self._part(rule)
+        if rule.against != CHAMPION:
+            return predictions.answers(part), predictions.baseline(part, str(rule.against))
+        assert self.theirs is not None
+        theirs = predictions.another(self.theirs, part)
+        ours = predictions.another(part, theirs)
+        return predictions.answers(ours), predictions.answers(theirs)
+
+    def _worst(self, place: int, rule: Rule) -> Outcome:
+        """The outcome of the slice that is worst off, of all that are judged; what fails goes first."""
+        judged = [name for name, (_, _, fact) in self._cells().items() if fact["judged"]]
+        found = [self.outcome(place, replace(rule, slice=name)) for name in judged]
+        if not found:
+            return Outcome("pass", _name(rule), f"{_name(rule)}: there is no slice to judge")
+        order = ("fail", "inconclusive", "pass")
+        worst = min(found, key=lambda outcome: (order.index(outcome.verdict), outcome.margin(rule)))
+        return replace(worst, why=f"{worst.why} (the worst of {len(found)} slices that are judged)")
+
+    def _cells(self) -> dict[str, tuple[str, str, dict[str, Any]]]:
+        """The kind, the value and the facts of each slice, by the name that rules give it."""
+        kinds = self.measured["slices"]
+        return {
+            f"{kind}={cell}": (kind, cell, fact)
+            for kind, cells in kinds.items()
+            for cell, fact in cells.items()
+        }
+
+    def _too_few(self, place: int, name: str) -> str | None:
+        cells = self._cells()
+        if name not in cells:
+            raise ParamError(f"gate.rules.{place}.slice is {name!r}; {_near(name, list(cells))}")
+        fact = cells[name][2]
+        few = f"its {fact['n']} pictures are too few to judge (evaluate.min_slice)"
+        return None if fact["judged"] else few
+
+    def _part(self, rule: Rule) -> pd.DataFrame:
+        if not rule.slice:
+            return self.ours
+        kind, cell, _ = self._cells()[rule.slice]
+        return self.ours[self.ours[predictions.SLICE + kind] == cell].reset_index(drop=True)
+
+    def _measure(self, rule: Rule) -> metrics.Measure:
+        return metrics.measures(self.bins)[rule.metric.removeprefix("test.")]
+
+
+def judged(judge: Judge, rules: tuple[Rule, ...], on_inconclusive: Literal["pass", "fail"]) -> dict[str, Any]:
+    """Gives what `gates.json` holds."""
+    gates = []
+    for place, rule in enumerate(rules):
+        outcome = judge.outcome(place, rule)
+        passed = outcome.verdict == "pass" or (outcome.verdict, on_inconclusive) == ("inconclusive", "pass")
+        gates.append(
+            {
+                "name": outcome.name,
+                "value": None if outcome.value is None else rounded(outcome.value),
+                "threshold": rule.threshold,
+                "passed": passed,
+                "verdict": outcome.verdict,
+                "interval_95": outcome.interval and [rounded(end) for end in outcome.interval],
+                "why": outcome.why,
+            }
+        )
+    return {"passed": all(gate["passed"] for gate in gates), "gates": gates}
+
+
+def numbers(measured: dict[str, Any]) -> dict[str, float]:
+    """All numbers of `metrics.json` by their dotted paths."""
+    return {name: value for name, value in flat(measured).items() if type(value) in (int, float)}
+
+
+def _near(name: str, known: list[str]) -> str:
+    """Which names are meant, or else some of those that there are."""
+    if meant := get_close_matches(name, known, FEW):
+        return f"did you mean {' or '.join(meant)}?"
+    more = f" and {len(known) - FEW} more in {METRICS}" if len(known) > FEW else ""
+    return f"there are {', '.join(known[:FEW]) or 'none'}{more}"
+
+
+def _name(rule: Rule) -> str:
+    part = f" of {'the worst slice' if rule.slice == 'worst' else rule.slice}" if rule.slice else ""
+    return f"{rule.metric}{part}{f' against {rule.against}' if rule.against else ''}"
+
+
+def _limit(rule: Rule) -> str:
+    return rule.said("+g" if rule.against else "g")
+
+
+def _told(rule: Rule, low: float, high: float) -> tuple[Verdict, str]:
+    if rule.margin(low, high) >= 0:
+        return "pass", "is"
+    if rule.margin(high, low) < 0:
+        return "fail", "is not"
+    return "inconclusive", "may or may not be"
