@@ -36,7 +36,7 @@ from tasks.core.base.paths import EXPORT, METRICS, PREDICTIONS, cache_folder
 from tasks.core.evaluation import gates
 from tasks.core.release import comparison, model_card, registry
 from tasks.core.release.comparison import LOCK
-from tasks.core.release.evidence import Evidence
+from tasks.core.release.evidence import FORMAT, Evidence
 from tasks.core.release.registry import Registry, Version
 from tasks.core.release.revision import Revision
 
@@ -121,7 +121,8 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
         calibrated=comparison.calibrated(made),
         **compared,
     )
-    for line in evidence.lines()[dry_run:]:  # its verdict isn't one yet
+    lines = evidence.lines()
+    for line in lines[1:] if dry_run else lines:  # the first is the verdict, which isn't one yet
         get_run_logger().info(line)
     if dry_run:
         return f"{registry.MODEL}@{name} would be put into {to}; nothing is changed"
@@ -328,10 +329,13 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     probe = step("probe", comparison.probed, folder, artifacts, params.load(Params).export.rules)
     if dry_run:
         return f"{before.tag} would come back to {to} in place of {current.tag}; nothing is changed"
-    message = f"{before.tag} {registry.BACK} {to}"
+    headline = f"{before.tag} back into {to}"
     verdict = f"put back into {to} in place of {current.tag}"
-    if evidence := Evidence.of(before.tag):  # one that was made by hand has none
-        message = replace(evidence.uncompared(), verdict=verdict, probe=probe).message(message)
+    if evidence := Evidence.of(before.tag):
+        back = replace(evidence.uncompared(), verdict=verdict, probe=probe, rollback=True, format=FORMAT)
+        message = back.message(headline)
+    else:  # one that was made by hand has none
+        message = f'{headline}\n\n{{"rollback": true}}\n'
     with tagging(known, push) as made:
         made.append(registry.assign(to, before, message))
     return f"{before.tag} is back in {to} in place of {current.tag}, by {made[0]}{hint(push)}"

@@ -27,7 +27,7 @@ from ruamel.yaml.nodes import MappingNode
 from flows.children import started
 from tasks.check import Params
 from tasks.core.base import params, process
-from tasks.core.base.errors import DarkroomError, DataError, ParamError, Unreachable, brief
+from tasks.core.base.errors import DarkroomError, DataError, ParamError, Unreachable, brief, is_of_a_store
 from tasks.core.base.files import fingerprint, read_json, write_json, write_text
 from tasks.core.release.revision import away, forget
 
@@ -152,7 +152,9 @@ def unpushed() -> str | None:
                 forget(remote.odb)  # DVC would go by what was there the last time
                 state = repo.status(cloud=True).items()
                 return next((path for path, known in state if known == "new"), None)
-    except Exception as error:  # each store has exceptions of its own
+    except Exception as error:
+        if not is_of_a_store(error):
+            raise
         raise Unreachable(
             f"DVC's remote can't be asked ({brief(error)}); see that it is there, and that it lets you in"
         ) from None

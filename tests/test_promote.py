@@ -135,7 +135,7 @@ def here(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.chdir(folder)
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
     text = (ROOT / "params.yaml").read_text("utf-8")
-    rules = text.index("  rules: "), text.index("  artifacts: ")
+    rules = text.index("  rules: "), text.index("\nexport:")
     text = (
         text[: rules[0]]
         + "  rules: [{metric: test.accuracy, against: champion, min: 0.0}]\n"
@@ -555,8 +555,14 @@ def test_what_gto_takes_back_is_taken_back() -> None:
     known = Registry.read()
     assert [one.name for one in known.history("production")] == ["v1.3.0", "v1.2.0", "v1.1.0"]
     assert known.history("staging") == []
-    registry.assign("production", known.named("v1.2.0"), "v1.2.0 back into production")
-    assert [one.name for one in Registry.read().history("production")] == ["v1.2.0", "v1.1.0"]
+    registry.assign("staging", known.named("v1.1.0"), "v1.1.0 is back into staging tomorrow")
+    registry.assign("staging", known.named("v1.2.0"), "text")
+    registry.assign("staging", known.named("v1.1.0"), "the good one goes back into staging")
+    history = Registry.read().history("staging")
+    assert [one.name for one in history] == ["v1.1.0", "v1.2.0", "v1.1.0"], "words by hand take nothing back"
+    registry.assign("production", known.named("v1.2.0"), "classifier@v1.2.0 back into production")
+    history = Registry.read().history("production")
+    assert [one.name for one in history] == ["v1.2.0", "v1.1.0"], "as tags of format 2 have it"
     gto.api.unassign(".", "classifier", version="v1.2.0", stage="production")
     assert [one.name for one in Registry.read().history("production")] == ["v1.1.0"]
     gto.api.deregister(".", "classifier", version="v1.1.0")
@@ -794,7 +800,9 @@ def test_a_promotion_of_an_earlier_version_can_be_taken_back(variants: Path) -> 
     assert promoted(champion=False)[0] == 0
     assert promoted(rollback=True)[1].startswith("classifier@v1.1.0 is back in production in place of")
     assert promoted(rollback=True)[1].startswith("classifier@v1.0.0 is back in production in place of")
+    assert '"rollback": true' in registry.message("classifier#production#5")
     assert promoted(rollback=True)[0] == 2
+    assert '"rollback": true' in registry.message("classifier#production#4")
 
 
 @pytest.mark.usefixtures("here")

@@ -15,6 +15,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from flows import repo
 from tasks.core.base.errors import DataError, Unreachable
 from tasks.core.base.files import remove
 from tasks.core.release.revision import Revision
@@ -116,3 +117,23 @@ def test_a_web_server_that_refuses_is_no_missing_file(
             Revision("HEAD", published=True).read(Path("picture.png"))
         assert type(raised.value) is error
         server.shutdown()
+
+
+def test_a_fault_of_ours_is_no_remote_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an update of DVC: Prefect would try it again for minutes, and blame the network."""
+    monkeypatch.chdir(tmp_path)
+    for words in (["git", "init", "-q"], FIRST_COMMIT):
+        subprocess.run(words, check=True)
+    dvc("init")
+    dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
+    (tmp_path / "store").mkdir()
+
+    def faulty(*_: object, **__: object) -> None:
+        raise TypeError("status() got an unexpected keyword argument")
+
+    monkeypatch.setattr("dvc.repo.Repo.status", faulty)
+    with pytest.raises(TypeError):
+        repo.unpushed()
+    monkeypatch.setattr("dvc.fs.dvc._DVCFileSystem.exists", faulty)
+    with pytest.raises(TypeError):
+        Revision("HEAD").holds(Path("dvc.lock"))

@@ -10,7 +10,7 @@ from tasks.core.base.errors import DataError
 from tasks.core.release import registry
 
 HEADLINES = ("accuracy", "macro_f1", "log_loss", "ece")
-FORMAT = 2  # goes up when a field comes or changes; a new field has a default, for the tags that are there
+FORMAT = 3  # goes up when a field comes or changes; a new field has a default, for the tags that are there
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Evidence:
     compared: of both, by `challenger` and `champion`, the metrics on the same pictures, which are `n`.
     gates: as in `gates.json`, judged against that champion.
     notes: what one must know to read it.
+    rollback: whether this way into a stage puts an earlier version back.
     format: of this list.
     """
 
@@ -44,6 +45,7 @@ class Evidence:
     gates: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     calibrated: dict[str, float] | None = None
+    rollback: bool = False
     format: int = FORMAT
 
     def uncompared(self) -> Evidence:

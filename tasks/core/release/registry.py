@@ -6,11 +6,13 @@ classifier#production#3   the third assignment of all; the last of a stage says 
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,6 @@ from tasks.core.base.params import FILE
 MODEL = "classifier"  # its name in dvc.yaml, under artifacts
 STAGES = ("staging", "production")
 REMOTE = "origin"
-BACK = "back into"  # what the first line of a rollback's tag says between version and stage
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class Registry:
     def read(cls) -> Registry:
         """Reads the tags of this repository."""
         versions, withdrawn, assignments = [], set(), []
-        form = "--format=%(refname:strip=2) %(*objectname) %(contents:subject)|"  # a subject may be empty
-        for line in git("for-each-ref", form, "refs/tags").splitlines():
-            tag, commit, subject = line.split(" ", 2)
+        form = "--format=%(refname:strip=2) %(*objectname) %(contents)%00"
+        for entry in git("for-each-ref", form, "refs/tags").split("\0")[:-1]:
+            tag, commit, message = entry.removeprefix("\n").split(" ", 2)
             if not commit:
                 continue  # a lightweight tag, which GTO passes over too
             found = parse_name(tag, raise_on_fail=False)
@@ -91,7 +92,7 @@ class Registry:
                 withdrawn.add(found["version"])
             elif action in (Action.ASSIGN, Action.UNASSIGN) and "counter" in found:
                 ends = action == Action.UNASSIGN
-                back = f" {BACK} " in subject
+                back = _is_rollback(message, found["stage"])
                 assignments.append(Assignment(found["stage"], found["counter"], commit, tag, ends, back))
         versions.sort(key=lambda one: SemVer.parse(one.name))
         return cls(
@@ -152,6 +153,16 @@ class Registry:
             return "v1.0.0"
         last = max(SemVer.parse(one.name) for one in (*self.versions, *self.withdrawn))
         return f"v{last.bump_major() if breaks else last.bump_minor()}"
+
+
+def _is_rollback(message: str, stage: str) -> bool:
+    """Whether a tag's message says, in its JSON, that it puts an earlier version back into a stage.
+
+    Those made before `rollback` stood there say it in their first line.
+    """
+    with suppress(ValueError, LookupError, TypeError):
+        return bool(json.loads(message[message.index("\n{") :])["rollback"])
+    return re.fullmatch(rf"{MODEL}@\S+ back into {stage}", message.partition("\n")[0]) is not None
 
 
 def git(*words: str) -> str:

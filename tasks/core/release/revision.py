@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core.base.errors import DataError, Unreachable, brief
+from tasks.core.base.errors import DataError, Unreachable, brief, is_of_a_store
 
 
 class Revision:
@@ -73,7 +73,9 @@ class Revision:
             yield
         except DataError:
             raise
-        except Exception as error:  # each store has exceptions of its own
+        except Exception as error:
+            if not is_of_a_store(error):
+                raise
             if absent := self._away():
                 raise DataError(f"{path} of {self.name} can't be had: {absent}") from None
             missing = "" if self._has_remote else "add DVC's remote, as there is none here; "
