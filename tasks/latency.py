@@ -16,7 +16,7 @@ from tasks.core.base.paths import EXPORT, LATENCIES
 
 
 def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
-    """Adds what `apart.compared` gives to each artifact that was shipped."""
+    """Adds what `isolation.compared` gives to each artifact that was shipped."""
     shipped = {kind: facts["file"] for kind, facts in artifacts.items() if facts["passed"]}
     times = isolation.compared(folder, shipped)
     return {kind: facts | times.get(kind, isolation.UNTIMED) for kind, facts in artifacts.items()}

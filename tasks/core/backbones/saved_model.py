@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-import tasks.core.backbones.tensorflow_setup  # noqa: F401, sets TensorFlow up, which the imports further down would load bare
+import tasks.core.backbones.tensorflow_setup  # noqa: F401 (before what imports TensorFlow bare)
 from tasks.core.backbones.catalogue import SAVED_MODEL
 
 

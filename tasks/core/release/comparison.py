@@ -143,7 +143,7 @@ def probed(folder: Path, artifacts: Artifacts, rules: tuple[ArtifactRule, ...]) 
         rules: `export.rules`, which say how far answers to golden pictures may be from what is expected.
 
     Returns:
-        For each file `golden_difference`, none without golden pictures, and what `apart.timed` gives.
+        For each file `golden_difference`, none without golden pictures, and what `isolation.timed` gives.
 
     Raises:
         Rejected: one answers otherwise.

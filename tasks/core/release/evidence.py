@@ -21,7 +21,7 @@ class Evidence:
         many `pictures` it was made of and `tested` on.
     digests: SHA-256 by path, of data, parameters, metrics, predictions, gates.
     artifacts: SHA-256 by file; of a folder, of the names and digests of all that is in it.
-    probe: by file, what `promotion.probed` gives.
+    probe: by file, what `comparison.probed` gives.
     metrics: of the test split, as in `metrics.json`.
     calibrated: log loss and calibration error that the artifacts have there, if they are calibrated.
     champion: the version that it was compared with; none at the first promotion, or where that wasn't wanted.
