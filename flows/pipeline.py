@@ -102,7 +102,6 @@ def surveyed(targets: tuple[str, ...], settings: tuple[str, ...]) -> tuple[list[
     except repo.MISTAKES:
         if settings:
             write_text(params.FILE, before)
-            params.load.cache_clear()
         raise
 
 

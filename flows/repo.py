@@ -226,7 +226,6 @@ def override(settings: Sequence[str]) -> None:
         except ParamError as error:
             raise ParamError(str(error).replace(str(draft), "set")) from None
         write_text(params.FILE, text)
-    params.load.cache_clear()
 
 
 def replaced(text: str, path: list[str], value: Any) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tasks.core.backbones import catalogue
+from tasks.core.backbones.config import Model
 from tasks.core.base import cli, params
 from tasks.core.base.files import replacing
 from tasks.core.base.params import Data
@@ -25,6 +26,7 @@ from tasks.core.validation import preflight
 @dataclass(frozen=True)
 class Params(params.Section):
     data: Data
+    model: Model
 
 
 def write_digits(folder: Path) -> int:

@@ -47,6 +47,13 @@ def parameters_read(file: Path) -> set[str]:
     return {key for key in keys if not any(other.startswith(key + ".") for other in keys)}
 
 
+def sections_declared(file: Path) -> set[str]:
+    """Names of the fields of the class `Params`; none where there is no such class."""
+    classes = [node for node in tree(file).body if isinstance(node, ast.ClassDef) and node.name == "Params"]
+    fields = [item for node in classes for item in node.body if isinstance(item, ast.AnnAssign)]
+    return {field.target.id for field in fields if isinstance(field.target, ast.Name)}
+
+
 def _chain(node: ast.expr) -> str | None:
     if isinstance(node, ast.Name):
         return node.id

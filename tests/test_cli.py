@@ -245,7 +245,7 @@ def test_an_edit_of_what_the_stage_does_not_read_costs_nothing(repository: Path)
 def test_what_an_import_or_an_editor_leaves_in_a_room_is_no_edit(repository: Path) -> None:
     """The bytecode of a module that is imported while a stage runs, and a swap file."""
     shutil.copy(ROOT / ".dvcignore", repository)
-    left = ("__pycache__/code.cpython-311.pyc", ".code.py.swp", "code.py~")
+    left = ("__pycache__/code.cpython-311.pyc", ".code.py.swp", "code.py~", ".#code.py")
     bodies = [f"{FIRST}"] + [
         f"file = Path('tasks/core/room/{name}'); file.parent.mkdir(exist_ok=True); file.touch()"
         for name in left

@@ -330,8 +330,8 @@ def test_an_artifact_that_can_not_be_run_is_told_of(
     assert latency.timed(tmp_path, {"onnx": found})["onnx"]["latency_ms"] is None
 
 
-def test_what_is_timed_is_what_rules_may_name() -> None:
-    assert set(isolation.UNTIMED) == set(TIMED)
+def test_what_is_timed_is_what_rules_may_name(exported: Path) -> None:
+    assert set(TIMED) == {*runtimes.timed(exported / "model.tflite"), "latency_ratio"}
 
 
 def test_times_and_memory_are_measured_of_each(exported: Path) -> None:
@@ -352,7 +352,7 @@ from tasks.core.base import params
 tensorflow_setup.deterministic(0)
 p = params.load(Params)
 models, dataset, pictures, folder = map(Path, sys.argv[1:])
-export.export(models, dataset, pictures, folder, p.export, p.export.rules, 0.8)
+export.export(models, dataset, pictures, folder, p.export, 0.8)
 """
 
 

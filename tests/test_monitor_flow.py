@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL
 from flows import events, monitor
 from tasks import score
 from tasks.core.artifacts.exporter import FILES, Exporter
-from tasks.core.base import cli, params
+from tasks.core.base import cli
 from tasks.core.base.files import read_json
 from tasks.core.base.paths import MANIFEST, PREDICTIONS
 from tasks.core.data.manifest import SCHEMA
@@ -57,7 +57,6 @@ def told(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[di
     shutil.copytree(made, here)
     monkeypatch.chdir(here)
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
-    params.load.cache_clear()
     emitted: list[dict[str, Any]] = []
     monkeypatch.setattr(events, "emit_event", lambda event, **facts: emitted.append({"event": event} | facts))
     return emitted

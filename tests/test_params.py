@@ -110,13 +110,10 @@ def test_a_stage_gets_what_it_names_and_the_whole_file_is_checked(
     """A slip in `export` is told by the first stage, which knows nothing of it."""
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(SHIPPED, "utf-8")
-    params.load.cache_clear()
     assert dataclasses.asdict(params.load(Named)) == {"compute": {"workers": 0, "scheduler": "none"}}
     Path("params.yaml").write_text(SHIPPED.replace("golden: 16", "golden: some"), "utf-8")
-    params.load.cache_clear()
     with pytest.raises(ParamError, match=r"export\.golden is 'some'"):
         params.load(Named)
-    params.load.cache_clear()
 
 
 def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from prefect.settings import PREFECT_API_URL
 from ruamel.yaml import YAML
 
 from flows import artifacts, outcome, pipeline, repo
-from tasks.core.base import params
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import remove
 from tests.project import FIRST_COMMIT
@@ -56,7 +55,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("params.yaml", "data/labels.csv", "data/schema.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    params.load.cache_clear()
     (tmp_path / "dvc.yaml").write_text(THREE_STAGES)
     (tmp_path / "source.txt").write_text("good\n")
     return tmp_path

@@ -22,7 +22,7 @@ from flows import monitor, outcome, promote, repo
 from tasks.core.artifacts import golden
 from tasks.core.artifacts.config import Format
 from tasks.core.artifacts.exporter import FILES, Exporter, lines
-from tasks.core.base import params, process
+from tasks.core.base import process
 from tasks.core.base.errors import DataError, Rejected
 from tasks.core.base.files import read_json, remove, sha256, write_json, write_text
 from tasks.core.base.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
@@ -156,7 +156,6 @@ def here(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         ["dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store")],
     ):
         subprocess.run(words, check=True)
-    params.load.cache_clear()
     return folder
 
 
@@ -478,7 +477,6 @@ def test_a_test_set_that_has_changed_is_told_and_is_the_new_one_for_both(variant
     assert promoted()[0] == 1
     text = Path("params.yaml").read_text("utf-8").replace("min: 0.0}", "min: -0.1}")
     Path("params.yaml").write_text(text)
-    params.load.cache_clear()
     commit(variants, "equal", "again")
     assert promoted()[0] == 0
     evidence = Evidence.read("classifier@v1.1.0")
@@ -749,7 +747,6 @@ def test_what_is_in_production_can_be_monitored(
         remove(path)
     text = Path("params.yaml").read_text("utf-8").replace(str(variants / "pictures"), "others")
     Path("params.yaml").write_text(text)
-    params.load.cache_clear()
     state = monitor.monitor("new", "production", return_state=True)
     assert state.name == "Drifted", "they are all of one class, and the tag was fetched"
     assert read_json(MONITORED / "drift.json")["model"] == "classifier@v1.0.0 (model.onnx)"

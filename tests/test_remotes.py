@@ -11,12 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import asyncssh
 import boto3
 import pytest
+from botocore.exceptions import NoCredentialsError
+from dvc.exceptions import FileMissingError
 from moto.server import ThreadedMotoServer
 
 from flows import repo
-from tasks.core.base.errors import DataError, Unreachable
+from tasks.core.base.errors import DataError, Unreachable, is_of_a_store
 from tasks.core.base.files import remove
 from tasks.core.release.revision import Revision
 from tests.project import FIRST_COMMIT
@@ -137,3 +141,19 @@ def test_a_fault_of_ours_is_no_remote_that_is_away(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("dvc.fs.dvc._DVCFileSystem.exists", faulty)
     with pytest.raises(TypeError):
         Revision("HEAD").holds(Path("dvc.lock"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionRefusedError(), True),
+        (aiohttp.ClientConnectionError(), True),
+        (asyncssh.misc.PermissionDenied("no"), True),
+        (NoCredentialsError(), True),
+        (FileMissingError("x"), True),
+        (TypeError(), False),
+        (KeyError("md5"), False),
+    ],
+)
+def test_what_a_store_raises_is_told_from_a_fault_of_ours(error: Exception, expected: bool) -> None:
+    assert is_of_a_store(error) == expected

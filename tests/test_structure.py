@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.core.base import files, paths
-from tests.structure import ROOT, imports, own_files, parameters_read
+from tests.structure import ROOT, imports, own_files, parameters_read, sections_declared
 
 PIPELINE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))
 STAGES: dict[str, Any] = PIPELINE["stages"]
@@ -96,6 +96,12 @@ def test_rooms_import_one_way(file: Path) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_parameters_it_reads_and_no_other(stage: str) -> None:
     assert set(STAGES[stage].get("params", [])) == parameters_read(module(stage)) - NEVER_IN_THE_RESULT
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_the_sections_it_reads_and_no_other(stage: str) -> None:
+    read = {key.partition(".")[0] for key in parameters_read(module(stage))}
+    assert sections_declared(module(stage)) == read
 
 
 def test_every_path_between_stages_is_the_one_that_the_code_uses() -> None:

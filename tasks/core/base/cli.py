@@ -193,6 +193,8 @@ def _yaml(file: str) -> Any:
 def _check_unchanged(before: dict[str, str]) -> None:
     try:
         now = _recorded()
+    except FileNotFoundError as error:
+        raise DarkroomError(f"{error.filename} went away while this stage ran; run it again") from None
     except (OSError, LookupError, TypeError, YAMLError):
         raise DarkroomError("params.yaml can't be read any more; mend it and run this stage again") from None
     for name in sorted(before | now):

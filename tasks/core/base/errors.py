@@ -51,7 +51,9 @@ class Rejected(DarkroomError):
     exit_code = 1
 
 
-STORES = ("aiohttp", "azure", "botocore", "dvc", "dvc_data", "dvc_objects", "fsspec", "google", "paramiko")
+# Packages of what a remote of DVC's may raise; all else is an OSError.
+STORES = {"aiohttp", "asyncssh", "azure", "botocore", "dvc", "dvc_data", "dvc_objects", "fsspec", "gcsfs"}
+STORES |= {"google", "oss2", "paramiko", "scmrepo", "sshfs", "webdav4"}
 
 
 def is_of_a_store(error: Exception) -> bool:

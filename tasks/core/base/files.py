@@ -120,7 +120,8 @@ def sha256(path: Path) -> str:
 def code_files(path: Path) -> list[Path]:
     """A file of code, or those of a folder; not what .dvcignore skips, such as the bytecode of an import."""
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix in CODE)
+        found = (file for file in path.rglob("*") if file.suffix in CODE and file.is_file())
+        return sorted(file for file in found if "/." not in file.relative_to(path.parent).as_posix())
     return [path] if path.exists() else []
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import importlib
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
@@ -85,7 +84,6 @@ class Limit(Section):
             raise ParamError(f"{key} ({self.metric}) needs either `min` or `max`: give one of the two")
 
 
-@cache
 def load(kind: type[T]) -> T:
     """Reads from params.yaml the sections and keys that a stage or command names.
 
@@ -125,7 +123,7 @@ def _named(raw: Any, kind: type) -> dict[str, Any]:
     types = get_type_hints(kind)
     sections = {field.name: types[field.name] for field in dataclasses.fields(kind)}
     return {
-        name: {field.name: raw[name][field.name] for field in dataclasses.fields(section)}
+        name: {key.name: raw[name][key.name] for key in dataclasses.fields(section) if key.name in raw[name]}
         if dataclasses.is_dataclass(section)
         else raw[name]
         for name, section in sections.items()
