@@ -419,7 +419,7 @@ def test_the_command_ends_with_one_line_and_2_where_it_can_not_fetch(hub: Hub) -
 
 def test_the_list_needs_no_tensorflow() -> None:
     """It comes in a fraction of a second."""
-    work = "from tasks.core.backbones import listed; list(listed())"
+    work = "from tasks.core.backbones.store import listed; list(listed())"
     code = f"import sys; {work}; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
