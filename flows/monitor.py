@@ -48,7 +48,7 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     """
     outcome.heed_signals()
     try:
-        p = params.load(Params)
+        p = params.read(params.FILE, Params)
     except DarkroomError as error:
         return mistaken(error)
     pictures = Path(folder or p.monitor.pictures)

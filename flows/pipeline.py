@@ -70,7 +70,7 @@ def pipeline(
     try:
         if not 0 < stage_hours <= MOST_HOURS:
             raise DarkroomError(f"stage_hours is {stage_hours:g}; give more than 0, {MOST_HOURS:g} at most")
-        params.load(preconditions.Params)
+        params.read(params.FILE, preconditions.Params)
         if (pull or push) and not repo.has_remote():
             raise DarkroomError("DVC has no remote; name one: `dvc remote add --default NAME URL`")
         with repo.alone(say, wait=not only_if_changed):

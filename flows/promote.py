@@ -98,7 +98,7 @@ def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     version, champion = version_of(head, known), known.champion(to)
     if version and version == champion:
         return f"{version.tag} is in {to} already{told(push and not dry_run)}{unmerged(push, version)}"
-    p = params.load(Params)
+    p = params.read(params.FILE, Params)
     artifacts = comparison.shipped(head)
     here = folder / "challenger"
     step("fetch", comparison.fetched, head, artifacts, here)
@@ -326,7 +326,7 @@ def taken_back(to: str, folder: Path, dry_run: bool, push: bool) -> str:
     past = Revision(before.tag, published=True)
     artifacts = comparison.shipped(past)
     step("fetch", comparison.fetched, past, artifacts, folder)
-    probe = step("probe", comparison.probed, folder, artifacts, params.load(Params).export.rules)
+    probe = step("probe", comparison.probed, folder, artifacts, params.read(params.FILE, Params).export.rules)
     if dry_run:
         return f"{before.tag} would come back to {to} in place of {current.tag}; nothing is changed"
     headline = f"{before.tag} back into {to}"

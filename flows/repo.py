@@ -27,9 +27,9 @@ from ruamel.yaml.nodes import MappingNode
 from flows.children import started
 from tasks.check import Params
 from tasks.core.base import params, process
-from tasks.core.base.errors import DarkroomError, DataError, ParamError, Unreachable, brief, is_of_a_store
+from tasks.core.base.errors import DarkroomError, DataError, ParamError, Unreachable, brief
 from tasks.core.base.files import fingerprint, read_json, write_json, write_text
-from tasks.core.release.revision import away, forget
+from tasks.core.release.revision import away, forget, is_of_a_store
 
 MISTAKES = (DarkroomError, DvcException)
 LOCK = Path(".dvc/tmp/pipeline.lock")

@@ -59,7 +59,7 @@ def check() -> None:
     Raises:
         ParamError, DataError: names the key, the value and the remedy.
     """
-    p = params.load(Params)
+    p = params.read(params.FILE, Params)
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
     catalogue.check(p.model.backbone)
     preflight.check_repository()

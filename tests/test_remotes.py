@@ -20,9 +20,9 @@ from dvc.exceptions import FileMissingError
 from moto.server import ThreadedMotoServer
 
 from flows import repo
-from tasks.core.base.errors import DataError, Unreachable, is_of_a_store
+from tasks.core.base.errors import DataError, Unreachable
 from tasks.core.base.files import remove
-from tasks.core.release.revision import Revision
+from tasks.core.release.revision import Revision, is_of_a_store
 from tests.project import FIRST_COMMIT
 
 SECRET = "a-secret-of-the-test"

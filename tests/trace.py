@@ -46,14 +46,14 @@ ARTIFACTS = (
     "model.onnx",
 )
 
-# As a notebook does it: imports all that we use, and has a model of each runtime for a while.
+# As a notebook does it: imports all that we use, and has a model of each runtime for a while. By way of the
+# stages and commands, whose names stay, so that earlier commits can be run too.
 HOLD = """
 import sys, time
 from pathlib import Path
-from tasks.core.artifacts import runtimes
-from tasks.core.backbones.tensorflow_setup import hub, keras, tf
+from tasks import predict, train
 import cleanlab, dask, distributed, dvc.api, dvclive, great_expectations, gto.api, onnx, prefect, tf2onnx
-held = [runtimes.kind(path)(path) for path in map(Path, sys.argv[2:])]
+held = [predict.runtimes.kind(path)(path) for path in map(Path, sys.argv[2:])]
 time.sleep(float(sys.argv[1]))
 """
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from tasks.core.artifacts import runtimes
 from tasks.core.artifacts.config import TIMED
+from tasks.core.base.arrays import Array
 from tasks.core.base.errors import ModelError, brief
 from tasks.core.base.files import sha256
 from tasks.core.base.paths import cache_folder, folders_of_others
@@ -22,7 +22,6 @@ from tasks.core.base.paths import cache_folder, folders_of_others
 PATIENCE = 2 * 3600  # seconds, for a whole test split
 UNTIMED: dict[str, Any] = dict.fromkeys(TIMED)
 
-Array = npt.NDArray[Any]
 Kind = TypeVar("Kind", bound=str)
 
 

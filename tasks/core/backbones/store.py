@@ -147,9 +147,8 @@ def folder(name: str) -> Path:
             with replacing(place) as temporary:
                 _convert(name, temporary)
         else:
-            from tasks.core.backbones import (
-                download,  # brings TensorFlow along, seconds that a model in the cache saves
-            )
+            # Here, as it brings TensorFlow along, seconds that a model in the cache saves.
+            from tasks.core.backbones import download
 
             download.fetched(_handle(name))
     return place

@@ -51,17 +51,6 @@ class Rejected(DarkroomError):
     exit_code = 1
 
 
-# Packages of what a remote of DVC's may raise; all else is an OSError.
-STORES = {"aiohttp", "asyncssh", "azure", "botocore", "dvc", "dvc_data", "dvc_objects", "fsspec", "gcsfs"}
-STORES |= {"google", "oss2", "paramiko", "scmrepo", "sshfs", "webdav4"}
-
-
-def is_of_a_store(error: Exception) -> bool:
-    """Whether DVC's remote has failed, and not the code that asks it: by the package of the exception."""
-    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    return isinstance(error, OSError) or not packages.isdisjoint(STORES)
-
-
 def brief(error: object) -> str:
     """What another's error says, on one line and no longer than fits there."""
     return " ".join(str(error).split())[:200]

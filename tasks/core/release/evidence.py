@@ -83,12 +83,11 @@ class Evidence:
         Raises:
             DataError: a later version of this project has made it.
         """
-        _, brace, text = registry.message(tag).partition("\n{")
+        facts = registry.facts(registry.message(tag))
         try:
-            facts = json.loads(brace + text)
             if facts["format"] <= FORMAT:
                 return cls(**facts)
-        except (ValueError, TypeError, LookupError):
+        except (TypeError, LookupError):
             return None
         raise DataError(f"{tag} carries evidence of a later version of this project; `git pull` it")
 

@@ -12,7 +12,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,13 +155,24 @@ class Registry:
         return f"v{last.bump_major() if breaks else last.bump_minor()}"
 
 
+def facts(message: str) -> dict[str, Any]:
+    """The JSON at the end of a tag's message; nothing where there is none."""
+    _, brace, text = message.partition("\n{")
+    try:
+        found: dict[str, Any] = json.loads(brace + text)
+        return found
+    except ValueError:
+        return {}
+
+
 def _is_rollback(message: str, stage: str) -> bool:
     """Whether a tag's message says, in its JSON, that it puts an earlier version back into a stage.
 
     Those made before `rollback` stood there say it in their first line.
     """
-    with suppress(ValueError, LookupError, TypeError):
-        return bool(json.loads(message[message.index("\n{") :])["rollback"])
+    known = facts(message)
+    if "rollback" in known:
+        return bool(known["rollback"])
     return re.fullmatch(rf"{MODEL}@\S+ back into {stage}", message.partition("\n")[0]) is not None
 
 

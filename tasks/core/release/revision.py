@@ -16,7 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core.base.errors import DataError, Unreachable, brief, is_of_a_store
+from tasks.core.base.errors import DataError, Unreachable, brief
+
+# Packages of what a remote of DVC's may raise; all else is an OSError.
+STORES = {"aiohttp", "asyncssh", "azure", "botocore", "dvc", "dvc_data", "dvc_objects", "fsspec", "gcsfs"}
+STORES |= {"google", "oss2", "paramiko", "scmrepo", "sshfs", "webdav4"}
 
 
 class Revision:
@@ -181,6 +185,12 @@ class Revision:
     def digest(self, path: Path) -> str:
         """SHA-256 of a file."""
         return hashlib.sha256(self.read(path)).hexdigest()
+
+
+def is_of_a_store(error: Exception) -> bool:
+    """Whether DVC's remote has failed, and not the code that asks it: by the package of the exception."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, OSError) or not packages.isdisjoint(STORES)
 
 
 def away(remote: Any) -> str | None:
