@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.test_build import content
 from tests.pictures import write_classes
 from tests.project import Project
-from tests.test_build import content
 
 pytestmark = pytest.mark.slow
 

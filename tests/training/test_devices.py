@@ -74,7 +74,7 @@ def chosen_float16(inner: Any) -> Any:
 
 
 def test_one_worker_agrees_with_itself() -> None:
-    """Two, which differ: tests/test_distributed.py."""
+    """Two, which differ: tests/training/test_distributed.py."""
     arrays = [np.array([0.1, 1 / 3], np.float32), np.zeros((2, 2), np.float32)]
     for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0"])):
         mean = Hardware(strategy, "float32", False, "", True).mean(arrays)

