@@ -11,11 +11,16 @@ run: ready
 	@# Artifacts that DVC brings from its cache come without the latencies, which it mustn't keep.
 	@test -e export/export.json || $(BIN)/dvc repro --single-item --force latency
 
+# One room's tests alone, between two edits: make test ROOM=data
 test: ready
+ifdef ROOM
+	$(BIN)/pytest -m "not slow" tests/$(ROOM)
+else
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
+endif
 
 slow: ready
 	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile
