@@ -167,3 +167,19 @@ def test_git_ignores_what_dvc_keeps_and_nothing_else(stage: str) -> None:
         kept_by_dvc = isinstance(entry, str) or entry[path].get("cache", True)
         ignored = subprocess.run(["git", "check-ignore", "--quiet", path], cwd=ROOT, check=False)
         assert (ignored.returncode == 0) == kept_by_dvc, path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_drawing_of_the_architecture_has_the_rooms_and_files_of_each_stage(stage: str) -> None:
+    drawing = (ROOT / "docs/architecture.md").read_text("utf-8").split("```")[1]
+    lines = re.split(rf"(?m)^ +(?:├──► )?(?={'|'.join(STAGES)}\b)", drawing)
+    (text,) = [line for line in lines if re.match(rf"{stage}\b", line)]
+    words = set(re.findall(r"[\w/.]+", re.sub(r"─►.*", "", text)))
+    assert words & set(ROOMS) == {dep.rpartition("/")[2] for dep in rooms_of(stage)} & set(ROOMS) - {"base"}
+    assert {word.rstrip("/") for word in words if "/" in word} - {str(paths.LATENCIES)} == outs(stage)
+    readers = {
+        out: {name for name, other in STAGES.items() if out in other["deps"]} for out in sorted(outs(stage))
+    }
+    for out, stages in readers.items():
+        named = re.findall(rf"{re.escape(out)}/? +─► (.*)", text)
+        assert stages <= set(re.findall(r"\w+", named[0])), out
