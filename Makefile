@@ -1,4 +1,4 @@
-# Two commands to know: `make run` and `make test`. Each sets up .venv first, when it has to.
+# Two commands to know: `make run` and `make test`. Each sets up .venv first, if needed.
 # Another Python: make run PYTHON=/path/to/python3.12, or PYTHON=3.12
 
 BIN := .venv/bin
@@ -8,10 +8,10 @@ BIN := .venv/bin
 run: ready
 	@$(BIN)/python -m tasks.check
 	$(BIN)/dvc repro
-	@# Artifacts that DVC brings from its cache come without the latencies, which it mustn't keep.
+	@# Artifacts that DVC restores from its cache come without latencies, which it must not store.
 	@test -e export/export.json || $(BIN)/dvc repro --single-item --force latency
 
-# One room's tests alone, between two edits: make test ROOM=data
+# One room's tests only, between two edits: make test ROOM=data
 test: ready
 ifdef ROOM
 	$(BIN)/pytest -m "not slow" tests/$(ROOM)
@@ -25,15 +25,15 @@ endif
 slow: ready
 	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# Prefect's server, UI, schedules and a worker, on this machine alone; ctrl-c ends them.
+# Prefect's server, UI, schedules and a worker, on this machine only; ctrl-c ends them.
 serve: ready
 	@exec $(BIN)/python -m flows.serve
 
-# What other machines have made, if DVC has a remote; what it hasn't got is made anew.
+# Fetches what other machines have computed, if DVC has a remote; what it doesn't have is computed again.
 ci-pull: ready
 	@test -z "$$($(BIN)/dvc remote list)" || $(BIN)/dvc pull --run-cache --allow-missing
 
-# What a reviewer wants to see of a change, as Markdown: make ci-report BASE=origin/main
+# Writes what a reviewer wants to see of a change, as Markdown: make ci-report BASE=origin/main
 BASE ?= origin/main
 ci-report: ready
 	@$(BIN)/python -m tasks.ci_report --base '$(BASE)'
@@ -42,7 +42,7 @@ ci-report: ready
 reproduce: ready
 	$(BIN)/python -m tests.reproduce
 
-# Side by side with CleanVision, bare Pillow and the notebook; takes minutes, and wants an idle machine.
+# Compares with CleanVision, bare Pillow and the notebook; takes minutes, and needs an idle machine.
 bench: ready
 	$(BIN)/python -m benchmarks
 
@@ -53,6 +53,6 @@ lock: ready
 clean:
 	rm -rf .venv .cache
 
-# At once where .venv is of this lock, and of the Python that is asked for.
+# Returns at once where .venv is of this lock, and of the Python that is asked for.
 ready:
 	@.ci/install '$(PYTHON)'
