@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from tasks.core.artifacts import golden, isolation, verification
-from tasks.core.artifacts.config import TIMED, Export, Format
-from tasks.core.artifacts.exporter import FILES, Exporter, lines
+from tasks.core.artifacts.config import TIMED, Export
+from tasks.core.artifacts.exporter import Exporter, lines
+from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import cli, params
 from tasks.core.base.arrays import Array
@@ -112,7 +113,7 @@ def written_and_examined(
     failed: dict[Format, dict[str, Any]] = {}
     try:
         for kind in formats:
-            path = folder / FILES[kind]
+            path = folder / FORMATS[kind].file
             cli.say(f"export: writing {path.name}")
             try:
                 exporter.write(kind, path)

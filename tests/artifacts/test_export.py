@@ -11,7 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import numpy as np
@@ -23,7 +23,8 @@ from scipy.special import softmax
 from tasks import export, latency, verdict
 from tasks.check import Params
 from tasks.core.artifacts import exporter, golden, isolation, runtimes, verification
-from tasks.core.artifacts.config import TIMED, ArtifactRule, Export, Format
+from tasks.core.artifacts.config import TIMED, ArtifactRule, Export
+from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import params
 from tasks.core.base.arrays import Array
@@ -42,6 +43,7 @@ P = params.read(ROOT / "params.yaml", Params)
 ALL: Export = P.export
 RULES = P.export.rules
 TEMPERATURE = 0.8
+FILES = [spec.file for spec in FORMATS.values()]
 
 
 def run(
@@ -67,7 +69,7 @@ def split(tiny: Tiny) -> Array:
     return np.concatenate([runtimes.floats(batch["image"]) for batch in batches])
 
 
-@pytest.mark.parametrize("name", exporter.FILES.values())
+@pytest.mark.parametrize("name", FILES)
 def test_an_artifact_is_told_by_its_content_and_answers_with_probabilities(
     exported: Path, tiny: Tiny, tmp_path: Path, name: str
 ) -> None:
@@ -81,6 +83,20 @@ def test_an_artifact_is_told_by_its_content_and_answers_with_probabilities(
     assert np.allclose(answer.sum(axis=1), 1, atol=0.02)
     alone = np.concatenate([predictor.predict(picture[None]) for picture in pictures])
     assert np.allclose(answer, alone, atol=1e-5), "the batch size changes nothing"
+
+
+def test_the_table_of_formats_has_a_row_for_each_and_its_runtime_recognizes_the_file(exported: Path) -> None:
+    assert set(FORMATS) == set(get_args(Format))
+    for spec in FORMATS.values():
+        assert runtimes.detect(exported / spec.file) is spec.runtime
+
+
+def test_a_format_without_a_row_in_the_table_is_not_written_as_another(tiny: Tiny, tmp_path: Path) -> None:
+    model, contract = classifier.load(tiny.models)
+    writer = exporter.Exporter(model, contract, "backbone", np.empty((0, 32, 32, 3), np.float32))
+    with pytest.raises(KeyError, match="openvino"):
+        writer.write("openvino", tmp_path / "model.xml")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_labels_are_inside_each_format(exported: Path) -> None:
@@ -105,7 +121,7 @@ def test_onnx_has_named_ends_and_takes_any_batch(exported: Path) -> None:
 
 def test_one_contract_is_in_every_artifact_and_beside_them(exported: Path) -> None:
     beside = json.loads((exported / "classifier.json").read_text())
-    for name in exporter.FILES.values():
+    for name in FILES:
         assert load_predictor(exported / name).contract.text() == json.dumps(beside, ensure_ascii=False)
 
 
@@ -117,7 +133,7 @@ def test_the_same_jpeg_gets_the_same_answer_from_every_artifact(
     Image.open(tiny.pictures / "green/004.png").resize((90, 61)).save(picture, exif=_turned())
     contract = load_predictor(exported / "model.onnx").contract
     pixels = runtimes.floats(images.read(picture, contract.image_size, contract.resize)[None])
-    answers = {name: load_predictor(exported / name).predict(pixels)[0] for name in exporter.FILES.values()}
+    answers = {name: load_predictor(exported / name).predict(pixels)[0] for name in FILES}
     saved = tensorflow_setup.tf.saved_model.load(str(exported / "saved_model"))
     encoded = tensorflow_setup.tf.constant([picture.read_bytes()])
     answers["bytes"] = saved.signatures["serving_bytes"](encoded=encoded)["probabilities"].numpy()[0]

@@ -15,7 +15,7 @@ from PIL import Image
 from tasks import build, evaluate, export, validate, verdict
 from tasks.check import Params
 from tasks.core.artifacts import exporter
-from tasks.core.artifacts.config import Format
+from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import params, paths
 from tasks.core.base.errors import Rejected
@@ -119,7 +119,7 @@ def shipped_with(tiny: Tiny, folder: Path, *formats: Format) -> dict[str, Any]:
     p = dataclasses.replace(P.export, formats=formats, golden=6)
     facts = export.export(tiny.models, tiny.dataset, tiny.pictures, folder, p, 1.0)
     for kind, fact in facts.items():
-        assert (folder / exporter.FILES[kind]).exists() == fact["passed"]  # type: ignore[index]
+        assert (folder / FORMATS[kind].file).exists() == fact["passed"]  # type: ignore[index]
     return facts
 
 

@@ -16,7 +16,8 @@ from prefect.settings import PREFECT_API_URL
 
 from flows import events, monitor
 from tasks import score
-from tasks.core.artifacts.exporter import FILES, Exporter
+from tasks.core.artifacts.exporter import Exporter
+from tasks.core.artifacts.formats import FORMATS
 from tasks.core.base import cli
 from tasks.core.base.files import read_json
 from tasks.core.base.paths import MANIFEST, PREDICTIONS
@@ -37,7 +38,7 @@ def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "export").mkdir()
     trained, contract = classifier.load(tiny.models)
     exporter = Exporter(trained, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32))
-    exporter.write("onnx", folder / "export" / FILES["onnx"])
+    exporter.write("onnx", folder / "export" / FORMATS["onnx"].file)
     (folder / "labels.csv").write_text("path,label\n")
     write_parquet(folder / MANIFEST, scanned(tiny.pictures, folder / "labels.csv"), SCHEMA)
     (folder / PREDICTIONS).parent.mkdir()

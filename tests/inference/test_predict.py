@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from tasks import predict
-from tasks.core.artifacts.config import Format
-from tasks.core.artifacts.exporter import FILES, Exporter
+from tasks.core.artifacts.exporter import Exporter
+from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.base.errors import DataError
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import load_predictor
@@ -36,7 +36,7 @@ def artifacts(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, contract = classifier.load(tiny.models)
     writer = Exporter(model, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32))
     for kind in HERE:
-        writer.write(kind, folder / FILES[kind])
+        writer.write(kind, folder / FORMATS[kind].file)
     return folder
 
 

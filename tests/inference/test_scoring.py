@@ -14,7 +14,8 @@ import pytest
 
 from tasks import predict, score
 from tasks.core.artifacts import runtimes
-from tasks.core.artifacts.exporter import FILES, Exporter
+from tasks.core.artifacts.exporter import Exporter
+from tasks.core.artifacts.formats import FORMATS
 from tasks.core.base.errors import DataError, ModelError
 from tasks.core.base.files import sha256
 from tasks.core.base.paths import MANIFEST, PREDICTIONS
@@ -37,7 +38,7 @@ TWO = Processes(workers=2, scheduler="none")
 @pytest.fixture(scope="module")
 def model(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained, contract = classifier.load(tiny.models)
-    path = tmp_path_factory.mktemp("exported") / FILES["onnx"]
+    path = tmp_path_factory.mktemp("exported") / FORMATS["onnx"].file
     Exporter(trained, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32)).write("onnx", path)
     return path
 
@@ -226,7 +227,7 @@ def test_threads_do_not_disturb_each_other(
     """A worker of Dask's has several, and a TFLite interpreter is for one at a time."""
     monkeypatch.setattr(scoring, "SHARD", 5)
     trained, contract = classifier.load(tiny.models)
-    model = tmp_path / FILES["tflite"]
+    model = tmp_path / FORMATS["tflite"].file
     Exporter(trained, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32)).write("tflite", model)
     rows = scoring.described(tiny.pictures, ALONE)
     jobs = list(scoring.shards(model, tiny.pictures, rows, 1))

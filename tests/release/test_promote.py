@@ -19,9 +19,9 @@ import pandas as pd
 import pytest
 
 from flows import monitor, outcome, promote, repo
-from tasks.core.artifacts import golden
-from tasks.core.artifacts.config import Format
-from tasks.core.artifacts.exporter import FILES, Exporter, lines
+from tasks.core.artifacts import formats, golden
+from tasks.core.artifacts.exporter import Exporter, lines
+from tasks.core.artifacts.formats import Format
 from tasks.core.base import process
 from tasks.core.base.errors import DataError, Rejected
 from tasks.core.base.files import read_json, remove, sha256, write_json, write_text
@@ -119,9 +119,9 @@ def made(folder: Path, pictures: Path, manifest: pd.DataFrame, model: Any, contr
     exporter = Exporter(model, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32))
     facts = {}
     for kind in FORMATS:
-        exporter.write(kind, export / FILES[kind])
-        digest = sha256(export / FILES[kind])
-        facts[kind] = {"file": FILES[kind], "sha256": digest, "passed": True, "why": ""}
+        exporter.write(kind, export / formats.FORMATS[kind].file)
+        digest = sha256(export / formats.FORMATS[kind].file)
+        facts[kind] = {"file": formats.FORMATS[kind].file, "sha256": digest, "passed": True, "why": ""}
     write_text(export / "labels.txt", lines(contract.class_names))
     write_text(export / "classifier.json", contract.text() + "\n")
     write_json(export / "artifacts.json", {"exported": True, "artifacts": facts})
@@ -834,16 +834,16 @@ def test_a_clone_that_knows_less_says_so(
 @pytest.mark.usefixtures("here")
 def test_what_was_altered_in_the_remote_is_not_blamed_on_the_cache(variants: Path, tmp_path: Path) -> None:
     commit(variants, "good")
-    flipped(cached(EXPORT / FILES["onnx"], tmp_path / "store"))
+    flipped(cached(EXPORT / formats.FORMATS["onnx"].file, tmp_path / "store"))
     remove(Path(".dvc/cache"))
     with pytest.raises(
         DataError, match=r"in DVC's remote .* was altered; remove .*\.dir there, and `dvc push`"
     ):
-        Revision("HEAD").read(EXPORT / FILES["onnx"])
+        Revision("HEAD").read(EXPORT / formats.FORMATS["onnx"].file)
     remove(tmp_path / "store")
     for published in (True, False):
         with pytest.raises(DataError, match=rf"DVC's remote, {tmp_path}/store, is not there: mount it"):
-            Revision("HEAD", published).read(EXPORT / FILES["onnx"])
+            Revision("HEAD", published).read(EXPORT / formats.FORMATS["onnx"].file)
 
 
 def test_an_interrupt_among_the_imports_is_one_too(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from tasks.core.artifacts.formats import Format
 from tasks.core.base.errors import ParamError
 from tasks.core.base.params import Count, Limit, Natural, Section, Switch
 
-Format = Literal["saved_model", "h5", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "onnx"]
 Timed = Literal["latency_ms", "latency_ratio", "latency_32_ms", "peak_memory_bytes"]
 TIMED: tuple[str, ...] = get_args(Timed)  # measured again each time
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import onnx
 
 from tasks.core.artifacts import decode_graph, onnx_graph
-from tasks.core.artifacts.config import Format
+from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import catalogue, efficientnet_lite
 from tasks.core.backbones.saved_model import settle_fingerprint
 from tasks.core.backbones.tensorflow_setup import keras, tf
@@ -21,15 +21,6 @@ from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import write_text
 
-FILES: dict[Format, str] = {
-    "saved_model": "saved_model",
-    "h5": "model.h5",
-    "tflite": "model.tflite",
-    "tflite_fp16": "model_fp16.tflite",
-    "tflite_dynamic": "model_dynamic.tflite",
-    "tflite_int8": "model_int8.tflite",
-    "onnx": "model.onnx",
-}
 OPSET = 18
 
 
@@ -60,15 +51,7 @@ class Exporter:
 
     def write(self, kind: Format, path: Path) -> None:
         """Writes the artifact of this format."""
-        writers: dict[str, Callable[[Path], None]] = {
-            "saved_model": self.saved_model,
-            "h5": self.hdf5,
-            "onnx": self.onnx,
-        }
-        if kind in writers:
-            writers[kind](path)
-        else:
-            self.tflite(path, kind)
+        FORMATS[kind].write(self, path)
 
     def saved_model(self, path: Path) -> None:
         """Writes a TF2 SavedModel; in `assets.extra` TF Serving keeps what else a model brings along."""
@@ -100,16 +83,16 @@ class Exporter:
                 model.save(file, save_format="h5", include_optimizer=False)
             file.attrs["classifier"] = self.contract.text()
 
-    def tflite(self, path: Path, kind: Format) -> None:
+    def tflite(self, path: Path, quantization: Literal["dynamic", "float16", "int8"] | None = None) -> None:
         """Writes a TFLite file; int8 has int8 weights and activations, and float32 in and out."""
         converter = tf.lite.TFLiteConverter.from_concrete_functions(
             [self.serve.get_concrete_function()], self.model
         )
-        if kind != "tflite":
+        if quantization:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if kind == "tflite_fp16":
+        if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if kind == "tflite_int8":
+        if quantization == "int8":
             converter.representative_dataset = self._representative
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         with cli.quiet():

@@ -27,7 +27,7 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +44,18 @@ SHORT = 5.0  # seconds that a probe's load takes at most, of one picture and of 
 class SavedModel:
     """A TensorFlow SavedModel, through its signatures."""
 
+    needs_tensorflow = True
+
     def __init__(self, path: Path) -> None:
         import tensorflow as tf
 
         self.contract = json.loads((path / "assets.extra" / "classifier.json").read_text("utf-8"))
         self.model = tf.saved_model.load(str(path))  # the signatures live as long as their model
         self.tensor = tf.constant
+
+    @staticmethod
+    def recognizes(path: Path) -> bool:
+        return (path / "saved_model.pb").is_file()
 
     def predict(self, images: Images) -> Probabilities:
         return self._answer("serving_default", image=self.tensor(images))
@@ -65,6 +71,8 @@ class SavedModel:
 class HDF5:
     """A Keras 2 HDF5 file."""
 
+    needs_tensorflow = True
+
     def __init__(self, path: Path) -> None:
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
         import h5py
@@ -77,6 +85,10 @@ class HDF5:
         model = keras.models.load_model(path, {"KerasLayer": hub.KerasLayer}, compile=False)
         self.infer = tf.function(lambda images: model(images, training=False))
 
+    @staticmethod
+    def recognizes(path: Path) -> bool:
+        return _head(path).startswith(b"\x89HDF")
+
     def predict(self, images: Images) -> Probabilities:
         answer: Probabilities = self.infer(images).numpy()
         return answer
@@ -84,6 +96,8 @@ class HDF5:
 
 class TFLite:
     """A TFLite file, by LiteRT."""
+
+    needs_tensorflow = False
 
     def __init__(self, path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -100,6 +114,10 @@ class TFLite:
         side = self.contract["image_size"]
         self.predict(np.zeros((1, side, side, 3), np.float32))  # the first run talks
 
+    @staticmethod
+    def recognizes(path: Path) -> bool:
+        return _head(path)[4:] == b"TFL3"
+
     def predict(self, images: Images) -> Probabilities:
         if len(images) != self.batch:
             self.interpreter.resize_tensor_input(self.image, images.shape)
@@ -114,6 +132,8 @@ class TFLite:
 class ONNX:
     """An ONNX file, by onnxruntime on the CPU."""
 
+    needs_tensorflow = False
+
     def __init__(self, path: Path) -> None:
         import onnxruntime
 
@@ -123,34 +143,37 @@ class ONNX:
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.contract = json.loads(self.session.get_modelmeta().custom_metadata_map["classifier"])
 
+    @staticmethod
+    def recognizes(path: Path) -> bool:
+        return _head(path)[:1] == b"\x08"  # the version's tag: protocol buffers have no mark of their own
+
     def predict(self, images: Images) -> Probabilities:
         answer: Probabilities = self.session.run(["probabilities"], {"image": images})[0]
         return answer
 
 
 Runner = SavedModel | HDF5 | TFLite | ONNX
+RUNTIMES: tuple[type[Runner], ...] = get_args(Runner)
 
 
-def kind(path: Path) -> type[Runner]:
-    """Tells an artifact's format by what is in it and not by its name.
+def detect(path: Path) -> type[Runner]:
+    """Recognizes an artifact's format by its content and not by its name.
 
     Raises:
         FileNotFoundError: there is no file, and no SavedModel.
         ValueError: it is none of the formats.
     """
-    if (path / "saved_model.pb").is_file():
-        return SavedModel
+    for runtime in RUNTIMES:
+        if runtime.recognizes(path):
+            return runtime
+    raise ValueError(path) if path.is_file() else FileNotFoundError(path)
+
+
+def _head(path: Path) -> bytes:
     if not path.is_file():
-        raise FileNotFoundError(path)
+        return b""
     with path.open("rb") as file:
-        head = file.read(8)
-    if head.startswith(b"\x89HDF"):
-        return HDF5
-    if head[4:] == b"TFL3":
-        return TFLite
-    if head[:1] == b"\x08":  # protocol buffers have no mark of their own, but begin with the version's tag
-        return ONNX
-    raise ValueError(path)
+        return file.read(8)
 
 
 def floats(pixels: npt.NDArray[np.uint8]) -> Images:
@@ -176,7 +199,7 @@ def pixels(data: bytes, contract: dict[str, Any]) -> npt.NDArray[np.uint8]:
 
 def predict(artifact: Path, pictures: Path, golden: Path, answers: Path) -> None:
     """Writes the answers to all pictures: `test`, `golden` and, where an artifact reads bytes, `encoded`."""
-    runner = kind(artifact)(artifact)
+    runner = detect(artifact)(artifact)
     array = np.load(pictures, mmap_mode="r")
     parts = [runner.predict(floats(array[start : start + BATCH])) for start in range(0, len(array), BATCH)]
     np.savez(answers, test=np.concatenate(parts), **_of_golden(runner, golden))  # type: ignore[arg-type]
@@ -184,14 +207,14 @@ def predict(artifact: Path, pictures: Path, golden: Path, answers: Path) -> None
 
 def probe(artifact: Path, golden: Path, answers: Path) -> dict[str, float]:
     """Writes the answers to golden pictures, as `predict`; returns what `timed` does, of a short while."""
-    runner = kind(artifact)(artifact)
+    runner = detect(artifact)(artifact)
     np.savez(answers, **_of_golden(runner, golden))  # type: ignore[arg-type]
     return _under_load(runner, SHORT)
 
 
 def timed(artifact: Path) -> dict[str, float]:
     """Median milliseconds of one picture and of a batch, and the process's peak memory in bytes."""
-    return _under_load(kind(artifact)(artifact), math.inf)
+    return _under_load(detect(artifact)(artifact), math.inf)
 
 
 def _of_golden(runner: Runner, folder: Path) -> dict[str, Probabilities]:
@@ -200,7 +223,7 @@ def _of_golden(runner: Runner, folder: Path) -> dict[str, Probabilities]:
         return {}
     read = floats(np.stack([pixels(data, runner.contract) for data in files]))
     result = {"golden": np.concatenate([runner.predict(picture[None]) for picture in read])}
-    return result | ({"encoded": runner.predict_encoded(files)} if isinstance(runner, SavedModel) else {})
+    return result | ({"encoded": runner.predict_encoded(files)} if hasattr(runner, "predict_encoded") else {})
 
 
 def _under_load(runner: Runner, seconds: float) -> dict[str, float]:

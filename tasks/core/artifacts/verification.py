@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tasks.core.artifacts import isolation
-from tasks.core.artifacts.config import TIMED, ArtifactRule, Format
+from tasks.core.artifacts.config import TIMED, ArtifactRule
+from tasks.core.artifacts.formats import Format
 from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.errors import ModelError
 from tasks.core.base.files import sha256, size

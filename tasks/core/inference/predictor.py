@@ -30,7 +30,7 @@ def load_predictor(path: Path) -> Predictor:
         ModelError: not there, of no known format, or broken.
     """
     try:
-        kind = runtimes.kind(path)
+        runtime = runtimes.detect(path)
     except FileNotFoundError:
         if path.is_dir():
             raise ModelError(
@@ -41,13 +41,13 @@ def load_predictor(path: Path) -> Predictor:
         raise ModelError(
             f"{path} is of no format that is known; give one of the artifacts of export/"
         ) from None
-    if kind in (runtimes.SavedModel, runtimes.HDF5):
+    if runtime.needs_tensorflow:
         from tasks.core.backbones import tensorflow_setup  # noqa: F401, TensorFlow as this project sets it up
     try:
         with quiet():
-            return Predictor(kind(path))
+            return Predictor(runtime(path))
     except (Exception, SystemExit) as error:  # each runtime has exceptions of its own
         text = brief(f"{type(error).__name__}: {error}")
         raise ModelError(
-            f"{path} can't be loaded as {kind.__name__} ({text}); give one of the artifacts of export/"
+            f"{path} can't be loaded as {runtime.__name__} ({text}); give one of the artifacts of export/"
         ) from None

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.artifacts import isolation, verification
-from tasks.core.artifacts.config import ArtifactRule, Format
+from tasks.core.artifacts.config import ArtifactRule
+from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.base import params
 from tasks.core.base.arrays import rounded
 from tasks.core.base.errors import DataError, ModelError, Rejected
@@ -31,15 +32,6 @@ LOCK = Path("dvc.lock")
 PROVEN = (LOCK, params.FILE, MANIFEST, METRICS, PREDICTIONS, GATES, ARTIFACTS)
 LOOSE = 0.05  # by which probabilities of golden pictures may differ where no rule says it
 PATIENCE = 120.0  # seconds for one of them: to load, to answer and to bear a load of at most ten
-QUICK: tuple[Format, ...] = (  # to compare models by: the fastest of the exact ones first
-    "onnx",
-    "tflite",
-    "h5",
-    "saved_model",
-    "tflite_fp16",
-    "tflite_dynamic",
-    "tflite_int8",
-)
 
 Artifacts = dict[Format, dict[str, Any]]
 
@@ -270,7 +262,7 @@ def alike(ours: Artifacts, theirs: Artifacts) -> tuple[dict[str, Any], dict[str,
     Raises:
         DataError: the champion has none that is known.
     """
-    both = next((kind for kind in QUICK if kind in ours and kind in theirs), None)
+    both = next((kind for kind in FORMATS if kind in ours and kind in theirs), None)
     if both:
         return ours[both], theirs[both]
     return quickest(ours), quickest(theirs)
@@ -282,7 +274,7 @@ def quickest(artifacts: Artifacts) -> dict[str, Any]:
     Raises:
         DataError: there is none of a format that is known.
     """
-    found = next((kind for kind in QUICK if kind in artifacts), None)
+    found = next((kind for kind in FORMATS if kind in artifacts), None)
     if not found:
         raise DataError(f"it has {', '.join(artifacts) or 'no artifact'}, no format that is known")
     return artifacts[found]
