@@ -29,7 +29,7 @@ from tasks import check as preconditions
 from tasks.core.base import cli, params
 from tasks.core.base.errors import DarkroomError, Rejected, Unreachable, brief
 from tasks.core.base.files import read_json, write_text
-from tasks.core.base.paths import DATASET, LATENCIES
+from tasks.core.base.paths import DATASET, DATASET_FACTS, LATENCIES
 
 HOURS, MOST_HOURS = 24.0, 10_000.0
 CACHED = "Cached"
@@ -40,7 +40,7 @@ def run_name() -> str:
     """What a run is about: the digest of the data as it was built last, and the parameters set for it."""
     digest = "new"
     with suppress(OSError, ValueError, KeyError):
-        digest = str(read_json(DATASET / "dataset.json")["manifest"])[:8]
+        digest = str(read_json(DATASET / DATASET_FACTS)["manifest"])[:8]
     return " ".join([f"data {digest}", *(runtime.flow_run.parameters.get("set") or ())])
 
 

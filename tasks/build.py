@@ -18,7 +18,7 @@ from tasks.core.backbones.config import Model
 from tasks.core.base import cli, params
 from tasks.core.base.files import read_json, replacing, sha256, write_json
 from tasks.core.base.params import Data
-from tasks.core.base.paths import DATASET, MANIFEST, cache_folder
+from tasks.core.base.paths import DATASET, DATASET_FACTS, MANIFEST, cache_folder
 from tasks.core.data import shards, splits
 from tasks.core.data.config import Build, Processes
 from tasks.core.data.last_run import accepted_folder
@@ -137,7 +137,7 @@ def build(
             "shards": {shard.file.name: digests[shard.source] for shard in wanted},
             "manifest": sha256(manifest),
         }
-        write_json(temporary / "dataset.json", facts)
+        write_json(temporary / DATASET_FACTS, facts)
     write_json(notes, digests)
     return facts
 
@@ -152,7 +152,7 @@ def _noted(file: Path | None) -> Any:
 
 
 def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
-    built = _noted(accepted.get("dataset.json")).get("shards", {})
+    built = _noted(accepted.get(DATASET_FACTS)).get("shards", {})
     return {digest: accepted[name] for name, digest in built.items() if name in accepted}
 
 

@@ -19,12 +19,12 @@ from dvc.scm import SCMError
 from tasks.core.base import cli
 from tasks.core.base.errors import DataError, brief
 from tasks.core.base.files import flat, read_json, write_text
-from tasks.core.base.paths import EVALUATION, EXPORT, GATES, METRICS
+from tasks.core.base.paths import ARTIFACT_FACTS, EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.evaluation.rejection import faults
 from tasks.core.reporting.markdown import MARKS, bullets, section, table
 from tasks.core.reporting.parameters import text
 
-ARTIFACTS = EXPORT / "artifacts.json"
+ARTIFACTS = EXPORT / ARTIFACT_FACTS
 TARGET = Path("reports/ci.md")
 SPLITS = ("test", "validation")
 MOST = 12  # classes of which a matrix can be read

@@ -18,12 +18,11 @@ from tasks.core.artifacts.config import TIMED, Export
 from tasks.core.artifacts.exporter import Exporter, lines
 from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import tensorflow_setup
-from tasks.core.base import cli, params
+from tasks.core.base import cli, params, paths
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import brief
 from tasks.core.base.files import read_json, remove, replacing, scratch, write_json, write_text
 from tasks.core.base.params import Data
-from tasks.core.base.paths import DATASET, EXPORT, GATES, LATENCIES, METRICS, MODELS, cache_folder
 from tasks.core.training import classifier
 from tasks.core.training.dataset import Dataset
 
@@ -81,12 +80,12 @@ def export(
         calibrate(model, temperature)
     data, predict = Dataset.load(dataset), classifier.predictor(model)
     seen = classifier.to_float(some(data, "train", p.representative)["image"]).numpy()
-    exporter = Exporter(model, contract, read_json(models / classifier.FACTS)["backbone"], seen)
-    with scratch(cache_folder() / "export") as work:
+    exporter = Exporter(model, contract, read_json(models / paths.MODEL_FACTS)["backbone"], seen)
+    with scratch(paths.cache_folder() / "export") as work:
         home = folder if p.golden else work
         count = p.golden or UNSHIPPED
-        paths = [path.decode() for path in some(data, "test", count)["path"]]
-        of_golden = golden.write(home / "golden", images, paths, contract, predict)
+        names = [path.decode() for path in some(data, "test", count)["path"]]
+        of_golden = golden.write(home / "golden", images, names, contract, predict)
         pictures = work / "test.npy"
         exam = verification.Exam(pictures, *asked(predict, data, pictures), home / "golden", of_golden)
         facts = written_and_examined(exporter, exam, p.formats, folder)
@@ -100,7 +99,7 @@ def export(
         if not fact["passed"]:
             remove(folder / fact["file"])
     write_text(folder / "labels.txt", lines(contract.class_names))
-    write_text(folder / "classifier.json", contract.text() + "\n")
+    write_text(folder / paths.CONTRACT, contract.text() + "\n")
     return artifacts
 
 
@@ -137,23 +136,23 @@ def _tell(fact: dict[str, Any]) -> None:
 
 def main() -> None:
     p = params.load(Params)
-    verdict = read_json(GATES)
-    with replacing(EXPORT) as folder:
+    verdict = read_json(paths.GATES)
+    with replacing(paths.EXPORT) as folder:
         folder.mkdir()
         artifacts: dict[str, Any] = {}
         if verdict["passed"]:
             tensorflow_setup.deterministic(0)
-            temperature = read_json(METRICS)["calibration"]["temperature"]
+            temperature = read_json(paths.METRICS)["calibration"]["temperature"]
             images = Path(p.data.images)
-            artifacts = export(MODELS, DATASET, images, folder, p.export, temperature)
+            artifacts = export(paths.MODELS, paths.DATASET, images, folder, p.export, temperature)
         else:
             cli.say(
                 "export: nothing, since a gate said no; what was exported before is in DVC's cache, "
                 "and comes back with that run's parameters and pictures"
             )
-        write_json(folder / "artifacts.json", {"exported": verdict["passed"], "artifacts": artifacts})
-        if (known := isolation.kept_times(folder / "artifacts.json")).is_file():
-            shutil.copyfile(known, folder / LATENCIES.name)
+        write_json(folder / paths.ARTIFACT_FACTS, {"exported": verdict["passed"], "artifacts": artifacts})
+        if (known := isolation.kept_times(folder / paths.ARTIFACT_FACTS)).is_file():
+            shutil.copyfile(known, folder / paths.LATENCIES.name)
 
 
 if __name__ == "__main__":

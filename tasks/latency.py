@@ -12,7 +12,7 @@ from typing import Any
 from tasks.core.artifacts import isolation
 from tasks.core.base import cli
 from tasks.core.base.files import read_json, write_json
-from tasks.core.base.paths import EXPORT, LATENCIES
+from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, LATENCIES
 
 
 def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
@@ -23,9 +23,9 @@ def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    facts = read_json(EXPORT / "artifacts.json")
+    facts = read_json(EXPORT / ARTIFACT_FACTS)
     artifacts = timed(EXPORT, facts["artifacts"])
-    for file in (LATENCIES, isolation.kept_times(EXPORT / "artifacts.json")):
+    for file in (LATENCIES, isolation.kept_times(EXPORT / ARTIFACT_FACTS)):
         write_json(file, facts | {"artifacts": artifacts})
     for fact in artifacts.values():
         if fact["latency_ms"] is not None:

@@ -211,13 +211,13 @@ def weakest(metrics: dict[str, Any]) -> dict[str, Any] | None:
 
 def page(folder: Path, build: Build, p: Report, min_slice: int, parameters: dict[str, str]) -> str:
     """Renders the page from what the stages before have written; `parameters` are shown by dotted key."""
-    artifacts, gates = read_json(paths.EXPORT / "artifacts.json"), read_json(paths.GATES)
-    dataset, validation = read_json(paths.DATASET / "dataset.json"), read_json(paths.VALIDATION)
+    artifacts, gates = read_json(paths.EXPORT / paths.ARTIFACT_FACTS), read_json(paths.GATES)
+    dataset, validation = read_json(paths.DATASET / paths.DATASET_FACTS), read_json(paths.VALIDATION)
     label_errors, predictions = read_json(paths.LABEL_ERRORS), read_parquet(paths.PREDICTIONS)
     metrics = read_json(paths.METRICS)
     pictures = readable(read_parquet(paths.MANIFEST))
     names, album = dataset["class_names"], thumbnails.Album(folder)
-    history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / "classifier.json")
+    history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / paths.MODEL_FACTS)
     falls = charts.falls(metrics["robustness"]) if "robustness" in metrics else []
     answers = sure(predictions)
     wrong = mistakes(answers, names, album, p.mistakes)

@@ -22,7 +22,7 @@ from tasks.core.base import cli, params
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import code_files, fingerprint, replacing, sha256
-from tasks.core.base.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_folder
+from tasks.core.base.paths import AUGMENTED, DATASET, DATASET_FACTS, MODELS, TRAINING, cache_folder
 from tasks.core.training import augmentation, classifier, devices, feature_cache
 from tasks.core.training.batches import Batches, class_weights
 from tasks.core.training.checkpoint import Backup, Row, State, Weights
@@ -321,7 +321,7 @@ def train(
             m.backbone, trainable=p.fine_tune, sha256=m.sha256, draws_by=p.seed if draws else None
         )
         model = classifier.network(backbone, len(data.class_names), data.image_size, m.l2)
-    facts["dataset"] = sha256(data.folder / "dataset.json")
+    facts["dataset"] = sha256(data.folder / DATASET_FACTS)
     backup = Backup(_place([source, facts["dataset"], asdict(p), asdict(m), h.replicas, h.jit]))
     batches = Batches(data, p, m.dropout, model.get_layer("backbone").output_shape[1])
     sheet = batches.sheet() if p.augment.changes else None

@@ -11,7 +11,7 @@ from typing import Any
 from tasks.core.base import cli
 from tasks.core.base.errors import Rejected
 from tasks.core.base.files import read_json
-from tasks.core.base.paths import EXPORT, GATES, PAGE
+from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, GATES, PAGE
 from tasks.core.evaluation.rejection import faults
 
 
@@ -26,7 +26,7 @@ def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    check(read_json(GATES), read_json(EXPORT / "artifacts.json")["artifacts"])
+    check(read_json(GATES), read_json(EXPORT / ARTIFACT_FACTS)["artifacts"])
     cli.say(f"verdict: passed; the artifacts are in {EXPORT}/, the report is {PAGE}")
 
 

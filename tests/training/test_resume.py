@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from tasks import train
-from tasks.core.base.paths import cache_folder
+from tasks.core.base.paths import MODEL_FACTS, cache_folder
 from tasks.core.training import classifier
 from tasks.core.training.checkpoint import ABANDONED, Backup, State
 from tests.apart import finish, start
 from tests.conftest import Tiny
 
 SETTINGS: dict[str, Any] = {"epochs": 5, "patience": 5, "head_epochs": 2, "learning_rate": 0.02}
-FILES = (classifier.WEIGHTS, classifier.FACTS, "history.csv")
+FILES = (classifier.WEIGHTS, MODEL_FACTS, "history.csv")
 
 
 def written(models: Path) -> list[bytes]:

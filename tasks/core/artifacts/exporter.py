@@ -20,6 +20,7 @@ from tasks.core.base import cli
 from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import write_text
+from tasks.core.base.paths import CONTRACT
 
 OPSET = 18
 
@@ -63,7 +64,7 @@ class Exporter:
             write_text(names, lines(self.contract.class_names))
             module.labels = tf.saved_model.Asset(str(names))
             tf.saved_model.save(module, str(path), signatures=signatures)
-        write_text(path / "assets.extra" / "classifier.json", self.contract.text() + "\n")
+        write_text(path / "assets.extra" / CONTRACT, self.contract.text() + "\n")
         settle_fingerprint(path)
 
     def hdf5(self, path: Path) -> None:
@@ -108,7 +109,7 @@ class Exporter:
         """Appends a zip with the labels, which is how TFLite files carry other files."""
         with zipfile.ZipFile(path, "a") as extra:
             for name, text in (
-                ("classifier.json", self.contract.text() + "\n"),
+                (CONTRACT, self.contract.text() + "\n"),
                 ("labels.txt", lines(self.contract.class_names)),
             ):
                 extra.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), text)

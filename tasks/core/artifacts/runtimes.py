@@ -35,6 +35,7 @@ import numpy.typing as npt
 Images = npt.NDArray[np.float32]  # (n, size, size, 3) in [0, 1]
 Probabilities = npt.NDArray[np.float32]  # (n, classes)
 
+CONTRACT = "classifier.json"  # the name within an artifact, as `paths.CONTRACT`
 THREADS = min(2, os.cpu_count() or 1)
 BATCH = 32
 WARM_UP, RUNS = 5, 50  # of one picture; of a batch a fifth of both
@@ -49,7 +50,7 @@ class SavedModel:
     def __init__(self, path: Path) -> None:
         import tensorflow as tf
 
-        self.contract = json.loads((path / "assets.extra" / "classifier.json").read_text("utf-8"))
+        self.contract = json.loads((path / "assets.extra" / CONTRACT).read_text("utf-8"))
         self.model = tf.saved_model.load(str(path))  # the signatures live as long as their model
         self.tensor = tf.constant
 
@@ -103,7 +104,7 @@ class TFLite:
         from ai_edge_litert.interpreter import Interpreter
 
         with zipfile.ZipFile(path) as extra:
-            self.contract = json.loads(extra.read("classifier.json"))
+            self.contract = json.loads(extra.read(CONTRACT))
         self.interpreter = Interpreter(str(path), num_threads=THREADS)
         (image,), (probabilities,) = (
             self.interpreter.get_input_details(),

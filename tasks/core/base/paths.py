@@ -12,7 +12,9 @@ from pathlib import Path
 DIGITS = Path("data/digits")
 MANIFEST = Path("data/manifest.parquet")
 DATASET = Path("data/dataset")
+DATASET_FACTS = "dataset.json"  # in there
 MODELS = Path("models")
+MODEL_FACTS = "classifier.json"  # in there
 TRAINING = Path("reports/training")
 AUGMENTED = "augmented.png"  # in there
 VALIDATION = Path("reports/validation.json")
@@ -23,6 +25,8 @@ PREDICTIONS = Path("reports/predictions.parquet")
 LABEL_ERRORS = Path("reports/label_errors.json")
 GATES = Path("reports/gates.json")
 EXPORT = Path("export")
+ARTIFACT_FACTS = "artifacts.json"  # in there
+CONTRACT = "classifier.json"  # in there and within artifacts, where `runtimes` has this name too
 LATENCIES = EXPORT / "export.json"  # goes with what else is in there when DVC brings artifacts from its cache
 PAGE = Path("reports/index.html")
 

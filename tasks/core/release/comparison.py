@@ -14,7 +14,7 @@ import pandas as pd
 from tasks.core.artifacts import isolation, verification
 from tasks.core.artifacts.config import ArtifactRule
 from tasks.core.artifacts.formats import FORMATS, Format
-from tasks.core.base import params
+from tasks.core.base import params, paths
 from tasks.core.base.arrays import rounded
 from tasks.core.base.errors import DataError, ModelError, Rejected
 from tasks.core.base.files import read_json, remove, sha256
@@ -27,7 +27,7 @@ from tasks.core.inference import scoring
 from tasks.core.release import registry
 from tasks.core.release.revision import Revision
 
-ARTIFACTS, CONTRACT, GOLDEN = EXPORT / "artifacts.json", EXPORT / "classifier.json", EXPORT / "golden"
+ARTIFACTS, CONTRACT, GOLDEN = EXPORT / paths.ARTIFACT_FACTS, EXPORT / paths.CONTRACT, EXPORT / "golden"
 LOCK = Path("dvc.lock")
 PROVEN = (LOCK, params.FILE, MANIFEST, METRICS, PREDICTIONS, GATES, ARTIFACTS)
 LOOSE = 0.05  # by which probabilities of golden pictures may differ where no rule says it

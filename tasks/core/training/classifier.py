@@ -13,11 +13,11 @@ from tasks.core.backbones.tensorflow_setup import hub, keras, tf
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import BackboneError, ModelError, brief
 from tasks.core.base.files import read_json, write_json
+from tasks.core.base.paths import MODEL_FACTS
 
 Predict = Callable[[Any], Any]  # pictures, uint8 (n, size, size, 3), to probabilities, float32 (n, classes)
 
 WEIGHTS = "classifier.weights.h5"
-FACTS = "classifier.json"
 
 
 def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_by: int | None = None) -> Any:
@@ -90,7 +90,7 @@ def _features(backbone: Any, pictures: Any) -> Any:
 def save(folder: Path, model: Any, contract: Contract, facts: dict[str, Any]) -> None:
     """Writes weights and facts. Keras' own .keras file holds times, so it is never the same twice."""
     model.save_weights(folder / WEIGHTS)
-    write_json(folder / FACTS, contract.facts() | facts)
+    write_json(folder / MODEL_FACTS, contract.facts() | facts)
 
 
 def load(folder: Path) -> tuple[Any, Contract]:
@@ -100,7 +100,7 @@ def load(folder: Path) -> tuple[Any, Contract]:
         ModelError: there is none, or its backbone is another by now than the one it was trained on.
         BackboneError: its backbone can't be loaded any more.
     """
-    file = folder / FACTS
+    file = folder / MODEL_FACTS
     if not file.is_file():
         raise ModelError(f"{file} is missing; run `dvc repro train`")
     facts = read_json(file)

@@ -11,6 +11,7 @@ from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, untuned
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import read_json
+from tasks.core.base.paths import DATASET_FACTS
 
 SHUFFLE_BYTES = 1 << 29
 SIDE_BY_SIDE = 16  # files
@@ -37,7 +38,7 @@ class Dataset:
         Raises:
             DataError: there is none.
         """
-        file = folder / "dataset.json"
+        file = folder / DATASET_FACTS
         if not file.is_file():
             raise DataError(f"{file} is missing; run `dvc repro build`")
         facts = read_json(file)
