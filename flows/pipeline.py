@@ -29,7 +29,7 @@ from tasks import check as preconditions
 from tasks.core.base import cli, params
 from tasks.core.base.errors import DarkroomError, Rejected, Unreachable, brief
 from tasks.core.base.files import read_json, write_text
-from tasks.core.base.paths import DATASET, DATASET_FACTS, LATENCIES
+from tasks.core.base.paths import DATASET, DATASET_FACTS, TIMED_ARTIFACTS
 
 HOURS, MOST_HOURS = 24.0, 10_000.0
 CACHED = "Cached"
@@ -145,7 +145,7 @@ def steps(
     for name in names:
         is_due = name in pending or (touched and repo.patiently(partial(repo.is_changed, name), say))
         touched |= is_due
-        unmeasured = name == "latency" and not LATENCIES.exists()  # which DVC doesn't know of
+        unmeasured = name == "latency" and not TIMED_ARTIFACTS.exists()  # which DVC doesn't know of
         stage = reproduce.with_options(task_run_name=name, timeout_seconds=limit)
         yield name, stage(name, is_due, force or unmeasured, return_state=True)
     if push:

@@ -152,7 +152,7 @@ def main() -> None:
             )
         write_json(folder / paths.ARTIFACT_FACTS, {"exported": verdict["passed"], "artifacts": artifacts})
         if (known := isolation.kept_times(folder / paths.ARTIFACT_FACTS)).is_file():
-            shutil.copyfile(known, folder / paths.LATENCIES.name)
+            shutil.copyfile(known, folder / paths.TIMED_ARTIFACTS.name)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Stage `latency`: times each artifact on this machine, each in a process of its own.
 
-It writes `export/export.json`: what `artifacts.json` says, and the times and memory. They differ from run to
-run, so DVC neither hashes nor caches that file; `python -m tasks.latency` makes it again anywhere.
+It writes `export/export.json`: all facts of `export/artifacts.json`, with each artifact's latency and memory
+added. These differ from run to run, so DVC neither hashes nor caches that file; `python -m tasks.latency`
+makes it again anywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from tasks.core.artifacts import isolation
 from tasks.core.base import cli
 from tasks.core.base.files import read_json, write_json
-from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, LATENCIES
+from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, TIMED_ARTIFACTS
 
 
 def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     facts = read_json(EXPORT / ARTIFACT_FACTS)
     artifacts = timed(EXPORT, facts["artifacts"])
-    for file in (LATENCIES, isolation.kept_times(EXPORT / ARTIFACT_FACTS)):
+    for file in (TIMED_ARTIFACTS, isolation.kept_times(EXPORT / ARTIFACT_FACTS)):
         write_json(file, facts | {"artifacts": artifacts})
     for fact in artifacts.values():
         if fact["latency_ms"] is not None:

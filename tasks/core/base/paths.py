@@ -27,7 +27,8 @@ GATES = Path("reports/gates.json")
 EXPORT = Path("export")
 ARTIFACT_FACTS = "artifacts.json"  # in there
 CONTRACT = "classifier.json"  # in there and within artifacts, where `runtimes` has this name too
-LATENCIES = EXPORT / "export.json"  # goes with what else is in there when DVC brings artifacts from its cache
+# All of `artifacts.json`, and this machine's times; DVC empties its folder when it brings artifacts back.
+TIMED_ARTIFACTS = EXPORT / "export.json"
 PAGE = Path("reports/index.html")
 
 
