@@ -22,7 +22,7 @@ from flows import events, outcome, repo, server
 from flows.outcome import code_of, mistaken, stopped
 from tasks import drift, score
 from tasks.check import Params
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import read_json
 from tasks.core.data.discovery import pictures_below
@@ -104,7 +104,7 @@ def main() -> int:
     with server.reporting(), outcome.by_hand():
         state = monitor(given.folder, given.model, return_state=True)
     if state.is_completed():
-        cli.say(f"monitor: {state.message}; {MONITORED / drift.PAGE} shows it")
+        console.say(f"monitor: {state.message}; {MONITORED / drift.PAGE} shows it")
     return int(state.name == DRIFTED) or outcome.told(state, prefix="monitor: ")
 
 

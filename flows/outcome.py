@@ -17,7 +17,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Failed
 
 from flows import repo, server
-from tasks.core.base import cli, process
+from tasks.core.base import cli, console, process
 from tasks.core.base.errors import DarkroomError, Rejected
 
 FORESEEN = (DarkroomError, PrefectException)
@@ -116,7 +116,7 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
         client.set_flow_run_state(runtime.flow_run.id, Cancelled(message="interrupted"), force=True)
     server.stop()
     end_workers()
-    process.tell(f"{cli.name()}: interrupted")
+    console.warn(f"{cli.name()}: interrupted")
     os._exit(process.INTERRUPTED)
 
 

@@ -29,7 +29,7 @@ from flows import outcome, repo, server
 from flows.events import tell
 from flows.outcome import mistaken
 from tasks.check import Params
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.errors import DarkroomError, DataError, Rejected
 from tasks.core.base.files import remove, sha256
 from tasks.core.base.paths import EXPORT, METRICS, PREDICTIONS, cache_folder
@@ -403,11 +403,11 @@ def main() -> int:
         parser.error("--dry-run, --push, --rollback and --no-champion go with --to")
     registry.check_place()
     if given.verify:
-        cli.say(f"promote: {verified(given.verify)}")
+        console.say(f"promote: {verified(given.verify)}")
         return 0
     if given.card or given.changelog:
         if unknown := registry.unknown():
-            cli.warn(f"promote: {unknown}")
+            console.warn(f"promote: {unknown}")
         sys.stdout.write(model_card.card(given.card) if given.card else model_card.changelog())
         return 0
     with server.reporting(), outcome.by_hand():
@@ -415,7 +415,7 @@ def main() -> int:
             given.to, given.dry_run, given.push, given.rollback, not given.no_champion, return_state=True
         )
     if state.is_completed():
-        cli.say(f"promote: {state.message}")
+        console.say(f"promote: {state.message}")
     return outcome.told(state, prefix="promote: ")
 
 

@@ -51,7 +51,7 @@ from ruamel.yaml.error import YAMLError
 from flows import repo, server
 from flows.children import started
 from flows.events import REPORTS_URL
-from tasks.core.base import cli, process
+from tasks.core.base import cli, console, process
 from tasks.core.base.errors import DarkroomError, brief
 from tasks.core.base.paths import PAGE
 
@@ -85,16 +85,16 @@ def main() -> int:
         key = server.key()
         LOG.unlink(missing_ok=True)
         if server.is_up(address):
-            cli.say(f"serve: {ui(address)} is there already, and used as it is")
+            console.say(f"serve: {ui(address)} is there already, and used as it is")
         else:
             begin(children, "the server", partial(started_server, address))
         with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: key}):
             prepare()
             words = ("prefect", "worker", "start", "--pool", POOL, "--name", worker_name())
             begin(children, "the worker", partial(started, *words, env=os.environ | {"TMPDIR": folder}))
-            cli.say(f"serve: the UI is at {ui(address)}, the reports at {reports}")
+            console.say(f"serve: the UI is at {ui(address)}, the reports at {reports}")
             tell_next_runs()
-        cli.say("serve: ctrl-c ends it")
+        console.say("serve: ctrl-c ends it")
         return watch(children)
 
 
@@ -127,7 +127,9 @@ def alone(address: str) -> Iterator[None]:
     try:
         lock = repo.locked(LOCK)
     except zc.lockfile.LockError:
-        cli.say(f"serve: this folder is served already, by process {LOCK.read_text().strip()}: {ui(address)}")
+        console.say(
+            f"serve: this folder is served already, by process {LOCK.read_text().strip()}: {ui(address)}"
+        )
         sys.exit(0)
     try:
         yield
@@ -187,7 +189,7 @@ def started_server(address: str) -> subprocess.Popen[bytes]:
         )
     with LOG.open("ab") as file:
         child = server.launch(port, file)
-    cli.say(f"serve: starting Prefect's server on port {port}; {LOG} has what it says")
+    console.say(f"serve: starting Prefect's server on port {port}; {LOG} has what it says")
     try:
         server.wait(address, child, lambda: LOG.read_text(errors="replace"))
     except BaseException:
@@ -320,7 +322,7 @@ def tell_next_runs() -> None:
             for run in runs:
                 assert run.expected_start_time
                 due = run.expected_start_time.astimezone()
-                cli.say(f"serve: {deployment.name} runs next on {due:%a %d %b, %H:%M}")
+                console.say(f"serve: {deployment.name} runs next on {due:%a %d %b, %H:%M}")
 
 
 def watch(children: list[Child]) -> int:
@@ -340,10 +342,10 @@ def watch(children: list[Child]) -> int:
                 child.short_lives = child.short_lives + 1 if was_short else 0
                 if child.short_lives == TRIES:
                     raise DarkroomError(f"{child.name} ends as soon as it starts (exit code {code})")
-                cli.say(f"serve: {child.name} has ended (exit code {code}), and is started again")
+                console.say(f"serve: {child.name} has ended (exit code {code}), and is started again")
                 child.process, child.since = child.start(), time.monotonic()
     except KeyboardInterrupt:
-        cli.say("serve: ending")
+        console.say("serve: ending")
         return 0
 
 

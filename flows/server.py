@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from flows.children import started
-from tasks.core.base import process
+from tasks.core.base import console, process
 from tasks.core.base.errors import DarkroomError, brief
 
 COMMANDS = ("flows.pipeline", "flows.monitor", "flows.promote")
@@ -79,7 +79,7 @@ def begin() -> None:
 def _stop_early(_signum: int, _frame: FrameType | None) -> None:
     """Ends a command that is still importing: an exception would come out of the middle of an import."""
     stop()
-    process.tell("interrupted before it began")
+    console.warn("interrupted before it began")
     os._exit(process.INTERRUPTED)
 
 
@@ -100,7 +100,7 @@ def _toml(path: Path) -> dict[str, Any]:
     except OSError:  # not there, most likely
         return {}
     except ValueError as error:  # in its form, of which Prefect would make a traceback
-        process.tell(f"{path} is not valid TOML: {error}")
+        console.warn(f"{path} is not valid TOML: {error}")
         sys.exit(DarkroomError.exit_code)
 
 

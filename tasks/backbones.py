@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from tasks.core.backbones import store
 from tasks.core.backbones.store import Listed
-from tasks.core.base import cli
+from tasks.core.base import cli, console
 from tasks.core.base.files import size
 
 
@@ -43,7 +43,7 @@ def main() -> int:
     if arguments.command:
         for name in arguments.names:
             for line in fetched(name):
-                cli.say(line)
+                console.say(line)
     elif arguments.json:
         print(json.dumps([asdict(row) for row in store.listed()], indent=2))
     else:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tasks.core.backbones import store
 from tasks.core.backbones.catalogue import UNPINNED
 from tasks.core.backbones.config import Model
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.files import read_json, replacing, sha256, write_json
 from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, DATASET_FACTS, MANIFEST, cache_folder
@@ -108,11 +108,11 @@ def build(
     shares = splits.Shares(p.validation_split, p.test_split, p.seed)
     frame["split"] = splits.split(frame, shares)
     if note := splits.named(frame["split_hint"]):
-        cli.say(f"build: {note}")
+        console.say(f"build: {note}")
     if warning := splits.check(frame, frame["split"], shares):
-        cli.say(f"build: warning, {warning}")
+        console.say(f"build: warning, {warning}")
     if warning := splits.few(frame["label"], frame["split"]):
-        cli.say(f"build: warning, {warning}")
+        console.say(f"build: warning, {warning}")
     classes = sorted(frame["label"].unique())
     frame["place"] = frame["label"].map({label: place for place, label in enumerate(classes)})
     notes = cache_folder() / "shards.json"
@@ -183,7 +183,9 @@ def main() -> None:
         p.model.sha256,
     )
     sizes = ", ".join(f"{name} {sum(facts['counts'][name].values())}" for name in SPLITS)
-    cli.say(f"build: {sizes} pictures of {facts['image_size']} pixels, {len(facts['class_names'])} classes")
+    console.say(
+        f"build: {sizes} pictures of {facts['image_size']} pixels, {len(facts['class_names'])} classes"
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
 
-from tasks.core.base import cli
+from tasks.core.base import cli, console
 from tasks.core.base.errors import DataError, brief
 from tasks.core.base.files import flat, read_json, write_text
 from tasks.core.base.paths import ARTIFACT_FACTS, EVALUATION, EXPORT, GATES, METRICS
@@ -153,7 +153,7 @@ def main() -> int:
     parser.add_argument("--base", default="HEAD", metavar="REVISION", help="to compare with; default HEAD")
     base = parser.parse_args().base
     write_text(TARGET, report(base))
-    cli.say(f"ci_report: {TARGET} shows what is other than in {base}")
+    console.say(f"ci_report: {TARGET} shows what is other than in {base}")
     return 0
 
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from tasks.core.backbones import store
 from tasks.core.backbones.config import Model
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.contract import Resize
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import replacing, sha256, write_text
@@ -336,8 +336,8 @@ def main() -> int:
     a = parser.parse_args()
     p = params.load(Params)
     for line in summary(cluster(a.folder, a.output, a.k, a.max_k, p.model, p.build.resize)):
-        cli.say(line)
-    cli.say(
+        console.say(line)
+    console.say(
         f"look at {a.output / PAGE} and edit the labels in {a.output / TABLE}; to train on them, copy that "
         f"file to {p.data.labels} (data.labels) and set data.images: {a.folder} in params.yaml"
     )

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from tasks.core.backbones import catalogue
 from tasks.core.backbones.config import Model
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.files import replacing
 from tasks.core.base.params import Data
 from tasks.core.base.paths import DIGITS
@@ -46,7 +46,7 @@ def main() -> None:
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
     catalogue.check(p.model.backbone)
     count = write_digits(DIGITS)
-    cli.say(f"digits: {count} pictures in {DIGITS}")
+    console.say(f"digits: {count} pictures in {DIGITS}")
 
 
 if __name__ == "__main__":

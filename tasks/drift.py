@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.errors import DataError, Rejected
 from tasks.core.base.files import remove, write_json, write_text
 from tasks.core.base.paths import MANIFEST
@@ -130,7 +130,7 @@ def main() -> int:
     result = compare(folder, p.monitor)
     if result["drifted"]:
         raise Rejected(f"{summary(result)}; {folder / PAGE} shows it")
-    cli.say(f"drift: {summary(result)}; {folder / PAGE} shows it")
+    console.say(f"drift: {summary(result)}; {folder / PAGE} shows it")
     return 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.backbones import tensorflow_setup
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.files import replacing, write_json
 from tasks.core.base.params import Data
@@ -89,7 +89,7 @@ def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, 
 
     hits: dict[str, dict[str, Array]] = {}
     for name in CORRUPTIONS:
-        cli.say(f"evaluate: {len(labels)} pictures harmed by {name}")
+        console.say(f"evaluate: {len(labels)} pictures harmed by {name}")
         hits[name] = {str(s): right(corrupted(pictures, name, s, p.seed)) for s in SEVERITIES}
     each = np.mean([hit for severities in hits.values() for hit in severities.values()], axis=0)
     interval = metrics.bootstrap(lambda rows: {"": each[rows].mean()}, labels, p.bootstrap, p.seed)[""]
@@ -195,7 +195,7 @@ def main() -> None:
     result, doubts = evaluate(MODELS, DATASET, MANIFEST, Path(p.data.labels), p.evaluate)
     test = result["test"]
     low, high = test["interval_95"]["accuracy"]
-    cli.say(
+    console.say(
         f"evaluate: test accuracy {test['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}), "
         f"{test['n']} pictures; {doubts} likely label errors"
     )

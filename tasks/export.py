@@ -18,7 +18,7 @@ from tasks.core.artifacts.config import TIMED, Export
 from tasks.core.artifacts.exporter import Exporter, lines
 from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import tensorflow_setup
-from tasks.core.base import cli, params, paths
+from tasks.core.base import cli, console, params, paths
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import brief
 from tasks.core.base.files import read_json, remove, replacing, scratch, write_json, write_text
@@ -113,7 +113,7 @@ def written_and_examined(
     try:
         for kind in formats:
             path = folder / FORMATS[kind].file
-            cli.say(f"export: writing {path.name}")
+            console.say(f"export: writing {path.name}")
             try:
                 exporter.write(kind, path)
             except Exception as error:  # converters have exceptions of their own; the other formats go on
@@ -129,9 +129,9 @@ def written_and_examined(
 def _tell(fact: dict[str, Any]) -> None:
     if fact["passed"]:
         size = fact["bytes"] / 1e6
-        cli.say(f"export: {fact['file']}, {size:.1f} MB, agreement {fact['agreement']:.4f}")
+        console.say(f"export: {fact['file']}, {size:.1f} MB, agreement {fact['agreement']:.4f}")
     else:
-        cli.say(f"export: left out, {fact['why']}")
+        console.say(f"export: left out, {fact['why']}")
 
 
 def main() -> None:
@@ -146,7 +146,7 @@ def main() -> None:
             images = Path(p.data.images)
             artifacts = export(paths.MODELS, paths.DATASET, images, folder, p.export, temperature)
         else:
-            cli.say(
+            console.say(
                 "export: nothing, since a gate said no; what was exported before is in DVC's cache, "
                 "and comes back with that run's parameters and pictures"
             )

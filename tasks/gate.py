@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.files import read_json, write_json
 from tasks.core.base.paths import GATES, METRICS, PREDICTIONS
 from tasks.core.data.parquet import read_parquet
@@ -38,7 +38,7 @@ def main() -> None:
     verdict = gates.judged(judge, p.gate.rules, p.gate.on_inconclusive)
     write_json(GATES, verdict)
     for gate in verdict["gates"]:
-        cli.say(f"gate: {'pass' if gate['passed'] else 'FAIL'}  {gate['why']}")
+        console.say(f"gate: {'pass' if gate['passed'] else 'FAIL'}  {gate['why']}")
 
 
 if __name__ == "__main__":

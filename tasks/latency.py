@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.artifacts import isolation
-from tasks.core.base import cli
+from tasks.core.base import cli, console
 from tasks.core.base.files import read_json, write_json
 from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, TIMED_ARTIFACTS
 
@@ -31,7 +31,9 @@ def main() -> None:
     for fact in artifacts.values():
         if fact["latency_ms"] is not None:
             one, batch, memory = fact["latency_ms"], fact["latency_32_ms"], fact["peak_memory_bytes"] / 1e6
-            cli.say(f"latency: {fact['file']} {one:.2f} ms a picture, {batch:.1f} ms for 32, {memory:.0f} MB")
+            console.say(
+                f"latency: {fact['file']} {one:.2f} ms a picture, {batch:.1f} ms for 32, {memory:.0f} MB"
+            )
 
 
 if __name__ == "__main__":

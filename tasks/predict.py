@@ -28,7 +28,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from tasks.core.artifacts import runtimes
-from tasks.core.base import cli
+from tasks.core.base import cli, console
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import replacing
@@ -105,7 +105,7 @@ def readable(
         try:
             yield source, source.pixels(contract)
         except DataError as error:
-            cli.warn(f"predict: {error}")
+            console.warn(f"predict: {error}")
             unread.append(source.name)
 
 

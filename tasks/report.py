@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from tasks.core.base import cli, params, paths
+from tasks.core.base import cli, console, params, paths
 from tasks.core.base.files import read_json, write_text
 from tasks.core.base.params import Data
 from tasks.core.data.config import Build
@@ -301,7 +301,7 @@ def main() -> None:
     }
     parameters = shown(sections)
     write_text(paths.PAGE, page(Path(data.images), p.build, p.report, evaluate.min_slice, parameters))
-    cli.say(f"report: {paths.PAGE}")
+    console.say(f"report: {paths.PAGE}")
 
 
 if __name__ == "__main__":

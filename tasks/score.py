@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import remove
 from tasks.core.base.params import Data
@@ -88,9 +88,9 @@ def main() -> int:
     )
     given = parser.parse_args()
     p = params.load(Params)
-    model = deployment.find(given.model, cli.warn)
+    model = deployment.find(given.model, console.warn)
     said = score(model, given.folder, Path(p.data.images), given.output, p.monitor.batch_size, p.compute)
-    cli.say(f"score: {said}")
+    console.say(f"score: {said}")
     return 0
 
 

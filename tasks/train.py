@@ -18,7 +18,7 @@ from dvclive.live import Live
 from tasks.core.backbones import store, tensorflow_setup
 from tasks.core.backbones.config import Model
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras, tf, untuned
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import code_files, fingerprint, replacing, sha256
@@ -262,7 +262,7 @@ def fine_tune(
         end = (
             "became no number (lower train.learning_rate)" if watch.diverged else "came no lower than before"
         )
-        cli.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
+        console.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
     model.set_weights(before)
     return None
 
@@ -280,7 +280,7 @@ def resume(watch: Watch, model: Any, state: State | None, h: Hardware) -> None:
     watch.best_weights = state.best
     for row in state.rows:
         watch.log.put(row)
-    cli.say(f"train: goes on after epoch {len(watch.rows)}, where it was interrupted")
+    console.say(f"train: goes on after epoch {len(watch.rows)}, where it was interrupted")
 
 
 def train(
@@ -310,7 +310,7 @@ def train(
             f"train.batch_size is {p.batch_size}, but there are {data.size('train')} training pictures; "
             "make it no more than that"
         )
-    cli.say(f"train: {m.backbone} on {h.line()}")
+    console.say(f"train: {m.backbone} on {h.line()}")
     keras.utils.set_random_seed(p.seed)
     found = store.facts(m.backbone, m.sha256)
     facts = {"backbone": m.backbone, "backbone_sha256": found.sha256, "versions": _versions()}
@@ -338,7 +338,7 @@ def train(
                 )
             head = model.get_layer("head")
             head.set_weights(h.mean(head.get_weights()))  # machines that differ fit it a little differently
-            cli.say(f"train: head, best of {len(log.rows)} epochs {_shown(kept)}")
+            console.say(f"train: head, best of {len(log.rows)} epochs {_shown(kept)}")
         if p.fine_tune or p.augment.changes:
             with h.strategy.scope():
                 callbacks = [SameDraws(p.seed)] if draws else []
@@ -388,7 +388,7 @@ def main() -> None:
     with TemporaryDirectory() as nowhere:  # what workers have to say that isn't theirs to write
         top = Path() if h.chief else Path(nowhere)
         best = train(Dataset.load(DATASET), top / MODELS, top / TRAINING, p.train, p.model, h, logs)
-    cli.say(f"train: kept {best['phase']} epoch {_shown(best)}")
+    console.say(f"train: kept {best['phase']} epoch {_shown(best)}")
 
 
 if __name__ == "__main__":

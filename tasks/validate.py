@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.errors import DataError, Rejected
 from tasks.core.base.files import replacing, write_json, write_text
 from tasks.core.base.params import Data
@@ -149,11 +149,11 @@ def validate(
         Rejected: an expectation of severity `error` is not met; the findings are written before.
     """
     pictures = scanned(folder, labels, compute)
-    cli.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
+    console.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
     passed_over = discovery.passed_over(folder)
     if passed_over:
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in passed_over.items())
-        cli.say(f"validate: passed over, since no picture is called so: {counts}")
+        console.say(f"validate: passed over, since no picture is called so: {counts}")
     readable = pictures[pictures["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
     near_set = checks.near(readable, p)
@@ -167,15 +167,17 @@ def validate(
     write_parquet(MANIFEST, pictures, manifest.SCHEMA)
     prevalent = checks.prevalent(frame, p)
     for kind, share in prevalent.items():
-        cli.say(f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding")
+        console.say(
+            f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding"
+        )
     seen = {"passed_over": passed_over, "prevalent": prevalent}
     write_json(VALIDATION, summary(frame, outcomes, ties) | seen)
     for row in table(outcomes):
-        cli.say(f"validate: {row}")
+        console.say(f"validate: {row}")
     faults = _faults(outcomes)
     if len(readable) < len(pictures) and not any(fault.kind == "unreadable" for fault in faults):
         paths = list(pictures["path"][pictures["error"].notna()])
-        cli.say(f"validate: unreadable and left out: {_some(paths, len(paths))}")
+        console.say(f"validate: unreadable and left out: {_some(paths, len(paths))}")
     if faults:
         old = f"; {PAGE} is still that of an earlier run" if PAGE.exists() else ""
         raise Rejected(f"{line(faults)}; {DATA_DOCS}/index.html shows all{old}")
@@ -187,7 +189,7 @@ def main() -> None:
     accepted = accepted_file(MANIFEST)
     validate(images, labels, expected, accepted, p.validate, p.compute)
     if accepted is None and is_another(MANIFEST):
-        cli.say(
+        console.say(
             "validate: warning, dvc.lock names another manifest, which is not in DVC's cache, so that "
             "near-duplicates may have changed their split; to keep them, "
             f"git checkout dvc.lock, dvc pull {MANIFEST}, and run again"
@@ -202,7 +204,9 @@ def suggest() -> int:
         raise DataError(f"data.schema: {file} says something already; delete it to have a new one suggested")
     pictures = manifest.readable(scanned(Path(p.data.images), Path(p.data.labels), p.compute))
     write_text(file, schema.text(schema.suggested(pictures)))
-    cli.say(f"validate: {file} is suggested from {len(pictures)} pictures; edit it, then run the pipeline")
+    console.say(
+        f"validate: {file} is suggested from {len(pictures)} pictures; edit it, then run the pipeline"
+    )
     return 0
 
 

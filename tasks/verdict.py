@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.core.base import cli
+from tasks.core.base import cli, console
 from tasks.core.base.errors import Rejected
 from tasks.core.base.files import read_json
 from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, GATES, PAGE
@@ -27,7 +27,7 @@ def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
 
 def main() -> None:
     check(read_json(GATES), read_json(EXPORT / ARTIFACT_FACTS)["artifacts"])
-    cli.say(f"verdict: passed; the artifacts are in {EXPORT}/, the report is {PAGE}")
+    console.say(f"verdict: passed; the artifacts are in {EXPORT}/, the report is {PAGE}")
 
 
 if __name__ == "__main__":

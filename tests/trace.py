@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.core.base import cli
+from tasks.core.base import cli, console
 from tasks.core.base.errors import DarkroomError
 from tests.live import free_ports, until
 from tests.pictures import write_classes
@@ -161,7 +161,7 @@ class Story:
         """Runs `python -m WORDS`."""
         with self.started(step, "-m", *words):
             pass
-        cli.say(f"trace: {step}")
+        console.say(f"trace: {step}")
 
     def tell(self) -> None:
         """Runs all of it."""

@@ -23,7 +23,7 @@ Done = subprocess.CompletedProcess[str]
 STAGE = """'Stage `work`: a stage for a test.'
 import os, time
 from pathlib import Path
-from tasks.core.base import cli
+from tasks.core.base import cli, console
 from tasks.core.base.errors import DataError, Rejected
 
 def main():
@@ -91,7 +91,7 @@ def test_a_fault_of_ours_shows_where_when_asked(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path) -> None:
-    body = "for number in range(100000):\n    cli.say(str(number))\nPath('written').touch()"
+    body = "for number in range(100000):\n    console.say(str(number))\nPath('written').touch()"
     words = [sys.executable, str(script(tmp_path, body))]
     pipe = subprocess.PIPE
     with subprocess.Popen(

@@ -16,7 +16,7 @@ from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import catalogue, efficientnet_lite
 from tasks.core.backbones.saved_model import settle_fingerprint
 from tasks.core.backbones.tensorflow_setup import keras, tf
-from tasks.core.base import cli
+from tasks.core.base import console
 from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import write_text
@@ -80,7 +80,7 @@ class Exporter:
         logits = head(layer(pictures))
         model = keras.Model(pictures, keras.layers.Softmax(name="probabilities")(logits), name="classifier")
         with h5py.File(path, "w") as file:  # opened once: what is being started may hold its lock
-            with cli.quiet():  # Keras would rather have its own format
+            with console.quiet():  # Keras would rather have its own format
                 model.save(file, save_format="h5", include_optimizer=False)
             file.attrs["classifier"] = self.contract.text()
 
@@ -96,7 +96,7 @@ class Exporter:
         if quantization == "int8":
             converter.representative_dataset = self._representative
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        with cli.quiet():
+        with console.quiet():
             content = converter.convert()
         path.write_bytes(content)
         self._attach(path)

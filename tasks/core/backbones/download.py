@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tasks.core.backbones import saved_model
 from tasks.core.backbones.catalogue import BUILT_IN
 from tasks.core.backbones.tensorflow_setup import hub
-from tasks.core.base import cli
+from tasks.core.base import console
 from tasks.core.base.errors import BackboneError, Unreachable, brief
 from tasks.core.base.files import remove
 from tasks.core.base.paths import hub_folder
@@ -84,14 +84,14 @@ class Resolver(hub.compressed_module_resolver.HttpCompressedFileResolver):  # ty
 
     def _fetch(self, handle: str, archive: IO[bytes]) -> None:
         url = self._append_compressed_format_query(_mirrored(handle))
-        cli.say(f"fetch: {url}")
+        console.say(f"fetch: {url}")
         for pause in [self.pause * 2**place for place in range(self.tries - 1)]:
             try:
                 return self._try(url, archive)
             except _NETWORK as error:
                 if not _passes(error):
                     raise
-                cli.say(
+                console.say(
                     f"fetch: {urlsplit(url).netloc}: {_reason(error, self.timeout)}; once more in {pause:g} s"
                 )
                 time.sleep(pause)
@@ -134,7 +134,7 @@ def _release(folder: Path) -> None:
     except (FileNotFoundError, ValueError):
         return
     if host != socket.gethostname() or (int(number) != os.getpid() and psutil.pid_exists(int(number))):
-        cli.say(f"fetch: process {number} of {host} is at it; waiting for it to end")
+        console.say(f"fetch: process {number} of {host} is at it; waiting for it to end")
         return
     remove(folder.with_name(f"{folder.name}.{task}.tmp"))
     remove(lock)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tasks.core.base.cli import quiet
+from tasks.core.base.console import quiet
 from tasks.core.base.paths import folders_of_others
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras

@@ -6,11 +6,8 @@ import argparse
 import os
 import signal
 import sys
-import threading
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -20,13 +17,12 @@ from typing import Any, NoReturn
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.core.base import process
+from tasks.core.base import console, process
 from tasks.core.base.errors import DarkroomError, Rejected
 from tasks.core.base.files import code_files, sha256
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 SOON = 0.01  # seconds
-_STDERR = threading.RLock()
 
 
 def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
@@ -63,7 +59,7 @@ def command(main: Callable[[], int]) -> NoReturn:
         try:
             return main()
         except BrokenPipeError:  # `| head` is no error
-            _silence()
+            console.silence()
             return 0
 
     sys.exit(_guarded(work))
@@ -81,45 +77,6 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 def name() -> str:
     """The stage's or command's own name: the module that was started."""
     return Path(sys.argv[0]).stem
-
-
-def say(text: str) -> None:
-    """Prints a line of progress, at once, also into a pipe; nobody reading any more doesn't end the work."""
-    try:
-        print(_plain(text), flush=True)
-    except BrokenPipeError:
-        _silence()
-
-
-def warn(text: str) -> None:
-    """Prints a line on stderr, of what is passed over."""
-    process.tell(_plain(text))
-
-
-def _silence() -> None:
-    """Points stdout nowhere, so that Python doesn't complain of a closed pipe at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps stderr's file shut: TensorFlow's C++ writes there whatever its log level is.
-
-    What goes wrong is raised as an exception all the same. One thread at a time: of two, the second to leave
-    would leave it shut.
-    """
-    with _STDERR:
-        sys.stderr.flush()
-        saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, 2)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # tensorflow-hub's pkg_resources, among others
-                yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(nothing)
 
 
 def _guarded(work: Callable[[], int]) -> int:
@@ -144,13 +101,8 @@ def _guarded(work: Callable[[], int]) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    warn(f"{name()}: {text}")
+    console.warn(f"{name()}: {text}")
     return code
-
-
-def _plain(text: str) -> str:
-    """One line that any terminal can show: the names of files may hold line ends, control codes and worse."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

@@ -18,6 +18,8 @@ from types import FrameType
 
 import psutil
 
+from tasks.core.base import console
+
 INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
@@ -76,7 +78,7 @@ def depend_on_parent() -> None:
 
 def _stop_early(_signum: int, _frame: FrameType | None) -> None:
     """Ends a stage that is still importing: an exception would come out of the middle of an import."""
-    tell(f"{stage()}: interrupted")
+    console.warn(f"{stage()}: interrupted")
     give_back()
     os._exit(INTERRUPTED)
 
@@ -105,13 +107,7 @@ def check_out(name: str) -> None:
     words = [sys.executable, "-m", "dvc", "checkout", "--force", "--quiet", name]
     done = subprocess.run(words, check=False, capture_output=True, start_new_session=True)
     if done.returncode and _has_run(name):
-        tell(f"{name}: earlier outputs are not back; try `dvc checkout {name}`")
-
-
-def tell(line: str) -> None:
-    """Writes a line to stderr, if there is still someone who reads it."""
-    with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        console.warn(f"{name}: earlier outputs are not back; try `dvc checkout {name}`")
 
 
 def _has_run(name: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from tasks.core.base.cli import quiet
+from tasks.core.base.console import quiet
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
 

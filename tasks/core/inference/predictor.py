@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.core.artifacts import runtimes
 from tasks.core.artifacts.runtimes import Images, Probabilities
-from tasks.core.base.cli import quiet
+from tasks.core.base.console import quiet
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import ModelError, brief
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.core.backbones.tensorflow_setup import keras, tf
-from tasks.core.base import cli
+from tasks.core.base import console
 from tasks.core.base.errors import ParamError
 from tasks.core.training import config
 
@@ -134,7 +134,7 @@ def _strategy(name: config.Strategy, gpus: int) -> Any:
                 "compute.strategy is multi_worker, but TF_CONFIG names no cluster; set it in the environment "
                 "of each worker"
             )
-        cli.say("train: waits for all workers that TF_CONFIG names")
+        console.say("train: waits for all workers that TF_CONFIG names")
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
         kind = "GPU" if gpus else "CPU"
