@@ -18,6 +18,6 @@ def started(*words: str, **options: Any) -> subprocess.Popen[Any]:
     return subprocess.Popen(
         [sys.executable, "-m", *words],
         start_new_session=True,
-        preexec_fn=process.depend_on_parent,  # noqa: PLW1509 (two system calls, found beforehand)
+        preexec_fn=process.die_with_parent,  # noqa: PLW1509 (two system calls, found beforehand)
         **options,
     )

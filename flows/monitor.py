@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows import events, outcome, repo, server
-from flows.outcome import code_of, mistaken, stopped
+from flows.outcome import code_of, failed_by_user_error, stopped
 from tasks import drift, score
 from tasks.check import Params
 from tasks.core.base import cli, console, params
@@ -50,7 +50,7 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     try:
         p = params.read(params.FILE, Params)
     except DarkroomError as error:
-        return mistaken(error)
+        return failed_by_user_error(error)
     pictures = Path(folder or p.monitor.pictures)
     if only_if_there and not folder and not (pictures.is_dir() and any(pictures_below(pictures))):
         return Completed(name="Skipped", message=f"{pictures} holds no pictures")
@@ -77,7 +77,7 @@ def scored(name: str, folder: Path, p: Params) -> State[Any]:
             message=score.score(model, folder, images, MONITORED, p.monitor.batch_size, p.compute)
         )
     except DarkroomError as error:
-        return mistaken(error)
+        return failed_by_user_error(error)
 
 
 @task(name="compare", task_run_name="compare", cache_policy=NO_CACHE, persist_result=False)
@@ -86,7 +86,7 @@ def compared(p: Params) -> State[Any]:
     try:
         result = drift.compare(MONITORED, p.monitor)
     except DarkroomError as error:
-        return mistaken(error)
+        return failed_by_user_error(error)
     lines = [f"- {'✗' if check['drifted'] else '✓'} {check['why']}" for check in result["checks"]]
     create_markdown_artifact("\n".join(lines), key="drift", description=drift.summary(result))
     create_link_artifact(events.address(MONITORED / drift.PAGE), key="drift-report", link_text="Drift report")

@@ -20,7 +20,6 @@ from flows import repo, server
 from tasks.core.base import cli, console, process
 from tasks.core.base.errors import DarkroomError, Rejected
 
-FORESEEN = (DarkroomError, PrefectException)
 _by_hand = False
 _undone: list[Callable[[], object]] = []  # at an interrupt
 
@@ -39,7 +38,7 @@ def stopped(message: str, exit_code: int | None = None, name: str = "Failed") ->
     return Failed(name=name, message=message, data=Stopped(message, code))
 
 
-def mistaken(error: Exception) -> State[Any]:
+def failed_by_user_error(error: Exception) -> State[Any]:
     """A failed state that says what the user can mend, in one line; `Rejected` where that is a verdict."""
     name = "Rejected" if isinstance(error, Rejected) else "Failed"
     return stopped(" ".join(str(error).split()), getattr(error, "exit_code", None), name)
@@ -54,7 +53,8 @@ def code_of(state: State[Any]) -> int | None:
 def raise_unforeseen(state: State[Any]) -> None:
     """Raises what has ended a step or a run, if it is no error that is told in its own words."""
     cause = state.result(raise_on_failure=False)
-    if state.is_failed() and isinstance(cause, Exception) and not isinstance(cause, FORESEEN):
+    expected = isinstance(cause, (DarkroomError, PrefectException))
+    if state.is_failed() and isinstance(cause, Exception) and not expected:
         raise cause
 
 

@@ -24,7 +24,7 @@ from prefect.states import Completed
 
 from flows import outcome, repo, server
 from flows.events import tell
-from flows.outcome import code_of, mistaken, stopped
+from flows.outcome import code_of, failed_by_user_error, stopped
 from tasks import check as preconditions
 from tasks.core.base import cli, params
 from tasks.core.base.errors import DarkroomError, Rejected, Unreachable, brief
@@ -80,8 +80,8 @@ def pipeline(
             return ended(targets, steps(targets, set, pull, push, force, stage_hours))
     except repo.Busy as error:
         return Completed(name="Skipped", message=str(error))
-    except repo.MISTAKES as error:
-        return mistaken(error)
+    except repo.EXPECTED_ERRORS as error:
+        return failed_by_user_error(error)
 
 
 def surveyed(targets: tuple[str, ...], settings: tuple[str, ...]) -> tuple[list[str], set[str]]:
@@ -99,7 +99,7 @@ def surveyed(targets: tuple[str, ...], settings: tuple[str, ...]) -> tuple[list[
             repo.override(settings)
         preconditions.check()
         return repo.patiently(partial(repo.survey, targets), get_run_logger().info)
-    except repo.MISTAKES:
+    except repo.EXPECTED_ERRORS:
         if settings:
             write_text(params.FILE, before)
         raise
@@ -195,7 +195,7 @@ def failed(step: str, state: State) -> State:
     else:
         outcome.raise_unforeseen(state)
     if code_of(state) in (Rejected.exit_code, DarkroomError.exit_code):
-        with suppress(*repo.MISTAKES):  # which hides no failure: it is only noted
+        with suppress(*repo.EXPECTED_ERRORS):  # which hides no failure: it is only noted
             repo.remember_failure(message)
     name = "Rejected" if message.startswith("verdict: rejected") else "Failed"
     return stopped(message, code_of(state), name)

@@ -27,7 +27,7 @@ from prefect.states import Completed
 
 from flows import outcome, repo, server
 from flows.events import tell
-from flows.outcome import mistaken
+from flows.outcome import failed_by_user_error
 from tasks.check import Params
 from tasks.core.base import cli, console, params
 from tasks.core.base.errors import DarkroomError, DataError, Rejected
@@ -82,9 +82,9 @@ def promote(
                 return Completed(message=taken_back(to, Path(folder), dry_run, push))
             return Completed(message=promoted(to, Path(folder), dry_run, push, champion))
     except repo.Busy as error:
-        return mistaken(DarkroomError(f"{error}; run it again when that has ended"))
-    except repo.MISTAKES as error:
-        return mistaken(error)
+        return failed_by_user_error(DarkroomError(f"{error}; run it again when that has ended"))
+    except repo.EXPECTED_ERRORS as error:
+        return failed_by_user_error(error)
 
 
 def promoted(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bool) -> str:
@@ -138,9 +138,9 @@ def step(name: str, work: Any, *given: Any) -> Any:
     def run() -> Any:
         try:
             return work(*given)
-        except repo.MISTAKES as error:
+        except repo.EXPECTED_ERRORS as error:
             errors.append(error)
-            return mistaken(error)
+            return failed_by_user_error(error)
 
     state = run(return_state=True)
     if errors:

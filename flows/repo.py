@@ -31,7 +31,7 @@ from tasks.core.base.errors import DarkroomError, DataError, ParamError, Unreach
 from tasks.core.base.files import fingerprint, read_json, write_json, write_text
 from tasks.core.release.revision import away, forget, is_of_a_store
 
-MISTAKES = (DarkroomError, DvcException)
+EXPECTED_ERRORS = (DarkroomError, DvcException)
 LOCK = Path(".dvc/tmp/pipeline.lock")
 FAILURE = Path(".dvc/tmp/pipeline.json")  # what the last run that failed was given
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")

@@ -48,7 +48,7 @@ def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
 
     code = _guarded(work)
     if code not in (0, Rejected.exit_code):  # a verdict is whole, and someone wants to read it
-        process.give_back()
+        process.restore_outputs()
     sys.exit(code)
 
 

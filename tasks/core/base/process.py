@@ -1,4 +1,4 @@
-"""A stage's process among others: it ends with the one that started it, and gives back what DVC took.
+"""A stage's process among others: it ends with the one that started it, and restores what DVC removed.
 
 It begins before the rest of a stage is imported, which takes seconds in which a process can be ended too.
 """
@@ -29,7 +29,7 @@ OWN_PID = "DARKROOM_PID"  # in the environment, which a stage's children get too
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def begin() -> None:
+def install_stage_handlers() -> None:
     """Prepares this process for its end, if DVC has started it as a stage."""
     if STAGE in os.environ:
         os.environ.setdefault(OWN_PID, str(os.getpid()))
@@ -65,7 +65,7 @@ def end_with_dvc() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def depend_on_parent() -> None:
+def die_with_parent() -> None:
     """Has the kernel end this process with the one that started it (Linux only), and lets it be interrupted.
 
     For a program that isn't ours, in the moment before it starts. It would else inherit that an interrupt is
@@ -79,11 +79,11 @@ def depend_on_parent() -> None:
 def _stop_early(_signum: int, _frame: FrameType | None) -> None:
     """Ends a stage that is still importing: an exception would come out of the middle of an import."""
     console.warn(f"{stage()}: interrupted")
-    give_back()
+    restore_outputs()
     os._exit(INTERRUPTED)
 
 
-def give_back() -> None:
+def restore_outputs() -> None:
     """Brings back the outputs that DVC removed before it started this stage.
 
     `persist: true` would keep them too, but takes the stage out of DVC's run cache. Where the stage has begun
@@ -92,7 +92,7 @@ def give_back() -> None:
     name = stage()
     if not name:
         return
-    ignore_signals()  # another ctrl-c would find half of it given back
+    ignore_signals()  # another ctrl-c would leave half of it restored
     check_out(name)
 
 
