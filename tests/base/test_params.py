@@ -83,6 +83,13 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
         ("test_split: 0.2", "test_split: 0.95", ("build.test_split", "1.05", "less than 1")),
         ("seed: 123\n  resize", f"seed: {2**32}\n  resize", ("build.seed", str(2**32), "less than")),
         ("  seed: 123\n  resize", "  resize", ("build.seed", "is missing")),
+        ("images: data/digits", "images: ''", ("data.images", "''", "at least 1 character")),
+        (
+            "formats: [saved_model",
+            "formats: []  # [",
+            ("export.formats", "[]", "the list must have at least 1"),
+        ),
+        ("scheduler: none", "scheduler: here", ("compute.scheduler", "'here'", "must match pattern '^(tcp")),
         ("rotation: 10", "rotation: [1", ("not valid YAML", "line")),
         (SHIPPED, "", ("data", "is missing")),
         ("gate:\n", "gate:\n  artifacts: []\n", ("gate.artifacts is called export.rules now",)),

@@ -156,7 +156,7 @@ def _explain(problems: list[ErrorDetails], root: type) -> str:
             return f"{key} is {problem['input']!r}; it must hold names with values"
     if problem["input"] is None:
         return f"{key} has no value; give it one"
-    allowed = " or ".join(_allowed(other["msg"]) for other in problems if _key(other) == parts)
+    allowed = " or ".join(_allowed(other) for other in problems if _key(other) == parts)
     return f"{key} is {problem['input']!r}; {allowed}"
 
 
@@ -165,22 +165,28 @@ def _key(problem: ErrorDetails) -> list[str]:
     return [str(part) for part in problem["loc"] if not re.match(r"constrained-|.*\[", str(part))]
 
 
-_PLAIN = {
-    "Input should": "it must",
-    "a valid integer": "a whole number",
-    "a valid number": "a number",
-    "a valid boolean": "true or false",
-    "a valid string": "text",
-    "a valid tuple": "a list",
-    "Tuple": "the list",
-    "String": "the text",
+# What is allowed, by the type of pydantic's error; the names in braces are those of its context.
+_ALLOWED = {
+    "int_type": "it must be a whole number",
+    "float_type": "it must be a number",
+    "finite_number": "it must be a finite number",
+    "bool_type": "it must be true or false",
+    "string_type": "it must be text",
+    "tuple_type": "it must be a list",
+    "literal_error": "it must be {expected}",
+    "greater_than": "it must be greater than {gt:.10g}",
+    "greater_than_equal": "it must be greater than or equal to {ge:.10g}",
+    "less_than": "it must be less than {lt:.10g}",
+    "less_than_equal": "it must be less than or equal to {le:.10g}",
+    "string_too_short": "the text must have at least {min_length} character",
+    "string_pattern_mismatch": "the text must match pattern '{pattern}'",
+    "too_short": "the list must have at least {min_length} item",
 }
 
 
-def _allowed(message: str) -> str:
-    for term, plain in _PLAIN.items():
-        message = message.replace(term, plain)
-    return message
+def _allowed(problem: ErrorDetails) -> str:
+    words = _ALLOWED.get(problem["type"])
+    return words.format_map(problem.get("ctx", {})) if words else problem["msg"]
 
 
 def _known(parts: list[str], root: type) -> list[str]:
