@@ -57,7 +57,7 @@ def exporting(top: Path) -> dict[str, Any]:
     facts = export.export(*folders, P.export, temperature)
     seconds = time.perf_counter() - start
     shipped = {kind: fact["file"] for kind, fact in facts.items() if fact["passed"]}
-    times = isolation.compared(top, shipped)
+    times = isolation.time_artifacts(top, shipped)
     size = facts["tflite"]["bytes"]
     artifacts = {
         kind: {"agreement": fact["agreement"], "latency_ratio": times.get(kind, {}).get("latency_ratio")}

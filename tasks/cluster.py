@@ -51,12 +51,12 @@ TEMPLATE = html.TEMPLATES / "cluster.html"
 
 SEED = 123
 BATCH = 64
-SIZED = 256  # pictures that the backbone's picture size is chosen by
+MAX_SIZED = 256  # pictures that the backbone's picture size is chosen by
 SAMPLE = 64 * BATCH  # pictures that the components, and the number of clusters, are found on
 COMPONENTS = 32
 STARTS = 10  # of k-means, of which the best is kept
-VAGUE = 0.25  # a silhouette that says nothing of structure (Kaufman and Rousseeuw 1990)
-SHOWN = 40  # pictures on a contact sheet
+MIN_SILHOUETTE = 0.25  # a silhouette that says nothing of structure (Kaufman and Rousseeuw 1990)
+MAX_SHOWN = 40  # pictures on a contact sheet
 DECIMALS = 4  # of a distance, which is 2 at the most
 
 Points = npt.NDArray[np.float32]
@@ -94,8 +94,8 @@ def shuffled(folder: Path) -> list[str]:
 
 
 def typical_side(folder: Path, paths: Iterable[str]) -> float:
-    """Median of the shorter sides of up to `SIZED` pictures, by their headers, in pixels; 0 without any."""
-    return statistics.median(list(islice(_sides(folder, paths), SIZED)) or [0])
+    """Median of the shorter sides, in pixels, of up to `MAX_SIZED` pictures by their headers; 0 of none."""
+    return statistics.median(list(islice(_sides(folder, paths), MAX_SIZED)) or [0])
 
 
 def _sides(folder: Path, paths: Iterable[str]) -> Iterator[int]:
@@ -115,7 +115,9 @@ def _content(folder: Path, path: str) -> bytes:
     return images.content(file)
 
 
-def readable(folder: Path, paths: list[str], size: int, how: Resize) -> Iterator[tuple[str, images.Pixels]]:
+def read_images(
+    folder: Path, paths: list[str], size: int, how: Resize
+) -> Iterator[tuple[str, images.Pixels]]:
     """Reads pictures at the size that the backbone takes; those that can't be read are named on stderr."""
     for path in tqdm(paths, "cluster", unit=" pictures", disable=None, leave=False):
         try:
@@ -151,7 +153,7 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def reduced(batches: Iterator[Batch]) -> Batch:
+def reduce(batches: Iterator[Batch]) -> Batch:
     """Projects features on the main directions of the first `SAMPLE`, so that no more are held in memory.
 
     In the many dimensions of a backbone Euclidean distances say little, which k-means goes by; scikit-learn's
@@ -220,7 +222,7 @@ def check_enough(folder: Path, points: Points, k: int) -> None:
         )
 
 
-def clustered(paths: list[str], points: Points, k: int | None, max_k: int) -> Clusters:
+def find_clusters(paths: list[str], points: Points, k: int | None, max_k: int) -> Clusters:
     """Shares the pictures out to `k` clusters, or to as many as have the highest silhouette."""
     tried = {} if k else silhouettes(points, max_k)
     model = kmeans(points, k or max(tried, key=lambda k: tried[k], default=2))
@@ -258,13 +260,13 @@ def check_output(output: Path, folder: Path) -> None:
             f"--output {output} holds {others[0]}, which is not of a clustering; give another folder"
         )
     table, written = output / TABLE, output / WRITTEN
-    if table.exists() and not (written.is_file() and written.read_text() == _digested(table)):
+    if table.exists() and not (written.is_file() and written.read_text() == _digest(table)):
         raise DataError(
             f"{table} has been edited, and would be lost; move it away, or give another folder as --output"
         )
 
 
-def _digested(table: Path) -> str:
+def _digest(table: Path) -> str:
     return f"{sha256(table)}  {TABLE}\n"
 
 
@@ -273,17 +275,17 @@ def write(output: Path, folder: Path, rows: pd.DataFrame) -> None:
     with replacing(output) as temporary:
         temporary.mkdir()
         write_text(temporary / TABLE, rows.to_csv(index=False, lineterminator="\n"))
-        write_text(temporary / WRITTEN, _digested(temporary / TABLE))
+        write_text(temporary / WRITTEN, _digest(temporary / TABLE))
         write_text(temporary / PAGE, page(rows))
         for label, members in rows.groupby("label"):
-            files = [folder / path for path in members["path"][:SHOWN]]
+            files = [folder / path for path in members["path"][:MAX_SHOWN]]
             contact_sheet(files).save(temporary / f"{label}.png")
 
 
 def page(rows: pd.DataFrame) -> str:
     """The page of all contact sheets; it lies beside them."""
     clusters = [
-        {"label": label, "size": len(members), "shown": members["path"][:SHOWN].tolist()}
+        {"label": label, "size": len(members), "shown": members["path"][:MAX_SHOWN].tolist()}
         for label, members in rows.groupby("label")
     ]
     return html.rendered(TEMPLATE, box=box, clusters=clusters, pictures=len(rows))
@@ -301,9 +303,9 @@ def cluster(folder: Path, output: Path, k: int | None, max_k: int, model: Model,
     side = typical_side(folder, paths)
     size = store.image_size(model.backbone, model.image_size, side, model.sha256)
     with one_thread():
-        paths, points = reduced(features(readable(folder, paths, size, how), model))
+        paths, points = reduce(features(read_images(folder, paths, size, how), model))
         check_enough(folder, points, k or 2)
-        clusters = clustered(paths, points, k, max_k)
+        clusters = find_clusters(paths, points, k, max_k)
     write(output, folder, clusters.rows)
     return clusters
 
@@ -315,8 +317,11 @@ def summary(clusters: Clusters) -> Iterator[str]:
         yield "silhouette by k: " + ", ".join(f"{k} {score:.3f}" for k, score in clusters.tried.items())
     apart = "is not defined" if clusters.silhouette is None else f"{clusters.silhouette:.3f} (-1 to 1)"
     yield f"{len(clusters.rows)} pictures, {len(rows)} clusters, silhouette {apart}"
-    if clusters.silhouette is not None and clusters.silhouette < VAGUE:
-        yield f"below {VAGUE} no clear groups stand out: look at the sheets, and try other numbers with --k"
+    if clusters.silhouette is not None and clusters.silhouette < MIN_SILHOUETTE:
+        yield (
+            f"below {MIN_SILHOUETTE} no clear groups stand out: "
+            "look at the sheets, and try other numbers with --k"
+        )
     yield f"{'cluster':<12} {'pictures':>8}  most typical"
     for label, size, first in rows.itertuples():
         yield f"{label:<12} {size:>8}  {first}"

@@ -31,9 +31,9 @@ from tasks.core.reporting import html
 
 TEMPLATE = html.TEMPLATES / "drift.html"
 RESULT, PAGE = "drift.json", "index.html"
-ENOUGH = 0.5  # share of the test pictures that must be left, to stand for them
-UNSURE = 12  # answers to name that the model is least sure of
-UNREAD = 50  # pictures to name that can't be read
+MIN_REFERENCE_SHARE = 0.5  # share of the test pictures that must be left, to stand for them
+MAX_LEAST_CONFIDENT = 12  # answers to name that the model is least sure of
+MAX_UNREADABLE = 50  # pictures to name that can't be read
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
     tested = len(answered)
     new, answered = (frame[frame["predicted"].notna()] for frame in (table, answered))
     old = readable(old)
-    if len(answered) < ENOUGH * tested:
+    if len(answered) < MIN_REFERENCE_SHARE * tested:
         place = scoring.facts(folder / REFERENCE).get("folder", "their folder")
         whose = source.get("model", "the model")
         raise DataError(
@@ -82,7 +82,7 @@ def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
         "checks": [asdict(check) | {"why": check.why} for check in found],
     }
     write_json(folder / RESULT, result)
-    write_text(folder / PAGE, page(result, found, new.nsmallest(UNSURE, "confidence"), unread))
+    write_text(folder / PAGE, page(result, found, new.nsmallest(MAX_LEAST_CONFIDENT, "confidence"), unread))
     return result
 
 
@@ -106,7 +106,7 @@ def page(result: dict[str, Any], found: list[Check], unsure: pd.DataFrame, unrea
         checks=found,
         drawn={check.name: check for check in found}.values(),
         unsure=unsure[["path", "predicted", "confidence"]].to_dict("records"),
-        unread=unread[["path", "error"]].head(UNREAD).to_dict("records"),
+        unread=unread[["path", "error"]].head(MAX_UNREADABLE).to_dict("records"),
     )
 
 

@@ -42,7 +42,7 @@ def calibrate(model: Any, temperature: float) -> None:
     head.set_weights([weights / temperature for weights in head.get_weights()])
 
 
-def asked(predict: classifier.Predict, data: Dataset, file: Path) -> tuple[Array, Array]:
+def answer_test_split(predict: classifier.Predict, data: Dataset, file: Path) -> tuple[Array, Array]:
     """Has the trained model answer to the test split, and writes its pictures to a .npy file for artifacts.
 
     Returns:
@@ -60,7 +60,7 @@ def asked(predict: classifier.Predict, data: Dataset, file: Path) -> tuple[Array
     return np.concatenate(labels), np.concatenate(expected)
 
 
-def some(data: Dataset, split: str, count: int) -> dict[str, Array]:
+def sample(data: Dataset, split: str, count: int) -> dict[str, Array]:
     """So many pictures of a split at most, at even distances, as one batch."""
     batch: dict[str, Array] = next(data.read(split, count, count).as_numpy_iterator())
     return batch
@@ -79,23 +79,25 @@ def export(
     if p.calibrate:
         calibrate(model, temperature)
     data, predict = Dataset.load(dataset), classifier.predictor(model)
-    seen = classifier.to_float(some(data, "train", p.representative)["image"]).numpy()
+    seen = classifier.to_float(sample(data, "train", p.representative)["image"]).numpy()
     exporter = Exporter(model, contract, read_json(models / paths.MODEL_FACTS)["backbone"], seen)
     with scratch(paths.cache_folder() / "export") as work:
         home = folder if p.golden else work
         count = p.golden or UNSHIPPED
-        names = [path.decode() for path in some(data, "test", count)["path"]]
+        names = [path.decode() for path in sample(data, "test", count)["path"]]
         of_golden = golden.write(home / "golden", images, names, contract, predict)
         pictures = work / "test.npy"
-        exam = verification.Exam(pictures, *asked(predict, data, pictures), home / "golden", of_golden)
-        facts = written_and_examined(exporter, exam, p.formats, folder)
+        check = verification.ParityCheck(
+            pictures, *answer_test_split(predict, data, pictures), home / "golden", of_golden
+        )
+        facts = write_and_check(exporter, check, p.formats, folder)
     runs = {kind: fact["file"] for kind, fact in facts.items() if "error" not in fact}
-    times = isolation.compared(folder, runs) if any(rule.metric in TIMED for rule in p.rules) else {}
+    times = isolation.time_artifacts(folder, runs) if any(rule.metric in TIMED for rule in p.rules) else {}
     artifacts: dict[str, Any] = {
-        kind: verification.judged(kind, facts[kind], p.rules, times.get(kind, {})) for kind in p.formats
+        kind: verification.apply_rules(kind, facts[kind], p.rules, times.get(kind, {})) for kind in p.formats
     }
     for fact in artifacts.values():
-        _tell(fact)
+        _report(fact)
         if not fact["passed"]:
             remove(folder / fact["file"])
     write_text(folder / "labels.txt", lines(contract.class_names))
@@ -103,10 +105,10 @@ def export(
     return artifacts
 
 
-def written_and_examined(
-    exporter: Exporter, exam: verification.Exam, formats: tuple[Format, ...], folder: Path
+def write_and_check(
+    exporter: Exporter, check: verification.ParityCheck, formats: tuple[Format, ...], folder: Path
 ) -> dict[Format, dict[str, Any]]:
-    """Writes each format, and has it examined while the next is written."""
+    """Writes each format, and has it checked while the next is written."""
     beside = ThreadPoolExecutor(1)
     running: dict[Format, Future[dict[str, Any]]] = {}
     failed: dict[Format, dict[str, Any]] = {}
@@ -120,13 +122,13 @@ def written_and_examined(
                 remove(path)
                 failed[kind] = {"file": path.name, "error": f"{path.name} can't be written ({brief(error)})"}
             else:
-                running[kind] = beside.submit(exam.facts, path)
+                running[kind] = beside.submit(check.facts, path)
         return {kind: failed[kind] if kind in failed else running[kind].result() for kind in formats}
     finally:
         beside.shutdown(wait=False, cancel_futures=True)
 
 
-def _tell(fact: dict[str, Any]) -> None:
+def _report(fact: dict[str, Any]) -> None:
     if fact["passed"]:
         size = fact["bytes"] / 1e6
         console.say(f"export: {fact['file']}, {size:.1f} MB, agreement {fact['agreement']:.4f}")
@@ -151,7 +153,7 @@ def main() -> None:
                 "and comes back with that run's parameters and pictures"
             )
         write_json(folder / paths.ARTIFACT_FACTS, {"exported": verdict["passed"], "artifacts": artifacts})
-        if (known := isolation.kept_times(folder / paths.ARTIFACT_FACTS)).is_file():
+        if (known := isolation.times_file(folder / paths.ARTIFACT_FACTS)).is_file():
             shutil.copyfile(known, folder / paths.TIMED_ARTIFACTS.name)
 
 

@@ -16,17 +16,17 @@ from tasks.core.base.files import read_json, write_json
 from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, TIMED_ARTIFACTS
 
 
-def timed(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
-    """Adds what `isolation.compared` gives to each artifact that was shipped."""
+def with_times(folder: Path, artifacts: dict[str, Any]) -> dict[str, Any]:
+    """Adds what `isolation.time_artifacts` gives to each artifact that was shipped."""
     shipped = {kind: facts["file"] for kind, facts in artifacts.items() if facts["passed"]}
-    times = isolation.compared(folder, shipped)
+    times = isolation.time_artifacts(folder, shipped)
     return {kind: facts | times.get(kind, isolation.UNTIMED) for kind, facts in artifacts.items()}
 
 
 def main() -> None:
     facts = read_json(EXPORT / ARTIFACT_FACTS)
-    artifacts = timed(EXPORT, facts["artifacts"])
-    for file in (TIMED_ARTIFACTS, isolation.kept_times(EXPORT / ARTIFACT_FACTS)):
+    artifacts = with_times(EXPORT, facts["artifacts"])
+    for file in (TIMED_ARTIFACTS, isolation.times_file(EXPORT / ARTIFACT_FACTS)):
         write_json(file, facts | {"artifacts": artifacts})
     for fact in artifacts.values():
         if fact["latency_ms"] is not None:

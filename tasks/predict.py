@@ -59,16 +59,18 @@ class Source:
         return images.pixels(data, path, contract.image_size, contract.resize)
 
 
-def listed(names: list[str], stdin: Any = None) -> list[Source]:
+def list_sources(names: list[str], stdin: Any = None) -> list[Source]:
     """Replaces folders by the pictures below them, patterns by what they match, and `-` by what comes in.
 
     Raises:
         DataError: a folder or a pattern without pictures, or nothing of use from stdin.
     """
-    return [source for name in names for source in (_incoming(stdin) if name == STDIN else _named(name))]
+    return [
+        source for name in names for source in (_from_stdin(stdin) if name == STDIN else _from_name(name))
+    ]
 
 
-def _named(name: str) -> list[Source]:
+def _from_name(name: str) -> list[Source]:
     path = Path(name)
     if path.is_dir():
         found = [str(path / below) for below in pictures_below(path)]
@@ -82,7 +84,7 @@ def _named(name: str) -> list[Source]:
     return [Source(one) for one in found]
 
 
-def _incoming(stdin: Any) -> list[Source]:
+def _from_stdin(stdin: Any) -> list[Source]:
     data = stdin.read()
     try:
         images.opened(data)
@@ -93,11 +95,11 @@ def _incoming(stdin: Any) -> list[Source]:
             raise DataError("stdin holds neither a picture nor paths; give one of the two") from None
         if not any(lines):
             raise DataError("stdin is empty; give a picture or paths, one a line") from None
-        return [source for line in lines if line for source in _named(line)]
+        return [source for line in lines if line for source in _from_name(line)]
     return [Source("stdin", data)]
 
 
-def readable(
+def read_images(
     sources: list[Source], contract: Contract, unread: list[str]
 ) -> Iterator[tuple[Source, images.Pixels]]:
     """Reads pictures as the contract says; those that can't be read are named, and put in `unread`."""
@@ -130,7 +132,7 @@ class Answer:
 def predict(predictor: Predictor, sources: list[Source], batch: int, unread: list[str]) -> Iterator[Answer]:
     """Predicts what can be read, in the order given; the names of the others go into `unread`."""
     names = predictor.contract.class_names
-    items = readable(sources, predictor.contract, unread)
+    items = read_images(sources, predictor.contract, unread)
     while taken := list(islice(items, batch)):
         pixels = np.stack([one for _, one in taken])
         rows = predictor.predict(runtimes.floats(pixels))
@@ -187,7 +189,7 @@ def main() -> int:
     if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
         raise DataError(f"--explain: {arguments.explain} is no folder; give one, or a new name")
     unread: list[str] = []
-    sources = listed(arguments.pictures, sys.stdin.buffer)
+    sources = list_sources(arguments.pictures, sys.stdin.buffer)
     predictor = load_predictor(arguments.model)
 
     def rows() -> Iterator[dict[str, Any]]:

@@ -52,7 +52,7 @@ def score(model: Model, folder: Path, images: Path, output: Path, batch_size: in
     """
     if output.exists() and not output.is_dir():
         raise DataError(f"{output} is a file; give a folder for the tables")
-    table = scoring.scored(model.artifact, folder, scoring.described(folder, compute), batch_size, compute)
+    table = scoring.score(model.artifact, folder, scoring.describe(folder, compute), batch_size, compute)
     now = datetime.now(UTC).isoformat(timespec="minutes")
     facts = {"folder": str(folder), "model": model.name, "version": model.version, "scored": now}
     remove(output / REFERENCE)  # an earlier model's is no reference
@@ -60,7 +60,7 @@ def score(model: Model, folder: Path, images: Path, output: Path, batch_size: in
     reference = test_pictures(model)
     if reference is not None:
         place = model.pictures(images)
-        answered = scoring.scored(model.artifact, place, reference, batch_size, compute)
+        answered = scoring.score(model.artifact, place, reference, batch_size, compute)
         scoring.write(output / REFERENCE, answered, folder=str(place))
     unread = int(table["predicted"].isna().sum())
     return (

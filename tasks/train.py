@@ -315,7 +315,7 @@ def train(
     found = store.facts(m.backbone, m.sha256)
     facts = {"backbone": m.backbone, "backbone_sha256": found.sha256, "versions": _versions()}
     source = fingerprint([facts, h.devices, h.precision, h.deterministic])
-    draws = found.draws and p.fine_tune and p.batch_norm == "batch"  # else it is run as it is in use
+    draws = found.is_stochastic and p.fine_tune and p.batch_norm == "batch"  # else it is run as it is in use
     with h.strategy.scope():
         backbone = classifier.backbone_layer(
             m.backbone, trainable=p.fine_tune, sha256=m.sha256, draws_by=p.seed if draws else None

@@ -224,7 +224,7 @@ def test_an_artifact_is_run_where_the_project_can_not_be_imported(
     )
     monkeypatch.setattr(runtimes, "__file__", str(script))
     with pytest.raises(ModelError, match="No module named 'tasks'"):
-        isolation.timed(exported / "model.onnx")
+        isolation.time_artifact(exported / "model.onnx")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
@@ -236,7 +236,7 @@ def test_onnx_and_tflite_need_no_tensorflow(
     text = Path(runtimes.__file__).read_text()
     script.write_text(text.replace("import json\n", forbid + "import json\n", 1))
     monkeypatch.setattr(runtimes, "__file__", str(script))
-    assert isolation.timed(exported / name)["latency_ms"] > 0
+    assert isolation.time_artifact(exported / name)["latency_ms"] > 0
 
 
 def facts(**changes: Any) -> dict[str, Any]:
@@ -262,19 +262,19 @@ def facts(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_each_rule_says_no_by_name_value_and_limit(kind: Format, changes: dict[str, Any], fault: str) -> None:
-    found = verification.judged(kind, facts(**changes), RULES, {})
+    found = verification.apply_rules(kind, facts(**changes), RULES, {})
     assert not found["passed"]
     assert re.search(fault, found["why"]), found["why"]
 
 
 def test_a_rule_for_one_format_goes_before_that_for_all() -> None:
-    assert verification.judged("tflite_int8", facts(accuracy_drop=0.008), RULES, {})["passed"]
-    assert not verification.judged("tflite", facts(accuracy_drop=0.008), RULES, {})["passed"]
+    assert verification.apply_rules("tflite_int8", facts(accuracy_drop=0.008), RULES, {})["passed"]
+    assert not verification.apply_rules("tflite", facts(accuracy_drop=0.008), RULES, {})["passed"]
 
 
 def test_a_budget_of_time_is_held_and_the_time_is_not_told() -> None:
     rule = (ArtifactRule("latency_ratio", max=0.1), ArtifactRule("bytes", max=50))
-    found = verification.judged("onnx", facts(), rule, {"latency_ratio": 0.123456})
+    found = verification.apply_rules("onnx", facts(), rule, {"latency_ratio": 0.123456})
     assert "latency_ratio, which is not at most 0.1; model.x has bytes of 100" in found["why"]
     assert "latency_ratio" not in found and "0.123" not in str(found), "the same bytes the next time"
     assert [(gate["name"], gate["value"]) for gate in found["gates"]] == [
@@ -285,7 +285,7 @@ def test_a_budget_of_time_is_held_and_the_time_is_not_told() -> None:
 
 def test_a_ratio_to_a_saved_model_that_does_not_run_is_not_met() -> None:
     rule = (ArtifactRule("latency_ratio", max=0.1),)
-    found = verification.judged("onnx", facts(), rule, {"latency_ratio": None})
+    found = verification.apply_rules("onnx", facts(), rule, {"latency_ratio": None})
     assert not found["passed"] and "no SavedModel that runs" in found["why"]
 
 
@@ -343,15 +343,15 @@ def test_an_artifact_that_can_not_be_run_is_told_of(
     assert not found["passed"] and "can't be run apart" in found["why"]
     with pytest.raises(Rejected, match=r"model\.onnx can't be run apart"):
         verdict.check({"gates": []}, {"onnx": found})
-    assert latency.timed(tmp_path, {"onnx": found})["onnx"]["latency_ms"] is None
+    assert latency.with_times(tmp_path, {"onnx": found})["onnx"]["latency_ms"] is None
 
 
 def test_what_is_timed_is_what_rules_may_name(exported: Path) -> None:
-    assert set(TIMED) == {*runtimes.timed(exported / "model.tflite"), "latency_ratio"}
+    assert set(TIMED) == {*runtimes.measure_load(exported / "model.tflite"), "latency_ratio"}
 
 
 def test_times_and_memory_are_measured_of_each(exported: Path) -> None:
-    found = latency.timed(exported, read_json(exported / "artifacts.json")["artifacts"])
+    found = latency.with_times(exported, read_json(exported / "artifacts.json")["artifacts"])
     assert found["saved_model"]["latency_ratio"] == 1
     for fact in found.values():
         assert 0 < fact["latency_ms"] < fact["latency_32_ms"]

@@ -54,11 +54,14 @@ def test_the_stability_index_is_the_one_of_the_books() -> None:
 
 def test_distances_reach_from_nothing_to_all() -> None:
     old = np.linspace(0, 1, 200)
-    (_, same), (_, other) = drift.measured("x", old, old, LIMITS), drift.measured("x", old, old + 2, LIMITS)
+    (_, same), (_, other) = (
+        drift.compare_numbers("x", old, old, LIMITS),
+        drift.compare_numbers("x", old, old + 2, LIMITS),
+    )
     assert (same.value, same.drifted, other.value, other.drifted) == (0, False, 1, True)
     a, b = pd.Series(["a"] * 100), pd.Series(["b"] * 100)
-    assert drift.mixed(a, a, LIMITS).value == 0
-    apart = drift.mixed(a, b, LIMITS)
+    assert drift.compare_classes(a, a, LIMITS).value == 0
+    apart = drift.compare_classes(a, b, LIMITS)
     assert (apart.value, apart.drifted, apart.bins) == (1, True, ("a", "b"))
     assert (apart.old, apart.new) == ((1.0, 0.0), (0.0, 1.0))
 
@@ -68,7 +71,7 @@ def test_half_a_picture_in_each_bin_is_all_that_is_added_to_the_stability_index(
     by_hand = -5 / 19 * math.log(4.5 / 9.5) + 5 / 19 * math.log(14.5 / 9.5)
     assert drift.stability(counts) == pytest.approx(by_hand, rel=1e-12)
     old, new = np.repeat([0.0, 1.0], [9, 9]), np.repeat([0.0, 1.0], [4, 14])
-    index, ks = drift.measured("x", old, new, LIMITS)
+    index, ks = drift.compare_numbers("x", old, new, LIMITS)
     # The edges are 0, 0.5 and 1: four bins, of which two are empty, and 20 pictures with the halves.
     by_hand = -5 / 20 * math.log(4.5 / 9.5) + 5 / 20 * math.log(14.5 / 9.5)
     assert index.value == pytest.approx(by_hand, abs=1e-6)
@@ -78,7 +81,7 @@ def test_half_a_picture_in_each_bin_is_all_that_is_added_to_the_stability_index(
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_class_that_only_one_side_has_counts_as_none_on_the_other(swapped: bool) -> None:
     one, other = pd.Series(["a"] * 100), pd.Series(["a"] * 50 + ["c"] * 50)
-    check = drift.mixed(*((other, one) if swapped else (one, other)), LIMITS)
+    check = drift.compare_classes(*((other, one) if swapped else (one, other)), LIMITS)
     entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))  # of the mean; the sides have 0 and 1 bit
     assert check.value == pytest.approx(math.sqrt(entropy - 0.5), abs=1e-6)
     assert (check.bins, check.drifted) == (("a", "c"), True)
@@ -123,10 +126,10 @@ def test_a_measure_that_never_varied_and_now_does_is_seen() -> None:
 @pytest.mark.parametrize("now", [0.4, 0.6])
 def test_a_constant_measure_has_bins_of_its_own_and_is_seen_to_move_either_way(now: float) -> None:
     old, new = np.full(500, 0.5), np.full(100, now)
-    checks = drift.measured("x", old, new, LIMITS)
+    checks = drift.compare_numbers("x", old, new, LIMITS)
     assert all(check.bins == ("up to 0.5", "above 0.5") for check in checks), "nine equal edges are one"
     assert any(check.drifted for check in checks)
-    assert not any(check.drifted for check in drift.measured("x", old, old[:100], LIMITS))
+    assert not any(check.drifted for check in drift.compare_numbers("x", old, old[:100], LIMITS))
 
 
 @pytest.fixture
@@ -182,7 +185,7 @@ def test_another_table_is_named_with_what_it_lacks(monitored: Path) -> None:
 
 
 def test_what_has_changed_most_is_named_first() -> None:
-    check = drift.mixed(pd.Series([*"aab"]), pd.Series([*"abb", "c"]), LIMITS)
+    check = drift.compare_classes(pd.Series([*"aab"]), pd.Series([*"abb", "c"]), LIMITS)
     assert [name for name, _, _ in check.moved] == ["a", "c", "b"]
 
 
@@ -200,7 +203,9 @@ def test_a_page_shows_the_checks_and_the_least_certain_answers(monitored: Path) 
     assert page.count("<svg") == len(MEASURES) + 2
     shown = [html.unescape(name) for name in re.findall(r"<td class=\"path\">([^<]*\.png)</td><td>", page)]
     sure = new.drop(index=8).sort_values("confidence")
-    assert shown == list(sure["path"][: command.UNSURE]), "the least certain first, none without an answer"
+    assert shown == list(sure["path"][: command.MAX_LEAST_CONFIDENT]), (
+        "the least certain first, none without an answer"
+    )
 
 
 def test_a_file_for_programs_has_every_check(monitored: Path) -> None:

@@ -73,16 +73,16 @@ def test_csv_has_a_row_for_each_picture_and_columns_for_each_place(artifacts: Pa
 
 
 def test_a_pattern_is_what_it_matches(tiny: Tiny, tmp_path: Path) -> None:
-    found = predict.listed([f"{tiny.pictures}/*/00[12].png"])
+    found = predict.list_sources([f"{tiny.pictures}/*/00[12].png"])
     assert [Path(source.name).name for source in found] == ["001.png", "002.png"] * 3
     odd = tmp_path / "a[1].png"
     odd.touch()
-    assert predict.listed([str(odd)]) == [predict.Source(str(odd))], "a file of that name goes first"
+    assert predict.list_sources([str(odd)]) == [predict.Source(str(odd))], "a file of that name goes first"
     nothing = f"{tmp_path}/*.jpg"
-    assert predict.listed([nothing]) == [predict.Source(nothing)], "to be named, and passed over"
+    assert predict.list_sources([nothing]) == [predict.Source(nothing)], "to be named, and passed over"
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no pictures"):
-        predict.listed([str(tmp_path / "empty")])
+        predict.list_sources([str(tmp_path / "empty")])
 
 
 def test_stdin_brings_paths_or_one_picture(artifacts: Path, tiny: Tiny) -> None:
@@ -98,7 +98,7 @@ def test_stdin_brings_paths_or_one_picture(artifacts: Path, tiny: Tiny) -> None:
 )
 def test_stdin_without_either_is_a_slip(incoming: bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        predict.listed(["-"], io.BytesIO(incoming))
+        predict.list_sources(["-"], io.BytesIO(incoming))
 
 
 def test_a_path_that_is_not_there_costs_only_itself(artifacts: Path, tiny: Tiny) -> None:
@@ -177,7 +177,7 @@ def test_a_slip_is_exit_2(words: str) -> None:
 def test_pictures_come_out_in_order_whatever_the_batch(artifacts: Path, tiny: Tiny, batch: int) -> None:
     unread: list[str] = []
     predictor = load_predictor(artifacts / "model.tflite")
-    answers = list(predict.predict(predictor, predict.listed([str(tiny.pictures)]), batch, unread))
+    answers = list(predict.predict(predictor, predict.list_sources([str(tiny.pictures)]), batch, unread))
     assert [Path(answer.path).parent.name for answer in answers] == [x for x in LABELS for _ in range(20)]
     assert [answer.best(1)[0]["class"] for answer in answers] == [x for x in LABELS for _ in range(20)]
     assert unread == []

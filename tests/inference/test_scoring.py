@@ -52,7 +52,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def scored(model: Path, folder: Path, compute: Processes = ALONE) -> pd.DataFrame:
-    return scoring.scored(model, folder, scoring.described(folder, compute), 7, compute)
+    return scoring.score(model, folder, scoring.describe(folder, compute), 7, compute)
 
 
 @pytest.mark.usefixtures("here")
@@ -82,7 +82,7 @@ def test_the_answers_are_those_of_the_artifact(model: Path, tiny: Tiny) -> None:
 def test_tasks_predict_says_the_same(model: Path, tiny: Tiny) -> None:
     table = scored(model, tiny.pictures).set_index("path")
     unread: list[str] = []
-    answers = predict.predict(load_predictor(model), predict.listed([str(tiny.pictures)]), 7, unread)
+    answers = predict.predict(load_predictor(model), predict.list_sources([str(tiny.pictures)]), 7, unread)
     best = {str(Path(one.path).relative_to(tiny.pictures)): one.best(1)[0] for one in answers}
     assert not unread
     assert {path: one["class"] for path, one in best.items()} == dict(table["predicted"])
@@ -129,24 +129,24 @@ def test_a_run_goes_on_where_another_was_ended(
     done: list[Shard] = []
 
     def counting(then: Callable[[], None]) -> Callable[[Shard], Shard]:
-        def predict(shard: Shard) -> Shard:
+        def predict_shard(shard: Shard) -> Shard:
             done.append(shard)
             then()
             return original(shard)
 
-        predict.__module__ = "tasks.core.inference.scoring"
-        return predict
+        predict_shard.__module__ = "tasks.core.inference.scoring"
+        return predict_shard
 
     def end() -> None:
         if len(done) == 3:
             raise KeyboardInterrupt
 
-    original = scoring.predict
-    monkeypatch.setattr(scoring, "predict", counting(end))
+    original = scoring.predict_shard
+    monkeypatch.setattr(scoring, "predict_shard", counting(end))
     with pytest.raises(KeyboardInterrupt):
         scored(model, tiny.pictures)
     done.clear()
-    monkeypatch.setattr(scoring, "predict", counting(lambda: None))
+    monkeypatch.setattr(scoring, "predict_shard", counting(lambda: None))
     pd.testing.assert_frame_equal(scored(model, tiny.pictures), whole)
     assert len(done) == 3, "of five shards two were done"
     done.clear()
@@ -157,7 +157,7 @@ def test_a_run_goes_on_where_another_was_ended(
 def test_another_model_is_asked_anew(model: Path, tiny: Tiny, here: Path) -> None:
     other = here / "other.onnx"
     shutil.copy(model, other)
-    rows = scoring.described(tiny.pictures, ALONE)
+    rows = scoring.describe(tiny.pictures, ALONE)
     (one,) = scoring.shards(model, tiny.pictures, rows, 7)
     (same,) = scoring.shards(model, tiny.pictures, rows, 8)
     (two,) = scoring.shards(other, tiny.pictures, rows, 7)
@@ -195,15 +195,15 @@ def test_a_picture_that_was_away_for_a_moment_has_its_answer_the_next_time(
 ) -> None:
     monkeypatch.setattr(scoring, "SHARD", 7)
     shutil.copytree(tiny.pictures / "red", here / "new")
-    rows = scoring.described(here / "new", ALONE)
+    rows = scoring.describe(here / "new", ALONE)
     (here / "new/003.png").rename(here / "aside.png")
-    away = scoring.scored(model, here / "new", rows, 7, ALONE).set_index("path")
+    away = scoring.score(model, here / "new", rows, 7, ALONE).set_index("path")
     assert list(away.index[away["predicted"].isna()]) == ["003.png"]
     assert away["error"].notna()["003.png"]
     (here / "aside.png").rename(here / "new/003.png")
     kept = [job.part.exists() for job in scoring.shards(model, here / "new", rows, 7)]
     assert kept == [False, True, True], "only what it was in is done anew"
-    assert (scoring.scored(model, here / "new", rows, 7, ALONE)["predicted"] == "red").all()
+    assert (scoring.score(model, here / "new", rows, 7, ALONE)["predicted"] == "red").all()
 
 
 def test_processes_and_a_cluster_write_the_same_bytes(
@@ -229,12 +229,12 @@ def test_threads_do_not_disturb_each_other(
     trained, contract = classifier.load(tiny.models)
     model = tmp_path / FORMATS["tflite"].file
     Exporter(trained, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32)).write("tflite", model)
-    rows = scoring.described(tiny.pictures, ALONE)
+    rows = scoring.describe(tiny.pictures, ALONE)
     jobs = list(scoring.shards(model, tiny.pictures, rows, 1))
-    scoring.predict(jobs[0])  # so that they share what is loaded
+    scoring.predict_shard(jobs[0])  # so that they share what is loaded
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(scoring.predict, jobs))
-    table = scoring.scored(model, tiny.pictures, rows, 1, ALONE)
+        list(pool.map(scoring.predict_shard, jobs))
+    table = scoring.score(model, tiny.pictures, rows, 1, ALONE)
     assert list(table["predicted"]) == [path.split("/")[0] for path in table["path"]]
 
 
@@ -271,10 +271,10 @@ def test_mistakes_are_named(model: Path, tiny: Tiny, here: Path) -> None:
 def test_a_picture_that_was_changed_meanwhile_is_asked_anew(model: Path, tiny: Tiny, here: Path) -> None:
     """Neither a gap nor another picture's answer is kept under its digest."""
     shutil.copytree(tiny.pictures / "red", here / "new")
-    rows = scoring.described(here / "new", ALONE)
+    rows = scoring.describe(here / "new", ALONE)
     shutil.copy(tiny.pictures / "blue/000.png", here / "new/003.png")
-    table = scoring.scored(model, here / "new", rows, 7, ALONE)
+    table = scoring.score(model, here / "new", rows, 7, ALONE)
     assert table.loc[3, "error"] == "was changed while it was scored"
     assert list(table["predicted"].isna()) == [place == 3 for place in range(20)]
     shutil.copy(tiny.pictures / "red/003.png", here / "new/003.png")
-    assert (scoring.scored(model, here / "new", rows, 7, ALONE)["predicted"] == "red").all()
+    assert (scoring.score(model, here / "new", rows, 7, ALONE)["predicted"] == "red").all()

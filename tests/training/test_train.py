@@ -172,7 +172,7 @@ def test_a_backbone_that_draws_by_itself_is_told_from_one_that_does_not(
     tiny: Tiny, name: str, draws: bool
 ) -> None:
     """Its draws are begun anew at each epoch, which costs time where there are none."""
-    assert saved_model.declared(tiny.folder / name).draws == draws
+    assert saved_model.declared(tiny.folder / name).is_stochastic == draws
 
 
 @pytest.mark.parametrize(("batch_norm", "moves"), [("batch", True), ("frozen", False)])

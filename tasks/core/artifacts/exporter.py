@@ -14,7 +14,7 @@ import onnx
 from tasks.core.artifacts import decode_graph, onnx_graph
 from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import catalogue, efficientnet_lite
-from tasks.core.backbones.saved_model import settle_fingerprint
+from tasks.core.backbones.saved_model import canonicalize_fingerprint
 from tasks.core.backbones.tensorflow_setup import keras, tf
 from tasks.core.base import console
 from tasks.core.base.arrays import Array
@@ -65,7 +65,7 @@ class Exporter:
             module.labels = tf.saved_model.Asset(str(names))
             tf.saved_model.save(module, str(path), signatures=signatures)
         write_text(path / "assets.extra" / CONTRACT, self.contract.text() + "\n")
-        settle_fingerprint(path)
+        canonicalize_fingerprint(path)
 
     def hdf5(self, path: Path) -> None:
         """Writes a Keras file. The built-in backbone is in it whole; others stay a TF Hub layer."""
@@ -119,7 +119,7 @@ class Exporter:
         import tf2onnx  # brings TensorFlow along, which `runtime` must load first
 
         model, _ = tf2onnx.convert.from_function(self.serve, self.spec, opset=OPSET)
-        onnx_graph.settle(model)
+        onnx_graph.canonicalize(model)
         for key, value in (
             ("classifier", self.contract.text()),
             ("class_names", "\n".join(self.contract.class_names)),

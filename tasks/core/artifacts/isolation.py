@@ -25,7 +25,7 @@ UNTIMED: dict[str, Any] = dict.fromkeys(TIMED)
 Kind = TypeVar("Kind", bound=str)
 
 
-def predicted(artifact: Path, pictures: Path, golden: Path) -> dict[str, Array]:
+def predict(artifact: Path, pictures: Path, golden: Path) -> dict[str, Array]:
     """Has an artifact answer to pictures.
 
     Args:
@@ -46,7 +46,7 @@ def predicted(artifact: Path, pictures: Path, golden: Path) -> dict[str, Array]:
             return dict(arrays)
 
 
-def probed(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Array], dict[str, Any]]:
+def probe(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Array], dict[str, Any]]:
     """Has an artifact answer to golden pictures and go on for a while.
 
     Args:
@@ -54,8 +54,8 @@ def probed(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Arr
         patience: seconds that all of it may take.
 
     Returns:
-        Answers as of `predicted`, without `test`, none where there is no golden picture; and what
-        `runtimes.timed` measures.
+        Answers as of `predict`, without `test`, none where there is no golden picture; and what
+        `runtimes.measure_load` measures.
 
     Raises:
         ModelError: it can't be run, or takes longer.
@@ -69,8 +69,8 @@ def probed(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Arr
             return dict(arrays), times
 
 
-def timed(artifact: Path) -> dict[str, Any]:
-    """What `runtimes.timed` measures.
+def time_artifact(artifact: Path) -> dict[str, Any]:
+    """What `runtimes.measure_load` measures.
 
     Raises:
         ModelError: it can't be run.
@@ -79,7 +79,7 @@ def timed(artifact: Path) -> dict[str, Any]:
     return times
 
 
-def compared(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str, Any]]:
+def time_artifacts(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str, Any]]:
     """Times artifacts, and adds `latency_ratio`, of one picture and to the SavedModel's, where there is one.
 
     Args:
@@ -88,7 +88,7 @@ def compared(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str, Any]]
     Raises:
         ModelError: one can't be run.
     """
-    times = {kind: timed(folder / name) for kind, name in files.items()}
+    times = {kind: time_artifact(folder / name) for kind, name in files.items()}
     base = next((facts["latency_ms"] for kind, facts in times.items() if kind == "saved_model"), None)
     return {
         kind: UNTIMED | facts | {"latency_ratio": round(facts["latency_ms"] / base, 4) if base else None}
@@ -96,7 +96,7 @@ def compared(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str, Any]]
     }
 
 
-def kept_times(artifacts: Path) -> Path:
+def times_file(artifacts: Path) -> Path:
     """Where this machine's times of artifacts are kept, by the digest of their `artifacts.json`.
 
     DVC empties the folder of the artifacts before it makes them anew, though they may be the same.

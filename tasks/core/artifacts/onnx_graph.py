@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def settle(model: Any) -> None:
+def canonicalize(model: Any) -> None:
     """Orders and names nodes and constants by their place on the way from the outputs back.
 
     A graph with graphs inside (loops, branches), which an image classifier has no use for, is left

@@ -207,13 +207,13 @@ def predict(artifact: Path, pictures: Path, golden: Path, answers: Path) -> None
 
 
 def probe(artifact: Path, golden: Path, answers: Path) -> dict[str, float]:
-    """Writes the answers to golden pictures, as `predict`; returns what `timed` does, of a short while."""
+    """Writes the answers to golden pictures, as `predict`; returns what a shorter `measure_load` does."""
     runner = detect(artifact)(artifact)
     np.savez(answers, **_of_golden(runner, golden))  # type: ignore[arg-type]
     return _under_load(runner, SHORT)
 
 
-def timed(artifact: Path) -> dict[str, float]:
+def measure_load(artifact: Path) -> dict[str, float]:
     """Median milliseconds of one picture and of a batch, and the process's peak memory in bytes."""
     return _under_load(detect(artifact)(artifact), math.inf)
 
@@ -266,5 +266,5 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     sys.dont_write_bytecode = True  # of what AutoGraph writes to the temporary folder
     _end_with_parent()
-    commands: dict[str, Callable[..., Any]] = {"predict": predict, "time": timed, "probe": probe}
+    commands: dict[str, Callable[..., Any]] = {"predict": predict, "time": measure_load, "probe": probe}
     print(json.dumps(commands[sys.argv[1]](*map(Path, sys.argv[2:]))))

@@ -17,7 +17,7 @@ from tasks.core.base.files import sha256, size
 
 
 @dataclass(frozen=True)
-class Exam:
+class ParityCheck:
     """The pictures that artifacts are asked about, and what the trained model says of them.
 
     pictures: a .npy file of the test split, uint8 (n, size, size, 3).
@@ -37,7 +37,7 @@ class Exam:
         """Runs an artifact apart, and compares. What can't be run has no answers, and an `error`."""
         facts: dict[str, Any] = {"file": artifact.name, "bytes": size(artifact), "sha256": sha256(artifact)}
         try:
-            answers = isolation.predicted(artifact, self.pictures, self.golden)
+            answers = isolation.predict(artifact, self.pictures, self.golden)
         except ModelError as error:
             return facts | {"error": str(error)}
         if not all(np.isfinite(answer).all() for answer in answers.values()):
@@ -64,13 +64,13 @@ def _share(probabilities: Array, classes: Array) -> float:
     return float(np.mean(probabilities.argmax(axis=1) == classes))
 
 
-def judged(
+def apply_rules(
     kind: Format, facts: dict[str, Any], rules: tuple[ArtifactRule, ...], times: dict[str, Any]
 ) -> dict[str, Any]:
     """Holds an artifact against the rules that are for it.
 
     Args:
-        facts: what `Exam.facts` gave.
+        facts: what `ParityCheck.facts` gave.
         times: what was measured of its run on this machine, where a rule asks for that.
 
     Returns:
@@ -81,13 +81,13 @@ def judged(
     if "error" in facts:
         return facts | {"gates": [], "passed": False, "why": facts["error"]}
     seen = facts | times
-    gates = [_gate(file, rule, seen[rule.metric]) for rule in chosen(kind, rules)]
+    gates = [_gate(file, rule, seen[rule.metric]) for rule in rules_for(kind, rules)]
     faults = [gate["why"] for gate in gates if not gate["passed"]]
     why = "; ".join(faults) or f"{file} meets all of export.rules"
     return facts | {"gates": gates, "passed": not faults, "why": why}
 
 
-def chosen(kind: Format, rules: tuple[ArtifactRule, ...]) -> list[ArtifactRule]:
+def rules_for(kind: Format, rules: tuple[ArtifactRule, ...]) -> list[ArtifactRule]:
     """The rules for a format: those of its own, and of those for all what these say nothing of."""
     own = [rule for rule in rules if rule.artifact == kind]
     measures = {rule.metric for rule in own}

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.backbones import catalogue
-from tasks.core.backbones.saved_model import settle_fingerprint
+from tasks.core.backbones.saved_model import canonicalize_fingerprint
 from tasks.core.backbones.tensorflow_setup import keras, tf
 from tasks.core.base.errors import BackboneError
 
@@ -244,7 +244,7 @@ def convert(name: str, folder: Path) -> None:
     module.trainable_variables = model.trainable_variables
     module.regularization_losses = []
     tf.saved_model.save(module, str(folder))
-    settle_fingerprint(folder)
+    canonicalize_fingerprint(folder)
 
 
 if __name__ == "__main__":

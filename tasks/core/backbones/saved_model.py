@@ -22,7 +22,9 @@ class Declared:
 
     image_size: int | None  # side in pixels of the only squares it takes
     features: int | None
-    draws: bool  # whether it may draw random numbers by itself in training, as for a dropout of its own
+    is_stochastic: (
+        bool  # whether it may draw random numbers by itself in training, as for a dropout of its own
+    )
 
 
 def declared(folder: Path) -> Declared:
@@ -40,7 +42,7 @@ def declared(folder: Path) -> Declared:
     return Declared(
         image_size=height if height == width > 0 else None,
         features=length if length > 0 else None,
-        draws=any(_drawing(graph)),
+        is_stochastic=any(_drawing(graph)),
     )
 
 
@@ -121,7 +123,7 @@ def _signature(signatures: Any) -> tuple[list[Any], list[Any]]:
     return [tensor.tensor_shape for tensor in inputs], [tensor.tensor_shape for tensor in outputs]
 
 
-def settle_fingerprint(folder: Path) -> None:
+def canonicalize_fingerprint(folder: Path) -> None:
     """Replaces the random id in a SavedModel's fingerprint by one that hangs on its content."""
     from tensorflow.core.protobuf import fingerprint_pb2
 

@@ -26,7 +26,7 @@ class Facts:
     sha256: str  # of the SavedModel folder's content
     image_size: int | None  # side in pixels of the only squares it takes
     features: int | None  # numbers that it gives for a picture
-    draws: bool  # whether it may draw random numbers by itself in training
+    is_stochastic: bool  # whether it may draw random numbers by itself in training
 
 
 @dataclass(frozen=True)

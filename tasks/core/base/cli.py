@@ -22,7 +22,7 @@ from tasks.core.base.errors import DarkroomError, Rejected
 from tasks.core.base.files import code_files, sha256
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
-SOON = 0.01  # seconds
+INTERRUPT_DELAY = 0.01  # seconds
 
 
 def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
@@ -116,7 +116,7 @@ def _unheard(lost: sys.UnraisableHookArgs) -> None:
     """
     if lost.exc_type is KeyboardInterrupt:
         signal.signal(signal.SIGALRM, _interrupt)  # no sooner: Prefect's timeouts need it to be nobody's
-        signal.setitimer(signal.ITIMER_REAL, SOON)
+        signal.setitimer(signal.ITIMER_REAL, INTERRUPT_DELAY)
     else:
         sys.__unraisablehook__(lost)
 

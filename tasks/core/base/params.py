@@ -93,9 +93,9 @@ def load(kind: type[T]) -> T:
     Raises:
         ParamError: names the file, the dotted key, the value that came and what is allowed.
     """
-    raw = _parsed(FILE)
-    _validated(FILE, raw, importlib.import_module("tasks.check").Params)
-    return _validated(FILE, _named(raw, kind), kind)
+    raw = _parse(FILE)
+    _validate(FILE, raw, importlib.import_module("tasks.check").Params)
+    return _validate(FILE, _select(raw, kind), kind)
 
 
 def read(file: Path, kind: type[T]) -> T:
@@ -104,10 +104,10 @@ def read(file: Path, kind: type[T]) -> T:
     Raises:
         ParamError: names the file, the dotted key, the value that came and what is allowed.
     """
-    return _validated(file, _parsed(file), kind)
+    return _validate(file, _parse(file), kind)
 
 
-def _parsed(file: Path) -> Any:
+def _parse(file: Path) -> Any:
     try:
         raw = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def _parsed(file: Path) -> Any:
     return {} if raw is None else raw
 
 
-def _named(raw: Any, kind: type) -> dict[str, Any]:
+def _select(raw: Any, kind: type) -> dict[str, Any]:
     """Of a file that is sound, what a dataclass and those of its fields that are dataclasses name."""
     types = get_type_hints(kind)
     sections = {field.name: types[field.name] for field in dataclasses.fields(kind)}
@@ -130,7 +130,7 @@ def _named(raw: Any, kind: type) -> dict[str, Any]:
     }
 
 
-def _validated(file: Path, raw: Any, kind: type[T]) -> T:
+def _validate(file: Path, raw: Any, kind: type[T]) -> T:
     try:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:

@@ -20,9 +20,9 @@ from scipy.stats import chi2_contingency, ks_2samp
 from tasks.core.data.manifest import MEASURES
 from tasks.core.inference.config import DriftLimits
 
-TINY = 1e-16  # a p-value that is as good as none
+MIN_P_VALUE = 1e-16  # a p-value that is as good as none
 BINS = 10  # of the stability index: tenths of the old pictures
-MOST = 3  # bins to name that have changed most
+MAX_MOVED_BINS = 3  # bins to name that have changed most
 CONFIDENCE, CLASSES = "confidence", "predicted class"
 
 Numbers = npt.NDArray[np.float64]
@@ -45,13 +45,15 @@ class Check:
 
     @property
     def chance(self) -> str:
-        return f"p {self.p_value:.2g}" if self.p_value > TINY else f"p < {TINY:g}"
+        return f"p {self.p_value:.2g}" if self.p_value > MIN_P_VALUE else f"p < {MIN_P_VALUE:g}"
 
     @property
     def moved(self) -> list[tuple[str, float, float]]:
         """The bins that have changed most, each with its share of the old and of the new pictures."""
         rows = zip(self.bins, self.old, self.new, strict=True)
-        return sorted((row for row in rows if row[1] != row[2]), key=lambda row: -abs(row[2] - row[1]))[:MOST]
+        return sorted((row for row in rows if row[1] != row[2]), key=lambda row: -abs(row[2] - row[1]))[
+            :MAX_MOVED_BINS
+        ]
 
     @property
     def why(self) -> str:
@@ -74,15 +76,15 @@ def checks(old: pd.DataFrame, answered: pd.DataFrame, new: pd.DataFrame, limits:
     """
     found = []
     for name in MEASURES:
-        found += measured(name, old[name].to_numpy(float), new[name].to_numpy(float), limits)
-    found += measured(
+        found += compare_numbers(name, old[name].to_numpy(float), new[name].to_numpy(float), limits)
+    found += compare_numbers(
         CONFIDENCE, answered["confidence"].to_numpy(float), new["confidence"].to_numpy(float), limits
     )
-    found.append(mixed(answered["predicted"], new["predicted"], limits))
+    found.append(compare_classes(answered["predicted"], new["predicted"], limits))
     return found
 
 
-def measured(name: str, old: Numbers, new: Numbers, limits: DriftLimits) -> list[Check]:
+def compare_numbers(name: str, old: Numbers, new: Numbers, limits: DriftLimits) -> list[Check]:
     """Compares a number by the population stability index and by Kolmogorov's and Smirnov's statistic.
 
     Where the old pictures are all alike the index can't see a fall, which is in the same bin; the other can.
@@ -100,7 +102,7 @@ def measured(name: str, old: Numbers, new: Numbers, limits: DriftLimits) -> list
     ]
 
 
-def mixed(old: pd.Series, new: pd.Series, limits: DriftLimits) -> Check:
+def compare_classes(old: pd.Series, new: pd.Series, limits: DriftLimits) -> Check:
     """Compares the mix of classes by Jensen's and Shannon's distance: the root of Lin's (1991), base 2."""
     names = sorted({*old, *new})
     counts = np.stack([one.value_counts().reindex(names, fill_value=0).to_numpy() for one in (old, new)])

@@ -38,7 +38,7 @@ from tasks.core.validation.scan import scan, sizes
 MONITORED = Path("reports/monitor")  # what new pictures come to
 TABLE = "predictions.parquet"  # in there, of the new pictures
 REFERENCE = "reference.parquet"  # of the test pictures by the same artifact, to compare with
-_ONE_AT_A_TIME = Lock()  # a worker of Dask's has threads, and a TFLite interpreter is for one
+_PREDICT_LOCK = Lock()  # a worker of Dask's has threads, and a TFLite interpreter is for one
 
 SHARD = 512  # pictures that are predicted, and kept, at a time
 DESCRIBED = ("path", "sha256", "error", *MEASURES)
@@ -57,7 +57,7 @@ class Shard:
     part: Path
 
 
-def described(folder: Path, compute: Processes) -> pd.DataFrame:
+def describe(folder: Path, compute: Processes) -> pd.DataFrame:
     """A row for each picture below a folder, with what a scan finds, in the order of the paths.
 
     Raises:
@@ -73,10 +73,10 @@ def described(folder: Path, compute: Processes) -> pd.DataFrame:
     return pd.DataFrame(table.select(list(DESCRIBED)).to_pandas())
 
 
-def scored(
+def score(
     model: Path, folder: Path, pictures: pd.DataFrame, batch_size: int, compute: Processes
 ) -> pd.DataFrame:
-    """Adds `predicted`, `confidence` and `p_<class>` to the rows of `described`; none to unreadable ones.
+    """Adds `predicted`, `confidence` and `p_<class>` to the rows of `describe`; none to unreadable ones.
 
     Raises:
         ModelError: the artifact can't be loaded.
@@ -89,7 +89,7 @@ def scored(
     progress = tqdm(total=len(rows), desc="score", unit=" pictures", disable=None, leave=False)
     parts = []
     with progress:
-        for shard in each(predict, jobs, compute, is_done=lambda job: job.part.exists()):
+        for shard in each(predict_shard, jobs, compute, is_done=lambda job: job.part.exists()):
             parts.append(read_parquet(shard.part))
             if parts[-1].isna().any(axis=None):
                 remove(shard.part)  # to be asked anew
@@ -124,9 +124,9 @@ def digest(model: Path) -> str:
     return fingerprint([model.name, sha256(model)])
 
 
-def predict(shard: Shard) -> Shard:
+def predict_shard(shard: Shard) -> Shard:
     """Predicts a shard's pictures into its file: rows of probabilities, empty where one isn't what it was."""
-    predictor = _loaded(shard.model, shard.version)
+    predictor = _load(shard.model, shard.version)
     names = predictor.contract.class_names
     rows = np.full((len(shard.paths), len(names)), np.nan, np.float32)
     for start in range(0, len(shard.paths), shard.batch_size):
@@ -137,7 +137,7 @@ def predict(shard: Shard) -> Shard:
                 pixels.append(_pixels(file, shard.digests[place], predictor.contract))
                 places.append(place)
         if places:
-            with _ONE_AT_A_TIME:
+            with _PREDICT_LOCK:
                 rows[places] = predictor.predict(runtimes.floats(np.stack(pixels)))
     columns = [PROBABILITY + name for name in names]
     schema = pa.schema([(column, pa.float32()) for column in columns])
@@ -153,12 +153,12 @@ def _pixels(file: Path, digest: str, contract: Contract) -> images.Pixels:
 
 
 @lru_cache(maxsize=1)
-def _loaded(model: Path, _version: str) -> Predictor:
+def _load(model: Path, _version: str) -> Predictor:
     return load_predictor(model)
 
 
 def write(path: Path, table: pd.DataFrame, **facts: str) -> None:
-    """Writes the table of `scored`.
+    """Writes the table of `score`.
 
     Args:
         facts: of how it was made, which stand in the file beside the columns.

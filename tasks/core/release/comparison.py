@@ -135,7 +135,7 @@ def probed(folder: Path, artifacts: Artifacts, rules: tuple[ArtifactRule, ...]) 
         rules: `export.rules`, which say how far answers to golden pictures may be from what is expected.
 
     Returns:
-        For each file `golden_difference`, none without golden pictures, and what `isolation.timed` gives.
+        For each file `golden_difference`, none without golden pictures, and its times and memory.
 
     Raises:
         Rejected: one answers otherwise.
@@ -149,12 +149,12 @@ def probed(folder: Path, artifacts: Artifacts, rules: tuple[ArtifactRule, ...]) 
 
 def _probed(folder: Path, kind: Format, file: str, rules: tuple[ArtifactRule, ...]) -> dict[str, Any]:
     golden = folder / GOLDEN
-    answers, times = isolation.probed(folder / EXPORT / file, golden, PATIENCE)
+    answers, times = isolation.probe(folder / EXPORT / file, golden, PATIENCE)
     if not golden.is_dir():
         return {"golden_difference": None} | times
     expected = np.array([row["probabilities"] for row in read_json(golden / "golden.json")])
     difference = max((float(np.abs(one - expected).max()) for one in answers.values()), default=np.nan)
-    limits = [one.max for one in verification.chosen(kind, rules) if one.metric == "golden_difference"]
+    limits = [one.max for one in verification.rules_for(kind, rules) if one.metric == "golden_difference"]
     limit = next((one for one in limits if one is not None), LOOSE)
     if not difference <= limit:  # also where it is no number
         raise Rejected(
@@ -227,8 +227,8 @@ def _unasked(champion: Revision, error: Exception) -> DataError:
 def _answers(
     artifact: Path, images: Path, rows: pd.DataFrame, batch_size: int, compute: Processes
 ) -> pd.DataFrame:
-    """What it says of the pictures, as `scoring.scored`; of each of them."""
-    table = scoring.scored(artifact, images, rows, batch_size, compute)
+    """What it says of the pictures, as `scoring.score`; of each of them."""
+    table = scoring.score(artifact, images, rows, batch_size, compute)
     lost = table[table["error"].notna()]
     if len(lost):
         raise DataError(f"{images}/{lost['path'].iloc[0]} {lost['error'].iloc[0]}; run `dvc repro`")
