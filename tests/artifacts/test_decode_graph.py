@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from io import BytesIO
@@ -37,10 +38,15 @@ def fading(picture: Image.Image) -> Image.Image:
     return faded
 
 
-def in_graph(data: bytes, how: Resize = "stretch") -> Pixels:
+@functools.cache
+def graph(how: Resize) -> Any:
+    """Traced once for all tests, which takes seconds."""
     contract = Contract(("a", "b"), SIDE, how)
-    read = tf.function(lambda strings: decode_graph.pictures(strings, contract))
-    pixels: Pixels = np.round(read(tf.constant([data]))[0].numpy() * 255).astype(np.uint8)
+    return tf.function(lambda strings: decode_graph.pictures(strings, contract))
+
+
+def in_graph(data: bytes, how: Resize = "stretch") -> Pixels:
+    pixels: Pixels = np.round(graph(how)(tf.constant([data]))[0].numpy() * 255).astype(np.uint8)
     return pixels
 
 

@@ -1,13 +1,14 @@
 """How far new pictures are from those that a model was made with: statistics, and when they say drift.
 
-A check says drift if its statistic is above a limit, so that it matters, and a test of the same comparison
-has a p-value below `significance`, so that it isn't the chance of a small sample: 50 pictures just like the
-old ones have a stability index of 0.18 on average, by the number of pictures alone.
+A check reports drift if the effect size (its statistic) is above a limit and the p-value of a test of the
+same comparison is below `significance`. The effect size alone isn't enough: 50 pictures just like the old
+ones have a stability index of 0.18 on average, by the number of pictures alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import nlargest
 from itertools import pairwise
 from typing import Any
 
@@ -50,10 +51,8 @@ class Check:
     @property
     def moved(self) -> list[tuple[str, float, float]]:
         """The bins that have changed most, each with its share of the old and of the new pictures."""
-        rows = zip(self.bins, self.old, self.new, strict=True)
-        return sorted((row for row in rows if row[1] != row[2]), key=lambda row: -abs(row[2] - row[1]))[
-            :MAX_MOVED_BINS
-        ]
+        rows = [row for row in zip(self.bins, self.old, self.new, strict=True) if row[1] != row[2]]
+        return nlargest(MAX_MOVED_BINS, rows, key=lambda row: abs(row[2] - row[1]))
 
     @property
     def why(self) -> str:
@@ -74,14 +73,13 @@ def checks(old: pd.DataFrame, answered: pd.DataFrame, new: pd.DataFrame, limits:
         new: the readable rows of a table of `scoring`.
         limits: of each statistic, and the p-value below which it is no chance.
     """
-    found = []
-    for name in MEASURES:
-        found += compare_numbers(name, old[name].to_numpy(float), new[name].to_numpy(float), limits)
-    found += compare_numbers(
-        CONFIDENCE, answered["confidence"].to_numpy(float), new["confidence"].to_numpy(float), limits
-    )
-    found.append(compare_classes(answered["predicted"], new["predicted"], limits))
-    return found
+    numbers = [*((name, old) for name in MEASURES), (CONFIDENCE, answered)]
+    found = [
+        check
+        for name, before in numbers
+        for check in compare_numbers(name, before[name].to_numpy(float), new[name].to_numpy(float), limits)
+    ]
+    return [*found, compare_classes(answered["predicted"], new["predicted"], limits)]
 
 
 def compare_numbers(name: str, old: Numbers, new: Numbers, limits: DriftLimits) -> list[Check]:
@@ -91,14 +89,13 @@ def compare_numbers(name: str, old: Numbers, new: Numbers, limits: DriftLimits) 
     """
     edges = np.unique(np.quantile(old, np.arange(1, BINS) / BINS))
     counts = np.stack([_binned(values, edges) for values in (old, new)])
-    shares = counts / counts.sum(axis=1, keepdims=True)
     within = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
     texts = (f"up to {edges[0]:.3g}", *within, f"above {edges[-1]:.3g}")
-    drawn = {"bins": texts, "old": tuple(shares[0].tolist()), "new": tuple(shares[1].tolist())}
+    shares = _shares(texts, counts)
     ks = ks_2samp(old, new)
     return [
-        _check(name, "PSI", stability(counts), limits.psi, independence(counts), limits, drawn),
-        _check(name, "KS", float(ks.statistic), limits.ks, float(ks.pvalue), limits, drawn),
+        _check(name, "PSI", stability(counts), limits.psi, independence(counts), limits, shares),
+        _check(name, "KS", float(ks.statistic), limits.ks, float(ks.pvalue), limits, shares),
     ]
 
 
@@ -106,10 +103,15 @@ def compare_classes(old: pd.Series, new: pd.Series, limits: DriftLimits) -> Chec
     """Compares the mix of classes by Jensen's and Shannon's distance: the root of Lin's (1991), base 2."""
     names = sorted({*old, *new})
     counts = np.stack([one.value_counts().reindex(names, fill_value=0).to_numpy() for one in (old, new)])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    drawn = {"bins": tuple(names), "old": tuple(shares[0].tolist()), "new": tuple(shares[1].tolist())}
-    distance = float(jensenshannon(*shares, base=2))
-    return _check(CLASSES, "JS distance", distance, limits.js, independence(counts), limits, drawn)
+    shares = _shares(tuple(names), counts)
+    distance = float(jensenshannon(shares["old"], shares["new"], base=2))
+    return _check(CLASSES, "JS distance", distance, limits.js, independence(counts), limits, shares)
+
+
+def _shares(bins: tuple[str, ...], counts: Counts) -> dict[str, Any]:
+    """What a check shows of its bins: their names, and the shares of the old and of the new pictures."""
+    old, new = (counts / counts.sum(axis=1, keepdims=True)).tolist()
+    return {"bins": bins, "old": tuple(old), "new": tuple(new)}
 
 
 def _check(
@@ -119,12 +121,11 @@ def _check(
     limit: float,
     p_value: float,
     limits: DriftLimits,
-    drawn: dict[str, Any],
+    shares: dict[str, Any],
 ) -> Check:
     value, p_value = round(value, 6), float(f"{p_value:.3g}")
-    return Check(
-        name, statistic, value, limit, p_value, value > limit and p_value < limits.significance, **drawn
-    )
+    drifted = value > limit and p_value < limits.significance
+    return Check(name, statistic, value, limit, p_value, drifted, **shares)
 
 
 def _binned(values: Numbers, edges: Numbers) -> Counts:
