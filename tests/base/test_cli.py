@@ -152,21 +152,28 @@ FIRST = "Path('result').write_text('first'); Path('folder').mkdir(); Path('folde
 HALF = "assert not Path('result').exists()\nPath('folder').mkdir(); Path('folder/half').touch()\n"
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC repository whose one stage has run once, and left `result` and `folder`."""
+    folder = tmp_path_factory.mktemp("repository")
     for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        subprocess.run(words, cwd=tmp_path, env=environment(), check=True)
-    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
-    (tmp_path / "params.yaml").write_text("train: {epochs: 1}\nreport: {mistakes: 1}\n")
-    (tmp_path / "source").write_text("good")
-    (tmp_path / "tasks/core/room").mkdir(parents=True)
+        subprocess.run(words, cwd=folder, env=environment(), check=True)
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / "params.yaml").write_text("train: {epochs: 1}\nreport: {mistakes: 1}\n")
+    (folder / "source").write_text("good")
+    (folder / "tasks/core/room").mkdir(parents=True)
     for name in ("code.py", "core/room/code.py"):
-        (tmp_path / "tasks" / name).touch()
-    done = repro(tmp_path, FIRST)
+        (folder / "tasks" / name).touch()
+    done = repro(folder, FIRST)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "source").write_text("bad")
-    return tmp_path
+    (folder / "source").write_text("bad")
+    return folder
+
+
+@pytest.fixture
+def repository(run_once: Path, tmp_path: Path) -> Path:
+    """A copy of it for each test."""
+    return shutil.copytree(run_once, tmp_path, symlinks=True, dirs_exist_ok=True)
 
 
 def repro(folder: Path, body: str) -> Done:
