@@ -34,18 +34,6 @@ class ArtifactRule(Limit):
     )
     artifact: Format | None = None
 
-    def check(self, key: str, formats: tuple[Format, ...]) -> None:
-        """Checks what goes together.
-
-        Raises:
-            ParamError: names the rule by its `key`.
-        """
-        self.check_one(key)
-        if self.metric == "latency_ratio" and "saved_model" not in formats:
-            raise ParamError(
-                f"{key} is about latency_ratio, to the SavedModel's; put saved_model in export.formats"
-            )
-
 
 @dataclass(frozen=True)
 class Export(Section):
@@ -57,4 +45,9 @@ class Export(Section):
 
     def __post_init__(self) -> None:
         for place, rule in enumerate(self.rules):
-            rule.check(f"export.rules.{place}", self.formats)
+            key = f"export.rules.{place}"
+            rule.check_one(key)
+            if rule.metric == "latency_ratio" and "saved_model" not in self.formats:
+                raise ParamError(
+                    f"{key} is about latency_ratio, to the SavedModel's; put saved_model in export.formats"
+                )

@@ -39,11 +39,7 @@ def predict(artifact: Path, pictures: Path, golden: Path) -> dict[str, Array]:
     Raises:
         ModelError: it can't be run.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        answers = Path(folder) / "answers.npz"
-        _run("predict", artifact, pictures, golden, answers)
-        with np.load(answers) as arrays:
-            return dict(arrays)
+    return _answers("predict", artifact, pictures, golden)[0]
 
 
 def probe(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -60,13 +56,7 @@ def probe(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Arra
     Raises:
         ModelError: it can't be run, or takes longer.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        answers = Path(folder) / "answers.npz"
-        times: dict[str, Any] = json.loads(
-            _run("probe", artifact, golden, answers, patience=patience).splitlines()[-1]
-        )
-        with np.load(answers) as arrays:
-            return dict(arrays), times
+    return _answers("probe", artifact, golden, patience=patience)
 
 
 def time_artifact(artifact: Path) -> dict[str, Any]:
@@ -75,7 +65,7 @@ def time_artifact(artifact: Path) -> dict[str, Any]:
     Raises:
         ModelError: it can't be run.
     """
-    times: dict[str, Any] = json.loads(_run("time", artifact).splitlines()[-1])
+    times: dict[str, Any] = _run("time", artifact)
     return times
 
 
@@ -104,7 +94,15 @@ def times_file(artifacts: Path) -> Path:
     return cache_folder() / "latency" / f"{sha256(artifacts)}.json"
 
 
-def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) -> str:
+def _answers(what: str, *files: Path, patience: float = PATIENCE) -> tuple[dict[str, Array], Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder) / "answers.npz"
+        result = _run(what, *files, answers, patience=patience)
+        with np.load(answers) as arrays:
+            return dict(arrays), result
+
+
+def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) -> Any:
     paths = [str(file.resolve()) for file in (artifact, *files)]
     words = [sys.executable, "-I", runtimes.__file__, what, *paths]
     # In this folder, since an HDF5 file may name a backbone's; `-I` keeps Python from importing from it.
@@ -123,4 +121,4 @@ def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) ->
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ModelError(f"{artifact} can't be run apart ({brief(last)})")
-    return done.stdout
+    return json.loads(done.stdout.splitlines()[-1])

@@ -27,7 +27,7 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,18 +45,12 @@ SHORT = 5.0  # seconds that a probe's load takes at most, of one picture and of 
 class SavedModel:
     """A TensorFlow SavedModel, through its signatures."""
 
-    needs_tensorflow = True
-
     def __init__(self, path: Path) -> None:
         import tensorflow as tf
 
         self.contract = json.loads((path / "assets.extra" / CONTRACT).read_text("utf-8"))
         self.model = tf.saved_model.load(str(path))  # the signatures live as long as their model
         self.tensor = tf.constant
-
-    @staticmethod
-    def recognizes(path: Path) -> bool:
-        return (path / "saved_model.pb").is_file()
 
     def predict(self, images: Images) -> Probabilities:
         return self._answer("serving_default", image=self.tensor(images))
@@ -72,8 +66,6 @@ class SavedModel:
 class HDF5:
     """A Keras 2 HDF5 file."""
 
-    needs_tensorflow = True
-
     def __init__(self, path: Path) -> None:
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
         import h5py
@@ -86,10 +78,6 @@ class HDF5:
         model = keras.models.load_model(path, {"KerasLayer": hub.KerasLayer}, compile=False)
         self.infer = tf.function(lambda images: model(images, training=False))
 
-    @staticmethod
-    def recognizes(path: Path) -> bool:
-        return _head(path).startswith(b"\x89HDF")
-
     def predict(self, images: Images) -> Probabilities:
         answer: Probabilities = self.infer(images).numpy()
         return answer
@@ -97,8 +85,6 @@ class HDF5:
 
 class TFLite:
     """A TFLite file, by LiteRT."""
-
-    needs_tensorflow = False
 
     def __init__(self, path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -115,10 +101,6 @@ class TFLite:
         side = self.contract["image_size"]
         self.predict(np.zeros((1, side, side, 3), np.float32))  # the first run talks
 
-    @staticmethod
-    def recognizes(path: Path) -> bool:
-        return _head(path)[4:] == b"TFL3"
-
     def predict(self, images: Images) -> Probabilities:
         if len(images) != self.batch:
             self.interpreter.resize_tensor_input(self.image, images.shape)
@@ -133,8 +115,6 @@ class TFLite:
 class ONNX:
     """An ONNX file, by onnxruntime on the CPU."""
 
-    needs_tensorflow = False
-
     def __init__(self, path: Path) -> None:
         import onnxruntime
 
@@ -144,17 +124,18 @@ class ONNX:
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.contract = json.loads(self.session.get_modelmeta().custom_metadata_map["classifier"])
 
-    @staticmethod
-    def recognizes(path: Path) -> bool:
-        return _head(path)[:1] == b"\x08"  # the version's tag: protocol buffers have no mark of their own
-
     def predict(self, images: Images) -> Probabilities:
         answer: Probabilities = self.session.run(["probabilities"], {"image": images})[0]
         return answer
 
 
 Runner = SavedModel | HDF5 | TFLite | ONNX
-RUNTIMES: tuple[type[Runner], ...] = get_args(Runner)
+NEED_TENSORFLOW: tuple[type[Runner], ...] = (SavedModel, HDF5)
+MARKS: dict[type[Runner], tuple[int, bytes]] = {  # by which a file is known: bytes, and where they stand
+    HDF5: (0, b"\x89HDF"),
+    TFLite: (4, b"TFL3"),
+    ONNX: (0, b"\x08"),  # protocol buffers have no mark of their own, but begin with the version's tag
+}
 
 
 def detect(path: Path) -> type[Runner]:
@@ -164,17 +145,16 @@ def detect(path: Path) -> type[Runner]:
         FileNotFoundError: there is no file, and no SavedModel.
         ValueError: it is none of the formats.
     """
-    for runtime in RUNTIMES:
-        if runtime.recognizes(path):
-            return runtime
-    raise ValueError(path) if path.is_file() else FileNotFoundError(path)
-
-
-def _head(path: Path) -> bytes:
+    if (path / "saved_model.pb").is_file():
+        return SavedModel
     if not path.is_file():
-        return b""
+        raise FileNotFoundError(path)
     with path.open("rb") as file:
-        return file.read(8)
+        head = file.read(8)
+    for runtime, (place, mark) in MARKS.items():
+        if head.startswith(mark, place):
+            return runtime
+    raise ValueError(path)
 
 
 def floats(pixels: npt.NDArray[np.uint8]) -> Images:

@@ -41,7 +41,7 @@ def load_predictor(path: Path) -> Predictor:
         raise ModelError(
             f"{path} is of no format that is known; give one of the artifacts of export/"
         ) from None
-    if runtime.needs_tensorflow:
+    if runtime in runtimes.NEED_TENSORFLOW:
         from tasks.core.backbones import tensorflow_setup  # noqa: F401, TensorFlow as this project sets it up
     try:
         with quiet():
