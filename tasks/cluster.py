@@ -10,7 +10,6 @@ which shows them all. A picture that can't be read is named on stderr and left o
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
 import sys
@@ -331,9 +330,9 @@ def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, at any depth")
     number = parser.add_mutually_exclusive_group()
-    number.add_argument("--k", type=_two_or_more, help="how many clusters (default: by their silhouette)")
+    number.add_argument("--k", type=cli.at_least(2), help="how many clusters (default: by their silhouette)")
     number.add_argument(
-        "--max-k", type=_two_or_more, default=20, metavar="K", help="how many to try at most (default 20)"
+        "--max-k", type=cli.at_least(2), default=20, metavar="K", help="how many to try at most (default 20)"
     )
     parser.add_argument(
         "--output", type=Path, default=OUTPUT, metavar="FOLDER", help=f"where to write (default {OUTPUT})"
@@ -347,12 +346,6 @@ def main() -> int:
         f"file to {p.data.labels} (data.labels) and set data.images: {a.folder} in params.yaml"
     )
     return 0
-
-
-def _two_or_more(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 2")
-    return int(text)
 
 
 if __name__ == "__main__":

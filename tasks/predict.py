@@ -213,8 +213,10 @@ def _arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("model", type=Path, help="an artifact of export/")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, a folder, a pattern, or -")
-    parser.add_argument("--top", type=_positive, default=5, help="how many classes to show (default 5)")
-    parser.add_argument("--batch", type=_positive, default=BATCH, help=f"pictures at once (default {BATCH})")
+    parser.add_argument("--top", type=cli.at_least(1), default=5, help="how many classes to show (default 5)")
+    parser.add_argument(
+        "--batch", type=cli.at_least(1), default=BATCH, help=f"pictures at once (default {BATCH})"
+    )
     parser.add_argument(
         "--explain",
         type=Path,
@@ -225,12 +227,6 @@ def _arguments() -> argparse.Namespace:
     form.add_argument("--json", action="store_true", help="a JSON list instead of a table")
     form.add_argument("--csv", action="store_true", help="CSV instead of a table")
     return parser.parse_args()
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and a folder's digest hangs on names and contents alone."""
+"""Files appear whole or not at all, and a folder's digest depends on names and contents alone."""
 
 from __future__ import annotations
 

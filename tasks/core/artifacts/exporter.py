@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,16 +93,12 @@ class Exporter:
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if quantization == "int8":
-            converter.representative_dataset = self._representative
+            converter.representative_dataset = lambda: ({"image": one[None]} for one in self.pictures)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         with console.quiet():
             content = converter.convert()
         path.write_bytes(content)
         self._attach(path)
-
-    def _representative(self) -> Iterator[dict[str, Array]]:
-        for picture in self.pictures:
-            yield {"image": picture[None]}
 
     def _attach(self, path: Path) -> None:
         """Appends a zip with the labels, which is how TFLite files carry other files."""

@@ -43,28 +43,19 @@ def predict(artifact: Path, pictures: Path, golden: Path) -> dict[str, Array]:
 
 
 def probe(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Has an artifact answer to golden pictures and go on for a while.
-
-    Args:
-        golden: a folder of encoded pictures; it may be missing.
-        patience: seconds that all of it may take.
+    """Has an artifact answer to golden pictures, if there are any, and run for a while.
 
     Returns:
-        Answers as of `predict`, without `test`, none where there is no golden picture; and what
-        `runtimes.measure_load` measures.
+        Answers as of `predict`, without `test`; and what `runtimes.measure_load` measures.
 
     Raises:
-        ModelError: it can't be run, or takes longer.
+        ModelError: it can't be run, or takes longer than `patience` seconds.
     """
     return _answers("probe", artifact, golden, patience=patience)
 
 
 def time_artifact(artifact: Path) -> dict[str, Any]:
-    """What `runtimes.measure_load` measures.
-
-    Raises:
-        ModelError: it can't be run.
-    """
+    """What `runtimes.measure_load` measures; a `ModelError` where it can't be run."""
     times: dict[str, Any] = _run("time", artifact)
     return times
 
@@ -89,7 +80,7 @@ def time_artifacts(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str,
 def times_file(artifacts: Path) -> Path:
     """Where this machine's times of artifacts are kept, by the digest of their `artifacts.json`.
 
-    DVC empties the folder of the artifacts before it makes them anew, though they may be the same.
+    DVC empties the folder of the artifacts before it makes them again, though they may be the same.
     """
     return cache_folder() / "latency" / f"{sha256(artifacts)}.json"
 

@@ -74,6 +74,17 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     )
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of an argument: a whole number, and how small it may be."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
+        return int(text)
+
+    return number
+
+
 def name() -> str:
     """The stage's or command's own name: the module that was started."""
     return Path(sys.argv[0]).stem

@@ -110,11 +110,8 @@ def sha256(path: Path) -> str:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         lines = (f"{sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def code_files(path: Path) -> list[Path]:
@@ -126,7 +123,7 @@ def code_files(path: Path) -> list[Path]:
 
 
 def fingerprint(facts: Any, *files: Path) -> str:
-    """Digests plain values and files together: what a result hangs on, as a name to keep it by."""
+    """Digests plain values and files together: what a result depends on, as a name to keep it by."""
     text = json.dumps([facts, *map(sha256, files)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

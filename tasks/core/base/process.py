@@ -87,7 +87,7 @@ def restore_outputs() -> None:
     """Brings back the outputs that DVC removed before it started this stage.
 
     `persist: true` would keep them too, but takes the stage out of DVC's run cache. Where the stage has begun
-    to write anew, `--force` lets the old output win.
+    to write again, `--force` lets the old output win.
     """
     name = stage()
     if not name:

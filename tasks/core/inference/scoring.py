@@ -92,7 +92,7 @@ def score(
         for shard in each(predict_shard, jobs, compute, is_done=lambda job: job.part.exists()):
             parts.append(read_parquet(shard.part))
             if parts[-1].isna().any(axis=None):
-                remove(shard.part)  # to be asked anew
+                remove(shard.part)  # to be asked again
             progress.update(len(shard.paths))
     columns = [PROBABILITY + name for name in names]
     probabilities = pd.concat(parts) if parts else pd.DataFrame(columns=columns, dtype="float32")
