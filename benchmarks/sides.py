@@ -70,7 +70,7 @@ class Work:
 
     def scan(self) -> None:
         """From the folder to a manifest on disk, as the stage `validate` begins."""
-        entries = discovery.discover(self.pictures, self.labels)
+        entries, _ = discovery.discover(self.pictures, self.labels)
         write_batches(self.manifest, scan(self.pictures, entries, self.compute), manifest.SCHEMA)
 
     def scan_afresh(self) -> None:

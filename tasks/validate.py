@@ -22,12 +22,11 @@ from tasks.core.base.paths import DATA_DOCS, MANIFEST, PAGE, VALIDATION
 from tasks.core.data import discovery, manifest
 from tasks.core.data.config import Processes
 from tasks.core.data.last_run import accepted_file, is_another
-from tasks.core.data.parallel import suited
 from tasks.core.data.parquet import read_parquet, write_batches, write_parquet
 from tasks.core.validation import checks, near_duplicates, schema
 from tasks.core.validation.config import Validate
 from tasks.core.validation.expectations import Outcome, run
-from tasks.core.validation.scan import scan, sizes
+from tasks.core.validation.scan import scan
 
 SHOWN = 3  # pictures that a line of the table names
 SETS = {  # kinds whose pictures belong together, and the column that says which
@@ -46,19 +45,22 @@ class Params(params.Section):
     compute: Processes
 
 
-def scanned(folder: Path, labels: Path, compute: Processes) -> pd.DataFrame:
+def scan_images(folder: Path, labels: Path, compute: Processes) -> tuple[pd.DataFrame, dict[str, int]]:
     """Describes every picture: a manifest, its groups those of the labels file.
+
+    Returns:
+        The manifest, and how many files were skipped, since no picture is called so, by suffix.
 
     Raises:
         DataError: no usable folder or labels file.
     """
-    entries = discovery.discover(folder, labels)
+    entries, skipped = discovery.discover(folder, labels)
     progress = tqdm(entries, "scan", unit=" pictures", disable=None, leave=False)
-    batches = scan(folder, progress, suited(compute, sizes(folder, entries)))
+    batches = scan(folder, progress, compute)
     file = MANIFEST.with_suffix(".scanned")
     try:
         write_batches(file, batches, manifest.SCHEMA)
-        return read_parquet(file)
+        return read_parquet(file), skipped
     finally:
         file.unlink(missing_ok=True)
 
@@ -148,12 +150,11 @@ def validate(
         DataError: no usable folder or labels file.
         Rejected: an expectation of severity `error` is not met; the findings are written before.
     """
-    pictures = scanned(folder, labels, compute)
-    console.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
-    passed_over = discovery.passed_over(folder)
-    if passed_over:
-        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in passed_over.items())
-        console.say(f"validate: passed over, since no picture is called so: {counts}")
+    pictures, skipped = scan_images(folder, labels, compute)
+    cli.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
+    if skipped:
+        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.items())
+        cli.say(f"validate: passed over, since no picture is called so: {counts}")
     readable = pictures[pictures["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
     near_set = checks.near(readable, p)
@@ -163,14 +164,12 @@ def validate(
     pictures["group"] = own.reindex(pictures.index)
     frame = checks.enriched(pictures, near_set, before)
     with replacing(DATA_DOCS) as site:
-        outcomes = run(frame, checks.checks(frame, ties, p, expected), site)
+        asked, prevalent = checks.checks(frame, ties, p, expected)
+        outcomes = run(frame, asked, site)
     write_parquet(MANIFEST, pictures, manifest.SCHEMA)
-    prevalent = checks.prevalent(frame, p)
     for kind, share in prevalent.items():
-        console.say(
-            f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding"
-        )
-    seen = {"passed_over": passed_over, "prevalent": prevalent}
+        cli.say(f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding")
+    seen = {"passed_over": skipped, "prevalent": prevalent}
     write_json(VALIDATION, summary(frame, outcomes, ties) | seen)
     for row in table(outcomes):
         console.say(f"validate: {row}")
@@ -202,7 +201,8 @@ def suggest() -> int:
     file = Path(p.data.schema)
     if file.exists() and schema.load(file) != schema.Schema():
         raise DataError(f"data.schema: {file} says something already; delete it to have a new one suggested")
-    pictures = manifest.readable(scanned(Path(p.data.images), Path(p.data.labels), p.compute))
+    scanned, _ = scan_images(Path(p.data.images), Path(p.data.labels), p.compute)
+    pictures = manifest.readable(scanned)
     write_text(file, schema.text(schema.suggested(pictures)))
     console.say(
         f"validate: {file} is suggested from {len(pictures)} pictures; edit it, then run the pipeline"

@@ -36,6 +36,7 @@ def write_classes(
 
 def scanned(folder: Path, labels: Path, compute: Processes = ALONE) -> pd.DataFrame:
     """The manifest of a folder, as the stage `validate` has it before it looks for groups."""
-    batches = scan(folder, discovery.discover(folder, labels), compute)
+    entries, _ = discovery.discover(folder, labels)
+    batches = scan(folder, entries, compute)
     frame: pd.DataFrame = pa.Table.from_batches(batches, SCHEMA).to_pandas()
     return frame

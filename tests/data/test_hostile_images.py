@@ -402,7 +402,7 @@ def test_the_line_of_a_labels_file_reaches_the_shell(workplace: Path) -> None:
 )
 def test_a_labels_file_of_any_make_is_read(workplace: Path, content: bytes) -> None:
     (workplace / "data/labels.csv").write_bytes(content)
-    entries = discovery.discover(workplace / "pictures", workplace / "data/labels.csv")
+    entries, _ = discovery.discover(workplace / "pictures", workplace / "data/labels.csv")
     assert [(entry.path, entry.label) for entry in entries] == [
         ("blue/000.png", "cold"),
         ("red/000.png", "warm"),

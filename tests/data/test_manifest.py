@@ -21,7 +21,8 @@ def labels_file(folder: Path, text: str = "path,label\n") -> Path:
 
 
 def found(folder: Path, labels: Path) -> dict[str, tuple[str, str | None]]:
-    return {entry.path: (entry.label, entry.split_hint) for entry in discovery.discover(folder, labels)}
+    entries, _ = discovery.discover(folder, labels)
+    return {entry.path: (entry.label, entry.split_hint) for entry in entries}
 
 
 def test_folders_are_classes(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"labels{suffix}"
     frame = pd.DataFrame(rows)
     frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_parquet(file)
-    first, second = discovery.discover(tmp_path / "pictures", file)
+    (first, second), _ = discovery.discover(tmp_path / "pictures", file)
     assert (first.label, first.group, first.split_hint) == ("cold", None, None)
     assert (second.label, second.group, second.split_hint) == ("warm", "g", "validation")
 
@@ -99,6 +100,15 @@ def test_a_labels_file_with_a_slip_is_refused(tmp_path: Path, text: str, words: 
     with pytest.raises(DataError, match=words) as caught:
         discovery.discover(tmp_path / "pictures", labels_file(tmp_path, text))
     assert "labels.csv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["path,label\n", "path,label\nred/000.png,warm\nblue/000.png,cold\n"])
+def test_files_that_are_no_pictures_are_counted_whoever_names_the_labels(tmp_path: Path, text: str) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    for name in ("notes.TXT", "red/README", "red/a.heic", "red/.hidden"):
+        (tmp_path / "pictures" / name).touch()
+    _, skipped = discovery.discover(tmp_path / "pictures", labels_file(tmp_path, text))
+    assert skipped == {"": 1, ".heic": 1, ".txt": 1}
 
 
 def test_a_picture_beside_the_class_folders_is_refused(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_what_is_found_on_a_sample_holds_for_all(
 def test_the_table_is_a_labels_file_also_after_an_edit(done: Path, world: World, tmp_path: Path) -> None:
     edited = tmp_path / "labels.csv"
     edited.write_text((done / "clusters.csv").read_text().replace("cluster-00", "rose"))
-    entries = discovery.discover(world.pictures, edited)
+    entries, _ = discovery.discover(world.pictures, edited)
     assert {entry.label for entry in entries if entry.path.startswith("red")} == {"rose"}
     assert len(entries) == sum(COUNTS.values())
 

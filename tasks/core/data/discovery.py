@@ -6,8 +6,8 @@ import difflib
 import os
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -40,7 +40,7 @@ class Entry:
     split_hint: str | None
 
 
-def discover(folder: Path, labels: Path) -> list[Entry]:
+def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
     """Lists the pictures of a folder in one of three layouts, in the order of their paths.
 
     A labels file with rows wins; else `train|validation|test/class/picture` where the folders at the top
@@ -48,14 +48,18 @@ def discover(folder: Path, labels: Path) -> list[Entry]:
 
     A link to a file is followed wherever it leads, as DVC does; a link to a folder is refused.
 
+    Returns:
+        The pictures, and how many files were skipped, since no picture is called so, by suffix.
+
     Raises:
         DataError: no such folder, nothing in it, pictures outside of every class, one class only, or classes
             beside splits.
     """
     if not folder.is_dir():
         raise DataError(f"data.images: {folder} is not a folder; point it at your pictures")
-    listed = _listed(folder, labels)
-    entries = listed or _by_folder(folder)
+    skipped: Counter[str] = Counter()
+    below = pictures_below(folder, skipped)
+    entries = _listed(folder, labels) or _by_folder(folder, below)
     if not entries:
         known = " ".join(sorted(images.SUFFIXES))
         raise DataError(
@@ -67,7 +71,8 @@ def discover(folder: Path, labels: Path) -> list[Entry]:
         raise DataError(
             f"data.images: {folder} holds one class only, {classes.pop()!r}; a classifier needs at least two"
         )
-    return sorted(entries, key=lambda entry: entry.path)
+    deque(below, maxlen=0)  # the walk is still to be made where the labels file named the pictures
+    return sorted(entries, key=lambda entry: entry.path), dict(sorted(skipped.items()))
 
 
 def own_columns(labels: Path) -> pd.DataFrame:
@@ -77,25 +82,21 @@ def own_columns(labels: Path) -> pd.DataFrame:
     return own.where(own != "")
 
 
-def pictures_below(folder: Path) -> Iterator[str]:
+def pictures_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[str]:
     """Paths of all pictures below a folder, by suffix; hidden files and folders are passed over.
+
+    Args:
+        skipped: counts the suffixes of the other files while the paths are taken.
 
     Raises:
         DataError: a folder that can't be listed, or is a link.
     """
     for path in _files_below(folder):
-        if _is_picture(path):
+        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122, a tenth of Path's time
+        if suffix in images.SUFFIXES:
             yield path
-
-
-def passed_over(folder: Path) -> dict[str, int]:
-    """Counts the files below a folder that don't look like pictures, by suffix."""
-    counts = Counter(Path(path).suffix.lower() for path in _files_below(folder) if not _is_picture(path))
-    return dict(sorted(counts.items()))
-
-
-def _is_picture(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in images.SUFFIXES  # noqa: PTH122, a tenth of Path's time
+        elif skipped is not None:
+            skipped[Path(path).suffix.lower()] += 1
 
 
 def _files_below(folder: Path) -> Iterator[str]:
@@ -125,12 +126,12 @@ def _hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX", "@eaDir"))  # what macOS and Synology leave behind
 
 
-def _by_folder(folder: Path) -> list[Entry]:
+def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
     tops = [path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name)]
     hinted = _are_splits(folder, tops)
     depth = 2 if hinted else 1
     entries = []
-    for path in pictures_below(folder):
+    for path in below:
         parts = path.split("/", depth)
         if len(parts) <= depth:
             raise DataError(

@@ -33,7 +33,7 @@ from tasks.core.data.parallel import each, suited
 from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.evaluation.predictions import PROBABILITY
 from tasks.core.inference.predictor import Predictor, load_predictor
-from tasks.core.validation.scan import scan, sizes
+from tasks.core.validation.scan import scan
 
 MONITORED = Path("reports/monitor")  # what new pictures come to
 TABLE = "predictions.parquet"  # in there, of the new pictures
@@ -68,7 +68,6 @@ def describe(folder: Path, compute: Processes) -> pd.DataFrame:
     entries = [Entry(path, "", None, None) for path in sorted(pictures_below(folder))]
     if not entries:
         raise DataError(f"{folder} holds no pictures; give a folder that does")
-    compute = suited(compute, sizes(folder, entries))
     table = pa.Table.from_batches(list(scan(folder, entries, compute)))
     return pd.DataFrame(table.select(list(DESCRIBED)).to_pandas())
 

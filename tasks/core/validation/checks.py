@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -117,16 +117,24 @@ def _skill(sample: pd.DataFrame, columns: list[str], classes: int) -> float:
     return max(0.0, float((balanced_accuracy_score(sample["label"], guessed) - chance) / (1 - chance)))
 
 
-def checks(frame: pd.DataFrame, ties: list[Tie], p: Validate, schema: Schema = NOTHING) -> list[Check]:
-    """The expectations that params.yaml and the schema ask for, over the frame that `enriched` gives."""
-    found = [*_files(frame, p), *_classes(frame, p), *_repeats(ties), *_qualities(frame, p), *_told(p)]
+def checks(
+    frame: pd.DataFrame, ties: list[Tie], p: Validate, schema: Schema = NOTHING
+) -> tuple[list[Check], dict[str, float]]:
+    """What params.yaml and the schema ask for, over the frame that `enriched` gives.
+
+    Returns:
+        The checks, and the share of each quality that is not looked for, since most pictures have it.
+    """
+    usual = _prevalent(frame, p)
+    found = [*_files(frame, p), *_classes(frame, p), *_repeats(ties), *_qualities(frame, p, usual), *_told(p)]
     found += _expected(frame, schema)
     severities = asdict(p.severity)
-    return [
+    asked = [
         replace(check, severity=severities[check.kind])
         for check in found
         if severities[check.kind] != "ignore"
     ]
+    return asked, usual
 
 
 def _files(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
@@ -233,11 +241,10 @@ def _repeats(ties: list[Tie]) -> Iterator[Check]:
     )
 
 
-def _qualities(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
+def _qualities(frame: pd.DataFrame, p: Validate, usual: Container[str]) -> Iterator[Check]:
     """CleanVision's checks, with its thresholds in params.yaml."""
     if frame["error"].notna().all():
         return  # and the quartiles of no picture
-    usual = prevalent(frame, p)
     for kind, name, column, low, high in _bounds(frame, p):
         if kind in usual:
             continue
@@ -252,7 +259,7 @@ def _qualities(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
         )
 
 
-def prevalent(frame: pd.DataFrame, p: Validate) -> dict[str, float]:
+def _prevalent(frame: pd.DataFrame, p: Validate) -> dict[str, float]:
     """The qualities that most pictures have, each with its share: they tell of the data and not of faults.
 
     Of those that would be warnings: what is to be an error is one however many pictures have it.

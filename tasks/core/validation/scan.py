@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tasks.core.data import images
 from tasks.core.data.config import Processes
 from tasks.core.data.discovery import Entry
 from tasks.core.data.manifest import SCHEMA
-from tasks.core.data.parallel import each
+from tasks.core.data.parallel import each, suited
 from tasks.core.validation.image_quality import SAMPLE, measures
 from tasks.core.validation.scan_cache import ScanCache, Status
 
@@ -44,22 +44,17 @@ def scan(folder: Path, entries: Iterable[Entry], compute: Processes) -> Iterator
 
     A file that was described before and has the same size and times is not opened again; one whose times
     alone have changed is read, and decoded only if its content is another. A picture that can't be read gets
-    a row too, with `error` saying why.
+    a row too, with `error` saying why. Few small pictures are read in this process alone.
     """
     with ScanCache.open() as cache:
         start = time.time_ns()
-        jobs = (_jobs(folder, chunk, cache) for chunk in _chunks(entries, CHUNK))
+        jobs, ahead = tee(_jobs(folder, chunk, cache) for chunk in _chunks(entries, CHUNK))
+        compute = suited(compute, (job.status.size if job.status else 0 for chunk in ahead for job in chunk))
+        del ahead  # or all jobs would be kept for it
         for chunk in each(describe, jobs, compute, is_done=_is_known):
             if not _is_known(chunk):
                 cache.add(chunk, start)
             yield _batch(chunk)
-
-
-def sizes(folder: Path, entries: Iterable[Entry]) -> Iterator[int]:
-    """Bytes of each file; 0 where it can't be asked."""
-    for entry in entries:
-        status = _status(f"{folder}/{entry.path}")
-        yield status.size if status else 0
 
 
 def _is_known(chunk: list[Job]) -> bool:
