@@ -24,7 +24,7 @@ from tasks.core.base.files import remove
 from tasks.core.data import discovery, manifest
 from tasks.core.data.config import LOCAL, Build, Processes
 from tasks.core.data.parquet import read_parquet, write_batches
-from tasks.core.validation import checks
+from tasks.core.validation.derived_columns import number_near_sets
 from tasks.core.validation.scan import scan
 
 SIDE = 224  # pixels
@@ -81,7 +81,7 @@ class Work:
     def scan_and_compare(self) -> pd.Series:
         """A scan, and the search for exact and near-duplicates over it."""
         self.scan()
-        return checks.near(manifest.readable(read_parquet(self.manifest)), PARAMS.validate)
+        return number_near_sets(manifest.readable(read_parquet(self.manifest)), PARAMS.validate)
 
     def build(self) -> None:
         """Records of raw pixels of every picture of the manifest, as the stage `build` writes them."""

@@ -23,7 +23,7 @@ from tasks.core.data import discovery, manifest
 from tasks.core.data.config import Processes
 from tasks.core.data.last_run import accepted_file, is_another
 from tasks.core.data.parquet import read_parquet, write_batches, write_parquet
-from tasks.core.validation import checks, near_duplicates, schema
+from tasks.core.validation import checks, derived_columns, groups, schema
 from tasks.core.validation.config import Validate
 from tasks.core.validation.expectations import Outcome, run
 from tasks.core.validation.scan import scan
@@ -65,7 +65,7 @@ def scan_images(folder: Path, labels: Path, compute: Processes) -> tuple[pd.Data
         file.unlink(missing_ok=True)
 
 
-def summary(frame: pd.DataFrame, outcomes: list[Outcome], ties: list[near_duplicates.Tie]) -> dict[str, Any]:
+def summary(frame: pd.DataFrame, outcomes: list[Outcome], ties: list[groups.Tie]) -> dict[str, Any]:
     """What `validation.json` holds."""
     unread = frame[frame["error"].notna()]
     counts = frame["label"].value_counts().sort_index()
@@ -157,12 +157,10 @@ def validate(
         cli.say(f"validate: passed over, since no picture is called so: {counts}")
     readable = pictures[pictures["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
-    near_set = checks.near(readable, p)
-    own, ties = near_duplicates.assign(
-        readable, near_set, near_duplicates.known_groups(before) if before is not None else {}
-    )
+    near_set = derived_columns.number_near_sets(readable, p)
+    own, ties = groups.assign(readable, near_set, groups.known_groups(before) if before is not None else {})
     pictures["group"] = own.reindex(pictures.index)
-    frame = checks.enriched(pictures, near_set, before)
+    frame = derived_columns.with_derived_columns(pictures, near_set, before)
     with replacing(DATA_DOCS) as site:
         asked, prevalent = checks.checks(frame, ties, p, expected)
         outcomes = run(frame, asked, site)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tasks.core.base.errors import DataError
 from tasks.core.data import splits
 from tasks.core.data.splits import SPLITS, Shares, split
-from tasks.core.validation import near_duplicates
+from tasks.core.validation import groups
 
 SHARES = Shares(validation=0.1, test=0.2, seed=123)
 
@@ -132,7 +132,7 @@ def test_no_picture_that_stays_changes_its_split_and_no_group_is_parted(
     for present in life:
         frame = manifest_of(present, named)
         near = near_sets(present, chains)
-        frame["group"], ties = near_duplicates.assign(frame, near, known)
+        frame["group"], ties = groups.assign(frame, near, known)
         now = split(frame, SHARES)
         tied = {name for tie in ties for name in tie.tied}
         for number in before.index.intersection(now.index):
@@ -141,5 +141,5 @@ def test_no_picture_that_stays_changes_its_split_and_no_group_is_parted(
         unnamed = [number for number in now.index if number not in named]
         assert (now[unnamed].groupby(near[unnamed]).nunique() <= 1).all()
         assert (now.groupby(frame["group"].fillna(frame["sha256"])).nunique() == 1).all()
-        before, known = now, near_duplicates.known_groups(frame)
+        before, known = now, groups.known_groups(frame)
         assert set(now) <= set(SPLITS)

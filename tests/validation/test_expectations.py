@@ -15,7 +15,8 @@ import pytest
 from great_expectations.expectations.row_conditions import Column
 
 from tasks.core.validation import expectations
-from tasks.core.validation.expectations import RESULTS_PAGE, SHOWN, Check, Outcome, gxe, tolerating
+from tasks.core.validation.data_docs import RESULTS_PAGE, SUITE_PAGE
+from tasks.core.validation.expectations import SHOWN, Check, Outcome, gxe, tolerating
 from tests.browser import in_a_browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,7 +198,7 @@ def test_data_docs_say_what_was_asked_and_name_the_offenders(tmp_path: Path) -> 
     assert "wide (warning): every picture is 8 pixels wide" in page
     assert html.escape("class 'cat' has at least 9 pictures") in page
     assert "001.png" in page and "002.png" in page and "000.png" not in page
-    suite = (site / expectations.SUITE_PAGE).read_text(encoding="utf-8")
+    suite = (site / SUITE_PAGE).read_text(encoding="utf-8")
     assert "mend or remove them" in suite
 
 
@@ -207,7 +208,7 @@ def test_every_page_is_reached_by_plain_links_that_lead_somewhere(tmp_path: Path
     pages = sorted(site.rglob("*.html"))
     assert {page.relative_to(site).as_posix() for page in pages} == {
         "index.html",
-        expectations.SUITE_PAGE,
+        SUITE_PAGE,
         RESULTS_PAGE,
     }
     for page in pages:
@@ -281,6 +282,4 @@ def test_anywhere_and_at_any_time_the_site_is_the_same_bytes_and_all_that_is_wri
     assert [process.returncode for process in started] == [0, 0]
     here, there = (tree(folder) for folder in folders)
     assert here == there
-    assert set(here) == {
-        f"work/site/{page}" for page in ("index.html", expectations.SUITE_PAGE, RESULTS_PAGE)
-    }
+    assert set(here) == {f"work/site/{page}" for page in ("index.html", SUITE_PAGE, RESULTS_PAGE)}

@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_image
 from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.validation import checks
+from tasks.core.validation.derived_columns import number_near_sets, with_derived_columns
 from tasks.core.validation.expectations import run
 from tasks.core.validation.image_quality import measures, phash
 from tests.pictures import scanned
@@ -99,7 +100,7 @@ def test_the_verdicts_are_cleanvisions(tmp_path: Path) -> None:
             )
     (tmp_path / "labels.csv").write_text("path,label\n")
     frame = scanned(tmp_path / "pictures", tmp_path / "labels.csv")
-    frame = checks.enriched(frame, checks.near(frame, P))
+    frame = with_derived_columns(frame, number_near_sets(frame, P))
     asked, _ = checks.checks(frame, [], P)
     outcomes = run(frame, asked, tmp_path / "site")
     ours = {outcome.kind: set(outcome.paths) for outcome in outcomes}

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, as columns beside the manifest's and as checks over them."""
+"""What is wrong with a data set, as checks over the manifest with its derived columns."""
 
 from __future__ import annotations
 
@@ -8,28 +8,15 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 from great_expectations.expectations.row_conditions import Column
-from scipy.stats import ks_2samp
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.tree import DecisionTreeClassifier
 
 from tasks.core.data.manifest import MEASURES
 from tasks.core.validation.config import Validate
+from tasks.core.validation.derived_columns import ENTROPY_SCALE
 from tasks.core.validation.expectations import Check, gxe, tolerating
-from tasks.core.validation.near_duplicates import Tie, near_duplicates
+from tasks.core.validation.groups import Tie
 from tasks.core.validation.schema import Schema
+from tasks.core.validation.shortcuts import SHORTCUTS
 
-SMALL = 64  # pixels; hashes of smaller pictures lie so close together that only equal ones tell anything
-ENTROPY_SCALE = 10  # bits; CleanVision's score of information is entropy over this
-SHORTCUTS = {
-    "format": ["format"],
-    "mode": ["mode"],
-    "size": ["width", "height"],
-    "brightness": ["brightness"],
-    "saturation": ["saturation"],
-}
-SHORTCUT_SAMPLE = 5000  # pictures are enough to see a shortcut that matters
-FOLDS = 5
 NAMED = 5  # classes or pictures that a check names
 WORDS = {
     "brightness_p99": "brightness of the brightest pixels (99th percentile, 0-1)",
@@ -44,83 +31,10 @@ Bounds = tuple[str, str, str, float | None, float | None]  # kind, name, column,
 NOTHING = Schema()
 
 
-def near(manifest: pd.DataFrame, p: Validate) -> pd.Series:
-    """Numbers the sets of readable pictures that are the same or nearly so."""
-    telling = manifest["entropy"] / ENTROPY_SCALE >= p.low_information
-    small = manifest[["width", "height"]].min(axis=1) < SMALL
-    return near_duplicates(manifest, p.near_distance, telling, small)
-
-
-def enriched(
-    manifest: pd.DataFrame, near_set: pd.Series, accepted: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """The manifest with what the checks look at besides: null for pictures that can't be read.
-
-    Adds `near_set` (number), `aspect_ratio` (shorter over longer side), `side` (root of the area, pixels),
-    `copies` (pictures of this content), `labels` (of its content), `alike` (contents in its set), `groups`
-    (in its set), `hinted_splits` (of its group), `spellings` (of its label), `class_size` (readable pictures
-    of its label), and the same in every row: for each shortcut `told_by_<property>`, for each measure
-    `drift_of_<measure>` from the readable pictures of the manifest `accepted` last.
-    """
-    frame = manifest.assign(near_set=near_set.reindex(manifest.index))
-    frame.loc[frame["error"].notna(), "sha256"] = None
-    sides = frame[["width", "height"]]
-    frame["aspect_ratio"] = sides.min(axis=1) / sides.max(axis=1)
-    frame["side"] = np.sqrt(sides.prod(axis=1, min_count=2))
-    by_content = frame.groupby("sha256")
-    frame["copies"] = by_content["path"].transform("size")
-    frame["labels"] = by_content["label"].transform("nunique")
-    frame["alike"] = frame.groupby("near_set")["sha256"].transform("nunique")
-    frame["groups"] = frame.groupby("near_set")["group"].transform("nunique")
-    frame["hinted_splits"] = (
-        frame["split_hint"].groupby(frame["group"].fillna(frame["sha256"])).transform("nunique")
-    )
-    frame["class_size"] = frame["error"].isna().groupby(frame["label"]).transform("sum")
-    frame["spellings"] = frame["label"].groupby(frame["label"].str.casefold()).transform("nunique")
-    for name, skill in shortcuts(frame[frame["error"].isna()]).items():
-        frame[f"told_by_{name}"] = skill
-    if accepted is not None and len(accepted) and frame["error"].isna().any():
-        for name in MEASURES:
-            frame[f"drift_of_{name}"] = ks_2samp(frame[name].dropna(), accepted[name]).statistic
-    return frame
-
-
-def shortcuts(pictures: pd.DataFrame) -> dict[str, float]:
-    """How well the classes can be told apart by one trivial property alone.
-
-    A decision tree learns the label from that property, and is tried on pictures it hasn't seen.
-
-    Returns:
-        For each property its skill: 0 no better than guessing, 1 perfect (balanced accuracy, rescaled).
-    """
-    counts = pictures["label"].value_counts()
-    sample = pictures[pictures["label"].map(counts) >= FOLDS].sort_values("sha256").head(SHORTCUT_SAMPLE)
-    sample = sample[sample.groupby("label")["label"].transform("size") >= FOLDS]
-    classes = sample["label"].nunique()
-    if classes < 2:
-        return dict.fromkeys(SHORTCUTS, 0.0)
-    return {name: _skill(sample, columns, classes) for name, columns in SHORTCUTS.items()}
-
-
-def _skill(sample: pd.DataFrame, columns: list[str], classes: int) -> float:
-    coded = sample[columns].apply(
-        lambda column: column if column.dtype.kind in "if" else pd.factorize(column)[0]
-    )
-    if (coded.nunique() <= 1).all():
-        return 0.0
-    tree = DecisionTreeClassifier(
-        max_leaf_nodes=4 * classes, min_samples_leaf=2, class_weight="balanced", random_state=0
-    )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    guessed = cross_val_predict(tree, coded.to_numpy(float), sample["label"], cv=folds)
-    chance = 1 / classes
-    return max(0.0, float((balanced_accuracy_score(sample["label"], guessed) - chance) / (1 - chance)))
-
-
 def checks(
     frame: pd.DataFrame, ties: list[Tie], p: Validate, schema: Schema = NOTHING
 ) -> tuple[list[Check], dict[str, float]]:
-    """What params.yaml and the schema ask for, over the frame that `enriched` gives.
+    """What params.yaml and the schema ask for, over the frame that `with_derived_columns` gives.
 
     Returns:
         The checks, and the share of each quality that is not looked for, since most pictures have it.

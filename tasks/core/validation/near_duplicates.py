@@ -1,10 +1,7 @@
-"""Pictures that belong together: near-duplicates, and the groups that no split may part."""
+"""Which pictures are the same or nearly so: an index of their perceptual hashes."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import comb
 
@@ -24,14 +21,6 @@ BITS = 64
 LOOKS = ["phash", "width", "height", *(measure for measure in MEASURES if measure != "entropy")]
 BLOCK = 4_000_000  # pairs compared at a time
 SEARCH = 20  # comparisons in the time that it takes to find the first
-
-
-@dataclass(frozen=True)
-class Tie:
-    """A group that was several before: a new picture lies between them, or the user has given them a name."""
-
-    group: str
-    tied: tuple[str, ...]
 
 
 def near_sets(hashes: Hashes, distance: int) -> Places:
@@ -138,51 +127,3 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, s
     size = len(contents) + len(hashes) + len(manifest)
     graph = coo_matrix((np.ones(len(starts), bool), (starts, ends)), (size, size))
     return pd.Series(connected_components(graph, directed=False)[1][content], manifest.index)
-
-
-def known_groups(accepted: pd.DataFrame) -> dict[str, str]:
-    """The group of each content, by sha256, in a manifest that was accepted.
-
-    One that the user gave is not kept: what counts of these is what the user gives now. One that a
-    near-duplicate lent to a picture is, or the picture might change its split when that one goes.
-    """
-    given = accepted[accepted["given_group"].notna()]["sha256"]
-    own = accepted[accepted["given_group"].isna()]
-    names = own["group"].fillna(own["sha256"])
-    return dict(zip(given, given, strict=True)) | dict(zip(own["sha256"], names, strict=True))
-
-
-def assign(
-    manifest: pd.DataFrame, near: pd.Series, previous: Mapping[str, str]
-) -> tuple[pd.Series, list[Tie]]:
-    """Names each picture's group: what the user says, else its set of near-duplicates, else none.
-
-    A set is named after the content of one of its pictures, and keeps that name whatever is added or
-    taken away later, since the name decides the split.
-
-    Args:
-        manifest: readable pictures with `sha256` and the user's own `given_group`.
-        near: the number of each picture's set of near-duplicates.
-        previous: what `known_groups` gives of the manifest before.
-
-    Returns:
-        The groups, null for a picture by itself, and those that were several before.
-    """
-    groups = manifest["given_group"].astype(object).where(manifest["given_group"].notna(), None)
-    ties = []
-    together = near.groupby(near).transform("size") > 1
-    remembered = manifest["sha256"].map(lambda digest: previous.get(digest, digest)) != manifest["sha256"]
-    for _, places in near[together | remembered].groupby(near).groups.items():
-        own, unnamed = groups[places].dropna(), places[groups[places].isna()]
-        digests = manifest.loc[unnamed, "sha256"]
-        known = Counter(previous[digest] for digest in digests if digest in previous)
-        if len(own):
-            name = min(own)
-        elif known:
-            name = min(known, key=lambda group: (-known[group], group))
-        else:
-            name = min(digests)
-        groups[unnamed] = name
-        if tied := set(known) - {name}:
-            ties.append(Tie(name, tuple(sorted(tied | {name}))))
-    return groups, ties
