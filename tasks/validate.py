@@ -160,9 +160,9 @@ def validate(
     near_set = derived_columns.number_near_sets(readable, p)
     own, ties = groups.assign(readable, near_set, groups.known_groups(before) if before is not None else {})
     pictures["group"] = own.reindex(pictures.index)
-    frame = derived_columns.with_derived_columns(pictures, near_set, before)
+    frame = derived_columns.with_derived_columns(pictures, near_set, ties)
     with replacing(DATA_DOCS) as site:
-        asked, prevalent = checks.checks(frame, ties, p, expected)
+        asked, prevalent = checks.checks(frame, p, expected, before)
         outcomes = run(frame, asked, site)
     write_parquet(MANIFEST, pictures, manifest.SCHEMA)
     for kind, share in prevalent.items():

@@ -100,8 +100,8 @@ def test_the_verdicts_are_cleanvisions(tmp_path: Path) -> None:
             )
     (tmp_path / "labels.csv").write_text("path,label\n")
     frame = scanned(tmp_path / "pictures", tmp_path / "labels.csv")
-    frame = with_derived_columns(frame, number_near_sets(frame, P))
-    asked, _ = checks.checks(frame, [], P)
+    frame = with_derived_columns(frame, number_near_sets(frame, P), [])
+    asked, _ = checks.checks(frame, P)
     outcomes = run(frame, asked, tmp_path / "site")
     ours = {outcome.kind: set(outcome.paths) for outcome in outcomes}
     lab = Imagelab(data_path=str(tmp_path / "pictures"))

@@ -8,14 +8,14 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 from great_expectations.expectations.row_conditions import Column
+from scipy.stats import ks_2samp
 
 from tasks.core.data.manifest import MEASURES
 from tasks.core.validation.config import Validate
 from tasks.core.validation.derived_columns import ENTROPY_SCALE
-from tasks.core.validation.expectations import Check, gxe, tolerating
-from tasks.core.validation.groups import Tie
+from tasks.core.validation.expectations import Check, ExpectNumberToBeAtMost, gxe, tolerating
 from tasks.core.validation.schema import Schema
-from tasks.core.validation.shortcuts import SHORTCUTS
+from tasks.core.validation.shortcuts import shortcut_skills
 
 NAMED = 5  # classes or pictures that a check names
 WORDS = {
@@ -28,20 +28,75 @@ WORDS = {
 }  # for what a column holds
 PREVALENT = 0.5  # CleanVision's; what holds for a larger share of the pictures is no finding
 Bounds = tuple[str, str, str, float | None, float | None]  # kind, name, column, lowest and highest value
+AT_MOST_ONE = (  # kind, name, what is expected, the column whose values are not to be above 1, remedy
+    (
+        "spelling",
+        "classes that differ in upper and lower case alone",
+        "one spelling of each",
+        "spellings",
+        "give them one name, or set validate.severity.spelling to warning if they are different classes",
+    ),
+    (
+        "label_conflict",
+        "the same picture with two labels",
+        "one label for each picture",
+        "labels",
+        "take it out of the wrong class",
+    ),
+    (
+        "duplicate",
+        "exact duplicates",
+        "each picture once",
+        "copies",
+        "keep one of them; copies never lie in different splits",
+    ),
+    (
+        "near_duplicate",
+        "near-duplicates",
+        "pictures that differ (validate.near_distance)",
+        "alike",
+        "nothing needs to be done: they never lie in different splits",
+    ),
+    (
+        "split_conflict",
+        "groups that are named for several splits",
+        "one split for each group and its near-duplicates",
+        "hinted_splits",
+        "move them into one split: a model must not be tested on what it was trained on",
+    ),
+    (
+        "group_conflict",
+        "near-duplicates in different groups",
+        "one group for each set of near-duplicates",
+        "groups",
+        "give them one group in the labels file, or one may train and the other test",
+    ),
+    (
+        "tied",
+        "groups that have become one",
+        "groups that stay apart, as they were in the manifest accepted last",
+        "earlier_groups",
+        "nothing needs to be done: some of these pictures may have changed their split",
+    ),
+)
+EDIT = "or change data.schema if that is how it should be"
 NOTHING = Schema()
 
 
 def checks(
-    frame: pd.DataFrame, ties: list[Tie], p: Validate, schema: Schema = NOTHING
+    frame: pd.DataFrame, p: Validate, schema: Schema = NOTHING, accepted: pd.DataFrame | None = None
 ) -> tuple[list[Check], dict[str, float]]:
     """What params.yaml and the schema ask for, over the frame that `with_derived_columns` gives.
+
+    Args:
+        accepted: readable pictures of the manifest accepted last, from which the measures may not drift.
 
     Returns:
         The checks, and the share of each quality that is not looked for, since most pictures have it.
     """
     usual = _prevalent(frame, p)
-    found = [*_files(frame, p), *_classes(frame, p), *_repeats(ties), *_qualities(frame, p, usual), *_told(p)]
-    found += _expected(frame, schema)
+    found = [*_files(frame, p), *_classes(frame, p), *_at_most_one(), *_qualities(frame, p, usual)]
+    found += [*_shortcuts(frame, p), *_expected(frame, schema), *_drift(frame, accepted, schema)]
     severities = asdict(p.severity)
     asked = [
         replace(check, severity=severities[check.kind])
@@ -90,13 +145,6 @@ def _classes(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
         "add pictures to the class, or raise validate.max_imbalance",
         details=_sizes(sizes[sizes < balanced]),
     )
-    yield Check(
-        "spelling",
-        "classes that differ in upper and lower case alone",
-        "one spelling of each",
-        gxe.ExpectColumnValuesToBeBetween(column="spellings", max_value=1),
-        "give them one name, or set validate.severity.spelling to warning if they are different classes",
-    )
 
 
 def _sizes(sizes: pd.Series) -> str:
@@ -110,49 +158,10 @@ def _listed(texts: Iterable[str]) -> str:
     return ", ".join(listed[:NAMED]) + more
 
 
-def _repeats(ties: list[Tie]) -> Iterator[Check]:
-    yield Check(
-        "label_conflict",
-        "the same picture with two labels",
-        "one label for each picture",
-        gxe.ExpectColumnValuesToBeBetween(column="labels", max_value=1),
-        "take it out of the wrong class",
-    )
-    yield Check(
-        "duplicate",
-        "exact duplicates",
-        "each picture once",
-        gxe.ExpectColumnValuesToBeBetween(column="copies", max_value=1),
-        "keep one of them; copies never lie in different splits",
-    )
-    yield Check(
-        "near_duplicate",
-        "near-duplicates",
-        "pictures that differ (validate.near_distance)",
-        gxe.ExpectColumnValuesToBeBetween(column="alike", max_value=1),
-        "nothing needs to be done: they never lie in different splits",
-    )
-    yield Check(
-        "split_conflict",
-        "groups that are named for several splits",
-        "one split for each group and its near-duplicates",
-        gxe.ExpectColumnValuesToBeBetween(column="hinted_splits", max_value=1),
-        "move them into one split: a model must not be tested on what it was trained on",
-    )
-    yield Check(
-        "group_conflict",
-        "near-duplicates in different groups",
-        "one group for each set of near-duplicates",
-        gxe.ExpectColumnValuesToBeBetween(column="groups", max_value=1),
-        "give them one group in the labels file, or one may train and the other test",
-    )
-    yield Check(
-        "tied",
-        "groups that have become one",
-        "groups that stay apart, as they were in the manifest accepted last",
-        gxe.ExpectColumnValuesToNotBeInSet(column="group", value_set=[tie.group for tie in ties] or [""]),
-        "nothing needs to be done: some of these pictures may have changed their split",
-    )
+def _at_most_one() -> Iterator[Check]:
+    for kind, name, expects, column, remedy in AT_MOST_ONE:
+        expectation = gxe.ExpectColumnValuesToBeBetween(column=column, max_value=1)
+        yield Check(kind, name, expects, expectation, remedy)
 
 
 def _qualities(frame: pd.DataFrame, p: Validate, usual: Container[str]) -> Iterator[Check]:
@@ -209,27 +218,26 @@ def _bounds(frame: pd.DataFrame, p: Validate) -> list[Bounds]:
     ]
 
 
-def _told(p: Validate) -> Iterator[Check]:
-    for name in SHORTCUTS:
+def _shortcuts(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
+    for name, skill in shortcut_skills(frame[frame["error"].isna()]).items():
         yield Check(
             "shortcut",
             f"classes told apart by {name} alone",
             f"skill of at most {p.shortcut} (validate.shortcut)",
-            gxe.ExpectColumnMaxToBeBetween(column=f"told_by_{name}", max_value=p.shortcut),
+            ExpectNumberToBeAtMost(column=f"shortcut_skill_{name}", value=skill, max_value=p.shortcut),
             f"make the classes alike in {name}, or the model may learn that and nothing else",
         )
 
 
 def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
     """What data.schema says, in the severities of params.yaml."""
-    edit = "or change data.schema if that is how it should be"
     if schema.classes is not None:
         yield Check(
             "new_class",
             "pictures of a new class",
             f"one of the {len(schema.classes)} classes of data.schema",
             gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(schema.classes)),
-            f"move them into a class that is known, {edit}",
+            f"move them into a class that is known, {EDIT}",
         )
         present = frame.loc[frame["class_size"] > 0, "label"].unique()
         yield Check(
@@ -239,7 +247,7 @@ def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
             gxe.ExpectColumnDistinctValuesToContainSet(
                 column="label", value_set=list(schema.classes), row_condition=Column("error").is_null()
             ),
-            f"bring their pictures back, {edit}",
+            f"bring their pictures back, {EDIT}",
             details=_listed(label for label in schema.classes if label not in present),
         )
     if schema.formats is not None:
@@ -248,7 +256,7 @@ def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
             "pictures of an unexpected format",
             f"{', '.join(schema.formats)} (data.schema)",
             gxe.ExpectColumnValuesToBeInSet(column="format", value_set=list(schema.formats)),
-            f"convert them, {edit}",
+            f"convert them, {EDIT}",
         )
     for side, limits in (("width", schema.width), ("height", schema.height)):
         if limits is not None:
@@ -257,14 +265,19 @@ def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
                 f"pictures of unexpected {side}",
                 f"{limits.min} to {limits.max} pixels (data.schema)",
                 gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min, max_value=limits.max),
-                f"resize them or take them out, {edit}",
+                f"resize them or take them out, {EDIT}",
             )
+
+
+def _drift(frame: pd.DataFrame, accepted: pd.DataFrame | None, schema: Schema) -> Iterator[Check]:
+    if schema.drift is None or accepted is None or accepted.empty or frame["error"].notna().all():
+        return
     for name in MEASURES:
-        if schema.drift is not None and f"drift_of_{name}" in frame:
-            yield Check(
-                "drift",
-                f"drift of {name} from the pictures accepted last",
-                f"Kolmogorov-Smirnov statistic of at most {schema.drift} (data.schema)",
-                gxe.ExpectColumnMaxToBeBetween(column=f"drift_of_{name}", max_value=schema.drift),
-                f"see whether the new pictures are what the model will meet, {edit}",
-            )
+        statistic = float(ks_2samp(frame[name].dropna(), accepted[name]).statistic)
+        yield Check(
+            "drift",
+            f"drift of {name} from the pictures accepted last",
+            f"Kolmogorov-Smirnov statistic of at most {schema.drift} (data.schema)",
+            ExpectNumberToBeAtMost(column=f"drift_of_{name}", value=statistic, max_value=schema.drift),
+            f"see whether the new pictures are what the model will meet, {EDIT}",
+        )

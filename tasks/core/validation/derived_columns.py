@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
-from scipy.stats import ks_2samp
 
-from tasks.core.data.manifest import MEASURES
 from tasks.core.validation.config import Validate
+from tasks.core.validation.groups import Tie
 from tasks.core.validation.near_duplicates import near_duplicates
-from tasks.core.validation.shortcuts import shortcut_skills
 
 SMALL = 64  # pixels; hashes of smaller pictures lie so close together that only equal ones tell anything
 ENTROPY_SCALE = 10  # bits; CleanVision's score of information is entropy over this
@@ -22,16 +22,13 @@ def number_near_sets(manifest: pd.DataFrame, p: Validate) -> pd.Series:
     return near_duplicates(manifest, p.near_distance, telling, small)
 
 
-def with_derived_columns(
-    manifest: pd.DataFrame, near_set: pd.Series, accepted: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def with_derived_columns(manifest: pd.DataFrame, near_set: pd.Series, ties: Iterable[Tie]) -> pd.DataFrame:
     """The manifest with what the checks look at besides: null for pictures that can't be read.
 
     Adds `near_set` (number), `aspect_ratio` (shorter over longer side), `side` (root of the area, pixels),
     `copies` (pictures of this content), `labels` (of its content), `alike` (contents in its set), `groups`
-    (in its set), `hinted_splits` (of its group), `spellings` (of its label), `class_size` (readable pictures
-    of its label), and the same in every row: for each shortcut `told_by_<property>`, for each measure
-    `drift_of_<measure>` from the readable pictures of the manifest `accepted` last.
+    (in its set), `earlier_groups` (that have become its group), `hinted_splits` (of its group), `spellings`
+    (of its label), `class_size` (readable pictures of its label).
     """
     frame = manifest.assign(near_set=near_set.reindex(manifest.index))
     frame.loc[frame["error"].notna(), "sha256"] = None
@@ -43,14 +40,10 @@ def with_derived_columns(
     frame["labels"] = by_content["label"].transform("nunique")
     frame["alike"] = frame.groupby("near_set")["sha256"].transform("nunique")
     frame["groups"] = frame.groupby("near_set")["group"].transform("nunique")
+    frame["earlier_groups"] = frame["group"].map({tie.group: len(tie.tied) for tie in ties}).fillna(1)
     frame["hinted_splits"] = (
         frame["split_hint"].groupby(frame["group"].fillna(frame["sha256"])).transform("nunique")
     )
     frame["class_size"] = frame["error"].isna().groupby(frame["label"]).transform("sum")
     frame["spellings"] = frame["label"].groupby(frame["label"].str.casefold()).transform("nunique")
-    for name, skill in shortcut_skills(frame[frame["error"].isna()]).items():
-        frame[f"told_by_{name}"] = skill
-    if accepted is not None and len(accepted) and frame["error"].isna().any():
-        for name in MEASURES:
-            frame[f"drift_of_{name}"] = ks_2samp(frame[name].dropna(), accepted[name]).statistic
     return frame
