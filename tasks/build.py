@@ -21,7 +21,7 @@ from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, DATASET_FACTS, MANIFEST, cache_folder
 from tasks.core.data import shards, splits
 from tasks.core.data.config import Build, Processes
-from tasks.core.data.last_run import accepted_folder
+from tasks.core.data.last_run import last_output_files
 from tasks.core.data.manifest import readable
 from tasks.core.data.parallel import each, suited
 from tasks.core.data.parquet import read_parquet
@@ -39,7 +39,7 @@ class Params(params.Section):
     compute: Processes
 
 
-def shared_out(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe) -> Iterator[Shard]:
+def plan_shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe) -> Iterator[Shard]:
     """Shares the pictures of each split out to files.
 
     A file holds neighbours in the order of paths, and ends where a hash of the next path says so: new
@@ -63,7 +63,7 @@ def _starts_shard(path: str) -> bool:
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % PER_SHARD == 0
 
 
-def reused(shard: Shard, earlier: Mapping[str, Path], sources: Mapping[str, str]) -> str | None:
+def reuse(shard: Shard, earlier: Mapping[str, Path], sources: Mapping[str, str]) -> str | None:
     """Takes the file over from the data set built last, where that has one from the same sources.
 
     Args:
@@ -116,18 +116,18 @@ def build(
     classes = sorted(frame["label"].unique())
     frame["place"] = frame["label"].map({label: place for place, label in enumerate(classes)})
     notes = cache_folder() / "shards.json"
-    sources = _noted(notes)
+    sources = _read_notes(notes)
     earlier = _by_digest(accepted)
     with replacing(target) as temporary:
         temporary.mkdir()
         wanted = list(
-            shared_out(frame, folder.absolute(), temporary.absolute(), Recipe(side, p.resize, p.record))
+            plan_shards(frame, folder.absolute(), temporary.absolute(), Recipe(side, p.resize, p.record))
         )
-        digests = {shard.source: reused(shard, earlier, sources) for shard in wanted}
+        digests = {shard.source: reuse(shard, earlier, sources) for shard in wanted}
         new = [shard for shard in wanted if digests[shard.source] is None]
         size = dict(zip(frame["path"], frame["bytes"], strict=True))
         compute = suited(compute, (size[picture.path] for shard in new for picture in shard.pictures))
-        digests |= {shard.source: digest for shard, digest in _written(new, compute)}
+        digests |= {shard.source: digest for shard, digest in _write_shards(new, compute)}
         facts = {
             "class_names": classes,
             "counts": {name: _counts(frame[frame["split"] == name], classes) for name in SPLITS},
@@ -142,7 +142,7 @@ def build(
     return facts
 
 
-def _noted(file: Path | None) -> Any:
+def _read_notes(file: Path | None) -> Any:
     """What was noted in an earlier run; nothing where that was lost or spoilt."""
     try:
         notes = read_json(file) if file else {}
@@ -152,11 +152,11 @@ def _noted(file: Path | None) -> Any:
 
 
 def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
-    built = _noted(accepted.get(DATASET_FACTS)).get("shards", {})
+    built = _read_notes(accepted.get("dataset.json")).get("shards", {})
     return {digest: accepted[name] for name, digest in built.items() if name in accepted}
 
 
-def _written(new: list[Shard], compute: Processes) -> Iterator[tuple[Shard, str]]:
+def _write_shards(new: list[Shard], compute: Processes) -> Iterator[tuple[Shard, str]]:
     total = sum(len(shard.pictures) for shard in new)
     with tqdm(total=total, desc="build", unit=" pictures", disable=None, leave=False) as progress:
         for shard, digest in zip(new, each(shards.write, new, compute), strict=True):
@@ -179,7 +179,7 @@ def main() -> None:
         p.model.backbone,
         p.model.image_size,
         p.compute,
-        accepted_folder(DATASET),
+        last_output_files(DATASET),
         p.model.sha256,
     )
     sizes = ", ".join(f"{name} {sum(facts['counts'][name].values())}" for name in SPLITS)

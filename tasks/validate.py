@@ -21,7 +21,7 @@ from tasks.core.base.params import Data
 from tasks.core.base.paths import DATA_DOCS, MANIFEST, PAGE, VALIDATION
 from tasks.core.data import discovery, manifest
 from tasks.core.data.config import Processes
-from tasks.core.data.last_run import accepted_file, is_another
+from tasks.core.data.last_run import is_another, last_output
 from tasks.core.data.parquet import read_parquet, write_batches, write_parquet
 from tasks.core.validation import checks, derived_columns, groups, schema
 from tasks.core.validation.config import Validate
@@ -34,7 +34,7 @@ SETS = {  # kinds whose pictures belong together, and the column that says which
     "label_conflict": "sha256",
     "near_duplicate": "near_set",
     "group_conflict": "near_set",
-    "tied": "group",
+    "groups_merged": "group",
 }
 
 
@@ -65,7 +65,9 @@ def scan_images(folder: Path, labels: Path, compute: Processes) -> tuple[pd.Data
         file.unlink(missing_ok=True)
 
 
-def summary(frame: pd.DataFrame, outcomes: list[Outcome], ties: list[groups.Tie]) -> dict[str, Any]:
+def summary(
+    frame: pd.DataFrame, outcomes: list[Outcome], merged: list[groups.MergedGroups]
+) -> dict[str, Any]:
     """What `validation.json` holds."""
     unread = frame[frame["error"].notna()]
     counts = frame["label"].value_counts().sort_index()
@@ -76,7 +78,7 @@ def summary(frame: pd.DataFrame, outcomes: list[Outcome], ties: list[groups.Tie]
         "classes": {str(label): int(count) for label, count in counts.items()},
         "unreadable": dict(zip(unread["path"], unread["error"], strict=True)),
         "findings": _findings(frame, outcomes),
-        "ties": [asdict(tie) for tie in ties],
+        "ties": [asdict(one) for one in merged],
         "expectations": met,
     }
 
@@ -158,9 +160,9 @@ def validate(
     readable = pictures[pictures["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
     near_set = derived_columns.number_near_sets(readable, p)
-    own, ties = groups.assign(readable, near_set, groups.known_groups(before) if before is not None else {})
+    own, merged = groups.assign(readable, near_set, groups.known_groups(before) if before is not None else {})
     pictures["group"] = own.reindex(pictures.index)
-    frame = derived_columns.with_derived_columns(pictures, near_set, ties)
+    frame = derived_columns.with_derived_columns(pictures, near_set, merged)
     with replacing(DATA_DOCS) as site:
         asked, prevalent = checks.checks(frame, p, expected, before)
         outcomes = run(frame, asked, site)
@@ -168,7 +170,7 @@ def validate(
     for kind, share in prevalent.items():
         cli.say(f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding")
     seen = {"passed_over": skipped, "prevalent": prevalent}
-    write_json(VALIDATION, summary(frame, outcomes, ties) | seen)
+    write_json(VALIDATION, summary(frame, outcomes, merged) | seen)
     for row in table(outcomes):
         console.say(f"validate: {row}")
     faults = _faults(outcomes)
@@ -183,7 +185,7 @@ def validate(
 def main() -> None:
     p = params.load(Params)
     images, labels, expected = Path(p.data.images), Path(p.data.labels), schema.load(Path(p.data.schema))
-    accepted = accepted_file(MANIFEST)
+    accepted = last_output(MANIFEST)
     validate(images, labels, expected, accepted, p.validate, p.compute)
     if accepted is None and is_another(MANIFEST):
         console.say(

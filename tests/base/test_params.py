@@ -94,6 +94,11 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
         (SHIPPED, "", ("data", "is missing")),
         ("gate:\n", "gate:\n  artifacts: []\n", ("gate.artifacts is called export.rules now",)),
         (
+            "    groups_merged: warning",
+            "    tied: warning",
+            ("validate.severity.tied is called validate.severity.groups_merged now",),
+        ),
+        (
             "metric: agreement, min: 0.99",
             "metric: agreement",
             ("export.rules.0", "agreement", "either"),

@@ -233,7 +233,7 @@ def make_a_pipe(file: Path) -> None:
 def test_a_picture_that_changes_after_validation_stops_the_build(
     growing: Path, monkeypatch: pytest.MonkeyPatch, workers: int, damage: Callable[[Path], Any], words: str
 ) -> None:
-    monkeypatch.setattr("tasks.core.data.parallel.FEW", 0)
+    monkeypatch.setattr("tasks.core.data.parallel.MIN_SHARED_WORK", 0)
     damage(growing / "pictures/red/007.png")
     with pytest.raises(DataError, match=words) as caught:
         built(growing, growing / "dataset", compute=Processes(workers, "none"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.base.files import remove
-from tasks.core.data.last_run import accepted_file, accepted_folder, is_another, last_inputs
+from tasks.core.data.last_run import is_another, last_inputs, last_output, last_output_files
 
 STAGE = """
 stages:
@@ -31,7 +31,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_accepted_before_the_first_run() -> None:
-    assert accepted_file(FILE) is None and accepted_folder(FOLDER) == {}
+    assert last_output(FILE) is None and last_output_files(FOLDER) == {}
     FILE.write_text("rejected")
     assert not is_another(FILE)
 
@@ -41,15 +41,15 @@ def test_what_was_accepted_is_found_whatever_lies_there_now() -> None:
     FILE.unlink()
     FILE.write_text("rejected")
     remove(FOLDER)
-    found = accepted_file(FILE)
+    found = last_output(FILE)
     assert found and found.read_text() == "good"
-    assert {name: file.read_text() for name, file in accepted_folder(FOLDER).items()} == {"a.txt": "good"}
+    assert {name: file.read_text() for name, file in last_output_files(FOLDER).items()} == {"a.txt": "good"}
 
 
 def test_where_the_cache_lacks_it_another_is_told_from_the_same() -> None:
     subprocess.run(["dvc", "repro", "--quiet"], check=True)
     remove(Path(".dvc/cache"))
-    assert accepted_file(FILE) is None and accepted_folder(FOLDER) == {}
+    assert last_output(FILE) is None and last_output_files(FOLDER) == {}
     assert not is_another(FILE)
     FILE.unlink()
     FILE.write_text("made anew")

@@ -23,7 +23,7 @@ from tasks.core.base import params
 from tasks.core.base.errors import WorkerError
 from tasks.core.data import manifest, shards
 from tasks.core.data.config import Processes
-from tasks.core.data.parallel import FEW, each
+from tasks.core.data.parallel import MIN_SHARED_WORK, each
 from tasks.core.data.parquet import write_parquet
 from tasks.core.validation import scan
 from tests import workers
@@ -41,7 +41,7 @@ from tasks.core.validation import scan
 from tests import workers
 
 if __name__ == "__main__":
-    parallel.FEW = 0
+    parallel.MIN_SHARED_WORK = 0
     scan.describe = workers.die
     cli.stage(validate.main)
 """
@@ -49,7 +49,7 @@ if __name__ == "__main__":
 
 def test_stages_that_are_started_share_their_work_out(tmp_path: Path) -> None:
     """As DVC starts them: there a stage's module is `__main__`, whose names no other process finds."""
-    write_classes(tmp_path / "pictures", count=FEW // 3 + 1, size=(16, 16))
+    write_classes(tmp_path / "pictures", count=MIN_SHARED_WORK // 3 + 1, size=(16, 16))
     project = Project.small(tmp_path)
     project.set(workers="2")
     for stage in ("validate", "build"):
@@ -62,7 +62,7 @@ def test_stages_that_are_started_share_their_work_out(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def little_in_each_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few dozen pictures are work for many, in which each has much to do."""
-    monkeypatch.setattr("tasks.core.data.parallel.FEW", 0)
+    monkeypatch.setattr("tasks.core.data.parallel.MIN_SHARED_WORK", 0)
     monkeypatch.setattr(scan, "CHUNK", 5)
     monkeypatch.setattr(build, "PER_SHARD", 4)
 

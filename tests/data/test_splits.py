@@ -132,9 +132,9 @@ def test_no_picture_that_stays_changes_its_split_and_no_group_is_parted(
     for present in life:
         frame = manifest_of(present, named)
         near = near_sets(present, chains)
-        frame["group"], ties = groups.assign(frame, near, known)
+        frame["group"], merged = groups.assign(frame, near, known)
         now = split(frame, SHARES)
-        tied = {name for tie in ties for name in tie.tied}
+        tied = {name for one in merged for name in one.tied}
         for number in before.index.intersection(now.index):
             if known[frame.loc[number, "sha256"]] not in tied:
                 assert now[number] == before[number]

@@ -271,7 +271,7 @@ def test_a_picture_that_ties_groups_together_is_reported(workplace: Path) -> Non
     assert run(imbalance="ignore") == ""
     ties = read_json(VALIDATION)["ties"]
     assert [set(tie["tied"]) for tie in ties] == [{before["cat/05.jpg"], before["dog/05.jpg"]}]
-    assert "tied" in found()
+    assert "groups_merged" in found()
 
 
 def test_what_most_pictures_are_is_no_finding(workplace: Path) -> None:

@@ -98,7 +98,7 @@ def test_changed_pictures_here_and_there_share_the_processes(
 ) -> None:
     """And one that has not changed waits for none."""
     monkeypatch.setattr(scan, "CHUNK", 1)
-    monkeypatch.setattr(parallel, "FEW", 0)
+    monkeypatch.setattr(parallel, "MIN_SHARED_WORK", 0)
     place.scanned()
     changed = [file for number, file in enumerate(place.files) if number % 3 == 0]
     for file in changed:

@@ -21,7 +21,10 @@ from ruamel.yaml.error import YAMLError
 from tasks.core.base.errors import ParamError
 
 FILE = Path("params.yaml")
-RENAMED = {"gate.artifacts": "export.rules"}  # keys of earlier versions, and what they are called now
+RENAMED = {  # keys of earlier versions, and what they are called now
+    "gate.artifacts": "export.rules",
+    "validate.severity.tied": "validate.severity.groups_merged",
+}
 
 # Leaves are strict: `epochs: "8"` and `fine_tune: 1` are slips, not values to be guessed at.
 Text = Annotated[str, Field(min_length=1)]

@@ -59,7 +59,7 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
         raise DataError(f"data.images: {folder} is not a folder; point it at your pictures")
     skipped: Counter[str] = Counter()
     below = pictures_below(folder, skipped)
-    entries = _listed(folder, labels) or _by_folder(folder, below)
+    entries = _read_entries(folder, labels) or _by_folder(folder, below)
     if not entries:
         known = " ".join(sorted(images.SUFFIXES))
         raise DataError(
@@ -155,7 +155,7 @@ def _are_splits(folder: Path, tops: list[str]) -> bool:
     return bool(splits) and not others
 
 
-def _listed(folder: Path, labels: Path) -> list[Entry]:
+def _read_entries(folder: Path, labels: Path) -> list[Entry]:
     """Entries of the labels file; none where it has no rows."""
     frame = _read_labels(labels)
     _check_columns(labels, list(frame.columns))

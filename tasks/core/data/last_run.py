@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 
-def accepted_file(path: Path) -> Path | None:
+def last_output(path: Path) -> Path | None:
     """The content of an output that is a file; none where nothing was accepted, or it isn't in the cache."""
-    with _locked(path) as out:
+    with _open_output(path) as out:
         return _present(out.cache, out.hash_info.value) if out else None
 
 
 def is_another(path: Path) -> bool:
     """Whether dvc.lock names another content of an output than the file has now."""
-    with _locked(path) as out:
+    with _open_output(path) as out:
         return out is not None and out.changed_checksum()
 
 
-def accepted_folder(path: Path) -> dict[str, Path]:
+def last_output_files(path: Path) -> dict[str, Path]:
     """The files of an output that is a folder, by their names in it; those that are in the cache."""
-    with _locked(path) as out:
+    with _open_output(path) as out:
         tree = out.get_obj() if out else None
         if tree is None:
             return {}
@@ -61,7 +61,7 @@ def last_inputs(stage: str, paths: list[Path]) -> tuple[dict[Path, Path], dict[s
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[Any]:
+def _open_output(path: Path) -> Iterator[Any]:
     """DVC's own entry of an output that dvc.lock has a digest of."""
     from dvc.exceptions import NotDvcRepoError, OutputNotFoundError
     from dvc.repo import Repo  # half a second

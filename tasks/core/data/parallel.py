@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 TRIES = 3
 ANSWER = 5  # seconds that a scheduler has for its answer, and its workers to be there
 AHEAD = 4  # items for each process that are given out before the first of them is back
-FEW = 2000  # small pictures that are read sooner than processes start
-SMALL = 30_000  # bytes; reading a picture takes as long again for each so many of them
+MIN_SHARED_WORK = 2000  # small pictures; fewer are read sooner than processes start
+BYTES_PER_WORK = 30_000  # bytes; reading a picture takes as long again for each so many of them
 
 
 def suited(compute: Processes, sizes: Iterable[int]) -> Processes:
@@ -36,8 +36,8 @@ def suited(compute: Processes, sizes: Iterable[int]) -> Processes:
     """
     effort = 0.0
     for size in sizes:
-        effort += 1 + size / SMALL
-        if effort >= FEW:
+        effort += 1 + size / BYTES_PER_WORK
+        if effort >= MIN_SHARED_WORK:
             return compute
     return replace(compute, workers=1)
 

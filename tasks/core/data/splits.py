@@ -13,7 +13,7 @@ from tasks.core.base.errors import DataError
 SPLITS = ("train", "validation", "test")
 STRICTEST = ("test", "validation", "train")  # what a group follows if its pictures' hints differ
 SEEDS = 100  # tried when looking for a better one
-SOME = 10  # of 10 right predictions, 95 % are sure of no more than an accuracy of 72 % (Wilson)
+MIN_TEST_IMAGES = 10  # of 10 right predictions, 95 % are sure of no more than an accuracy of 72 % (Wilson)
 SHOWN = 5  # classes that a line names
 
 
@@ -120,9 +120,10 @@ def _better_seed(manifest: pd.DataFrame, shares: Shares, found: list[tuple[str, 
 def few(labels: pd.Series, splits: pd.Series) -> str | None:
     """Names the classes that have so few pictures for test that their figures say little."""
     counts = labels[splits == "test"].value_counts().sort_index()
-    counts = counts[counts < SOME]
+    counts = counts[counts < MIN_TEST_IMAGES]
     if counts.empty:
         return None
     named = ", ".join(f"{label} {count}" for label, count in counts.head(SHOWN).items())
     more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-    return f"fewer than {SOME} pictures for test of {named}{more}: what is measured on so few says little"
+    few = f"fewer than {MIN_TEST_IMAGES} pictures for test of {named}{more}"
+    return f"{few}: what is measured on so few says little"

@@ -72,7 +72,7 @@ AT_MOST_ONE = (  # kind, name, what is expected, the column whose values are not
         "give them one group in the labels file, or one may train and the other test",
     ),
     (
-        "tied",
+        "groups_merged",
         "groups that have become one",
         "groups that stay apart, as they were in the manifest accepted last",
         "earlier_groups",

@@ -24,7 +24,7 @@ class Severities(Section):
     near_duplicate: Severity
     split_conflict: Severity
     group_conflict: Severity
-    tied: Severity
+    groups_merged: Severity
     dark: Severity
     light: Severity
     blurry: Severity

@@ -8,21 +8,25 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.validation.config import Validate
-from tasks.core.validation.groups import Tie
+from tasks.core.validation.groups import MergedGroups
 from tasks.core.validation.near_duplicates import near_duplicates
 
-SMALL = 64  # pixels; hashes of smaller pictures lie so close together that only equal ones tell anything
+MIN_HASH_SIDE = (
+    64  # pixels; hashes of smaller pictures lie so close together that only equal ones tell anything
+)
 ENTROPY_SCALE = 10  # bits; CleanVision's score of information is entropy over this
 
 
 def number_near_sets(manifest: pd.DataFrame, p: Validate) -> pd.Series:
     """Numbers the sets of readable pictures that are the same or nearly so."""
     telling = manifest["entropy"] / ENTROPY_SCALE >= p.low_information
-    small = manifest[["width", "height"]].min(axis=1) < SMALL
+    small = manifest[["width", "height"]].min(axis=1) < MIN_HASH_SIDE
     return near_duplicates(manifest, p.near_distance, telling, small)
 
 
-def with_derived_columns(manifest: pd.DataFrame, near_set: pd.Series, ties: Iterable[Tie]) -> pd.DataFrame:
+def with_derived_columns(
+    manifest: pd.DataFrame, near_set: pd.Series, merged: Iterable[MergedGroups]
+) -> pd.DataFrame:
     """The manifest with what the checks look at besides: null for pictures that can't be read.
 
     Adds `near_set` (number), `aspect_ratio` (shorter over longer side), `side` (root of the area, pixels),
@@ -40,7 +44,7 @@ def with_derived_columns(manifest: pd.DataFrame, near_set: pd.Series, ties: Iter
     frame["labels"] = by_content["label"].transform("nunique")
     frame["alike"] = frame.groupby("near_set")["sha256"].transform("nunique")
     frame["groups"] = frame.groupby("near_set")["group"].transform("nunique")
-    frame["earlier_groups"] = frame["group"].map({tie.group: len(tie.tied) for tie in ties}).fillna(1)
+    frame["earlier_groups"] = frame["group"].map({one.group: len(one.tied) for one in merged}).fillna(1)
     frame["hinted_splits"] = (
         frame["split_hint"].groupby(frame["group"].fillna(frame["sha256"])).transform("nunique")
     )

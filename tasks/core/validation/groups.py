@@ -10,7 +10,7 @@ import pandas as pd
 
 
 @dataclass(frozen=True)
-class Tie:
+class MergedGroups:
     """A group that was several before: a new picture lies between them, or the user has given them a name."""
 
     group: str
@@ -31,7 +31,7 @@ def known_groups(accepted: pd.DataFrame) -> dict[str, str]:
 
 def assign(
     manifest: pd.DataFrame, near: pd.Series, previous: Mapping[str, str]
-) -> tuple[pd.Series, list[Tie]]:
+) -> tuple[pd.Series, list[MergedGroups]]:
     """Names each picture's group: what the user says, else its set of near-duplicates, else none.
 
     A set is named after the content of one of its pictures, and keeps that name whatever is added or
@@ -46,7 +46,7 @@ def assign(
         The groups, null for a picture by itself, and those that were several before.
     """
     groups = manifest["given_group"].astype(object).where(manifest["given_group"].notna(), None)
-    ties = []
+    merged = []
     together = near.groupby(near).transform("size") > 1
     remembered = manifest["sha256"].map(lambda digest: previous.get(digest, digest)) != manifest["sha256"]
     for _, places in near[together | remembered].groupby(near).groups.items():
@@ -61,5 +61,5 @@ def assign(
             name = min(digests)
         groups[unnamed] = name
         if tied := set(known) - {name}:
-            ties.append(Tie(name, tuple(sorted(tied | {name}))))
-    return groups, ties
+            merged.append(MergedGroups(name, tuple(sorted(tied | {name}))))
+    return groups, merged

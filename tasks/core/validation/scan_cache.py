@@ -64,10 +64,10 @@ class ScanCache:
         file = cache_folder() / "scan.sqlite"
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            connection = _connected(file)
+            connection = _connect(file)
         except sqlite3.DatabaseError:
             file.unlink(missing_ok=True)
-            connection = _connected(file)
+            connection = _connect(file)
         with closing(connection):
             yield cls(connection)
 
@@ -102,7 +102,7 @@ class ScanCache:
             self.connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
-def _connected(file: Path) -> sqlite3.Connection:
+def _connect(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=60)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
