@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tasks.core.base.errors import DarkroomError
 from tests.structure import ROOT
 
 OLD = "what an earlier run left"
@@ -28,8 +30,9 @@ def fill(folder: Path, counts: dict[str, int]) -> None:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Path:
-    """A folder with params.yaml, two good classes of pictures, and an earlier run's summary."""
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with params.yaml, two good classes of pictures, and an earlier run's summary."""
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / "params.yaml").read_text("utf-8").replace("data/digits", "pictures")
     (tmp_path / "params.yaml").write_text(text, "utf-8")
     (tmp_path / "data").mkdir()
@@ -45,6 +48,16 @@ def run(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", f"tasks.{stage}"]
     return subprocess.run(words, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+
+
+def end(stage: str) -> tuple[int, str]:
+    """How a stage ends that is called in this process: its exit code, and what it says where it fails."""
+    try:
+        importlib.import_module(f"tasks.{stage}").main()
+    except DarkroomError as error:
+        assert "\n" not in str(error)
+        return error.exit_code, str(error)
+    return 0, ""
 
 
 def only_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -87,9 +100,20 @@ def test_a_mistake_is_exit_2(
     workplace: Path, mistake: Callable[[Path], None], words: tuple[str, ...]
 ) -> None:
     mistake(workplace)
-    done = run("validate", workplace)
+    code, line = end("validate")
+    assert code == 2
+    assert all(word in line for word in words), line
+    assert (workplace / "reports/validation.json").read_text() == OLD
+
+
+@pytest.mark.parametrize(("stage", "more"), [("validate", "at least two"), ("check", "not a parameter")])
+def test_a_mistake_reaches_the_shell_as_one_line(workplace: Path, stage: str, more: str) -> None:
+    one_class(workplace)
+    if stage == "check":
+        change(workplace, "  patience: 3", "  patiense: 3")
+    done = run(stage, workplace)
     assert done.returncode == 2
-    assert all(word in only_line(done) for word in words), done.stderr
+    assert more in only_line(done) and only_line(done).startswith(f"{stage}: ")
     assert (workplace / "reports/validation.json").read_text() == OLD
 
 
@@ -113,11 +137,11 @@ def test_a_mistake_is_exit_2(
 def test_a_slip_is_told_before_anything_runs(
     workplace: Path, mistake: Callable[[Path], None], words: tuple[str, ...]
 ) -> None:
-    assert run("check", workplace).returncode == 0
+    assert end("check") == (0, "")
     mistake(workplace)
-    done = run("check", workplace)
-    assert done.returncode == 2
-    assert all(word in only_line(done) for word in words), done.stderr
+    code, line = end("check")
+    assert code == 2
+    assert all(word in line for word in words), line
 
 
 def test_make_run_begins_with_the_check() -> None:
@@ -155,23 +179,30 @@ def test_a_verdict_of_validation_is_exit_1_and_names_the_files(
     workplace: Path, damage: Callable[[Path], str]
 ) -> None:
     named = damage(workplace)
+    code, line = end("validate")
+    assert code == 1
+    assert named in line
+    assert "validate." in line, "the line names the parameter"
+
+
+def test_a_verdict_reaches_the_shell_as_one_line(workplace: Path) -> None:
+    named = zero_bytes(workplace)
     done = run("validate", workplace)
     assert done.returncode == 1
     assert named in only_line(done)
-    assert "validate." in only_line(done), "the line names the parameter"
 
 
 def test_tolerated_unreadable_pictures_are_listed_and_left_out(workplace: Path) -> None:
     zero_bytes(workplace)
     change(workplace, "max_unreadable: 0", "max_unreadable: 1")
-    assert run("validate", workplace).returncode == 0
+    assert end("validate") == (0, "")
     assert '"cat/0.png": "is empty (0 bytes)"' in (workplace / "reports/validation.json").read_text()
 
 
 def test_an_unknown_backbone_is_exit_2(workplace: Path) -> None:
-    assert run("validate", workplace).returncode == 0
+    assert end("validate") == (0, "")
     change(workplace, "backbone: efficientnet_lite0", "backbone: resnext")
-    done = run("build", workplace)
-    assert done.returncode == 2
-    assert "model.backbone is 'resnext'; it must be efficientnet_lite0" in only_line(done)
+    code, line = end("build")
+    assert code == 2
+    assert "model.backbone is 'resnext'; it must be efficientnet_lite0" in line
     assert not (workplace / "data/dataset").exists()
