@@ -25,6 +25,7 @@ from tasks.core.data import discovery, images
 from tasks.core.data.splits import SPLITS
 from tasks.core.training.dataset import Dataset
 from tests.pictures import write_classes
+from tests.stages import end
 from tests.structure import ROOT
 
 BOMB_SIDE = 30_000
@@ -33,6 +34,7 @@ BOMB_SIDE = 30_000
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a person has: parameters and sound pictures, here with a cache of their own."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
     text = (ROOT / "params.yaml").read_text("utf-8").replace("data/digits", "pictures")
     (tmp_path / "params.yaml").write_text(text, "utf-8")
@@ -312,9 +314,8 @@ def unprivileged() -> list[str]:
 def test_a_link_to_a_folder_is_refused(workplace: Path) -> None:
     (workplace / "pictures/red").rename(workplace / "red")
     (workplace / "pictures/red").symlink_to(workplace / "red")
-    done = run("validate", workplace)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    code, line = end("validate")
+    assert code == 2
     assert "pictures/red is a link to a folder" in line and "move the pictures here" in line
 
 
@@ -328,17 +329,15 @@ def test_classes_that_differ_in_case_alone_are_an_error(workplace: Path) -> None
     shutil.copytree(workplace / "pictures/red", workplace / "pictures/Red")
     for seed, file in enumerate((workplace / "pictures/Red").iterdir()):
         noise(file, seed)
-    done = run("validate", workplace)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    code, line = end("validate")
+    assert code == 1
     assert "classes that differ in upper and lower case alone" in line and "Red/000.png" in line
 
 
 def test_a_class_whose_name_is_not_utf8_is_named(workplace: Path) -> None:
     (workplace / "pictures/green").rename(workplace / "pictures" / os.fsdecode(b"gr\xfcn"))
-    done = run("validate", workplace)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    code, line = end("validate")
+    assert code == 1
     assert "gr\\udcfcn" in line
     assert all("not UTF-8" in said for said in unreadable(workplace).values())
 

@@ -214,6 +214,7 @@ def test_a_cluster_makes_what_one_process_makes(place: Place, cluster: Any) -> N
     assert place.built(dask) == place.files
 
 
+@pytest.mark.slow  # `each` starts the work again alike for all work; the next test has a worker killed, too
 def test_a_worker_of_a_cluster_killed_in_the_middle_of_a_scan_costs_a_retry(
     place: Place, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

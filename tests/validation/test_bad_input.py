@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tasks.core.base.errors import DarkroomError
+from tests.stages import end
 from tests.structure import ROOT
 
 OLD = "what an earlier run left"
@@ -48,16 +47,6 @@ def run(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", f"tasks.{stage}"]
     return subprocess.run(words, cwd=folder, env=environment, check=False, capture_output=True, text=True)
-
-
-def end(stage: str) -> tuple[int, str]:
-    """How a stage ends that is called in this process: its exit code, and what it says where it fails."""
-    try:
-        importlib.import_module(f"tasks.{stage}").main()
-    except DarkroomError as error:
-        assert "\n" not in str(error)
-        return error.exit_code, str(error)
-    return 0, ""
 
 
 def only_line(done: subprocess.CompletedProcess[str]) -> str:
