@@ -23,7 +23,7 @@ from tasks.core.base import params
 from tasks.core.base.files import remove
 from tasks.core.data import discovery, manifest
 from tasks.core.data.config import LOCAL, Build, Processes
-from tasks.core.data.parquet import read_parquet, write_batches
+from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.validation.derived_columns import number_near_sets
 from tasks.core.validation.scan import scan
 
@@ -71,7 +71,7 @@ class Work:
     def scan(self) -> None:
         """From the folder to a manifest on disk, as the stage `validate` begins."""
         entries, _ = discovery.discover(self.pictures, self.labels)
-        write_batches(self.manifest, scan(self.pictures, entries, self.compute), manifest.SCHEMA)
+        write_parquet(self.manifest, scan(self.pictures, entries, self.compute), manifest.SCHEMA)
 
     def scan_afresh(self) -> None:
         """A scan that knows nothing of an earlier one."""

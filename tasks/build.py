@@ -64,14 +64,9 @@ def _starts_shard(path: str) -> bool:
 
 
 def reuse(shard: Shard, earlier: Mapping[str, Path], sources: Mapping[str, str]) -> str | None:
-    """Takes the file over from the data set built last, where that has one from the same sources.
+    """Copies the file from the data set built last, whose files are `earlier` by digest; returns its digest.
 
-    Args:
-        earlier: the files of that data set, by digest.
-        sources: the digest of each file that was written, by that of what it was written from.
-
-    Returns:
-        The file's digest; none where it has to be written.
+    None where no file was written from the same sources: `sources` has the digests of what was written.
     """
     digest = sources.get(shard.source)
     if digest is None or digest not in earlier:

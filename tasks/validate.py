@@ -22,7 +22,7 @@ from tasks.core.base.paths import DATA_DOCS, MANIFEST, PAGE, VALIDATION
 from tasks.core.data import discovery, manifest
 from tasks.core.data.config import Processes
 from tasks.core.data.last_run import is_another, last_output
-from tasks.core.data.parquet import read_parquet, write_batches, write_parquet
+from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.validation import checks, derived_columns, groups, schema
 from tasks.core.validation.config import Validate
 from tasks.core.validation.expectations import Outcome, run
@@ -56,13 +56,7 @@ def scan_images(folder: Path, labels: Path, compute: Processes) -> tuple[pd.Data
     """
     entries, skipped = discovery.discover(folder, labels)
     progress = tqdm(entries, "scan", unit=" pictures", disable=None, leave=False)
-    batches = scan(folder, progress, compute)
-    file = MANIFEST.with_suffix(".scanned")
-    try:
-        write_batches(file, batches, manifest.SCHEMA)
-        return read_parquet(file), skipped
-    finally:
-        file.unlink(missing_ok=True)
+    return scan(folder, progress, compute), skipped
 
 
 def summary(

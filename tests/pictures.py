@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from PIL import Image, ImageColor
 
 from tasks.core.data import discovery
 from tasks.core.data.config import Processes
-from tasks.core.data.manifest import SCHEMA
 from tasks.core.validation.scan import scan
 
 ALONE = Processes(workers=1, scheduler="none")
@@ -37,6 +35,4 @@ def write_classes(
 def scanned(folder: Path, labels: Path, compute: Processes = ALONE) -> pd.DataFrame:
     """The manifest of a folder, as the stage `validate` has it before it looks for groups."""
     entries, _ = discovery.discover(folder, labels)
-    batches = scan(folder, entries, compute)
-    frame: pd.DataFrame = pa.Table.from_batches(batches, SCHEMA).to_pandas()
-    return frame
+    return scan(folder, entries, compute)

@@ -42,15 +42,11 @@ def suited(compute: Processes, sizes: Iterable[int]) -> Processes:
     return replace(compute, workers=1)
 
 
-def _not_yet(_item: Any) -> bool:
-    return False
-
-
 def each(
     work: Callable[[Item], Item | Result],
     items: Iterable[Item],
     compute: Processes,
-    is_done: Callable[[Item], bool] = _not_yet,
+    is_done: Callable[[Item], bool] = lambda _: False,
 ) -> Iterator[Any]:
     """Runs `work` on every item and gives the results in order, with few of them in memory at a time.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -18,13 +17,6 @@ def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     with replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata(schema.metadata), temporary, compression="zstd")
-
-
-def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-    """Writes rows as they come, with few of them in memory."""
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for batch in batches:
-            writer.write_batch(batch)
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

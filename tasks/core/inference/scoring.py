@@ -68,8 +68,7 @@ def describe(folder: Path, compute: Processes) -> pd.DataFrame:
     entries = [Entry(path, "", None, None) for path in sorted(pictures_below(folder))]
     if not entries:
         raise DataError(f"{folder} holds no pictures; give a folder that does")
-    table = pa.Table.from_batches(list(scan(folder, entries, compute)))
-    return pd.DataFrame(table.select(list(DESCRIBED)).to_pandas())
+    return scan(folder, entries, compute)[list(DESCRIBED)]
 
 
 def score(

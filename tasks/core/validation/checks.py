@@ -195,24 +195,19 @@ def _prevalent(frame: pd.DataFrame, p: Validate) -> dict[str, float]:
 def _share(frame: pd.DataFrame, column: str, low: float | None, high: float | None) -> float:
     """The share of readable pictures out of bounds."""
     values = frame[column].dropna()
-    out = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
-    return float(out.mean()) if len(out) else 0.0
+    inside = values.between(-np.inf if low is None else low, np.inf if high is None else high)
+    return float((~inside).mean()) if len(values) else 0.0
 
 
 def _bounds(frame: pd.DataFrame, p: Validate) -> list[Bounds]:
     q1, q3 = frame["side"].quantile([0.25, 0.75])
     spread = p.odd_size * (q3 - q1)
+    bits = p.low_information * ENTROPY_SCALE
     return [
         ("dark", "dark pictures", "brightness_p99", p.dark, None),
         ("light", "light pictures", "brightness_p05", None, 1 - p.light),
         ("blurry", "blurry pictures", "blur_score", p.blurry, None),
-        (
-            "low_information",
-            "pictures of little information",
-            "entropy",
-            p.low_information * ENTROPY_SCALE,
-            None,
-        ),
+        ("low_information", "pictures of little information", "entropy", bits, None),
         ("odd_aspect_ratio", "pictures of odd aspect ratio", "aspect_ratio", p.odd_aspect_ratio, None),
         ("odd_size", "pictures of odd size", "side", q1 - spread, q3 + spread),
     ]

@@ -12,6 +12,7 @@ from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from tasks.core.base.errors import DataError
@@ -39,13 +40,18 @@ class Job:
     trusted: bool = False  # size and times say that the file is still the same
 
 
-def scan(folder: Path, entries: Iterable[Entry], compute: Processes) -> Iterator[pa.RecordBatch]:
-    """Opens every picture once and describes it: rows of `SCHEMA`, in the order of `entries`.
+def scan(folder: Path, entries: Iterable[Entry], compute: Processes) -> pd.DataFrame:
+    """Opens every picture once and describes it: a manifest, in the order of `entries`.
 
     A file that was described before and has the same size and times is not opened again; one whose times
     alone have changed is read, and decoded only if its content is another. A picture that can't be read gets
     a row too, with `error` saying why. Few small pictures are read in this process alone.
     """
+    batches = _batches(folder, entries, compute)
+    return pd.DataFrame(pa.Table.from_batches(batches, SCHEMA).to_pandas())
+
+
+def _batches(folder: Path, entries: Iterable[Entry], compute: Processes) -> Iterator[pa.RecordBatch]:
     with ScanCache.open() as cache:
         start = time.time_ns()
         jobs, ahead = tee(_jobs(folder, chunk, cache) for chunk in _chunks(entries, CHUNK))
@@ -53,7 +59,7 @@ def scan(folder: Path, entries: Iterable[Entry], compute: Processes) -> Iterator
         del ahead  # or all jobs would be kept for it
         for chunk in each(describe, jobs, compute, is_done=_is_known):
             if not _is_known(chunk):
-                cache.add(chunk, start)
+                cache.add([(job.file, job.status, job.known) for job in chunk if not job.trusted], start)
             yield _batch(chunk)
 
 

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -35,19 +35,6 @@ class Status(NamedTuple):
     size: int
     modified: int
     changed: int
-
-
-class Described(Protocol):
-    """A file that a scan has described."""
-
-    @property
-    def file(self) -> str: ...
-    @property
-    def status(self) -> Status | None: ...
-    @property
-    def known(self) -> dict[str, Any] | None: ...
-    @property
-    def trusted(self) -> bool: ...
 
 
 class ScanCache:
@@ -80,23 +67,23 @@ class ScanCache:
         )
         return {os.fsdecode(file): (json.loads(facts), Status(*status)) for file, facts, *status in rows}
 
-    def add(self, jobs: Sequence[Described], start: int) -> None:
-        """Keeps what a scan that began at `start` (ns) has found.
+    def add(self, found: Sequence[tuple[str, Status | None, dict[str, Any] | None]], start: int) -> None:
+        """Keeps what a scan that began at `start` (ns) has found: of each file its state and description.
 
         A file that changed just before may change again without a later time to show for it; its time is not
         kept, so that the next scan looks at its content.
         """
         rows = [
             (
-                os.fsencode(job.file),
+                os.fsencode(file),
                 self.code,
-                job.status.size,
-                job.status.modified if job.status.modified < start - RECENT else None,
-                job.status.changed,
-                json.dumps(job.known),
+                status.size,
+                status.modified if status.modified < start - RECENT else None,
+                status.changed,
+                json.dumps(facts),
             )
-            for job in jobs
-            if not job.trusted and job.status and job.known and "sha256" in job.known
+            for file, status, facts in found
+            if status and facts and "sha256" in facts
         ]
         with self.connection:
             self.connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
