@@ -16,7 +16,14 @@ from great_expectations.expectations.row_conditions import Column
 
 from tasks.core.validation import expectations
 from tasks.core.validation.data_docs import RESULTS_PAGE, SUITE_PAGE
-from tasks.core.validation.expectations import SHOWN, Check, Outcome, gxe, tolerating
+from tasks.core.validation.expectations import (
+    SHOWN,
+    Check,
+    ExpectNumberToBeAtMost,
+    Outcome,
+    gxe,
+    tolerating,
+)
 from tests.browser import in_a_browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,6 +127,20 @@ def test_each_failed_check_names_its_pictures_in_path_order(tmp_path: Path) -> N
 def test_a_path_that_is_there_twice_is_named(tmp_path: Path) -> None:
     outcome = run_one(manifest(["a"] * 3, path=["x", "y", "x"]), distinct("path"), tmp_path / "site")
     assert (outcome.passed, outcome.paths) == (False, ("x", "x"))
+
+
+def test_a_number_of_all_pictures_is_held_against_its_limit_and_shown(tmp_path: Path) -> None:
+    def at_most(limit: float) -> Check:
+        expectation = ExpectNumberToBeAtMost(column="skill", value=0.8, max_value=limit)
+        return Check("shortcut", f"skill {limit}", "a low skill", expectation, "look at it")
+
+    outcomes = expectations.run(manifest(["cat"]), [at_most(0.8), at_most(0.7)], tmp_path / "site")
+    assert [(outcome.passed, outcome.observed, outcome.count) for outcome in outcomes] == [
+        (True, 0.8, 0),
+        (False, 0.8, 0),
+    ]
+    page = (tmp_path / "site" / RESULTS_PAGE).read_text(encoding="utf-8")
+    assert "skill 0.7 (error): a low skill" in page and "0.8" in page
 
 
 def test_an_outcome_is_plain_json(tmp_path: Path) -> None:
