@@ -147,10 +147,10 @@ def validate(
         Rejected: an expectation of severity `error` is not met; the findings are written before.
     """
     pictures, skipped = scan_images(folder, labels, compute)
-    cli.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
+    console.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
     if skipped:
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.items())
-        cli.say(f"validate: passed over, since no picture is called so: {counts}")
+        console.say(f"validate: passed over, since no picture is called so: {counts}")
     readable = pictures[pictures["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
     near_set = derived_columns.number_near_sets(readable, p)
@@ -162,7 +162,9 @@ def validate(
         outcomes = run(frame, asked, site)
     write_parquet(MANIFEST, pictures, manifest.SCHEMA)
     for kind, share in prevalent.items():
-        cli.say(f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding")
+        console.say(
+            f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding"
+        )
     seen = {"passed_over": skipped, "prevalent": prevalent}
     write_json(VALIDATION, summary(frame, outcomes, merged) | seen)
     for row in table(outcomes):
