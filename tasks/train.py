@@ -31,10 +31,6 @@ from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware
 
 HEAD_SPLITS = ("train", "validation")
-HEAD_BATCH = 64
-HEAD_STEPS = 100  # at once: one alone takes less time than Python needs to ask for it
-HEAD_RATE = 0.003  # of Adam; the head is convex, so that any sane rate ends in the same place
-HEAD_PATIENCE = 10  # its epochs take milliseconds
 NOT_DECAYED = ["bias", "beta", "gamma"]
 NUMBERS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -156,12 +152,12 @@ def train_head(
     dense = keras.layers.Dense(classes, kernel_regularizer=layer.kernel_regularizer)
     head = keras.Model(entry, dense(entry))
     head.set_weights(layer.get_weights())
-    steps = -(-count // HEAD_BATCH)
+    steps = -(-count // p.head.batch_size)
     head.compile(
-        h.optimizer(keras.optimizers.Adam(HEAD_RATE)),
+        h.optimizer(keras.optimizers.Adam(p.head.learning_rate)),
         loss(p),
         weighted_metrics=["accuracy"],
-        steps_per_execution=min(steps, HEAD_STEPS),
+        steps_per_execution=min(steps, p.head.steps_per_execution),
     )
     values, labels = tf.constant(train.values), tf.one_hot(train.labels, classes)
     held_out = tf.data.Dataset.from_tensors((validation.values, tf.one_hot(validation.labels, classes)))
@@ -172,12 +168,12 @@ def train_head(
         return tf.data.Dataset.from_tensor_slices((rows, keys))
 
     def batch(rows: Any, keys: Any) -> Any:
-        kept = augmentation.kept([HEAD_BATCH, width], keys[0], dropout)
+        kept = augmentation.kept([p.head.batch_size, width], keys[0], dropout)
         answers = tf.gather(labels, rows)
         return tf.gather(values, rows) * kept, answers, tf.linalg.matvec(answers, weights)
 
-    stream = tf.data.Dataset.range(2**31).flat_map(order).batch(HEAD_BATCH, drop_remainder=True)
-    watch = Watch("head", max(p.patience, HEAD_PATIENCE), log)
+    stream = tf.data.Dataset.range(2**31).flat_map(order).batch(p.head.batch_size, drop_remainder=True)
+    watch = Watch("head", p.head.patience, log)
     head.fit(
         untuned(stream.map(batch, AUTOTUNE).prefetch(AUTOTUNE)),
         epochs=p.head_epochs,

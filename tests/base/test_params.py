@@ -22,6 +22,7 @@ class Named(params.Section):
 
 
 SHIPPED = (ROOT / "params.yaml").read_text("utf-8")
+HEAD = SHIPPED[SHIPPED.index("  head: ") : SHIPPED.index("  augment:\n")]
 
 
 def load(folder: Path, text: str) -> Params:
@@ -83,13 +84,9 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
         ("test_split: 0.2", "test_split: 0.95", ("build.test_split", "1.05", "less than 1")),
         ("seed: 123\n  resize", f"seed: {2**32}\n  resize", ("build.seed", str(2**32), "less than")),
         ("  seed: 123\n  resize", "  resize", ("build.seed", "is missing")),
-        ("images: data/digits", "images: ''", ("data.images", "''", "at least 1 character")),
-        (
-            "formats: [saved_model",
-            "formats: []  # [",
-            ("export.formats", "[]", "the list must have at least 1"),
-        ),
-        ("scheduler: none", "scheduler: here", ("compute.scheduler", "'here'", "must match pattern '^(tcp")),
+        ("    learning_rate: 0.003", "    learning_rate: 0", ("train.head.learning_rate", "greater")),
+        ("    patience: 10 ", "    patience: 0 ", ("train.head.patience", "0", "greater than or equal to 1")),
+        (HEAD, "", ("train.head", "is missing; give it a value")),
         ("rotation: 10", "rotation: [1", ("not valid YAML", "line")),
         (SHIPPED, "", ("data", "is missing")),
         ("gate:\n", "gate:\n  artifacts: []\n", ("gate.artifacts is called export.rules now",)),

@@ -126,6 +126,23 @@ def test_a_damaged_file_of_features_is_made_again(
     assert all(file.stat().st_size > len(damage) for file in (tmp_path / "features").iterdir())
 
 
+def test_the_head_is_fitted_as_params_say(tiny: Tiny, tmp_path: Path) -> None:
+    head = params.read(ROOT / "params.yaml", Params).train.head
+
+    def history(**changes: int | float) -> pd.DataFrame:
+        target = tmp_path / "-".join(changes)
+        changed = dataclasses.replace(head, **changes)  # type: ignore[arg-type]
+        tiny.train(target, fine_tune=False, augment=STILL, head=changed, head_epochs=12)
+        return pd.read_csv(target / "history.csv")
+
+    shipped = history()
+    assert history(steps_per_execution=1).equals(shipped), "which is for speed alone"
+    assert not history(batch_size=7).equals(shipped)
+    assert not history(learning_rate=0.01).equals(shipped)
+    assert len(shipped) == 12
+    assert len(history(learning_rate=3.0, patience=1)) < 12
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -41,6 +41,20 @@ class Augment(Section):
 
 
 @dataclass(frozen=True)
+class Head(Section):
+    """How the head is fitted to frozen features, by Adam.
+
+    batch_size: images. learning_rate: constant, of Adam. patience: epochs without a better validation loss.
+    steps_per_execution: batches in each call of TensorFlow, which changes the time alone.
+    """
+
+    batch_size: Count
+    learning_rate: Positive
+    patience: Count
+    steps_per_execution: Count
+
+
+@dataclass(frozen=True)
 class Train(Section):
     seed: Seed
     batch_size: Count
@@ -58,6 +72,7 @@ class Train(Section):
     label_smoothing: Fraction
     class_weight: Literal["none", "balanced"]
     mixup: NotNegative
+    head: Head
     augment: Augment
 
     def __post_init__(self) -> None:
