@@ -88,9 +88,9 @@ def ours(top: Path, fine_tune: bool, seed: int) -> dict[str, Any]:
     from tasks.core.backbones import store
     from tasks.core.training import classifier
     from tasks.core.training.dataset import Dataset
-    from tasks.core.training.devices import decide
+    from tasks.core.training.devices import choose_devices
 
-    hardware = decide("auto", "float32", "auto", deterministic=True)  # as the notebook
+    hardware = choose_devices("auto", "float32", "auto", deterministic=True)  # as the notebook
     p = dataclasses.replace(PARAMS.train, seed=seed, fine_tune=fine_tune)
     p = p if fine_tune else dataclasses.replace(p, augment=STILL)
     data = Dataset.load(Work(top).dataset)
@@ -181,9 +181,8 @@ def accuracy(model: Any, data: Any) -> float:
 
 def waiting(top: Path) -> dict[str, Any]:
     """An epoch of our loop fed by its pipeline, and by memory: seconds of both, the least of some rounds."""
-    from tasks import train
     from tasks.core.backbones.tensorflow_setup import keras, tf, untuned
-    from tasks.core.training import classifier
+    from tasks.core.training import classifier, fit
     from tasks.core.training.batches import Batches
     from tasks.core.training.dataset import Dataset
 
@@ -192,7 +191,7 @@ def waiting(top: Path) -> dict[str, Any]:
     model = classifier.network(backbone, len(data.class_names), data.image_size, PARAMS.model.l2)
     whole = classifier.in_training(model, frozen_statistics=False)
     batches = Batches(data, p, PARAMS.model.dropout, backbone.output_shape[1])
-    whole.compile(keras.optimizers.SGD(1e-6), train.loss(p))
+    whole.compile(keras.optimizers.SGD(1e-6), fit.loss(p))
     steps = min(batches.steps, 80)
     memory = list(batches.training(0).take(steps))
     kept = tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda *parts: tf.stack(parts), *memory))

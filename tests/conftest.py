@@ -75,13 +75,13 @@ class Tiny:
         from tasks.check import Params
         from tasks.core.base import params
         from tasks.core.training.dataset import Dataset
-        from tasks.core.training.devices import decide
+        from tasks.core.training.devices import choose_devices
 
         p = params.read(ROOT / "params.yaml", Params)
         quick = {"epochs": 3, "head_epochs": 40, "batch_size": 8, "learning_rate": 0.05}
         settings = dataclasses.replace(p.train, **(quick | changes))
         model = dataclasses.replace(p.model, backbone=str(self.folder / backbone))
-        chosen = hardware or decide("one", "float32", False, deterministic=True)
+        chosen = hardware or choose_devices("one", "float32", False, deterministic=True)
         live = target.with_name(f"{target.name}-live")
         return train.train(Dataset.load(self.dataset), target, live, settings, model, chosen, logs)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.core.backbones.tensorflow_setup import tf
-from tasks.core.training.devices import decide
+from tasks.core.training.devices import choose_devices
 from tests.conftest import Tiny
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     devices = [tf.config.LogicalDeviceConfiguration() for _ in range(facts["devices"])]
     tf.config.set_logical_device_configuration(cpu, devices)
-    hardware = decide(facts["strategy"], "float32", False, deterministic=True)
+    hardware = choose_devices(facts["strategy"], "float32", False, deterministic=True)
     print(hardware.line(), flush=True)
     task = hardware.strategy.cluster_resolver.task_id if hardware.strategy.cluster_resolver else 0
     (mean,) = hardware.mean([np.array([task], np.float32)])

@@ -12,7 +12,7 @@ import pytest
 from tasks.check import Params
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
-from tasks.core.training.batches import Batches, class_weights
+from tasks.core.training.batches import Batches, class_weights, sheet
 from tasks.core.training.dataset import Dataset
 from tests.conftest import Tiny
 from tests.structure import ROOT
@@ -120,9 +120,9 @@ def test_a_class_without_training_pictures_breaks_nothing(batches: Batches) -> N
 
 
 def test_the_sheet_shows_each_picture_plain_and_changed(batches: Batches) -> None:
-    sheet = np.asarray(batches.sheet(), int)
-    assert sheet.shape == (6 * 36, 8 * 36, 3)
+    shown = np.asarray(sheet(batches.data, batches.p), int)
+    assert shown.shape == (6 * 36, 8 * 36, 3)
     first = parsed(batches.data, batches.data.shuffled("train", batches.p.seed))
     plain = next(iter(first))["image"]
-    assert np.array_equal(sheet[4:36, 4:36], plain)
-    assert not np.array_equal(sheet[4:36, 40:72], plain)
+    assert np.array_equal(shown[4:36, 4:36], plain)
+    assert not np.array_equal(shown[4:36, 40:72], plain)

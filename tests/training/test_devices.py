@@ -11,13 +11,13 @@ import pytest
 from tasks.core.backbones.tensorflow_setup import keras, tf
 from tasks.core.base.errors import ParamError
 from tasks.core.training import devices
-from tasks.core.training.devices import Hardware, decide, variables
+from tasks.core.training.devices import Hardware, choose_devices, variables
 from tests.conftest import Tiny
 
 
 def chosen(**changes: Any) -> Hardware:
     settings: dict[str, Any] = {"strategy": "auto", "precision": "auto", "jit": "auto", "deterministic": True}
-    return decide(**settings | changes)
+    return choose_devices(**settings | changes)
 
 
 def test_a_cpu_trains_alone_in_float32_without_xla(monkeypatch: pytest.MonkeyPatch) -> None:

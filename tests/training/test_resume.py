@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
-from tasks import train
-from tasks.core.base.paths import MODEL_FACTS, cache_folder
-from tasks.core.training import classifier
-from tasks.core.training.checkpoint import ABANDONED, Backup, State
+from tasks.core.base.paths import cache_folder
+from tasks.core.training import checkpoint, classifier
+from tasks.core.training.checkpoint import ABANDONED, Backup, TrainingState
 from tests.apart import finish, start
 from tests.conftest import Tiny
+from tests.structure import ROOT
 
 SETTINGS: dict[str, Any] = {"epochs": 5, "patience": 5, "head_epochs": 2, "learning_rate": 0.02}
 FILES = (classifier.WEIGHTS, MODEL_FACTS, "history.csv")
@@ -51,7 +52,7 @@ def test_it_goes_on_after_the_last_finished_epoch(
     tiny.train(tmp_path / "unbroken", backbone, **SETTINGS)
     save, fitted = Backup.save, []
 
-    def save_and_stop(backup: Backup, state: State) -> None:
+    def save_and_stop(backup: Backup, state: TrainingState) -> None:
         save(backup, state)
         fitted.append(len(state.rows))
         if len(fitted) == after:
@@ -70,8 +71,8 @@ def test_another_training_does_not_go_on_from_it(tiny: Tiny, tmp_path: Path, cac
     """The failing twin: other parameters are another training."""
     tiny.train(tmp_path / "first", **SETTINGS)
     assert list((cache / "training").iterdir()) == [], "what is finished needs no backup"
-    place = train._place(["these facts"])
-    assert place == train._place(["these facts"]) != train._place(["other facts"])
+    place = checkpoint.place(["these facts"])
+    assert place == checkpoint.place(["these facts"]) != checkpoint.place(["other facts"])
     assert place.is_relative_to(cache_folder())
 
 
@@ -80,7 +81,7 @@ def test_a_damaged_backup_begins_anew(tmp_path: Path, damage: bytes) -> None:
     backup = Backup(tmp_path / "backup")
     assert backup.load() is None
     ones = [np.ones(3), np.zeros((2, 2), np.int64)]
-    backup.save(State(ones, ones[:1], ones, [{"phase": "fine_tune", "epoch": 1}]))
+    backup.save(TrainingState(ones, ones[:1], ones, [{"phase": "fine_tune", "epoch": 1}]))
     state = backup.load()
     assert state and state.rows == [{"phase": "fine_tune", "epoch": 1}]
     assert [list(map(str, group)) for group in (state.weights, state.optimizer)] == [
@@ -89,6 +90,32 @@ def test_a_damaged_backup_begins_anew(tmp_path: Path, damage: bytes) -> None:
     ]
     backup.file.write_bytes(damage)
     assert backup.load() is None
+
+
+def test_a_bug_in_loading_is_no_retraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = Backup(tmp_path / "backup")
+    backup.save(TrainingState([np.ones(3)], [], [], []))
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(np, "load", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        backup.load()
+
+
+def test_an_edit_of_any_code_that_trains_is_another_training(tmp_path: Path) -> None:
+    """As in dvc.yaml; the rooms are folders, so that no list of files has holes."""
+    deps = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]["train"]["deps"]
+    code = {ROOT / dep for dep in deps if dep.startswith("tasks/")}
+    assert set(checkpoint.CODE) == code
+    room = tmp_path / "room"
+    room.mkdir()
+    places = []
+    for text in ("one = 1", "one = 2"):
+        (room / "module.py").write_text(text)
+        places.append(checkpoint.place([], (room,)))
+    assert places[0] != places[1]
 
 
 def test_a_backup_that_nobody_went_on_with_does_not_stay_for_ever(tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks import train
 from tasks.check import Params
 from tasks.core.backbones import saved_model
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.base.errors import BackboneError, ModelError, ParamError
 from tasks.core.base.files import read_json
-from tasks.core.training import classifier, feature_cache
+from tasks.core.training import classifier, feature_cache, fit
 from tasks.core.training.augmentation import DRAWS, augmented, draw, key, mixed
 from tasks.core.training.batches import Batches
 from tasks.core.training.config import Augment, Train
@@ -124,6 +123,24 @@ def test_a_damaged_file_of_features_is_made_again(
             feature_cache.of_split(extract, data, "test", "a backbone").values, whole.values
         )
     assert all(file.stat().st_size > len(damage) for file in (tmp_path / "features").iterdir())
+
+
+def test_a_bug_where_features_are_read_is_not_taken_for_damage(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path))
+    data = Dataset.load(tiny.dataset)
+
+    def extract(images: Any) -> Any:
+        return np.zeros((len(images), 2), np.float32)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise TypeError("a bug")
+
+    feature_cache.of_split(extract, data, "test", "a backbone")
+    monkeypatch.setattr(np, "load", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        feature_cache.of_split(extract, data, "test", "a backbone")
 
 
 def test_the_head_is_fitted_as_params_say(tiny: Tiny, tmp_path: Path) -> None:
@@ -245,7 +262,7 @@ def test_a_backbone_of_tensorflow_1_trains_frozen_and_says_so_otherwise(tiny: Ti
 
 
 def rate(p: Train, step: int) -> float:
-    return float(train.learning_rate(p, steps=10)(step))
+    return float(fit.learning_rate(p, steps=10)(step))
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -263,7 +280,7 @@ def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
     p = dataclasses.replace(
         params.read(ROOT / "params.yaml", Params).train, optimizer="adamw", weight_decay=0.5, warmup=0.0
     )
-    optimizer = train.optimizer(p, steps=10)
+    optimizer = fit.optimizer(p, steps=10)
     before = [variable.numpy() for variable in layer.trainable_variables]
     optimizer.build(layer.trainable_variables)
     zeros = [tf.zeros_like(variable) for variable in layer.trainable_variables]
@@ -279,7 +296,7 @@ def validation_loss(tiny: Tiny, models: Path) -> float:
     penalty = 0.0001 * float(np.square(model.get_layer("head").kernel.numpy()).sum())
     held_out = Batches(Dataset.load(tiny.dataset), p, 0.0, FEATURES).validation()
     whole = classifier.in_training(model, frozen_statistics=False)
-    whole.compile(loss=train.loss(p))
+    whole.compile(loss=fit.loss(p))
     return float(whole.evaluate(held_out, verbose=0)) + penalty
 
 

@@ -26,7 +26,7 @@ def draw(key: Any) -> Any:
     return tf.random.stateless_uniform([DRAWS], key, -1.0, 1.0)
 
 
-def kept(shape: list[int], key: Any, dropout: float) -> Any:
+def dropout_mask(shape: list[int], key: Any, dropout: float) -> Any:
     """Draws what dropout multiplies features by: float32 of this shape, 0 or 1 / (1 - dropout)."""
     noise = tf.random.stateless_uniform(shape, key)
     return tf.cast(noise >= dropout, tf.float32) / (1 - dropout)

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, untuned
-from tasks.core.training.augmentation import augmented, draw, kept, key, mixed
+from tasks.core.training.augmentation import augmented, draw, dropout_mask, key, mixed
 from tasks.core.training.classifier import to_float
 from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
@@ -22,10 +22,10 @@ SHEET = (1200, 1200)  # pixels that it has at most
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches of `((pictures, kept), labels, weights)` for the classifier as it trains.
+    """Batches of `((pictures, dropout_mask), labels, weights)` for the classifier as it trains.
 
     pictures: float32 (n, size, size, 3) in [0, 1].
-    kept: float32 (n, width), what dropout multiplies the features by: 0, or 1 / (1 - dropout).
+    dropout_mask: float32 (n, width), what dropout multiplies the features by: 0, or 1 / (1 - dropout).
     labels: float32 (n, classes), one-hot or mixed.
     weights: float32 (n,), of the pictures in the loss.
     """
@@ -54,15 +54,15 @@ class Batches:
     def _drawn(self, number: Any, record: Any) -> Any:
         example = self.data.parse(record)
         drawn_by = key(self.p.seed, number, example["path"])
-        multiplied = kept([self.width], drawn_by + 1, self.dropout)
-        return example | {"key": drawn_by, "kept": multiplied, "draws": draw(drawn_by)}
+        mask = dropout_mask([self.width], drawn_by + 1, self.dropout)
+        return example | {"key": drawn_by, "dropout_mask": mask, "draws": draw(drawn_by)}
 
     def _finished(self, batch: Any) -> Any:
         labels = tf.one_hot(batch["label"], len(self.data.class_names))
         pictures = augmented(to_float(batch["image"]), batch["draws"], self.p.augment)
         pictures, labels = mixed(pictures, labels, batch["key"] + 2, self.p.mixup)
         weights = tf.linalg.matvec(labels, class_weights(self.data, self.p))
-        return (pictures, batch["kept"]), labels, weights
+        return (pictures, batch["dropout_mask"]), labels, weights
 
     def validation(self) -> Any:
         """The validation pictures once, as they are."""
@@ -76,21 +76,20 @@ class Batches:
         stream = self.data.read("validation", HELD_OUT_BATCH).map(finished, AUTOTUNE)
         return _shareable(stream.apply(tf.data.experimental.assert_cardinality(count)))
 
-    def sheet(self) -> Image.Image:
-        """Draws a few pictures, a row for each: as it is, and as the first passes change it."""
-        rows = []
-        for example in self.data.shuffled("train", self.p.seed).map(self.data.parse).take(ROWS):
-            plain = to_float(example["image"])[None]
-            keys = [key(self.p.seed, number, example["path"]) for number in range(COLUMNS - 1)]
-            rows.append(
-                tf.concat([plain, *(augmented(plain, draw(k)[None], self.p.augment) for k in keys)], 0)
-            )
-        pixels = tf.cast(tf.round(tf.stack(rows) * 255), tf.uint8).numpy()
-        gaps = [(0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)]
-        tiles = np.pad(pixels, gaps, constant_values=255).transpose(0, 2, 1, 3, 4)
-        sheet = Image.fromarray(tiles.reshape(tiles.shape[0] * tiles.shape[1], -1, 3))
-        sheet.thumbnail(SHEET)
-        return sheet
+
+def sheet(data: Dataset, params: Train) -> Image.Image:
+    """Draws a few pictures, a row for each: as it is, and as the first passes change it."""
+    rows = []
+    for example in data.shuffled("train", params.seed).map(data.parse).take(ROWS):
+        plain = to_float(example["image"])[None]
+        keys = [key(params.seed, number, example["path"]) for number in range(COLUMNS - 1)]
+        rows.append(tf.concat([plain, *(augmented(plain, draw(k)[None], params.augment) for k in keys)], 0))
+    pixels = tf.cast(tf.round(tf.stack(rows) * 255), tf.uint8).numpy()
+    gaps = [(0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)]
+    tiles = np.pad(pixels, gaps, constant_values=255).transpose(0, 2, 1, 3, 4)
+    sheet = Image.fromarray(tiles.reshape(tiles.shape[0] * tiles.shape[1], -1, 3))
+    sheet.thumbnail(SHEET)
+    return sheet
 
 
 def class_weights(data: Dataset, p: Train) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from: everything that its next epoch hangs on."""
+"""What an interrupted training goes on from: everything that its next epoch depends on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.base.files import remove, replacing
+from tasks.core.base.arrays import load_arrays, save_arrays
+from tasks.core.base.files import code_files, fingerprint, remove
+from tasks.core.base.paths import cache_folder
 
 Row = dict[str, Any]  # an epoch in the history: phase, epoch from 1, losses and accuracies
 Weights = list[np.ndarray]
 ABANDONED = 30 * 24 * 60 * 60  # seconds
+CORE = Path(__file__).parents[1]
+CODE = (CORE / "base", CORE / "backbones", CORE / "training", CORE.with_name("train.py"))  # as in dvc.yaml
+
+
+def place(facts: list[Any], code: tuple[Path, ...] = CODE) -> Path:
+    """Where a training is backed up: one with other facts or other code has another place."""
+    files = [file for path in code for file in code_files(path)]
+    return cache_folder() / "training" / fingerprint(facts, *files)
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """A phase after some epochs: weights of the model, its optimizer and its best epoch, and its rows."""
 
     weights: Weights
@@ -34,23 +44,21 @@ class Backup:
 
     file: Path
 
-    def save(self, state: State) -> None:
+    def save(self, state: TrainingState) -> None:
         groups = {"weights": state.weights, "optimizer": state.optimizer, "best": state.best}
         arrays = {f"{name}-{i:05d}": array for name, group in groups.items() for i, array in enumerate(group)}
-        with replacing(self.file) as temporary, temporary.open("wb") as file:
-            np.savez(file, rows=np.array(json.dumps(state.rows)), **arrays)  # type: ignore[arg-type]
+        save_arrays(self.file, rows=np.array(json.dumps(state.rows)), **arrays)
 
-    def load(self) -> State | None:
-        """Reads it back; none if there is none, or none that can be read."""
-        try:
-            with self.file.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                groups = {
-                    group: [arrays[name] for name in sorted(arrays.files) if name.startswith(f"{group}-")]
-                    for group in ("weights", "optimizer", "best")
-                }
-                return State(rows=json.loads(str(arrays["rows"])), **groups)
-        except Exception:  # a damaged zip can raise anything; without it training begins anew
+    def load(self) -> TrainingState | None:
+        """Reads it back; none if there is none, or it is damaged: the training then begins again."""
+        arrays = load_arrays(self.file)
+        if arrays is None or "rows" not in arrays:
             return None
+        weights, optimizer, best = (
+            [arrays[name] for name in sorted(arrays) if name.startswith(f"{group}-")]
+            for group in ("weights", "optimizer", "best")
+        )
+        return TrainingState(weights, optimizer, best, json.loads(str(arrays["rows"])))
 
     def forget(self) -> None:
         """Removes it, and what trainings left beside it that nobody went on with for a month."""

@@ -52,23 +52,23 @@ def network(backbone: Any, classes: int, image_size: int, l2: float = 0.0) -> An
 
 
 def in_training(model: Any, *, frozen_statistics: bool) -> Any:
-    """The classifier as it trains: it shares all weights with `model`, and is told what dropout keeps.
+    """The classifier as it trains: it shares all weights with `model`, and takes dropout's mask.
 
-    That then hangs on seed, epoch and picture alone, however many devices there are.
+    The mask depends on seed, epoch and picture alone, however many devices there are.
 
     Args:
         frozen_statistics: the backbone normalizes by the statistics it came with, as it does in use, and not
             by those of each batch. Its own dropout, if it has any, it then leaves out too.
 
     Returns:
-        A model from pictures, float32 (n, size, size, 3), and what its features are multiplied by, float32
+        A model from pictures, float32 (n, size, size, 3), and dropout's mask of the features, float32
         (n, width), to logits.
     """
     backbone, head = model.get_layer("backbone"), model.get_layer("head")
     pictures = keras.Input(model.input.shape[1:], name="image")
     features = backbone(pictures, training=False) if frozen_statistics else backbone(pictures)
-    kept = keras.Input(features.shape[1:], name="kept")
-    return keras.Model([pictures, kept], head(keras.layers.Multiply()([features, kept])), name="in_training")
+    mask = keras.Input(features.shape[1:], name="dropout_mask")
+    return keras.Model([pictures, mask], head(keras.layers.Multiply()([features, mask])), name="in_training")
 
 
 def _features(backbone: Any, pictures: Any) -> Any:

@@ -90,7 +90,7 @@ def variables(optimizer: Any) -> list[Any]:
     return [*optimizer.variables, *([scale.current_loss_scale, scale.counter] if scale else [])]
 
 
-def decide(
+def choose_devices(
     strategy: config.Strategy,
     precision: config.Precision,
     jit: bool | Literal["auto"],

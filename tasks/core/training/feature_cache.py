@@ -1,4 +1,4 @@
-"""What a frozen backbone says of pictures: computed once, and kept by what it hangs on."""
+"""What a frozen backbone says of pictures: computed once, and kept by what it depends on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tasks.core.backbones.tensorflow_setup import tf
-from tasks.core.base.files import fingerprint, replacing
+from tasks.core.base.arrays import load_arrays, save_arrays
+from tasks.core.base.files import fingerprint
 from tasks.core.base.paths import cache_folder
 from tasks.core.training.classifier import to_float
 from tasks.core.training.dataset import Dataset
@@ -44,7 +45,7 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
     pictures come, only the files that they fall into are.
 
     Args:
-        source: says what, besides the pictures, the features hang on: the backbone and how it is run.
+        source: says what, besides the pictures, the features depend on: the backbone and how it is run.
     """
     source = fingerprint(source, Path(__file__))
     parts = []
@@ -60,20 +61,12 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
 
 
 def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: str) -> Features:
-    kept = cache_folder() / "features" / fingerprint([data.shards[name], source])
-    if known := _read(kept):
-        return known
+    cache_path = cache_folder() / "features" / fingerprint([data.shards[name], source])
+    known = load_arrays(cache_path)
+    if known and known.keys() == {"values", "labels"}:
+        return Features(**known)
     batches = data.stream([name], BATCH)
-    found = [(np.asarray(extract(batch["image"])), np.asarray(batch["label"])) for batch in batches]
-    values, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    with replacing(kept) as temporary, temporary.open("wb") as file:
-        np.savez(file, values=values, labels=labels)
+    computed = [(np.asarray(extract(batch["image"])), np.asarray(batch["label"])) for batch in batches]
+    values, labels = (np.concatenate(arrays) for arrays in zip(*computed, strict=True))
+    save_arrays(cache_path, values=values, labels=labels)
     return Features(values, labels)
-
-
-def _read(file: Path) -> Features | None:
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return Features(arrays["values"], arrays["labels"])
-    except Exception:  # not there, or damaged: a zip can then raise anything
-        return None

@@ -1,0 +1,134 @@
+"""What happens in and after each epoch of a training."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from dvclive.live import Live
+
+from tasks.core.backbones.tensorflow_setup import keras, tf
+from tasks.core.training.checkpoint import Backup, Row, TrainingState, Weights
+from tasks.core.training.devices import variables
+
+NUMBERS = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+class Log:
+    """The history of both phases, and the same numbers for DVC's plots as they come."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.rows: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        self.live.step = row["epoch"]
+        curve = "head" if row["phase"] == "head" else "fine_tune"  # dvc.yaml draws the second phase as one
+        for name in NUMBERS:
+            self.live.log_metric(f"{curve}/{name}", row[name])
+
+    def write(self, file: Path) -> None:
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, ["phase", "epoch", *NUMBERS], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class History(keras.callbacks.Callback):  # type: ignore[misc]
+    """The epochs of one phase. The other callbacks read it, so that it goes before them."""
+
+    def __init__(self, phase: str, log: Log) -> None:
+        super().__init__()
+        self.phase, self.log = phase, log
+        self.rows: list[Row] = []
+
+    @property
+    def best(self) -> Row:
+        """The first epoch of the lowest validation loss."""
+        return min(self.rows, key=lambda row: float(row["val_loss"]) if is_finite(row) else np.inf)
+
+    @property
+    def diverged(self) -> bool:
+        return bool(self.rows) and not is_finite(self.rows[-1])
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        self.log.add(row)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        numbers = {name: round(float(logs[name]), 6) for name in NUMBERS}
+        self.add({"phase": self.phase, "epoch": epoch + 1} | numbers)
+
+
+class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the weights of the best epoch."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.history = history
+        self.weights: Weights = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        if self.history.best["epoch"] == epoch + 1:
+            self.weights = self.model.get_weights()
+
+
+class EarlyStopping(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends training after `patience` epochs without a better validation loss, or when it is no number."""
+
+    def __init__(self, history: History, patience: int) -> None:
+        super().__init__()
+        self.history, self.patience = history, patience
+
+    @property
+    def done(self) -> bool:
+        rows = self.history.rows
+        waited = bool(rows) and len(rows) - int(self.history.best["epoch"]) >= self.patience
+        return waited or self.history.diverged
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        self.model.stop_training = self.done
+
+
+class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
+    """Saves what an interrupted training resumes from."""
+
+    def __init__(self, history: History, best: BestWeights, backup: Backup) -> None:
+        super().__init__()
+        self.history, self.best, self.backup = history, best, backup
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        optimizer = keras.backend.batch_get_value(variables(self.model.optimizer))
+        weights = self.model.get_weights()
+        self.backup.save(TrainingState(weights, optimizer, self.best.weights, self.history.rows))
+
+
+class AverageReplicas(keras.callbacks.Callback):  # type: ignore[misc]
+    """Has all devices continue with the mean of the statistics that each has computed by itself.
+
+    The mean is what is saved. So it is what is validated, and what an interrupted training resumes from.
+    """
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        if self.model.distribute_strategy.num_replicas_in_sync > 1:
+            self.model.set_weights(self.model.get_weights())
+
+
+class ResetSeed(keras.callbacks.Callback):  # type: ignore[misc]
+    """Sets the seed again at each epoch, so that a backbone draws the same after an interruption.
+
+    TensorFlow then prepares the whole step again, which takes as long as some steps do.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        tf.random.set_seed(self.seed)
+
+
+def is_finite(row: Row) -> bool:
+    return bool(np.isfinite(row["val_loss"]))
