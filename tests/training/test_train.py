@@ -19,7 +19,7 @@ from tasks.core.base import params
 from tasks.core.base.errors import BackboneError, ModelError, ParamError
 from tasks.core.base.files import read_json
 from tasks.core.training import classifier, feature_cache, fit
-from tasks.core.training.augmentation import DRAWS, augmented, draw, key, mixed
+from tasks.core.training.augmentation import Draw, augmented, draw, key, mixed
 from tasks.core.training.batches import Batches
 from tasks.core.training.config import Augment, Train
 from tasks.core.training.dataset import Dataset
@@ -338,13 +338,18 @@ PICTURE = np.zeros((1, 33, 33, 3), np.float32)
 PICTURE[0, 4:10, 16] = 1  # a stroke above the centre
 
 
+def numbers(**drawn: float) -> Any:
+    """The random numbers of one picture: these, and 0 for the others."""
+    return tf.constant([[drawn.get(draw.name, 0.0) for draw in Draw]])
+
+
 def test_no_strength_is_no_change() -> None:
-    assert np.allclose(augmented(PICTURE, tf.ones((1, DRAWS)), STILL), PICTURE, atol=1e-6)
+    assert np.allclose(augmented(PICTURE, tf.ones((1, len(Draw))), STILL), PICTURE, atol=1e-6)
 
 
 def test_rotation_is_in_degrees() -> None:
     p = dataclasses.replace(STILL, rotation=40)
-    turned = augmented(PICTURE, tf.constant([[1.0] + [0.0] * 9]), p).numpy()[0, ..., 0]
+    turned = augmented(PICTURE, numbers(ANGLE=1.0), p).numpy()[0, ..., 0]
     expected = Image.fromarray((PICTURE[0, ..., 0] * 255).astype(np.uint8)).rotate(
         40, Image.Resampling.BILINEAR
     )
@@ -354,9 +359,7 @@ def test_rotation_is_in_degrees() -> None:
 def test_a_flip_mirrors_left_and_right() -> None:
     p = dataclasses.replace(STILL, horizontal_flip=True)
     ramp = np.broadcast_to(np.linspace(0, 1, 33, dtype=np.float32)[None, None, :, None], (1, 33, 33, 3))
-    flipped, kept = (
-        augmented(ramp, tf.constant([[0.0] * 4 + [flip] + [0.0] * 5]), p).numpy() for flip in (-0.5, 0.5)
-    )
+    flipped, kept = (augmented(ramp, numbers(FLIP=flip), p).numpy() for flip in (-0.5, 0.5))
     assert np.allclose(flipped, ramp[:, :, ::-1], atol=1e-5)
     assert np.allclose(kept, ramp, atol=1e-5)
 
@@ -364,7 +367,7 @@ def test_a_flip_mirrors_left_and_right() -> None:
 def test_a_crop_shows_a_part_and_never_more() -> None:
     p = dataclasses.replace(STILL, crop=0.5)
     ramp = np.broadcast_to(np.linspace(0, 1, 33, dtype=np.float32)[None, None, :, None], (1, 33, 33, 3))
-    smallest, left = (tf.constant([[0.0] * 5 + [1.0, 0.0, place] + [0.0] * 2]) for place in (0.0, -1.0))
+    smallest, left = (numbers(WINDOW_SIDE=1.0, WINDOW_RIGHT=place) for place in (0.0, -1.0))
     middle, edge = (augmented(ramp, draws, p).numpy()[0, 16, :, 0] for draws in (smallest, left))
     assert middle[[0, -1]] == pytest.approx([0.25, 0.75], abs=0.02)
     assert edge[[0, -1]] == pytest.approx([0, 0.5], abs=0.02)
@@ -372,12 +375,8 @@ def test_a_crop_shows_a_part_and_never_more() -> None:
 
 def test_brightness_and_contrast_change_the_mean_and_the_spread() -> None:
     picture = np.clip(0.5 + PICTURE * 0.2, 0, 1)
-    brighter = augmented(
-        picture, tf.constant([[0.0] * 8 + [1.0, 0]]), dataclasses.replace(STILL, brightness=0.1)
-    )
-    flatter = augmented(
-        picture, tf.constant([[0.0] * 8 + [0, -1.0]]), dataclasses.replace(STILL, contrast=0.5)
-    )
+    brighter = augmented(picture, numbers(BRIGHTNESS=1.0), dataclasses.replace(STILL, brightness=0.1))
+    flatter = augmented(picture, numbers(CONTRAST=-1.0), dataclasses.replace(STILL, contrast=0.5))
     assert np.allclose(brighter, picture + 0.1, atol=1e-6)
     assert np.std(flatter) == pytest.approx(np.std(picture) / 2, rel=1e-3)
     assert np.mean(flatter) == pytest.approx(np.mean(picture), rel=1e-3)

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
+from enum import IntEnum, auto
 from typing import Any
 
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.training.config import Augment
 
-DRAWS = 10  # angle, two shifts, zoom, flip, side and place (2) of the window, brightness, contrast
+
+class Draw(IntEnum):
+    """The columns of a picture's random numbers. A new one goes to the end, where it changes no other."""
+
+    ANGLE = 0
+    DOWN = auto()
+    RIGHT = auto()
+    ZOOM = auto()
+    FLIP = auto()
+    WINDOW_SIDE = auto()
+    WINDOW_DOWN = auto()
+    WINDOW_RIGHT = auto()
+    BRIGHTNESS = auto()
+    CONTRAST = auto()
 
 
 def number(seed: int, epoch: Any) -> Any:
@@ -17,13 +31,13 @@ def number(seed: int, epoch: Any) -> Any:
 
 
 def key(seed: int, epoch: Any, path: Any) -> Any:
-    """What a picture's random numbers hang on: int64 (2,), whatever order pictures are worked on in."""
+    """What a picture's random numbers depend on: int64 (2,), whatever order pictures are worked on in."""
     return tf.stack([number(seed, epoch), tf.strings.to_hash_bucket_fast(path, 2**62)])
 
 
 def draw(key: Any) -> Any:
-    """Draws a picture's random numbers: float32 (10,) in [-1, 1)."""
-    return tf.random.stateless_uniform([DRAWS], key, -1.0, 1.0)
+    """Draws a picture's random numbers: float32 (len(Draw),) in [-1, 1)."""
+    return tf.random.stateless_uniform([len(Draw)], key, -1.0, 1.0)
 
 
 def dropout_mask(shape: list[int], key: Any, dropout: float) -> Any:
@@ -37,7 +51,7 @@ def augmented(images: Any, draws: Any, p: Augment) -> Any:
 
     Args:
         images: float32 (n, h, w, 3) in [0, 1], as is what comes out.
-        draws: float32 (n, 10) in [-1, 1), of `draw`.
+        draws: float32 (n, len(Draw)) in [-1, 1), of `draw`.
         p: `rotation` in degrees to either side; `translation` as a share of the side; `zoom` as a share
             of the size; `crop`, the most of each side that a random window leaves out; `horizontal_flip` for
             half of the pictures; `brightness`, the most that is added or taken away; `contrast`, the share by
@@ -51,18 +65,20 @@ def _moved(images: Any, draws: Any, p: Augment) -> Any:
     if not any((p.rotation, p.translation, p.zoom, p.crop, p.horizontal_flip)):
         return images
     height, width = images.shape[1], images.shape[2]
-    angle, down, right, zoom, flip, side, low, left = tf.unstack(draws[:, :8], axis=1)
-    angle = angle * p.rotation * math.pi / 180
-    window = 1 - (side + 1) / 2 * p.crop
-    scale = (1 + zoom * p.zoom) * window
-    mirror = tf.where(flip < 0, -1.0, 1.0) if p.horizontal_flip else tf.ones_like(flip)
+    drawn = tf.unstack(draws, axis=1)
+    angle = drawn[Draw.ANGLE] * p.rotation * math.pi / 180
+    window = 1 - (drawn[Draw.WINDOW_SIDE] + 1) / 2 * p.crop
+    scale = (1 + drawn[Draw.ZOOM] * p.zoom) * window
+    mirror = tf.where(drawn[Draw.FLIP] < 0, -1.0, 1.0) if p.horizontal_flip else tf.ones_like(angle)
     # The matrix takes output pixels to input pixels, about the centre of the picture.
     x, y = (width - 1) / 2, (height - 1) / 2
     a, b = scale * tf.cos(angle) * mirror, -scale * tf.sin(angle)
     c, d = scale * tf.sin(angle) * mirror, scale * tf.cos(angle)
     room = (1 - window) / 2  # how far the window may lie from the centre and still be inside
-    shift_x = x - a * x - b * y + (right * p.translation + left * room) * width
-    shift_y = y - c * x - d * y + (down * p.translation + low * room) * height
+    shift_x = (
+        x - a * x - b * y + (drawn[Draw.RIGHT] * p.translation + drawn[Draw.WINDOW_RIGHT] * room) * width
+    )
+    shift_y = y - c * x - d * y + (drawn[Draw.DOWN] * p.translation + drawn[Draw.WINDOW_DOWN] * room) * height
     zero = tf.zeros_like(a)
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -78,7 +94,7 @@ def _lit(images: Any, draws: Any, p: Augment) -> Any:
     """Makes lighter or darker, and differences from the picture's mean larger or smaller."""
     if not (p.brightness or p.contrast):
         return images
-    brightness, contrast = (part[:, None, None, None] for part in tf.unstack(draws[:, 8:], axis=1))
+    brightness, contrast = (draws[:, name, None, None, None] for name in (Draw.BRIGHTNESS, Draw.CONTRAST))
     mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
     changed = (images - mean) * (1 + contrast * p.contrast) + mean + brightness * p.brightness
     return tf.clip_by_value(changed, 0.0, 1.0)

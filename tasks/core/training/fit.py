@@ -19,18 +19,9 @@ from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras, tf, untuned
 from tasks.core.base import cli
 from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import fingerprint, sha256
-from tasks.core.training import augmentation, checkpoint, classifier, feature_cache
+from tasks.core.training import augmentation, callbacks, checkpoint, classifier, feature_cache
 from tasks.core.training.batches import Batches, class_weights
-from tasks.core.training.callbacks import (
-    AverageReplicas,
-    BestWeights,
-    Checkpoint,
-    EarlyStopping,
-    History,
-    Log,
-    ResetSeed,
-    is_finite,
-)
+from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log, is_finite
 from tasks.core.training.checkpoint import Backup, Row, TrainingState
 from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
@@ -107,11 +98,11 @@ def fit(
         if params.fine_tune or params.augment.changes:
             batches = Batches(data, params, dropout, backbone.output_shape[1])
             with hardware.strategy.scope():
-                callbacks: list[Any] = [ResetSeed(params.seed)] if stochastic else []
+                others: list[Any] = [callbacks.ResetSeed(params.seed)] if stochastic else []
                 if logs and hardware.chief:  # each training by itself
                     folder = str(logs / backup.file.name[:12])
-                    callbacks.append(keras.callbacks.TensorBoard(folder, write_graph=False))
-                best_epoch = fine_tune(model, batches, params, hardware, log, backup, callbacks) or best_epoch
+                    others.append(keras.callbacks.TensorBoard(folder, write_graph=False))
+                best_epoch = fine_tune(model, batches, params, hardware, log, backup, others) or best_epoch
     if best_epoch is None or not is_finite(best_epoch):
         raise ParamError(
             f"train.learning_rate is {params.learning_rate}, too much: the loss became no number"
@@ -226,7 +217,7 @@ def fine_tune(
     hardware: Hardware,
     log: Log,
     backup: Backup,
-    callbacks: list[Any],
+    others: list[Any],
 ) -> Row | None:
     """Goes on from the head with every weight, or, where those are frozen, on augmented pictures.
 
@@ -248,7 +239,7 @@ def fine_tune(
     history = History("fine_tune" if params.fine_tune else "augmented", log)
     best = BestWeights(history)
     stopping = EarlyStopping(history, params.patience)
-    saving = [Checkpoint(history, best, backup)] if hardware.chief else []
+    saving = [callbacks.Checkpoint(history, best, backup)] if hardware.chief else []
     resume(history, best, whole, backup.load(), hardware)
     if not stopping.done:
         whole.fit(
@@ -257,7 +248,7 @@ def fine_tune(
             epochs=params.epochs,
             steps_per_epoch=batches.steps,
             validation_data=held_out,
-            callbacks=[*callbacks, AverageReplicas(), history, best, stopping, *saving],
+            callbacks=[*others, callbacks.AverageReplicas(), history, best, stopping, *saving],
             verbose=tensorflow_setup.verbosity() if hardware.chief else 0,
         )
     if history.best["val_loss"] < head:  # which what is no number never is
