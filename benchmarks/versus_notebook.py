@@ -95,7 +95,7 @@ def ours(top: Path, fine_tune: bool, seed: int) -> dict[str, Any]:
     p = p if fine_tune else dataclasses.replace(p, augment=STILL)
     data = Dataset.load(Work(top).dataset)
     remove(top / "cache/features")  # of a run before
-    store.located(BUILT_IN)
+    store.locate(BUILT_IN)
     start = time.perf_counter()
     best = train.train(data, top / "models", top / "live", p, PARAMS.model, hardware)
     seconds = time.perf_counter() - start
@@ -112,7 +112,7 @@ def notebook(top: Path, fine_tune: bool, seed: int, mended: bool, epochs: int) -
 
     data, p, m = Dataset.load(Work(top).dataset), NOTEBOOK.train, NOTEBOOK.model
     side, batch = (data.image_size, data.image_size), p.batch_size
-    handle = store.located(BUILT_IN)
+    handle = store.locate(BUILT_IN)
     keras.utils.set_random_seed(seed)
     ends: list[float] = []
     start = time.perf_counter()
@@ -181,7 +181,7 @@ def accuracy(model: Any, data: Any) -> float:
 
 def waiting(top: Path) -> dict[str, Any]:
     """An epoch of our loop fed by its pipeline, and by memory: seconds of both, the least of some rounds."""
-    from tasks.core.backbones.tensorflow_setup import keras, tf, untuned
+    from tasks.core.backbones.tensorflow_setup import keras, tf, without_autotune
     from tasks.core.training import classifier, fit
     from tasks.core.training.batches import Batches
     from tasks.core.training.dataset import Dataset
@@ -195,7 +195,7 @@ def waiting(top: Path) -> dict[str, Any]:
     steps = min(batches.steps, 80)
     memory = list(batches.training(0).take(steps))
     kept = tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda *parts: tf.stack(parts), *memory))
-    fed = {"real": batches.training(0), "memory": untuned(kept.repeat())}
+    fed = {"real": batches.training(0), "memory": without_autotune(kept.repeat())}
     taken: dict[str, list[float]] = {"real": [], "memory": []}
     for round_ in range(ROUNDS + 1):  # the first is for tracing
         for name, stream in fed.items():

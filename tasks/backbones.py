@@ -26,7 +26,7 @@ def table(rows: Iterable[Listed]) -> Iterator[str]:
         yield f"{row.name:<26}  {row.image_size:>6}  {row.features or '':>8}  {cached:<6}  {row.source}"
 
 
-def fetched(name: str) -> Iterator[str]:
+def fetch(name: str) -> Iterator[str]:
     """Sees that a backbone is in the cache, and says where, how large, and with what digest."""
     facts, folder = store.facts(name), store.folder(name)
     yield f"{name}: {size(folder) / 1e6:.1f} MB in {folder}"
@@ -37,17 +37,17 @@ def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--json", action="store_true", help="the list as JSON instead of a table")
     commands = parser.add_subparsers(dest="command", metavar="[fetch]")
-    fetch = commands.add_parser("fetch", help="bring backbones into the cache")
-    fetch.add_argument("names", nargs="+", metavar="NAME", help="a name of the list, a URL, or a folder")
+    fetching = commands.add_parser("fetch", help="bring backbones into the cache")
+    fetching.add_argument("names", nargs="+", metavar="NAME", help="a name of the list, a URL, or a folder")
     arguments = parser.parse_args()
     if arguments.command:
         for name in arguments.names:
-            for line in fetched(name):
-                console.say(line)
+            for line in fetch(name):
+                cli.say(line)
     elif arguments.json:
-        print(json.dumps([asdict(row) for row in store.listed()], indent=2))
+        print(json.dumps([asdict(row) for row in store.list_backbones()], indent=2))
     else:
-        for line in table(store.listed()):
+        for line in table(store.list_backbones()):
             print(line)
     return 0
 

@@ -66,7 +66,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of TF Hub's, and no long waits."""
-    monkeypatch.setattr(download, "fetched", partial(download.fetched, timeout=1, tries=3, pause=0.001))
+    monkeypatch.setattr(download, "download", partial(download.download, timeout=1, tries=3, pause=0.001))
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -105,7 +105,7 @@ def test_a_name_of_the_catalogue_comes_from_the_mirror_trains_and_then_needs_no_
     assert first(pictures).shape == (2, FEATURES)
     np.testing.assert_array_equal(first(pictures), second(pictures))
     assert len(second.trainable_variables) == 2
-    assert store.located(NAME) == store.located(HANDLE) == HANDLE
+    assert store.locate(NAME) == store.locate(HANDLE) == HANDLE
     assert tensorflow_hub.resolve(HANDLE) == str(hub_folder(HANDLE)), "TF Hub looks where we put it"
     assert capsys.readouterr().out == ""
 
@@ -117,7 +117,7 @@ def test_every_name_of_the_catalogue_is_asked_for_at_its_own_address(hub: Hub) -
     assert len(rows) == 50
     for row in rows:
         with pytest.raises(BackboneError, match=f"{row.handle} can't be fetched: .*404.*check the address"):
-            store.located(row.name)
+            store.locate(row.name)
     assert [f"https://tfhub.dev{path}" for path in hub.asked] == [
         f"{row.handle}?tf-hub-format=compressed" for row in rows
     ]
@@ -149,7 +149,7 @@ def test_what_does_not_pass_ends_with_one_line_and_leaves_nothing(
     """Neither a wait without end nor half a model, which TF Hub would take for a whole one."""
     hub.mishaps += [mishap] * 3
     with pytest.raises(BackboneError, match=f"{words}; with no network use efficientnet_lite0") as caught:
-        store.located(NAME)
+        store.locate(NAME)
     assert "\n" not in str(caught.value)
     assert hub.mishaps == []
     assert left_in(cache) == []
@@ -159,7 +159,7 @@ def test_what_does_not_pass_ends_with_one_line_and_leaves_nothing(
 def test_what_will_not_pass_is_not_tried_again(hub: Hub, code: int) -> None:
     hub.mishaps += [fails(code)] * 3
     with pytest.raises(BackboneError, match=f"answers {code}") as caught:
-        store.located(NAME)
+        store.locate(NAME)
     assert len(hub.mishaps) == 2
     answer = caught.value.__context__
     assert isinstance(answer, HTTPError) and answer.fp.closed, "or the connection stays until it is collected"
@@ -172,7 +172,7 @@ def test_without_a_server_the_way_to_go_on_is_told(
         monkeypatch.setenv("DARKROOM_HUB", f"http://127.0.0.1:{nobody.getsockname()[1]}")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(BackboneError) as caught:
-        store.located(NAME)
+        store.locate(NAME)
     text = str(caught.value)
     assert all(word in text for word in (HANDLE, "refused", "built in", str(cache), "tasks.backbones fetch"))
     assert "\n" not in text
@@ -208,7 +208,7 @@ def test_what_is_no_model_is_refused_and_nothing_is_written_outside(
 ) -> None:
     hub.archives[PATH] = archive
     with pytest.raises(BackboneError, match=words) as caught:
-        store.located(NAME)
+        store.locate(NAME)
     assert HANDLE in str(caught.value) and "\n" not in str(caught.value)
     assert left_in(cache) == []
     assert [path.name for path in cache.parent.iterdir()] == ["cache"]
@@ -235,7 +235,7 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(cache: Path) -> None:
     """TF Hub would wait until it was ten minutes old."""
     place = hub_folder(HANDLE)
     begun = locked(place, socket.gethostname(), dead_process())
-    store.located(NAME)
+    store.locate(NAME)
     assert not begun.exists()
     kinds = {path.name.removeprefix(place.name) for path in cache.iterdir()}
     assert kinds == {"", ".descriptor.txt", ".json"}
@@ -249,17 +249,17 @@ def test_the_lock_of_a_process_that_lives_or_may_live_is_left_alone(
     place = hub_folder(HANDLE)
     begun = locked(place, host, os.getppid() if host == socket.gethostname() else dead_process())
     monkeypatch.setattr(tensorflow_hub.resolver, "atomic_download", lambda *_: None)  # it would wait
-    download.fetched(HANDLE)
+    download.download(HANDLE)
     assert begun.exists()
     assert "waiting" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("hub")
 def test_a_model_that_was_spoilt_in_the_cache_is_named() -> None:
-    store.located(NAME)
+    store.locate(NAME)
     (hub_folder(HANDLE) / "saved_model.pb").write_bytes(b"spoilt")
     with pytest.raises(BackboneError, match=f"{hub_folder(HANDLE)} can't be loaded"):
-        store.located(NAME)
+        store.locate(NAME)
 
 
 # Pinning.
@@ -281,7 +281,7 @@ def test_another_model_than_the_pinned_one_is_not_loaded_and_does_not_stay(cache
 @pytest.mark.usefixtures("hub")
 def test_one_that_was_in_the_cache_before_stays_whatever_the_pin(model: Path) -> None:
     """A slip in model.sha256 would else cost an offline machine its model."""
-    store.located(NAME)
+    store.locate(NAME)
     with pytest.raises(BackboneError, match=r"model\.sha256") as caught:
         classifier.backbone_layer(NAME, trainable=True, sha256="0" * 64)
     assert "removed" not in str(caught.value)
@@ -289,9 +289,9 @@ def test_one_that_was_in_the_cache_before_stays_whatever_the_pin(model: Path) ->
 
 
 def test_a_folder_of_the_users_is_refused_and_stays(model: Path) -> None:
-    assert store.located(str(model), sha256(model)) == str(model)
+    assert store.locate(str(model), sha256(model)) == str(model)
     with pytest.raises(BackboneError, match=r"model\.sha256") as caught:
-        store.located(str(model), "0" * 64)
+        store.locate(str(model), "0" * 64)
     assert "removed" not in str(caught.value)
     assert (model / "saved_model.pb").is_file()
     assert not model.with_name("tiny.json").exists(), "nothing of ours is put beside it"
@@ -305,13 +305,13 @@ def test_the_pin_holds_after_the_cache_was_changed(fixed: Path, model: Path) -> 
     shutil.copytree(fixed, hub_folder(HANDLE))
     assert store.digest(NAME) == sha256(fixed) != digest == sha256(model)
     with pytest.raises(BackboneError, match=digest):
-        store.located(NAME, digest)
+        store.locate(NAME, digest)
 
 
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("note", ["", "null", "{}", '{"files": []}'])
 def test_a_spoilt_note_costs_time_and_nothing_else(model: Path, note: str) -> None:
-    store.located(NAME)
+    store.locate(NAME)
     hub_folder(HANDLE).with_name(f"{hub_folder(HANDLE).name}.json").write_text(note)
     assert store.digest(NAME) == sha256(model)
 
@@ -419,7 +419,7 @@ def test_the_command_ends_with_one_line_and_2_where_it_can_not_fetch(hub: Hub) -
 
 def test_the_list_needs_no_tensorflow() -> None:
     """It comes in a fraction of a second."""
-    work = "from tasks.core.backbones.store import listed; list(listed())"
+    work = "from tasks.core.backbones.store import list_backbones; list(list_backbones())"
     code = f"import sys; {work}; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"

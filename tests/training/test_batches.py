@@ -72,11 +72,11 @@ def test_no_seed_but_its_own_decides_what_comes(batches: Batches, global_seed: i
 def test_every_batch_is_full_and_none_is_dropped(batches: Batches) -> None:
     assert batches.data.size("train") % 8, "or it would prove nothing"
     assert batches.steps == -(-batches.data.size("train") // 8)
-    for (pictures, kept), labels, weights in taken(batches, 0, 2 * batches.steps):
-        assert pictures.shape == (8, 32, 32, 3) and kept.shape == (8, WIDTH)
+    for (pictures, mask), labels, weights in taken(batches, 0, 2 * batches.steps):
+        assert pictures.shape == (8, 32, 32, 3) and mask.shape == (8, WIDTH)
         assert labels.shape == (8, 3) and weights.shape == (8,)
         assert pictures.min() >= 0 and pictures.max() <= 1
-        assert set(np.unique(kept)) <= {0, 2}
+        assert set(np.unique(mask)) <= {0, 2}
 
 
 def test_an_epoch_begins_alike_whether_or_not_training_was_interrupted(batches: Batches) -> None:
@@ -87,8 +87,8 @@ def test_an_epoch_begins_alike_whether_or_not_training_was_interrupted(batches: 
 
 
 def flat(batch: Any) -> list[Any]:
-    (pictures, kept), labels, weights = batch
-    return [pictures, kept, labels, weights]
+    (pictures, mask), labels, weights = batch
+    return [pictures, mask, labels, weights]
 
 
 def test_another_seed_is_another_order(batches: Batches) -> None:

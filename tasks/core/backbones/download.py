@@ -35,7 +35,7 @@ HUB = "https://tfhub.dev/"
 _NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError)
 
 
-def fetched(handle: str, timeout: float = TIMEOUT, tries: int = TRIES, pause: float = PAUSE) -> Path:
+def download(handle: str, timeout: float = TIMEOUT, tries: int = TRIES, pause: float = PAUSE) -> Path:
     """Gives the folder in TF Hub's cache that holds the model of an address, fetching it the first time.
 
     It appears there whole or not at all.

@@ -77,7 +77,7 @@ def image_size(name: str, setting: int | Literal["auto"], typical_side: float, s
     return setting
 
 
-def located(name: str, sha256: str = UNPINNED) -> str:
+def locate(name: str, sha256: str = UNPINNED) -> str:
     """Gives the handle that `hub.load` takes, once the model is here: fetched or converted the first time.
 
     Args:
@@ -111,10 +111,10 @@ def facts(name: str, sha256: str = UNPINNED) -> Facts:
         ParamError: no such backbone.
         BackboneError: it can't be fetched, made or read, or has another digest than `sha256`.
     """
-    kept = _kept(name)
-    was_here = kept is None or _is_here(kept)
+    cached = _cache_path(name)
+    was_here = cached is None or _is_here(cached)
     place = folder(name)
-    note = _note(place) if kept else None
+    note = _note(place) if cached else None
     found = _noted(place) if note else None
     if not found:
         found = _read(place)
@@ -139,7 +139,7 @@ def folder(name: str) -> Path:
         BackboneError: it can't be fetched or made.
     """
     catalogue.check(name)
-    place = _kept(name)
+    place = _cache_path(name)
     if not place:
         return Path(name)
     if not _is_here(place):
@@ -150,14 +150,14 @@ def folder(name: str) -> Path:
             # Here, as it brings TensorFlow along, seconds that a model in the cache saves.
             from tasks.core.backbones import download
 
-            download.fetched(_handle(name))
+            download.download(_handle(name))
     return place
 
 
-def listed() -> Iterator[Listed]:
+def list_backbones() -> Iterator[Listed]:
     """The catalogue, with what can be said of each without the network and without TensorFlow."""
     for row in catalogue.catalogue().values():
-        place = _kept(row.name)
+        place = _cache_path(row.name)
         here = place is not None and _is_here(place)
         found = _noted(place) if place else None
         source = f"built in, {row.package}" if row.package else row.handle
@@ -170,7 +170,7 @@ def _handle(name: str) -> str:
     return row.handle if row else name
 
 
-def _kept(name: str) -> Path | None:
+def _cache_path(name: str) -> Path | None:
     """Where in the cache a backbone lies, or will; none for a folder of the user's."""
     if catalogue.package(name):
         # Named after the converter's own text, so that a changed converter is not served old results.

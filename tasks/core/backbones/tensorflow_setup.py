@@ -42,7 +42,7 @@ def deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def untuned(stream: Any) -> Any:
+def without_autotune(stream: Any) -> Any:
     """A `tf.data.Dataset` that ends at once.
 
     tf.data's tuner may hold the end of one up until its own thread wakes, and that sleeps for twice as long
@@ -69,4 +69,4 @@ def verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
-__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "tf", "untuned", "verbosity"]
+__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "tf", "verbosity", "without_autotune"]

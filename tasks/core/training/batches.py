@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, untuned
+from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, without_autotune
 from tasks.core.training.augmentation import augmented, draw, dropout_mask, key, mixed
 from tasks.core.training.classifier import to_float
 from tasks.core.training.config import Train
@@ -108,4 +108,4 @@ def _shareable(stream: Any) -> Any:
     """Has several workers share out each batch, not the files: all see one order, and each takes its part."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return untuned(stream.prefetch(AUTOTUNE)).with_options(options)
+    return without_autotune(stream.prefetch(AUTOTUNE)).with_options(options)

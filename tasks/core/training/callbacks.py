@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from dvclive.live import Live
@@ -116,18 +117,12 @@ class AverageReplicas(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.set_weights(self.model.get_weights())
 
 
-class ResetSeed(keras.callbacks.Callback):  # type: ignore[misc]
+def reset_seed(seed: int) -> Any:
     """Sets the seed again at each epoch, so that a backbone draws the same after an interruption.
 
     TensorFlow then prepares the whole step again, which takes as long as some steps do.
     """
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self.seed = seed
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        tf.random.set_seed(self.seed)
+    return keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: tf.random.set_seed(seed))
 
 
 def is_finite(row: Row) -> bool:

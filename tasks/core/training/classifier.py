@@ -30,7 +30,7 @@ def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_
     Raises:
         BackboneError: it can't be fetched or loaded, or has another digest.
     """
-    handle = store.located(name, sha256)
+    handle = store.locate(name, sha256)
     seeded = None if draws_by is None else saved_model.seeded(store.folder(name), draws_by)
     try:
         with seeded or nullcontext(handle) as source:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, untuned
+from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, without_autotune
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import read_json
@@ -83,7 +83,7 @@ class Dataset:
             stream = records.batch(batch).map(self._parse_all, num_parallel_calls=AUTOTUNE)
         else:
             stream = records.map(self.parse, num_parallel_calls=AUTOTUNE).batch(batch)
-        return untuned(stream.prefetch(AUTOTUNE))
+        return without_autotune(stream.prefetch(AUTOTUNE))
 
     def shuffled(self, split: str, seed: Any) -> Any:
         """Streams a split's records in an order that hangs on the seed, and nothing else.
@@ -110,7 +110,7 @@ class Dataset:
             records = order.interleave(tf.data.TFRecordDataset, SIDE_BY_SIDE, num_parallel_calls=AUTOTUNE)
             return records.shuffle(held, seed, False)
 
-        return untuned(tf.data.Dataset.from_tensors(tf.cast(seed, tf.int64)).flat_map(once))
+        return without_autotune(tf.data.Dataset.from_tensors(tf.cast(seed, tf.int64)).flat_map(once))
 
     def files(self, split: str) -> list[str]:
         """Names of the files of records of a split, in order."""

@@ -15,7 +15,7 @@ from dvclive.live import Live
 
 from tasks.core.backbones import store, tensorflow_setup
 from tasks.core.backbones.config import Model
-from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras, tf, untuned
+from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras, tf, without_autotune
 from tasks.core.base import cli
 from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import fingerprint, sha256
@@ -98,7 +98,7 @@ def fit(
         if params.fine_tune or params.augment.changes:
             batches = Batches(data, params, dropout, backbone.output_shape[1])
             with hardware.strategy.scope():
-                others: list[Any] = [callbacks.ResetSeed(params.seed)] if stochastic else []
+                others: list[Any] = [callbacks.reset_seed(params.seed)] if stochastic else []
                 if logs and hardware.chief:  # each training by itself
                     folder = str(logs / backup.file.name[:12])
                     others.append(keras.callbacks.TensorBoard(folder, write_graph=False))
@@ -169,10 +169,10 @@ def fit_head(
     history = History("head", log)
     best = BestWeights(history)
     head.fit(
-        untuned(stream.map(batch, AUTOTUNE).prefetch(AUTOTUNE)),
+        without_autotune(stream.map(batch, AUTOTUNE).prefetch(AUTOTUNE)),
         epochs=params.head_epochs,
         steps_per_epoch=steps,
-        validation_data=untuned(held_out),
+        validation_data=without_autotune(held_out),
         callbacks=[history, best, EarlyStopping(history, params.head.patience)],
         verbose=0,
     )
