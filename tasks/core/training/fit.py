@@ -27,7 +27,6 @@ from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware, variables
 
-HEAD_SPLITS = ("train", "validation")
 NOT_DECAYED = ["bias", "beta", "gamma"]
 
 
@@ -87,8 +86,9 @@ def fit(
         log = Log(live)
         if params.head_epochs:
             extract = feature_cache.extractor(backbone)
-            features = [feature_cache.of_split(extract, data, split, source) for split in HEAD_SPLITS]
-            best_epoch = fit_head(model, *features, weights, dropout, params, hardware, log)
+            train = feature_cache.of_split(extract, data, "train", source)
+            validation = feature_cache.of_split(extract, data, "validation", source)
+            best_epoch = fit_head(model, train, validation, weights, dropout, params, hardware, log)
             if not is_finite(best_epoch):
                 raise BackboneError(
                     f"model.backbone: {name} gives features that are no numbers in {hardware.precision}; "
