@@ -43,7 +43,7 @@ def main() -> int:
     if arguments.command:
         for name in arguments.names:
             for line in fetch(name):
-                cli.say(line)
+                console.say(line)
     elif arguments.json:
         print(json.dumps([asdict(row) for row in store.list_backbones()], indent=2))
     else:

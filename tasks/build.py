@@ -147,7 +147,7 @@ def _read_notes(file: Path | None) -> Any:
 
 
 def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
-    built = _read_notes(accepted.get("dataset.json")).get("shards", {})
+    built = _read_notes(accepted.get(DATASET_FACTS)).get("shards", {})
     return {digest: accepted[name] for name, digest in built.items() if name in accepted}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tasks.core.backbones.config import Model
-from tasks.core.base import cli, params
+from tasks.core.base import cli, console, params
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import replacing
 from tasks.core.base.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_folder
@@ -65,7 +65,7 @@ def main() -> None:
     with TemporaryDirectory() as nowhere:  # what workers have to say that isn't theirs to write
         top = Path() if hardware.chief else Path(nowhere)
         best = train(Dataset.load(DATASET), top / MODELS, top / TRAINING, p.train, p.model, hardware, logs)
-    cli.say(f"train: kept {best['phase']} epoch {describe(best)}")
+    console.say(f"train: kept {best['phase']} epoch {describe(best)}")
 
 
 if __name__ == "__main__":

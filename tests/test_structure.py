@@ -176,7 +176,7 @@ def test_the_drawing_of_the_architecture_has_the_rooms_and_files_of_each_stage(s
     (text,) = [line for line in lines if re.match(rf"{stage}\b", line)]
     words = set(re.findall(r"[\w/.]+", re.sub(r"─►.*", "", text)))
     assert words & set(ROOMS) == {dep.rpartition("/")[2] for dep in rooms_of(stage)} & set(ROOMS) - {"base"}
-    assert {word.rstrip("/") for word in words if "/" in word} - {str(paths.LATENCIES)} == outs(stage)
+    assert {word.rstrip("/") for word in words if "/" in word} - {str(paths.TIMED_ARTIFACTS)} == outs(stage)
     readers = {
         out: {name for name, other in STAGES.items() if out in other["deps"]} for out in sorted(outs(stage))
     }

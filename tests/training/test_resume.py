@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.core.base.paths import cache_folder
+from tasks.core.base.paths import MODEL_FACTS, cache_folder
 from tasks.core.training import checkpoint, classifier
 from tasks.core.training.checkpoint import ABANDONED, Backup, TrainingState
 from tests.apart import finish, start

@@ -16,9 +16,10 @@ from dvclive.live import Live
 from tasks.core.backbones import store, tensorflow_setup
 from tasks.core.backbones.config import Model
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras, tf, without_autotune
-from tasks.core.base import cli
+from tasks.core.base import console
 from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import fingerprint, sha256
+from tasks.core.base.paths import DATASET_FACTS
 from tasks.core.training import augmentation, callbacks, checkpoint, classifier, feature_cache
 from tasks.core.training.batches import Batches, class_weights
 from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log, is_finite
@@ -63,12 +64,14 @@ def fit(
     """
     _check_batch_size(data, params, hardware)
     name = model_params.backbone
-    cli.say(f"train: {name} on {hardware.line()}")
+    console.say(f"train: {name} on {hardware.line()}")
     keras.utils.set_random_seed(params.seed)
     found = store.facts(name, model_params.sha256)
     facts = {"backbone": name, "backbone_sha256": found.sha256, "versions": _versions()}
     source = fingerprint([facts, hardware.devices, hardware.precision, hardware.deterministic])
-    stochastic = found.draws and params.fine_tune and params.batch_norm == "batch"  # else it is run as in use
+    stochastic = (
+        found.is_stochastic and params.fine_tune and params.batch_norm == "batch"
+    )  # else it is run as in use
     with hardware.strategy.scope():
         backbone = classifier.backbone_layer(
             name,
@@ -77,7 +80,7 @@ def fit(
             draws_by=params.seed if stochastic else None,
         )
         model = classifier.network(backbone, len(data.class_names), data.image_size, model_params.l2)
-    facts["dataset"] = sha256(data.folder / "dataset.json")
+    facts["dataset"] = sha256(data.folder / DATASET_FACTS)
     settings = [source, facts["dataset"], asdict(params), asdict(model_params)]
     backup = Backup(checkpoint.place([*settings, hardware.replicas, hardware.jit]))
     weights, dropout = class_weights(data, params), model_params.dropout
@@ -94,7 +97,7 @@ def fit(
                     f"model.backbone: {name} gives features that are no numbers in {hardware.precision}; "
                     "try compute.precision: float32, or another backbone"
                 )
-            cli.say(f"train: head, best of {len(log.rows)} epochs {describe(best_epoch)}")
+            console.say(f"train: head, best of {len(log.rows)} epochs {describe(best_epoch)}")
         if params.fine_tune or params.augment.changes:
             batches = Batches(data, params, dropout, backbone.output_shape[1])
             with hardware.strategy.scope():
@@ -257,7 +260,7 @@ def fine_tune(
     if params.head_epochs:
         became = "became no number (lower train.learning_rate)"
         end = became if history.diverged else "came no lower than before"
-        cli.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
+        console.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
     model.set_weights(before)
     return None
 
@@ -277,7 +280,7 @@ def resume(
     best.weights = state.best
     for row in state.rows:
         history.add(row)
-    cli.say(f"train: goes on after epoch {epochs}, where it was interrupted")
+    console.say(f"train: goes on after epoch {epochs}, where it was interrupted")
 
 
 def describe(row: Row) -> str:
