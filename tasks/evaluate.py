@@ -21,8 +21,17 @@ from tasks.core.base.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, M
 from tasks.core.data.discovery import own_columns
 from tasks.core.data.images import Pixels
 from tasks.core.data.parquet import read_parquet
-from tasks.core.evaluation import baselines, calibration, label_errors, metrics, predictions, slices
-from tasks.core.evaluation.config import MEASURED_OF_BASELINES, Evaluate
+from tasks.core.evaluation import (
+    baselines,
+    calibration,
+    estimates,
+    intervals,
+    label_errors,
+    metrics,
+    predictions,
+    slices,
+)
+from tasks.core.evaluation.config import Evaluate
 from tasks.core.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from tasks.core.evaluation.metrics import Answers
 from tasks.core.training import classifier
@@ -46,18 +55,6 @@ def predict(predict_batch: Predict, data: Dataset, split: str, batch_size: int) 
     ]
     paths, labels, probabilities = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return predictions.of([path.decode() for path in paths], labels, probabilities, data.class_names)
-
-
-def calibrated(before: Answers, after: Answers, bins: int) -> dict[str, Any]:
-    """What the temperature does to the test split."""
-    ece = metrics.expected_calibration_error(bins)
-    return {
-        when: {
-            "log_loss": rounded(metrics.log_loss(answers)),
-            "ece": rounded(ece(answers)),
-        }
-        for when, answers in (("before", before), ("after", after))
-    }
 
 
 def trivial(data: Dataset, batch_size: int) -> dict[str, Array]:
@@ -92,7 +89,7 @@ def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, 
         console.say(f"evaluate: {len(labels)} pictures harmed by {name}")
         hits[name] = {str(s): right(corrupted(pictures, name, s, p.seed)) for s in SEVERITIES}
     each = np.mean([hit for severities in hits.values() for hit in severities.values()], axis=0)
-    interval = metrics.bootstrap(lambda rows: {"": each[rows].mean()}, labels, p.bootstrap, p.seed)[""]
+    interval = intervals.bootstrap(lambda rows: each[rows].mean(), labels, p.bootstrap, p.seed)
     return {
         "n": len(labels),
         "unharmed": rounded(right(pictures).mean()),
@@ -136,23 +133,26 @@ def measure(
     table = tabled(frames["test"], pictures["sha256"].to_numpy(), parted, classes)
     answers = {split: predictions.answers(frame) for split, frame in frames.items()}
     result: dict[str, Any] = {
-        split: metrics.headline(answer, p.calibration_bins, p.bootstrap, p.seed)
+        split: estimates.headline(answer, p.calibration_bins, p.bootstrap, p.seed)
         for split, answer in answers.items()
     }
     result["per_class"] = metrics.per_class(answers["test"], data.class_names)
-    result["slices"] = slices.described(parted, pictures, answers["test"], p.min_slice)
+    result["slices"] = slices.described(parted, pictures, answers["test"].right, p.min_slice)
     temperature = calibration.temperature(*predictions.arrays(frames["validation"]))
     known, before = predictions.arrays(frames["test"])
     after = Answers.of(known, calibration.scaled(before, temperature))
-    result["calibration"] = {"temperature": temperature} | calibrated(
-        answers["test"], after, p.calibration_bins
-    )
-    result["baselines"] = {name: _measured(predictions.baseline(table, name)) for name in said}
+    curves = {"before": answers["test"], "after": after}
+    result["calibration"] = {"temperature": temperature} | {
+        when: metrics.measure(of, p.calibration_bins, "probabilities") for when, of in curves.items()
+    }
+    result["baselines"] = {
+        name: metrics.measure(predictions.baseline(table, name), p.calibration_bins, "classes")
+        for name in said
+    }
     if p.robustness:
         result["robustness"] = robustness(predict_batch, data, p)
     doubts = doubted(frames)
     predictions.write(PREDICTIONS, table)
-    curves = {"before": answers["test"], "after": after}
     _write_tables(table, curves, result.get("robustness", {}), p.calibration_bins)
     write_json(LABEL_ERRORS, doubts)
     write_json(METRICS, result)
@@ -166,14 +166,12 @@ def tabled(test: pd.DataFrame, sha256: Array, parted: pd.DataFrame, said: dict[s
     return table.assign(**{predictions.BASELINE + name: classes for name, classes in said.items()})
 
 
-def _measured(answers: Answers) -> dict[str, float]:
-    every = metrics.measures(1)
-    return {name: rounded(every[name](answers)) for name in MEASURED_OF_BASELINES}
-
-
 def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[str, Any], bins: int) -> None:
     """Writes what `dvc plots` draws: `answers` are those of each curve of reliability."""
-    curves = [pd.DataFrame(metrics.reliability(of, bins)).assign(when=when) for when, of in answers.items()]
+    curves = [
+        pd.DataFrame(calibration.reliability(of.confidence, of.right, bins)).assign(when=when)
+        for when, of in answers.items()
+    ]
     harmed = [
         {"corruption": name, "severity": int(severity), "accuracy": value}
         for name, severities in robust.get("corruptions", {}).items()

@@ -20,6 +20,7 @@ from tasks.core.data.manifest import readable
 from tasks.core.data.parquet import read_parquet
 from tasks.core.data.splits import SPLITS, Shares, split
 from tasks.core.evaluation.config import Evaluate
+from tasks.core.evaluation.metrics import METRICS
 from tasks.core.evaluation.predictions import PROBABILITY
 from tasks.core.evaluation.rejection import faults
 from tasks.core.reporting import charts, html, thumbnails
@@ -233,10 +234,12 @@ def page(folder: Path, build: Build, p: Report, min_slice: int, parameters: dict
         artifacts=artifacts["artifacts"],
         augmented=thumbnails.embedded(paths.TRAINING / paths.AUGMENTED),
         bars=charts.bars(dataset["counts"]),
+        cards=[m for m in METRICS.values() if m.title and len(names) >= m.min_classes],
         calibrated=parameters.get("export.calibrate") == "true",
         chart_size=charts.SIZE,
         class_sheets=thumbnails.of_classes(pictures, album, p.thumbnails),
         changes=changes(metrics, validation, parameters),
+        class_columns=[name for name in next(iter(metrics["per_class"].values())) if name != "n"],
         confusion=confusion(predictions, names) if len(names) <= MANY else [],
         curves=curves(history),
         dataset=dataset,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
-from tasks.core.evaluation import calibration, metrics
-from tasks.core.evaluation.config import MEASURED, MEASURED_OF_BASELINES
-from tasks.core.evaluation.metrics import Answers
+from tasks.core.base.errors import ParamError
+from tasks.core.evaluation import calibration, estimates, intervals, metrics
+from tasks.core.evaluation.config import Rule
+from tasks.core.evaluation.metrics import METRICS, Answers, Metric
 
 RNG = np.random.default_rng(5)
 LABELS = RNG.integers(0, 8, 200)
@@ -20,48 +23,86 @@ PROBABILITIES = RNG.dirichlet(np.ones(8), 200) * 0.5 + 0.5 * np.eye(8)[(LABELS +
 ANSWERS = Answers.of(LABELS, PROBABILITIES)
 
 
+def value(name: str, answers: Answers, bins: int = 15) -> float:
+    return METRICS[name].of(answers, bins)
+
+
 def test_what_a_gate_may_name_is_what_is_measured() -> None:
-    measured = metrics.headline(ANSWERS, 15, 10, 1)
-    assert set(MEASURED) == measured.keys() - {"interval_95"}
-    assert set(MEASURED_OF_BASELINES) < set(MEASURED)
+    measured = estimates.headline(ANSWERS, 15, 10, 1).keys() - {"interval_95"}
+    assert measured == {*METRICS, "n"}
+    for name in measured:
+        Rule(f"test.{name}", min=0).check("gate.rules.0")
+    of_baselines = {name for name in METRICS if may_be_ruled(name, against="majority")}
+    assert of_baselines == metrics.measure(ANSWERS, 15, "classes").keys() < METRICS.keys()
+
+
+def may_be_ruled(name: str, **facts: Any) -> bool:
+    try:
+        Rule(f"test.{name}", **({"min": 0} | facts)).check("gate.rules.0")
+    except ParamError:
+        return False
+    return True
+
+
+def test_a_metric_that_the_table_alone_has_is_measured_and_may_be_ruled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And has the interval that its row says, and is bounded if that says so."""
+    wrong = Metric("error", lambda answers: 1 - answers.right.mean(), hits=lambda answers: ~answers.right)
+    entropy = Metric("entropy", lambda answers: answers.own.mean(), "probabilities", bounded=False)
+    for metric in (wrong, entropy):
+        monkeypatch.setitem(METRICS, metric.name, metric)
+    found, n = estimates.headline(ANSWERS, 15, 50, 1), len(LABELS)
+    assert found["error"] == pytest.approx(1 - found["accuracy"])
+    low, high = found["interval_95"]["accuracy"]
+    assert found["interval_95"]["error"] == pytest.approx([1 - high, 1 - low], abs=2e-6), "Wilson's"
+    low, high = found["interval_95"]["entropy"]
+    assert low < found["entropy"] < high
+    assert metrics.measure(ANSWERS, 15, "classes").keys() - metrics.measure(ANSWERS, 15, "ranks") >= {"error"}
+    assert may_be_ruled("error", against="majority") and not may_be_ruled("entropy", against="majority")
+    assert may_be_ruled("entropy", min=90) and not may_be_ruled("error", min=90)
+    assert may_be_ruled("error", slice="worst")
+    other = Answers.of(LABELS, np.eye(8)[LABELS])
+    _, interval = estimates.change(ANSWERS, other, wrong, False, 15, 10, 1)
+    assert interval == intervals.agresti_min(~ANSWERS.right, np.zeros(n, bool))
 
 
 def test_against_scikit_learn() -> None:
     predicted = PROBABILITIES.argmax(axis=1)
-    assert metrics.accuracy(ANSWERS) == np.mean(predicted == LABELS)
+    assert value("accuracy", ANSWERS) == np.mean(predicted == LABELS)
     precision, recall, f1, _ = precision_recall_fscore_support(LABELS, predicted, average="macro")
-    assert metrics.macro_precision(ANSWERS) == pytest.approx(precision)
-    assert metrics.macro_recall(ANSWERS) == pytest.approx(recall)
-    assert metrics.macro_f1(ANSWERS) == pytest.approx(f1)
-    assert metrics.log_loss(ANSWERS) == pytest.approx(sklearn_log_loss(LABELS, PROBABILITIES))
-    assert metrics.top_5_accuracy(ANSWERS) == top_k_accuracy_score(LABELS, PROBABILITIES, k=5)
+    assert value("macro_precision", ANSWERS) == pytest.approx(precision)
+    assert value("macro_recall", ANSWERS) == pytest.approx(recall)
+    assert value("macro_f1", ANSWERS) == pytest.approx(f1)
+    assert value("log_loss", ANSWERS) == pytest.approx(sklearn_log_loss(LABELS, PROBABILITIES))
+    assert value("top_5_accuracy", ANSWERS) == top_k_accuracy_score(LABELS, PROBABILITIES, k=5)
 
 
 def test_a_class_that_is_neither_there_nor_predicted_counts_for_nothing() -> None:
     answers = Answers.of(np.array([0, 0, 2]), np.eye(4)[[0, 2, 2]])
-    assert metrics.macro_precision(answers) == pytest.approx((1 + 0.5) / 2)
-    assert metrics.macro_recall(answers) == pytest.approx((0.5 + 1) / 2)
+    assert value("macro_precision", answers) == pytest.approx((1 + 0.5) / 2)
+    assert value("macro_recall", answers) == pytest.approx((0.5 + 1) / 2)
 
 
 def test_calibration_error_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
     labels = np.array([0, 1, 1, 1])  # sure of 0.9 and right half the time; sure of 0.6 and always right
     answers = Answers.of(labels, probabilities)
-    error = metrics.expected_calibration_error(10)(answers)
-    assert error == pytest.approx((2 * 0.4 + 2 * 0.4) / 4)
-    assert metrics.reliability(answers, 10) == [
+    assert value("ece", answers, 10) == pytest.approx((2 * 0.4 + 2 * 0.4) / 4)
+    assert calibration.reliability(answers.confidence, answers.right, 10) == [
         {"n": 2, "confidence": 0.6, "accuracy": 1.0},
         {"n": 2, "confidence": 0.9, "accuracy": 0.5},
     ]
 
 
 def test_wilsons_interval_of_nine_in_ten() -> None:
-    assert metrics.wilson(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
-    assert metrics.wilson(1.0, 10)[1] == pytest.approx(1.0)
+    hits = np.arange(10) > 0
+    assert intervals.wilson(hits) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert intervals.wilson(hits | True)[1] == pytest.approx(1.0)
 
 
 def test_intervals_hold_their_numbers_and_hang_on_the_seed() -> None:
-    first, again, other = (metrics.headline(ANSWERS, 15, 200, seed) for seed in (1, 1, 2))
+    first, again, other = (estimates.headline(ANSWERS, 15, 200, seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
     for name, (low, high) in first["interval_95"].items():
@@ -71,11 +112,9 @@ def test_intervals_hold_their_numbers_and_hang_on_the_seed() -> None:
 
 def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:
     values = np.random.default_rng(1).normal(size=400)
-    interval = metrics.bootstrap(lambda rows: {"mean": values[rows].mean()}, np.zeros(400, int), 4000, 1)[
-        "mean"
-    ]
+    interval = intervals.bootstrap(lambda rows: values[rows].mean(), np.zeros(400, int), 4000, 1)
     deviation = values.std() / 20
-    expected = (values.mean() - metrics.Z_95 * deviation, values.mean() + metrics.Z_95 * deviation)
+    expected = (values.mean() - intervals.Z_95 * deviation, values.mean() + intervals.Z_95 * deviation)
     assert interval == pytest.approx(expected, abs=0.15 * deviation)
 
 
@@ -83,7 +122,7 @@ def test_the_interval_of_a_paired_difference_is_that_of_the_paper() -> None:
     """Agresti and Min (2005), table I: 794 and 150, 86 and 570 of 1,600 approve, once and once again."""
     ours = np.repeat([True, True, False, False], [794, 150, 86, 570])
     theirs = np.repeat([True, False, True, False], [794, 150, 86, 570])
-    low, high = metrics.agresti_min(ours, theirs)
+    low, high = intervals.agresti_min(ours, theirs)
     assert (low, high) == pytest.approx((0.04 - 0.0188, 0.04 + 0.0188), abs=5e-4)
 
 
@@ -91,7 +130,7 @@ def test_intervals_of_means_over_many_small_classes_hold_their_numbers() -> None
     rng = np.random.default_rng(4)
     labels = np.repeat(np.arange(60), 5)
     probabilities = np.eye(60)[np.where(rng.random(300) < 0.3, rng.integers(0, 60, 300), labels)]
-    found = metrics.headline(Answers.of(labels, probabilities), 15, 300, 1)
+    found = estimates.headline(Answers.of(labels, probabilities), 15, 300, 1)
     for name in ("macro_recall", "macro_precision", "macro_f1"):
         low, high = found["interval_95"][name]
         assert low <= found[name] <= high, name
@@ -102,6 +141,16 @@ def test_per_class_by_hand() -> None:
     table = metrics.per_class(answers, ("cat", "dog"))
     assert table["cat"] == {"precision": 0.5, "recall": 1.0, "f1": 0.666667, "n": 1}
     assert table["dog"] == {"precision": 1.0, "recall": 0.5, "f1": 0.666667, "n": 2}
+
+
+def test_per_class_against_scikit_learn() -> None:
+    names = tuple("abcdefghi")  # the last is neither there nor predicted
+    columns = precision_recall_fscore_support(
+        LABELS, ANSWERS.predicted, labels=range(len(names)), zero_division=0.0
+    )
+    table = metrics.per_class(ANSWERS, names)
+    for key, column in zip(("precision", "recall", "f1", "n"), columns, strict=True):
+        assert [row[key] for row in table.values()] == pytest.approx(column, abs=5e-7)
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])

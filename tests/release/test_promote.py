@@ -29,7 +29,7 @@ from tasks.core.base.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
 from tasks.core.data import images
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import read_parquet, write_parquet
-from tasks.core.evaluation import metrics, predictions
+from tasks.core.evaluation import estimates, predictions
 from tasks.core.inference import drift
 from tasks.core.inference.scoring import MONITORED
 from tasks.core.release import comparison, model_card, registry
@@ -110,7 +110,7 @@ def made(folder: Path, pictures: Path, manifest: pd.DataFrame, model: Any, contr
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     write_parquet(folder / MANIFEST, manifest, SCHEMA)
     predictions.write(folder / PREDICTIONS, table)
-    tested = metrics.headline(predictions.answers(table), 15, 20, 0)
+    tested = estimates.headline(predictions.answers(table), 15, 20, 0)
     after = {name: tested[name] for name in ("log_loss", "ece")}
     write_json(folder / METRICS, {"test": tested, "slices": {}, "calibration": {"after": after}})
     write_json(folder / GATES, {"passed": True, "gates": []})

@@ -24,7 +24,7 @@ from tasks.core.base.files import read_json, write_json
 from tasks.core.data import splits
 from tasks.core.data.manifest import MEASURES, readable
 from tasks.core.data.parquet import read_parquet
-from tasks.core.evaluation import metrics
+from tasks.core.evaluation import calibration, estimates, metrics
 from tasks.core.reporting import charts, thumbnails
 from tasks.core.validation.schema import Schema
 from tests.browser import in_a_browser
@@ -86,9 +86,9 @@ def run_stages_before() -> None:
     columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names])
     pd.concat([predictions, columns], axis=1).to_parquet(paths.PREDICTIONS)
     answers = metrics.Answers.of(labels, probabilities)
-    headline = metrics.headline(answers, 15, 100, 1)
+    headline = estimates.headline(answers, 15, 100, 1)
     measured = {"test": headline, "per_class": metrics.per_class(answers, tuple(names))} | MEASURED
-    curves = pd.DataFrame(metrics.reliability(answers, 15))
+    curves = pd.DataFrame(calibration.reliability(answers.confidence, answers.right, 15))
     paths.EVALUATION.mkdir(parents=True)
     curves.assign(when="before").to_csv(paths.EVALUATION / "reliability.csv", index=False)
     write_json(paths.METRICS, measured)

@@ -1,14 +1,39 @@
-"""Temperature scaling: one number that makes a classifier as sure as it is right (Guo et al., 2017)."""
+"""Whether a classifier is as sure as it is right, and the temperature that makes it so (Guo et al., 2017)."""
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.optimize import minimize_scalar
+from typing import Any
 
-from tasks.core.base.arrays import Array
+import numpy as np
+
+from tasks.core.base.arrays import Array, rounded
 
 TINY = 1e-45  # the least float32
 WIDEST = 20.0  # the temperature is looked for between 1 / WIDEST and WIDEST
+
+
+def error(confidence: Array, right: Array, bins: int) -> float:
+    """The expected calibration error: mean distance of confidence from accuracy over bins of equal width."""
+    gap = np.bincount(_bin(confidence, bins), weights=confidence - right)
+    return float(np.abs(gap).sum() / len(right))
+
+
+def reliability(confidence: Array, right: Array, bins: int) -> list[dict[str, Any]]:
+    """The reliability curve: `n`, mean `confidence` and `accuracy` of each bin that holds pictures."""
+    places = _bin(confidence, bins)
+    return [
+        {
+            "n": int(chosen.sum()),
+            "confidence": rounded(confidence[chosen].mean()),
+            "accuracy": rounded(right[chosen].mean()),
+        }
+        for chosen in (places == place for place in np.unique(places))
+    ]
+
+
+def _bin(confidence: Array, bins: int) -> Array:
+    places: Array = np.minimum((confidence * bins).astype(int), bins - 1)
+    return places
 
 
 def temperature(labels: Array, probabilities: Array) -> float:
@@ -25,6 +50,8 @@ def temperature(labels: Array, probabilities: Array) -> float:
         What logits are to be divided by: above 1 for a model that is too sure of itself, below 1 for one
         that is less sure than it could be. To four decimals.
     """
+    from scipy.optimize import minimize_scalar  # a second, for all who check params.yaml
+
     n, classes = probabilities.shape
     doubt = 1 / (n + 2)
     targets = np.full((n, classes), doubt / max(1, classes - 1))

@@ -9,27 +9,9 @@ from pydantic import Field
 
 from tasks.core.base.errors import ParamError
 from tasks.core.base.params import Count, Limit, Natural, Section, Seed, Switch, Text, Whole
+from tasks.core.evaluation.metrics import METRICS
 
-MEASURED = (  # of test and validation
-    "accuracy",
-    "top_5_accuracy",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "log_loss",
-    "ece",
-    "n",
-)
 MEASURED_PARTS = ("test", "validation", "per_class", "slices", "calibration", "baselines", "robustness")
-BOUNDED = (  # from 0 to 1
-    "accuracy",
-    "top_5_accuracy",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "ece",
-)
-MEASURED_OF_BASELINES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 CHAMPION = "champion"
 Reference = Literal["champion", "majority", "colours"]  # what a rule may compare with
 NONE = "none"
@@ -67,16 +49,16 @@ class Rule(Limit):
         if split not in MEASURED_PARTS or not name:
             parts = ", ".join(f"{part}." for part in MEASURED_PARTS)
             raise ParamError(f"{key}.metric is {self.metric!r}; it must begin with one of {parts}")
-        if split in ("test", "validation") and name not in MEASURED:
-            raise ParamError(f"{key}.metric is {self.metric!r}; {split} has {', '.join(MEASURED)}")
+        if split in ("test", "validation") and name not in (*METRICS, "n"):
+            raise ParamError(f"{key}.metric is {self.metric!r}; {split} has {', '.join(METRICS)}, n")
         if self.slice or self.against:
             trivial = self.against not in (None, CHAMPION)
-            known = MEASURED_OF_BASELINES if trivial else tuple(m for m in MEASURED if m != "n")
+            known = [m.name for m in METRICS.values() if m.needs == "classes" or not trivial]
             if split != "test" or name not in known:
-                allowed = ", ".join(f"test.{measure}" for measure in known)
+                allowed = ", ".join(f"test.{metric}" for metric in known)
                 partner = f"against {self.against}" if self.against else "of a slice"
                 raise ParamError(f"{key}.metric is {self.metric!r}; {partner} it must be one of {allowed}")
-        if name in BOUNDED and not self.relative and abs(self.threshold) > 1:
+        if name in METRICS and METRICS[name].bounded and not self.relative and abs(self.threshold) > 1:
             raise ParamError(
                 f"{key} asks for a {self.metric} of {self.threshold:g}; it is a share: 90 % are 0.9"
             )

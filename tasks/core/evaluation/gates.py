@@ -13,7 +13,7 @@ from tasks.core.base.arrays import rounded
 from tasks.core.base.errors import ParamError
 from tasks.core.base.files import flat
 from tasks.core.base.paths import METRICS
-from tasks.core.evaluation import metrics, predictions
+from tasks.core.evaluation import estimates, metrics, predictions
 from tasks.core.evaluation.config import CHAMPION, Rule
 from tasks.core.evaluation.metrics import Answers
 
@@ -83,7 +83,7 @@ class Judge:
         )
 
     def _of_slice(self, rule: Rule) -> float:
-        return self._measure(rule)(predictions.answers(self._part(rule)))
+        return _metric(rule).of(predictions.answers(self._part(rule)), self.bins)
 
     def _number(self, place: int, rule: Rule) -> float:
         known = numbers(self.measured)
@@ -95,17 +95,19 @@ class Judge:
     def _change(self, rule: Rule) -> Outcome:
         """Judges a change by its interval: all of it within the limit, or all beyond."""
         ours, theirs = self._pair(rule)
-        name, n, measure = _name(rule), len(ours), self._measure(rule)
-        exact = measure in metrics.SHARES and not rule.relative  # their interval knows how few there are
+        name, n, metric = _name(rule), len(ours), _metric(rule)
+        exact = metric.hits and not rule.relative  # such an interval knows how few there are
         if n < (1 if exact else self.least):
             few = f"{n} test pictures that both have answered are too few to tell (evaluate.min_slice)"
             return Outcome("inconclusive", name, f"{name}: {few}")
-        before, after = measure(theirs), measure(ours)
+        before, after = (metric.of(answers, self.bins) for answers in (theirs, ours))
         if rule.relative and before == 0:
             return Outcome(
                 "inconclusive", name, f"{name}: a share of {rule.against}'s, which is 0, says nothing"
             )
-        change, (low, high) = metrics.change(ours, theirs, measure, rule.relative, self.resamples, self.seed)
+        change, (low, high) = estimates.change(
+            ours, theirs, metric, rule.relative, self.bins, self.resamples, self.seed
+        )
         verdict, says = _told(rule, low, high)
         why = (
             f"{name}: {before:.6g} becomes {after:.6g}, a {'relative ' if rule.relative else ''}change of "
@@ -156,9 +158,6 @@ class Judge:
         kind, cell, _ = self._cells()[rule.slice]
         return self.ours[self.ours[predictions.SLICE + kind] == cell].reset_index(drop=True)
 
-    def _measure(self, rule: Rule) -> metrics.Measure:
-        return metrics.measures(self.bins)[rule.metric.removeprefix("test.")]
-
 
 def judged(judge: Judge, rules: tuple[Rule, ...], on_inconclusive: Literal["pass", "fail"]) -> dict[str, Any]:
     """Gives what `gates.json` holds."""
@@ -191,6 +190,10 @@ def _near(name: str, known: list[str]) -> str:
         return f"did you mean {' or '.join(meant)}?"
     more = f" and {len(known) - FEW} more in {METRICS}" if len(known) > FEW else ""
     return f"there are {', '.join(known[:FEW]) or 'none'}{more}"
+
+
+def _metric(rule: Rule) -> metrics.Metric:
+    return metrics.METRICS[rule.metric.removeprefix("test.")]
 
 
 def _name(rule: Rule) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tasks.core.base.arrays import Array, rounded
 from tasks.core.data.manifest import MEASURES
-from tasks.core.evaluation.metrics import Answers, accuracy, wilson
+from tasks.core.evaluation.intervals import wilson
 
 MOST = 20  # values of a column that are parts of their own; what is rarer is one part together
 REST = "all others"
@@ -56,11 +56,12 @@ def _values(column: pd.Series) -> Array:
     return text.to_numpy(object)
 
 
-def described(parted: pd.DataFrame, pictures: pd.DataFrame, answers: Answers, least: int) -> dict[str, Any]:
-    """What `metrics.json` says of the slices.
+def described(parted: pd.DataFrame, pictures: pd.DataFrame, right: Array, least: int) -> dict[str, Any]:
+    """What `metrics.json` says of the slices: of what is measured, their accuracy alone.
 
     Args:
-        parted: what `parts` gave, in the order of the answers.
+        parted: what `parts` gave.
+        right: bool (n,), whether the answer to each picture is.
         least: pictures that a slice needs to be `judged`.
 
     Returns:
@@ -73,7 +74,7 @@ def described(parted: pd.DataFrame, pictures: pd.DataFrame, answers: Answers, le
         result[str(column)] = {}
         for value in sorted(set(parted[column])):
             chosen = (parted[column] == value).to_numpy()
-            facts = _described(answers[chosen], least)
+            facts = _described(right[chosen], least)
             if column in numbers:
                 values = numbers[column].to_numpy()[chosen]
                 facts["range"] = [rounded(values.min()), rounded(values.max())]
@@ -81,7 +82,6 @@ def described(parted: pd.DataFrame, pictures: pd.DataFrame, answers: Answers, le
     return result
 
 
-def _described(answers: Answers, least: int) -> dict[str, Any]:
-    share, n = accuracy(answers), len(answers)
-    interval = [rounded(end) for end in wilson(share, n)]
-    return {"n": n, "accuracy": rounded(share), "interval_95": interval, "judged": n >= least}
+def _described(right: Array, least: int) -> dict[str, Any]:
+    n, interval = len(right), [rounded(end) for end in wilson(right)]
+    return {"n": n, "accuracy": rounded(right.mean()), "interval_95": interval, "judged": n >= least}

@@ -303,5 +303,4 @@ def measured(table: pd.DataFrame, bins: int) -> dict[str, float]:
     Args:
         bins: of the calibration error.
     """
-    answers = predictions.answers(table)
-    return {name: rounded(measure(answers)) for name, measure in metrics.measures(bins).items()}
+    return metrics.measure(predictions.answers(table), bins)

@@ -1,0 +1,55 @@
+"""Metrics with their intervals: of one model, and of the change from one to another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tasks.core.base.arrays import Array, rounded
+from tasks.core.evaluation.intervals import agresti_min, bootstrap, wilson
+from tasks.core.evaluation.metrics import METRICS, Answers, Metric, measure
+
+TINY = 1e-12
+
+
+def headline(answers: Answers, bins: int, resamples: int, seed: int) -> dict[str, Any]:
+    """The numbers of a split, and under `interval_95` the interval of each as [low, high].
+
+    Wilson's interval for shares; for the others the percentile bootstrap over pictures.
+    """
+    drawn = [metric for metric in METRICS.values() if not metric.hits]
+
+    def values(rows: Array) -> Array:
+        part = answers[rows]
+        return np.array([metric.of(part, bins) for metric in drawn])
+
+    ends = bootstrap(values, answers.labels, resamples, seed).tolist()
+    intervals = {metric.name: pair for metric, pair in zip(drawn, ends, strict=True)}
+    intervals |= {name: wilson(metric.hits(answers)) for name, metric in METRICS.items() if metric.hits}
+    rows = {name: [rounded(end) for end in intervals[name]] for name in METRICS}
+    return measure(answers, bins) | {"n": len(answers), "interval_95": rows}
+
+
+def change(
+    ours: Answers, theirs: Answers, metric: Metric, relative: bool, bins: int, resamples: int, seed: int
+) -> tuple[float, tuple[float, float]]:
+    """How much a metric of ours is above that of theirs, of the same pictures, and its 95 % interval.
+
+    Pictures are compared in pairs: what is hard for both tells nothing of the difference, which is known
+    better for it than either metric.
+
+    Args:
+        relative: as a share of theirs, which must not be 0.
+    """
+
+    def of(rows: Array) -> float:
+        old = metric.of(theirs[rows], bins)
+        difference = metric.of(ours[rows], bins) - old
+        return difference / (old or TINY) if relative else difference
+
+    value = of(np.arange(len(ours)))
+    if metric.hits and not relative:
+        return value, agresti_min(metric.hits(ours), metric.hits(theirs))
+    low, high = bootstrap(of, ours.labels, resamples, seed).tolist()
+    return value, (low, high)

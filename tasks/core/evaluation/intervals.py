@@ -1,0 +1,59 @@
+"""How sure one can be of a number that was measured on so many pictures: intervals at 95 %."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import binomtest, norm
+
+from tasks.core.base.arrays import Array
+
+Z_95 = float(norm.ppf(0.975))
+
+
+def wilson(hits: Array) -> tuple[float, float]:
+    """The score interval of a share of n trials (Wilson, 1927), from bool (n,)."""
+    low, high = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return float(low), float(high)
+
+
+def agresti_min(after: Array, before: Array) -> tuple[float, float]:
+    """The interval of a difference of two shares of the same n trials (Agresti and Min, 2005).
+
+    Wald's, with half a trial more of each of the four outcomes that a pair may have: it has a width also
+    where all pairs agree.
+
+    Args:
+        after, before: bool (n,).
+    """
+    n = len(after) + 2
+    gained, lost = np.sum(after & ~before) + 0.5, np.sum(before & ~after) + 0.5
+    difference = (gained - lost) / n
+    spread = Z_95 * np.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    return float(difference - spread), float(difference + spread)
+
+
+def bootstrap(of: Callable[[Array], Array | float], labels: Array, resamples: int, seed: int) -> Array:
+    """The percentile intervals of values, over pictures drawn with replacement (Efron, 1979).
+
+    Each class keeps its number of pictures: means over classes would otherwise lose some of the small ones,
+    and be off to one side.
+
+    Args:
+        of: from the places of the pictures drawn to a value, or to several. What compares two models of the
+            same pictures draws them in pairs by using the places for both.
+        labels: int (n,), places of the pictures' classes.
+
+    Returns:
+        Low and high of the value, or a row of them for each of several.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.argsort(labels, kind="stable")
+    _, start, count = np.unique(labels[order], return_index=True, return_counts=True)
+    first, many = np.repeat(start, count), np.repeat(count, count)
+    draws = np.array(
+        [of(order[first + (rng.random(len(labels)) * many).astype(int)]) for _ in range(resamples)]
+    )
+    ends: Array = np.percentile(draws, [2.5, 97.5], axis=0).T
+    return ends
