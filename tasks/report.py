@@ -14,11 +14,10 @@ from sklearn.metrics import confusion_matrix
 from tasks.core.base import cli, console, params, paths
 from tasks.core.base.files import read_json, write_text
 from tasks.core.base.params import Data
-from tasks.core.data.config import Build
+from tasks.core.data import splits
 from tasks.core.data.last_run import last_inputs
 from tasks.core.data.manifest import readable
 from tasks.core.data.parquet import read_parquet
-from tasks.core.data.splits import SPLITS, Shares, split
 from tasks.core.evaluation.config import Evaluate
 from tasks.core.evaluation.metrics import METRICS
 from tasks.core.evaluation.predictions import PROBABILITY
@@ -210,7 +209,7 @@ def weakest(metrics: dict[str, Any]) -> dict[str, Any] | None:
     return min(judged, key=lambda cell: cell["accuracy"], default=None)
 
 
-def page(folder: Path, build: Build, p: Report, min_slice: int, parameters: dict[str, str]) -> str:
+def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) -> str:
     """Renders the page from what the stages before have written; `parameters` are shown by dotted key."""
     artifacts, gates = read_json(paths.EXPORT / paths.ARTIFACT_FACTS), read_json(paths.GATES)
     dataset, validation = read_json(paths.DATASET / paths.DATASET_FACTS), read_json(paths.VALIDATION)
@@ -226,7 +225,7 @@ def page(folder: Path, build: Build, p: Report, min_slice: int, parameters: dict
         (c["interval_95"][0] for cells in metrics["slices"].values() for c in cells.values()), default=0.0
     )
     lowest = math.floor(lowest * 10) / 10
-    own_split = split(pictures, Shares(build.validation_split, build.test_split, build.seed))
+    own_split = splits.read(paths.DATASET, pictures["path"])
     return html.rendered(
         TEMPLATE,
         album=album,
@@ -249,7 +248,7 @@ def page(folder: Path, build: Build, p: Report, min_slice: int, parameters: dict
         folder=folder,
         gauge=lambda share: round((share - lowest) / (1 - lowest) * 100, 1) if lowest < 1 else 100,
         gates=gates["gates"],
-        groups={"Split": SPLITS, "Class": names},
+        groups={"Split": splits.SPLITS, "Class": names},
         kept=kept(history, model["best_epoch"]),
         label_errors=label_errors,
         many=len(names) > MANY,
@@ -266,7 +265,7 @@ def page(folder: Path, build: Build, p: Report, min_slice: int, parameters: dict
         reliability=charts.reliability(pd.read_csv(paths.EVALUATION / "reliability.csv")),
         sections=SECTIONS.items(),
         slices_from=lowest,
-        splits=SPLITS,
+        splits=splits.SPLITS,
         square=charts.SQUARE,
         unsure=unsure(answers, album, p.mistakes),
         validation=validation,
@@ -280,7 +279,7 @@ class Params(params.Section):
     data: Data
     gate: dict[str, Any]
     validate: dict[str, Any]
-    build: Build
+    build: dict[str, Any]
     model: dict[str, Any]
     train: dict[str, Any]
     evaluate: Evaluate
@@ -290,21 +289,9 @@ class Params(params.Section):
 
 def main() -> None:
     p = params.load(Params)
-    data, evaluate = p.data, p.evaluate  # as wholes, which this stage shows
-    sections = {
-        "data": asdict(data),
-        "gate": p.gate,
-        "validate": p.validate,
-        "build": asdict(p.build),
-        "model": p.model,
-        "train": p.train,
-        "evaluate": asdict(evaluate),
-        "export": p.export,
-        "report": asdict(p.report),
-    }
-    parameters = shown(sections)
-    write_text(paths.PAGE, page(Path(data.images), p.build, p.report, evaluate.min_slice, parameters))
-    console.say(f"report: {paths.PAGE}")
+    parameters = shown(asdict(p))
+    write_text(paths.PAGE, page(Path(p.data.images), p.report, p.evaluate.min_slice, parameters))
+    cli.say(f"report: {paths.PAGE}")
 
 
 if __name__ == "__main__":

@@ -40,11 +40,15 @@ def own_files(file: Path) -> set[Path]:
 
 
 def parameters_read(file: Path) -> set[str]:
-    """Dotted keys that the function `main` reads as `p.section` or `p.section.key`."""
+    """Dotted keys that the function `main` reads as `p.section` or `p.section.key`; all if it passes `p`."""
     (main,) = [n for n in tree(file).body if isinstance(n, ast.FunctionDef) and n.name == "main"]
-    chains = {_chain(node) for node in ast.walk(main) if isinstance(node, ast.Attribute)}
+    nodes = [node for node in ast.walk(main) if isinstance(node, (ast.Attribute, ast.Name))]
+    within = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    chains = {_chain(node) for node in nodes if isinstance(node.ctx, ast.Load) and id(node) not in within}
+    if "p" in chains:
+        return sections_declared(file)
     keys = {chain[2:] for chain in chains if chain and chain.startswith("p.")}
-    return {key for key in keys if not any(other.startswith(key + ".") for other in keys)}
+    return {key for key in keys if not any(key.startswith(other + ".") for other in keys)}
 
 
 def sections_declared(file: Path) -> set[str]:

@@ -76,8 +76,7 @@ def run_stages_before() -> None:
     built = build.build(FOLDER, paths.MANIFEST, paths.DATASET, P.build, "efficientnet_lite0", 64, ALONE, {})
     names = built["class_names"]
     pictures = readable(read_parquet(paths.MANIFEST))
-    shares = splits.Shares(P.build.validation_split, P.build.test_split, P.build.seed)
-    test = pictures[splits.split(pictures, shares) == "test"].reset_index(drop=True)
+    test = pictures[splits.read(paths.DATASET, pictures["path"]) == "test"].reset_index(drop=True)
     labels = test["label"].map(names.index).to_numpy()
     taken_for = labels.copy()
     taken_for[0] = (labels[0] + 1) % len(names)
@@ -106,7 +105,7 @@ def run_stages_before() -> None:
 
 
 def rendered(**changes: Any) -> str:
-    return report.page(FOLDER, P.build, dataclasses.replace(P.report, **changes), 30, {})
+    return report.page(FOLDER, dataclasses.replace(P.report, **changes), 30, {})
 
 
 def shown(text: str) -> list[str]:

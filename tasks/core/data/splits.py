@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from tasks.core.base.errors import DataError
+from tasks.core.data.parquet import read_parquet, write_parquet
 
 SPLITS = ("train", "validation", "test")
 STRICTEST = ("test", "validation", "train")  # what a group follows if its pictures' hints differ
 SEEDS = 100  # tried when looking for a better one
 MIN_TEST_IMAGES = 10  # of 10 right predictions, 95 % are sure of no more than an accuracy of 72 % (Wilson)
 SHOWN = 5  # classes that a line names
+FILE = "splits.parquet"  # in the data set's folder
+SCHEMA = pa.schema([("path", pa.string()), ("split", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,16 @@ def split(manifest: pd.DataFrame, shares: Shares) -> pd.Series:
     named = set(hint.dropna()) - {"train"}
     drawn = group.map({name: _draw(name, shares, named) for name in group.unique()})
     return hint.where(hint.isin(named), drawn)
+
+
+def write(dataset: Path, pictures: pd.DataFrame) -> None:
+    """Writes which split each picture is in, for those who don't read the records."""
+    write_parquet(dataset / FILE, pictures[["path", "split"]], SCHEMA)
+
+
+def read(dataset: Path, paths: pd.Series) -> pd.Series:
+    """The split of each of these paths, by their index."""
+    return paths.map(read_parquet(dataset / FILE).set_index("path")["split"])
 
 
 def _followed(hint: pd.Series, group: pd.Series) -> pd.Series:
