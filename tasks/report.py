@@ -166,12 +166,20 @@ def changes(
             for name in metrics["test"]["interval_95"]
             if name in old
         ]
-    had = shown(values)
+    had = {_present_name(key): value for key, value in shown(values).items()}
     found += [
         Change(key, had.get(key, "not there"), parameters.get(key, "not there"))
         for key in dict.fromkeys([*had, *parameters])
     ]
     return [change for change in found if change.before != change.now]
+
+
+def _present_name(key: str) -> str:
+    """What a parameter is called now, or one of its entries."""
+    for old, new in params.RENAMED.items():
+        if f"{key}.".startswith(f"{old}."):
+            return new + key.removeprefix(old)
+    return key
 
 
 def _moved(name: str, before: float, now: float, form: str) -> Change:

@@ -391,6 +391,11 @@ def test_what_changed_since_the_last_run_is_told(tmp_path: Path, monkeypatch: py
         ("train.epochs", "6", ""),
         ("gate.rules.0", "metric: n, min: 1", ""),
     }
+    renamed = {"gate": {"artifacts": rules}}
+    monkeypatch.setattr(report, "last_inputs", lambda *_: ({}, renamed))
+    assert report.changes(now, validation, {"export.rules.0": "metric: n, min: 1"}) == [], (
+        "a new name is no change"
+    )
     monkeypatch.setattr(report, "last_inputs", lambda *_: ({}, {}))
     assert report.changes(now, validation, {}) is None
 
