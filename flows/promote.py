@@ -240,7 +240,7 @@ def judged(
             f"{left} test pictures are left that {champion.tag} hasn't learned from, too few to compare by "
             f"(evaluate.min_slice is {least}); --no-champion does without"
         )
-    judge = gates.Judge(
+    evaluator = gates.GateEvaluator(
         comparison.recounted_slices(head.json(METRICS), pair.ours, least),
         pair.ours,
         pair.theirs,
@@ -249,7 +249,7 @@ def judged(
         p.evaluate.bootstrap,
         p.evaluate.seed,
     )
-    verdict = gates.judged(judge, p.gate.rules, p.gate.on_inconclusive)
+    verdict = gates.evaluate_gates(evaluator, p.gate.rules, p.gate.on_inconclusive)
     for note in pair.notes:
         get_run_logger().warning(note)
     failed = [one for one in verdict["gates"] if not one["passed"]]

@@ -19,8 +19,8 @@ from dvc.scm import SCMError
 from tasks.core.base import cli, console
 from tasks.core.base.errors import DataError, brief
 from tasks.core.base.files import flat, read_json, write_text
-from tasks.core.base.paths import ARTIFACT_FACTS, EVALUATION, EXPORT, GATES, METRICS
-from tasks.core.evaluation.rejection import faults
+from tasks.core.base.paths import EVALUATION, EXPORT, GATES, METRICS
+from tasks.core.evaluation.rejection import rejection_reasons
 from tasks.core.reporting.markdown import MARKS, bullets, section, table
 from tasks.core.reporting.parameters import text
 
@@ -45,7 +45,7 @@ def report(base: str) -> str:
             raise DataError(f"{file} is not there; run `dvc repro` first")
     gates = read_json(GATES)
     artifacts = read_json(ARTIFACTS)["artifacts"] if ARTIFACTS.exists() else {}
-    found = faults(gates["gates"], artifacts)
+    found = rejection_reasons(gates["gates"], artifacts)
     verdict = "✗ rejected" if found else "✓ passed"
     if undone := unfinished():  # what is here was made by another commit
         verdict = f"✗ did not finish: {', '.join(undone)}"

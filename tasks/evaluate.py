@@ -38,7 +38,7 @@ from tasks.core.training import classifier
 from tasks.core.training.classifier import Predict
 from tasks.core.training.dataset import Dataset
 
-ENOUGH = 2000  # training pictures that the baseline of colours learns from
+MAX_BASELINE_IMAGES = 2000  # training pictures that the baseline of colours learns from
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def predict(predict_batch: Predict, data: Dataset, split: str, batch_size: int) 
     return predictions.of([path.decode() for path in paths], labels, probabilities, data.class_names)
 
 
-def trivial(data: Dataset, batch_size: int) -> dict[str, Array]:
+def baseline_classes(data: Dataset, batch_size: int) -> dict[str, Array]:
     """What each baseline says of the test pictures, in their order: places of classes."""
-    sample = data.read("train", batch_size, ENOUGH)
+    sample = data.read("train", batch_size, MAX_BASELINE_IMAGES)
     seen = [(batch["label"].numpy(), batch["image"].numpy()) for batch in sample]
     labels = np.concatenate([label for label, _ in seen])
     features = baselines.histograms(images for _, images in seen)
@@ -72,7 +72,7 @@ def trivial(data: Dataset, batch_size: int) -> dict[str, Array]:
 
 
 def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, Any]:
-    """Accuracy on harmed test pictures: of each corruption at each severity, the mean of all, and unharmed.
+    """Accuracy on corrupted test pictures, by corruption and severity, its mean, and that on clean ones.
 
     The interval is that over pictures, each with all its corruptions.
     """
@@ -102,7 +102,7 @@ def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, 
     }
 
 
-def doubted(frames: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
+def label_issues(frames: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """Gives what `label_errors.json` holds, from the predictions of each split."""
     frame = pd.concat([frame.assign(split=split) for split, frame in frames.items()], ignore_index=True)
     return label_errors.described(frame, *predictions.arrays(frame))
@@ -128,9 +128,9 @@ def measure(
     frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
     pictures = read_parquet(manifest).set_index("path").loc[frames["test"]["path"]]
     parted = slices.parts(pictures, own_columns(labels).reindex(pictures.index))
-    said = trivial(data, p.batch_size)
+    said = baseline_classes(data, p.batch_size)
     classes = {name: np.array(data.class_names)[places] for name, places in said.items()}
-    table = tabled(frames["test"], pictures["sha256"].to_numpy(), parted, classes)
+    table = prediction_table(frames["test"], pictures["sha256"].to_numpy(), parted, classes)
     answers = {split: predictions.answers(frame) for split, frame in frames.items()}
     result: dict[str, Any] = {
         split: estimates.headline(answer, p.calibration_bins, p.bootstrap, p.seed)
@@ -151,15 +151,17 @@ def measure(
     }
     if p.robustness:
         result["robustness"] = robustness(predict_batch, data, p)
-    doubts = doubted(frames)
+    issues = label_issues(frames)
     predictions.write(PREDICTIONS, table)
     _write_tables(table, curves, result.get("robustness", {}), p.calibration_bins)
-    write_json(LABEL_ERRORS, doubts)
+    write_json(LABEL_ERRORS, issues)
     write_json(METRICS, result)
-    return result, len(doubts)
+    return result, len(issues)
 
 
-def tabled(test: pd.DataFrame, sha256: Array, parted: pd.DataFrame, said: dict[str, Array]) -> pd.DataFrame:
+def prediction_table(
+    test: pd.DataFrame, sha256: Array, parted: pd.DataFrame, said: dict[str, Array]
+) -> pd.DataFrame:
     """The whole table of predictions: with digest and slice of each picture, and what each baseline says."""
     table = test.join(parted.reset_index(drop=True).add_prefix(predictions.SLICE))
     table.insert(1, "sha256", sha256)
@@ -172,7 +174,7 @@ def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[
         pd.DataFrame(calibration.reliability(of.confidence, of.right, bins)).assign(when=when)
         for when, of in answers.items()
     ]
-    harmed = [
+    curve = [
         {"corruption": name, "severity": int(severity), "accuracy": value}
         for name, severities in robust.get("corruptions", {}).items()
         for severity, value in severities.items()
@@ -180,7 +182,7 @@ def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[
     tables = {
         "confusion": test[["label", "predicted"]],
         "reliability": pd.concat(curves),
-        "robustness": pd.DataFrame(harmed, columns=["corruption", "severity", "accuracy"]),
+        "robustness": pd.DataFrame(curve, columns=["corruption", "severity", "accuracy"]),
     }
     with replacing(EVALUATION) as folder:
         folder.mkdir()
@@ -190,12 +192,12 @@ def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[
 
 def main() -> None:
     p = params.load(Params)
-    result, doubts = evaluate(MODELS, DATASET, MANIFEST, Path(p.data.labels), p.evaluate)
+    result, issues = evaluate(MODELS, DATASET, MANIFEST, Path(p.data.labels), p.evaluate)
     test = result["test"]
     low, high = test["interval_95"]["accuracy"]
     console.say(
         f"evaluate: test accuracy {test['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}), "
-        f"{test['n']} pictures; {doubts} likely label errors"
+        f"{test['n']} pictures; {issues} likely label errors"
     )
 
 

@@ -26,7 +26,7 @@ class Params(params.Section):
 
 def main() -> None:
     p = params.load(Params)
-    judge = gates.Judge(
+    evaluator = gates.GateEvaluator(
         read_json(METRICS),
         read_parquet(PREDICTIONS),
         None if p.gate.champion == NONE else champion.predictions(p.gate.champion),
@@ -35,7 +35,7 @@ def main() -> None:
         p.evaluate.bootstrap,
         p.evaluate.seed,
     )
-    verdict = gates.judged(judge, p.gate.rules, p.gate.on_inconclusive)
+    verdict = gates.evaluate_gates(evaluator, p.gate.rules, p.gate.on_inconclusive)
     write_json(GATES, verdict)
     for gate in verdict["gates"]:
         console.say(f"gate: {'pass' if gate['passed'] else 'FAIL'}  {gate['why']}")

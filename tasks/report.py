@@ -21,15 +21,15 @@ from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation.config import Evaluate
 from tasks.core.evaluation.metrics import METRICS
 from tasks.core.evaluation.predictions import PROBABILITY
-from tasks.core.evaluation.rejection import faults
+from tasks.core.evaluation.rejection import rejection_reasons
 from tasks.core.reporting import charts, html, thumbnails
 from tasks.core.reporting.config import Report
 from tasks.core.reporting.parameters import shown
 
 TEMPLATE = html.TEMPLATES / "report.html"
-MANY = 30  # classes from which on what is long is folded, and there is no matrix
-KINDS = 100  # of mistakes that are shown at most
-PICTURES = 600  # of all of them together, but for one of each kind
+MAX_MATRIX_CLASSES = 30  # classes from which on what is long is folded, and there is no matrix
+MAX_MISTAKE_KINDS = 100  # of mistakes that are shown at most
+MAX_MISTAKE_IMAGES = 600  # of all of them together, but for one of each kind
 
 
 def curves(history: pd.DataFrame) -> list[charts.Chart]:
@@ -41,7 +41,7 @@ def curves(history: pd.DataFrame) -> list[charts.Chart]:
     ]
 
 
-def kept(history: pd.DataFrame, best: dict[str, Any]) -> str:
+def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
     """Says which epoch the model is of, and, where that isn't on the curves, why."""
     last = history["phase"].iloc[-1]
     phases = {
@@ -89,24 +89,24 @@ def anchor(row: int, column: int) -> str:
 def mistakes(
     answers: pd.DataFrame, names: list[str], album: thumbnails.Album, count: int
 ) -> list[dict[str, Any]]:
-    """The pictures of the most frequent mistakes, each kind by its surest first.
+    """The pictures of the most frequent mistakes, each kind by its most confident first.
 
     Args:
-        answers: as `sure` gives them.
+        answers: as `with_confidence` gives them.
         count: pictures shown of each kind at most.
     """
     wrong = answers[~answers["right"]].sort_values(
         ["confidence", "path"], ascending=[False, True], kind="stable"
     )
-    kinds = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(KINDS)
-    count = min(count, max(1, PICTURES // max(1, len(kinds))))
+    kinds = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(MAX_MISTAKE_KINDS)
+    count = min(count, max(1, MAX_MISTAKE_IMAGES // max(1, len(kinds))))
     return [
         {
             "label": label,
             "predicted": predicted,
             "count": n,
             "anchor": anchor(names.index(label), names.index(predicted)),
-            "rows": pictured(
+            "rows": with_images(
                 wrong[(wrong["label"] == label) & (wrong["predicted"] == predicted)]
                 .head(count)
                 .to_dict("records"),
@@ -117,13 +117,13 @@ def mistakes(
     ]
 
 
-def unsure(answers: pd.DataFrame, album: thumbnails.Album, count: int) -> list[dict[str, Any]]:
-    """The right answers that were least sure, of those that `sure` gives."""
+def least_confident(answers: pd.DataFrame, album: thumbnails.Album, count: int) -> list[dict[str, Any]]:
+    """The right answers of the lowest confidence, of those that `with_confidence` gives."""
     chosen = answers[answers["right"]].sort_values(["confidence", "path"], kind="stable").head(count)
-    return pictured(chosen.to_dict("records"), album)
+    return with_images(chosen.to_dict("records"), album)
 
 
-def sure(predictions: pd.DataFrame) -> pd.DataFrame:
+def with_confidence(predictions: pd.DataFrame) -> pd.DataFrame:
     """`path`, `label` and `predicted`, with the `confidence` of the answer, and whether it is `right`."""
     columns = [column for column in predictions.columns if column.startswith(PROBABILITY)]
     frame = predictions[["path", "label", "predicted"]].copy()
@@ -132,7 +132,7 @@ def sure(predictions: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def pictured(rows: list[dict[Any, Any]], album: thumbnails.Album) -> list[dict[Any, Any]]:
+def with_images(rows: list[dict[Any, Any]], album: thumbnails.Album) -> list[dict[Any, Any]]:
     """Rows that have a `path`, with the `picture` to show for it."""
     return [row | {"picture": album.picture(row["path"])} for row in rows]
 
@@ -225,9 +225,9 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
     metrics = read_json(paths.METRICS)
     pictures = readable(read_parquet(paths.MANIFEST))
     names, album = dataset["class_names"], thumbnails.Album(folder)
-    history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / paths.MODEL_FACTS)
-    falls = charts.falls(metrics["robustness"]) if "robustness" in metrics else []
-    answers = sure(predictions)
+    history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / "classifier.json")
+    robustness = charts.robustness_curves(metrics["robustness"]) if "robustness" in metrics else []
+    answers = with_confidence(predictions)
     wrong = mistakes(answers, names, album, p.mistakes)
     lowest = min(
         (c["interval_95"][0] for cells in metrics["slices"].values() for c in cells.values()), default=0.0
@@ -247,38 +247,38 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
         class_sheets=thumbnails.of_classes(pictures, album, p.thumbnails),
         changes=changes(metrics, validation, parameters),
         class_columns=[name for name in next(iter(metrics["per_class"].values())) if name != "n"],
-        confusion=confusion(predictions, names) if len(names) <= MANY else [],
+        confusion=confusion(predictions, names) if len(names) <= MAX_MATRIX_CLASSES else [],
         curves=curves(history),
         dataset=dataset,
-        fall_size=charts.FALL,
-        falls=falls,
+        curve_size=charts.CURVE_SIZE,
+        robustness=robustness,
         findings=thumbnails.of_findings(validation, album, p.thumbnails),
         folder=folder,
         gauge=lambda share: round((share - lowest) / (1 - lowest) * 100, 1) if lowest < 1 else 100,
         gates=gates["gates"],
         groups={"Split": splits.SPLITS, "Class": names},
-        kept=kept(history, model["best_epoch"]),
+        best_epoch=best_epoch(history, model["best_epoch"]),
         label_errors=label_errors,
-        many=len(names) > MANY,
+        many=len(names) > MAX_MATRIX_CLASSES,
         measures=charts.measures(pictures, {"Split": own_split, "Class": pictures["label"]}),
         metrics=metrics,
         min_slice=min_slice,
         mistakes=wrong,
-        mislabelled=pictured(label_errors[: p.thumbnails], album),
+        mislabelled=with_images(label_errors[: p.thumbnails], album),
         model=model,
         parameters=parameters,
         p=p,
         rare=[name for name, row in metrics["per_class"].items() if row["n"] < min_slice],
-        reasons=faults(gates["gates"], artifacts["artifacts"]),
+        reasons=rejection_reasons(gates["gates"], artifacts["artifacts"]),
         reliability=charts.reliability(pd.read_csv(paths.EVALUATION / "reliability.csv")),
         sections=SECTIONS.items(),
         slices_from=lowest,
         splits=splits.SPLITS,
         square=charts.SQUARE,
-        unsure=unsure(answers, album, p.mistakes),
+        least_confident=least_confident(answers, album, p.mistakes),
         validation=validation,
         weakest=weakest(metrics),
-        worst_harm=min(falls, key=lambda fall: fall.values[-1], default=None),
+        worst_corruption=min(robustness, key=lambda curve: curve.values[-1], default=None),
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from tasks.core.base import cli, console
 from tasks.core.base.errors import Rejected
 from tasks.core.base.files import read_json
-from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, GATES, PAGE
-from tasks.core.evaluation.rejection import faults
+from tasks.core.base.paths import EXPORT, GATES, PAGE
+from tasks.core.evaluation.rejection import rejection_reasons
 
 
 def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
@@ -21,7 +21,7 @@ def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
     Raises:
         Rejected: names each gate or artifact at fault, its value and its threshold.
     """
-    if found := faults(gates["gates"], artifacts):
+    if found := rejection_reasons(gates["gates"], artifacts):
         raise Rejected(f"rejected: {'; '.join(found)}; {PAGE} shows what the model gets wrong")
 
 

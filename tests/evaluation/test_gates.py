@@ -42,7 +42,7 @@ def table(wrong: range | list[int], n: int = N, sure: float = 0.9) -> pd.DataFra
     )
 
 
-def judge(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gates.Judge:
+def evaluator(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gates.GateEvaluator:
     cells = {
         kind: {
             cell: {"n": len(part), "judged": len(part) >= 30} for cell, part in ours.groupby(f"slice_{kind}")
@@ -55,13 +55,13 @@ def judge(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gates.Judge
         "per_class": {"cat": {"recall": 0.5}},
         "slices": cells,
     }
-    return gates.Judge(measured, ours, theirs, 30, 15, 500, 1)
+    return gates.GateEvaluator(measured, ours, theirs, 30, 15, 500, 1)
 
 
 def result(
     ours: pd.DataFrame, *rules: Rule, theirs: pd.DataFrame | None = None, on: Any = "fail"
 ) -> dict[str, Any]:
-    return gates.judged(judge(ours, theirs), rules, on)
+    return gates.evaluate_gates(evaluator(ours, theirs), rules, on)
 
 
 def only(*args: Any, **kwargs: Any) -> dict[str, Any]:

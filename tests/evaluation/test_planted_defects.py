@@ -53,8 +53,10 @@ def gates_of(place: Tiny) -> dict[str, Any]:
     place.train(place.models)
     p = dataclasses.replace(P.evaluate, robustness=0)
     evaluate.evaluate(place.models, place.dataset, place.folder / "manifest.parquet", labels, p)
-    judge = gates.Judge(read_json(paths.METRICS), read_parquet(paths.PREDICTIONS), None, 30, 15, 200, 1)
-    return gates.judged(judge, P.gate.rules, "fail")
+    evaluator = gates.GateEvaluator(
+        read_json(paths.METRICS), read_parquet(paths.PREDICTIONS), None, 30, 15, 200, 1
+    )
+    return gates.evaluate_gates(evaluator, P.gate.rules, "fail")
 
 
 def red(gates: dict[str, Any]) -> set[str]:

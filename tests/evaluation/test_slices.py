@@ -58,9 +58,9 @@ def test_rare_values_are_one_slice_together() -> None:
     pictures = rows(brightness=0.0, given_group=["big"] * 40 + [f"small {n:02}" for n in range(60)])
     parted = slices.parts(pictures, nothing(pictures))
     counts = parted["group"].value_counts()
-    assert len(counts) == slices.MOST
+    assert len(counts) == slices.MAX_VALUES
     assert counts["big"] == 40
-    assert counts[slices.REST] == 60 - (slices.MOST - 2)
+    assert counts[slices.REST] == 60 - (slices.MAX_VALUES - 2)
 
 
 def test_a_weak_slice_is_told_and_a_small_one_is_not_judged() -> None:

@@ -217,8 +217,8 @@ def test_what_holds_for_most_pictures_is_told_and_is_no_finding() -> None:
 
 def test_a_head_that_was_kept_is_told_beside_the_curves_of_fine_tuning() -> None:
     history = pd.DataFrame({"phase": ["head", "fine_tune"]})
-    assert "Kept: epoch 2, of" in report.kept(history, {"phase": "fine_tune", "epoch": 2})
-    assert "Kept: epoch 7 of the head before" in report.kept(history, {"phase": "head", "epoch": 7})
+    assert "Kept: epoch 2, of" in report.best_epoch(history, {"phase": "fine_tune", "epoch": 2})
+    assert "Kept: epoch 7 of the head before" in report.best_epoch(history, {"phase": "head", "epoch": 7})
 
 
 def test_what_is_nearly_all_is_not_called_all() -> None:
@@ -281,10 +281,10 @@ def test_many_classes_do_not_burst_the_page(tmp_path: Path) -> None:
     rows = [(f"{label}/{n}.jpg", f"{label:04d}", f"{n:02d}") for label in range(400) for n in range(5)]
     frame = pd.DataFrame(rows, columns=["path", "label", "sha256"])
     per_class = [sheet.shown for sheet in thumbnails.of_classes(frame, thumbnails.Album(tmp_path), 12)]
-    assert 400 <= sum(per_class) <= thumbnails.MOST
+    assert 400 <= sum(per_class) <= thumbnails.MAX_CLASS_THUMBNAILS
     Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "photograph.png")
     rule = thumbnails.background(tmp_path / "photograph.png")
-    assert rule and len(rule) * thumbnails.MOST < 5e6
+    assert rule and len(rule) * thumbnails.MAX_CLASS_THUMBNAILS < 5e6
 
 
 def test_no_set_is_cut_down_to_a_single_picture(tmp_path: Path) -> None:

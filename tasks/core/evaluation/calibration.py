@@ -8,8 +8,8 @@ import numpy as np
 
 from tasks.core.base.arrays import Array, rounded
 
-TINY = 1e-45  # the least float32
-WIDEST = 20.0  # the temperature is looked for between 1 / WIDEST and WIDEST
+MIN_PROBABILITY = 1e-45  # the least float32
+MAX_TEMPERATURE = 20.0  # the temperature is looked for between 1 / MAX_TEMPERATURE and MAX_TEMPERATURE
 
 
 def error(confidence: Array, right: Array, bins: int) -> float:
@@ -59,17 +59,19 @@ def temperature(labels: Array, probabilities: Array) -> float:
 
     def loss(log: float) -> float:
         return float(
-            -(targets * np.log(np.maximum(scaled(probabilities, np.exp(log)), TINY))).sum(axis=1).mean()
+            -(targets * np.log(np.maximum(scaled(probabilities, np.exp(log)), MIN_PROBABILITY)))
+            .sum(axis=1)
+            .mean()
         )
 
-    edge = np.log(WIDEST)
+    edge = np.log(MAX_TEMPERATURE)
     found = minimize_scalar(loss, bounds=(-edge, edge), method="bounded", options={"xatol": 1e-6})
     return round(float(np.exp(found.x)), 4)
 
 
 def scaled(probabilities: Array, temperature: float) -> Array:
     """What the softmax gives of logits divided by the temperature, from what it gave of the logits."""
-    logs = np.log(np.maximum(probabilities.astype(float), TINY)) / temperature
+    logs = np.log(np.maximum(probabilities.astype(float), MIN_PROBABILITY)) / temperature
     powers = np.exp(logs - logs.max(axis=1, keepdims=True))
     result: Array = powers / powers.sum(axis=1, keepdims=True)
     return result

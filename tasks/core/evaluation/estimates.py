@@ -10,7 +10,7 @@ from tasks.core.base.arrays import Array, rounded
 from tasks.core.evaluation.intervals import agresti_min, bootstrap, wilson
 from tasks.core.evaluation.metrics import METRICS, Answers, Metric, measure
 
-TINY = 1e-12
+MIN_DIVISOR = 1e-12
 
 
 def headline(answers: Answers, bins: int, resamples: int, seed: int) -> dict[str, Any]:
@@ -32,24 +32,30 @@ def headline(answers: Answers, bins: int, resamples: int, seed: int) -> dict[str
 
 
 def change(
-    ours: Answers, theirs: Answers, metric: Metric, relative: bool, bins: int, resamples: int, seed: int
+    candidate: Answers,
+    reference: Answers,
+    metric: Metric,
+    relative: bool,
+    bins: int,
+    resamples: int,
+    seed: int,
 ) -> tuple[float, tuple[float, float]]:
-    """How much a metric of ours is above that of theirs, of the same pictures, and its 95 % interval.
+    """How much the candidate's metric is above the reference's, of the same pictures, and its 95 % interval.
 
     Pictures are compared in pairs: what is hard for both tells nothing of the difference, which is known
     better for it than either metric.
 
     Args:
-        relative: as a share of theirs, which must not be 0.
+        relative: as a share of the reference's, which must not be 0.
     """
 
     def of(rows: Array) -> float:
-        old = metric.of(theirs[rows], bins)
-        difference = metric.of(ours[rows], bins) - old
-        return difference / (old or TINY) if relative else difference
+        old = metric.of(reference[rows], bins)
+        difference = metric.of(candidate[rows], bins) - old
+        return difference / (old or MIN_DIVISOR) if relative else difference
 
-    value = of(np.arange(len(ours)))
+    value = of(np.arange(len(candidate)))
     if metric.hits and not relative:
-        return value, agresti_min(metric.hits(ours), metric.hits(theirs))
-    low, high = bootstrap(of, ours.labels, resamples, seed).tolist()
+        return value, agresti_min(metric.hits(candidate), metric.hits(reference))
+    low, high = bootstrap(of, candidate.labels, resamples, seed).tolist()
     return value, (low, high)

@@ -18,7 +18,7 @@ from tasks.core.evaluation.config import CHAMPION, Rule
 from tasks.core.evaluation.metrics import Answers
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-FEW = 5  # names that a message gives
+MAX_NAMES = 5  # names that a message gives
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,20 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Judge:
+class GateEvaluator:
     """Everything that rules are held against.
 
     measured: as in `metrics.json`.
-    ours: the table of predictions.
-    theirs: the champion's, if there is one.
-    least: pictures that a bootstrap needs, as a slice does (`evaluate.min_slice`).
+    candidate: the table of predictions.
+    champion: that of the champion, if there is one.
+    min_slice: pictures that a bootstrap needs, as a slice does (`evaluate.min_slice`).
     bins, resamples, seed: of the calibration error and the bootstrap; as `evaluate` has them.
     """
 
     measured: dict[str, Any]
-    ours: pd.DataFrame
-    theirs: pd.DataFrame | None
-    least: int
+    candidate: pd.DataFrame
+    champion: pd.DataFrame | None
+    min_slice: int
     bins: int
     resamples: int
     seed: int
@@ -63,7 +63,7 @@ class Judge:
         Raises:
             ParamError: the rule names a number or a slice that is not there.
         """
-        if rule.against == CHAMPION and self.theirs is None:
+        if rule.against == CHAMPION and self.champion is None:
             why = "no champion is named (gate.champion); a promotion compares with the one in its stage"
             return Outcome("pass", _name(rule), f"{_name(rule)}: {why}")
         if rule.slice == "worst":
@@ -94,21 +94,21 @@ class Judge:
 
     def _change(self, rule: Rule) -> Outcome:
         """Judges a change by its interval: all of it within the limit, or all beyond."""
-        ours, theirs = self._pair(rule)
-        name, n, metric = _name(rule), len(ours), _metric(rule)
+        candidate, reference = self._pair(rule)
+        name, n, metric = _name(rule), len(candidate), _metric(rule)
         exact = metric.hits and not rule.relative  # such an interval knows how few there are
-        if n < (1 if exact else self.least):
+        if n < (1 if exact else self.min_slice):
             few = f"{n} test pictures that both have answered are too few to tell (evaluate.min_slice)"
             return Outcome("inconclusive", name, f"{name}: {few}")
-        before, after = (metric.of(answers, self.bins) for answers in (theirs, ours))
+        before, after = (metric.of(answers, self.bins) for answers in (reference, candidate))
         if rule.relative and before == 0:
             return Outcome(
                 "inconclusive", name, f"{name}: a share of {rule.against}'s, which is 0, says nothing"
             )
         change, (low, high) = estimates.change(
-            ours, theirs, metric, rule.relative, self.bins, self.resamples, self.seed
+            candidate, reference, metric, rule.relative, self.bins, self.resamples, self.seed
         )
-        verdict, says = _told(rule, low, high)
+        verdict, says = _verdict(rule, low, high)
         why = (
             f"{name}: {before:.6g} becomes {after:.6g}, a {'relative ' if rule.relative else ''}change of "
             f"{change:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {n} pictures), which {says} {_limit(rule)}"
@@ -120,15 +120,15 @@ class Judge:
         part = self._part(rule)
         if rule.against != CHAMPION:
             return predictions.answers(part), predictions.baseline(part, str(rule.against))
-        assert self.theirs is not None
-        theirs = predictions.another(self.theirs, part)
-        ours = predictions.another(part, theirs)
-        return predictions.answers(ours), predictions.answers(theirs)
+        assert self.champion is not None
+        reference = predictions.another(self.champion, part)
+        candidate = predictions.another(part, reference)
+        return predictions.answers(candidate), predictions.answers(reference)
 
     def _worst(self, place: int, rule: Rule) -> Outcome:
         """The outcome of the slice that is worst off, of all that are judged; what fails goes first."""
-        judged = [name for name, (_, _, fact) in self._cells().items() if fact["judged"]]
-        found = [self.outcome(place, replace(rule, slice=name)) for name in judged]
+        large = [name for name, (_, _, fact) in self._cells().items() if fact["judged"]]
+        found = [self.outcome(place, replace(rule, slice=name)) for name in large]
         if not found:
             return Outcome("pass", _name(rule), f"{_name(rule)}: there is no slice to judge")
         order = ("fail", "inconclusive", "pass")
@@ -154,16 +154,18 @@ class Judge:
 
     def _part(self, rule: Rule) -> pd.DataFrame:
         if not rule.slice:
-            return self.ours
+            return self.candidate
         kind, cell, _ = self._cells()[rule.slice]
-        return self.ours[self.ours[predictions.SLICE + kind] == cell].reset_index(drop=True)
+        return self.candidate[self.candidate[predictions.SLICE + kind] == cell].reset_index(drop=True)
 
 
-def judged(judge: Judge, rules: tuple[Rule, ...], on_inconclusive: Literal["pass", "fail"]) -> dict[str, Any]:
+def evaluate_gates(
+    evaluator: GateEvaluator, rules: tuple[Rule, ...], on_inconclusive: Literal["pass", "fail"]
+) -> dict[str, Any]:
     """Gives what `gates.json` holds."""
     gates = []
     for place, rule in enumerate(rules):
-        outcome = judge.outcome(place, rule)
+        outcome = evaluator.outcome(place, rule)
         passed = outcome.verdict == "pass" or (outcome.verdict, on_inconclusive) == ("inconclusive", "pass")
         gates.append(
             {
@@ -186,10 +188,10 @@ def numbers(measured: dict[str, Any]) -> dict[str, float]:
 
 def _near(name: str, known: list[str]) -> str:
     """Which names are meant, or else some of those that there are."""
-    if meant := get_close_matches(name, known, FEW):
+    if meant := get_close_matches(name, known, MAX_NAMES):
         return f"did you mean {' or '.join(meant)}?"
-    more = f" and {len(known) - FEW} more in {METRICS}" if len(known) > FEW else ""
-    return f"there are {', '.join(known[:FEW]) or 'none'}{more}"
+    more = f" and {len(known) - MAX_NAMES} more in {METRICS}" if len(known) > MAX_NAMES else ""
+    return f"there are {', '.join(known[:MAX_NAMES]) or 'none'}{more}"
 
 
 def _metric(rule: Rule) -> metrics.Metric:
@@ -205,7 +207,7 @@ def _limit(rule: Rule) -> str:
     return rule.said("+g" if rule.against else "g")
 
 
-def _told(rule: Rule, low: float, high: float) -> tuple[Verdict, str]:
+def _verdict(rule: Rule, low: float, high: float) -> tuple[Verdict, str]:
     if rule.margin(low, high) >= 0:
         return "pass", "is"
     if rule.margin(high, low) < 0:

@@ -67,17 +67,17 @@ def baseline(frame: pd.DataFrame, name: str) -> Answers:
     return Answers(labels, predicted, np.ones(len(frame)), right.astype(float), (~right).astype(int))
 
 
-def another(theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
-    """Another model's table for the pictures that ours holds too, with our labels and all classes of both.
+def another(other: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Another model's table for the pictures that our own holds too, with its labels and all classes of both.
 
     A class that one of them doesn't know has probability 0 there.
     """
-    # Of another picture under the same path they said nothing.
-    same = [name for name in ("path", "sha256") if name in ours and name in theirs]
-    names = dict.fromkeys([*class_names(ours), *class_names(theirs)])
+    # Of another picture under the same path the other model said nothing.
+    same = [name for name in ("path", "sha256") if name in own and name in other]
+    names = dict.fromkeys([*class_names(own), *class_names(other)])
     columns = [PROBABILITY + name for name in names]
-    answered = theirs.reindex(columns=[*same, "predicted", *columns], fill_value=0.0)
-    return ours[[*same, "label"]].merge(answered, on=same, validate="one_to_one")
+    answered = other.reindex(columns=[*same, "predicted", *columns], fill_value=0.0)
+    return own[[*same, "label"]].merge(answered, on=same, validate="one_to_one")
 
 
 def _places(labels: pd.Series, names: tuple[str, ...]) -> Array:

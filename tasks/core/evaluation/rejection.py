@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def faults(gates: list[dict[str, Any]], artifacts: dict[str, dict[str, Any]]) -> list[str]:
+def rejection_reasons(gates: list[dict[str, Any]], artifacts: dict[str, dict[str, Any]]) -> list[str]:
     """A sentence for each gate and each artifact that said no, with the parameter that has the rule.
 
     Args:

@@ -11,7 +11,7 @@ from tasks.core.base.arrays import Array, rounded
 from tasks.core.data.manifest import MEASURES
 from tasks.core.evaluation.intervals import wilson
 
-MOST = 20  # values of a column that are parts of their own; what is rarer is one part together
+MAX_VALUES = 20  # values of a column that are parts of their own; what is rarer is one part together
 REST = "all others"
 
 
@@ -51,18 +51,18 @@ def _quartiles(values: Array) -> Array:
 def _values(column: pd.Series) -> Array:
     text = column.astype(object).where(column.notna(), "none").astype(str)
     frequent = text.value_counts().sort_index().sort_values(ascending=False, kind="stable").index
-    if len(frequent) > MOST:
-        text = text.where(text.isin(frequent[: MOST - 1]), REST)
+    if len(frequent) > MAX_VALUES:
+        text = text.where(text.isin(frequent[: MAX_VALUES - 1]), REST)
     return text.to_numpy(object)
 
 
-def described(parted: pd.DataFrame, pictures: pd.DataFrame, right: Array, least: int) -> dict[str, Any]:
+def described(parted: pd.DataFrame, pictures: pd.DataFrame, right: Array, min_slice: int) -> dict[str, Any]:
     """What `metrics.json` says of the slices: of what is measured, their accuracy alone.
 
     Args:
         parted: what `parts` gave.
         right: bool (n,), whether the answer to each picture is.
-        least: pictures that a slice needs to be `judged`.
+        min_slice: pictures that a slice needs to be `judged`.
 
     Returns:
         For each column and each of its values `n`, `accuracy` with its 95 % interval, `judged`, and for
@@ -74,7 +74,7 @@ def described(parted: pd.DataFrame, pictures: pd.DataFrame, right: Array, least:
         result[str(column)] = {}
         for value in sorted(set(parted[column])):
             chosen = (parted[column] == value).to_numpy()
-            facts = _described(right[chosen], least)
+            facts = _described(right[chosen], min_slice)
             if column in numbers:
                 values = numbers[column].to_numpy()[chosen]
                 facts["range"] = [rounded(values.min()), rounded(values.max())]
@@ -82,6 +82,6 @@ def described(parted: pd.DataFrame, pictures: pd.DataFrame, right: Array, least:
     return result
 
 
-def _described(right: Array, least: int) -> dict[str, Any]:
+def _described(right: Array, min_slice: int) -> dict[str, Any]:
     n, interval = len(right), [rounded(end) for end in wilson(right)]
-    return {"n": n, "accuracy": rounded(right.mean()), "interval_95": interval, "judged": n >= least}
+    return {"n": n, "accuracy": rounded(right.mean()), "interval_95": interval, "judged": n >= min_slice}

@@ -22,7 +22,7 @@ from tasks.core.base.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
 from tasks.core.data.config import Processes
 from tasks.core.data.manifest import readable
 from tasks.core.evaluation import metrics, predictions
-from tasks.core.evaluation.rejection import faults
+from tasks.core.evaluation.rejection import rejection_reasons
 from tasks.core.inference import scoring
 from tasks.core.release import registry
 from tasks.core.release.revision import Revision
@@ -59,7 +59,7 @@ def shipped(revision: Revision) -> Artifacts:
         DataError: they can't be had.
     """
     verdict, facts = revision.json(GATES), revision.json(ARTIFACTS)
-    found = faults(verdict["gates"], facts["artifacts"])
+    found = rejection_reasons(verdict["gates"], facts["artifacts"])
     if found or not facts["artifacts"]:
         raise Rejected(f"{revision.name} was rejected: {'; '.join(found) or 'it has no artifact'}")
     return cast("Artifacts", facts["artifacts"])

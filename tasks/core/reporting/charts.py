@@ -13,7 +13,7 @@ from tasks.core.data.manifest import MEASURES
 
 SIZE = (460, 190)  # pixels of a chart of curves
 SQUARE = 220  # of a reliability curve
-FALL = (120, 60)  # of a curve of robustness
+CURVE_SIZE = (120, 60)  # of a curve of robustness
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -85,22 +85,22 @@ def reliability(curves: pd.DataFrame) -> list[Dots]:
 
 
 @dataclass(frozen=True)
-class Fall:
-    """Accuracy unharmed and at each severity of a corruption, and the points of its curve in `FALL`."""
+class RobustnessCurve:
+    """Accuracy on clean pictures and at each severity of a corruption, and its points in `CURVE_SIZE`."""
 
     name: str
     values: list[float]
     points: list[tuple[float, float]]
 
 
-def falls(robustness: dict[str, Any]) -> list[Fall]:
+def robustness_curves(robustness: dict[str, Any]) -> list[RobustnessCurve]:
     """A small curve for each corruption, all on one axis from the worst value, in tenths, to 1."""
-    harmed = robustness["corruptions"].items()
-    values = {name: [robustness["unharmed"], *severities.values()] for name, severities in harmed}
+    corruptions = robustness["corruptions"].items()
+    values = {name: [robustness["unharmed"], *severities.values()] for name, severities in corruptions}
     low = min(0.9, math.floor(min(map(min, values.values())) * 10) / 10)
-    width, height = FALL
+    width, height = CURVE_SIZE
     return [
-        Fall(
+        RobustnessCurve(
             name,
             list(each),
             [

@@ -16,8 +16,10 @@ from tasks.core.base.errors import DataError
 from tasks.core.data import images
 
 SIDE = 96  # pixels of a small picture's longer side
-TINY = 48  # pixels; what is smaller is shown with hard edges, as it is
-MOST = 1500  # small pictures on the sheets of all classes; of photographs they take about 3 MB
+MIN_SMOOTH_SIDE = 48  # pixels; what is smaller is shown with hard edges, as it is
+MAX_CLASS_THUMBNAILS = (
+    1500  # small pictures on the sheets of all classes; of photographs they take about 3 MB
+)
 UNREAD = "unread"
 NOTES = 3  # expectations that a finding names
 
@@ -58,7 +60,7 @@ def background(path: Path) -> str | None:
     except DataError:
         return None
     small.thumbnail((SIDE, SIDE))
-    edges = ";image-rendering:pixelated" if max(small.size) < TINY else ""
+    edges = ";image-rendering:pixelated" if max(small.size) < MIN_SMOOTH_SIDE else ""
     return f"background-image:url({_data_uri(small, 75)}){edges}"
 
 
@@ -99,7 +101,7 @@ def of_classes(pictures: pd.DataFrame, album: Album, count: int) -> list[Sheet]:
         count: pictures a sheet at most; fewer where there are so many classes that the page would burst.
     """
     classes = pictures.sort_values("sha256").groupby("label")
-    each = min(count, max(1, MOST // max(1, len(classes))))
+    each = min(count, max(1, MAX_CLASS_THUMBNAILS // max(1, len(classes))))
     return [
         Sheet(str(label), len(rows), [_taken(rows.drop_duplicates("sha256")["path"].head(each), album)])
         for label, rows in classes
