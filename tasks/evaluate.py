@@ -127,6 +127,7 @@ def measure(
     """What `evaluate` does, with a model that is loaded."""
     frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
     pictures = read_parquet(manifest).set_index("path").loc[frames["test"]["path"]]
+    # The user's columns aren't in the manifest, where a new one would build and train again.
     parted = slices.parts(pictures, own_columns(labels).reindex(pictures.index))
     said = baseline_classes(data, p.batch_size)
     classes = {name: np.array(data.class_names)[places] for name, places in said.items()}
