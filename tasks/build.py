@@ -132,7 +132,7 @@ def build(
             "shards": {shard.file.name: digests[shard.source] for shard in wanted},
             "manifest": sha256(manifest),
         }
-        write_json(temporary / "dataset.json", facts)
+        write_json(temporary / DATASET_FACTS, facts)
         splits.write(temporary, frame)
     write_json(notes, digests)
     return facts

@@ -19,7 +19,7 @@ from dvc.scm import SCMError
 from tasks.core.base import cli, console
 from tasks.core.base.errors import DataError, brief
 from tasks.core.base.files import flat, read_json, write_text
-from tasks.core.base.paths import EVALUATION, EXPORT, GATES, METRICS
+from tasks.core.base.paths import ARTIFACT_FACTS, EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.evaluation.rejection import rejection_reasons
 from tasks.core.reporting.markdown import MARKS, bullets, section, table
 from tasks.core.reporting.parameters import text

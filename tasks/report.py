@@ -225,7 +225,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
     metrics = read_json(paths.METRICS)
     pictures = readable(read_parquet(paths.MANIFEST))
     names, album = dataset["class_names"], thumbnails.Album(folder)
-    history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / "classifier.json")
+    history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / paths.MODEL_FACTS)
     robustness = charts.robustness_curves(metrics["robustness"]) if "robustness" in metrics else []
     answers = with_confidence(predictions)
     wrong = mistakes(answers, names, album, p.mistakes)
@@ -299,7 +299,7 @@ def main() -> None:
     p = params.load(Params)
     parameters = shown(asdict(p))
     write_text(paths.PAGE, page(Path(p.data.images), p.report, p.evaluate.min_slice, parameters))
-    cli.say(f"report: {paths.PAGE}")
+    console.say(f"report: {paths.PAGE}")
 
 
 if __name__ == "__main__":

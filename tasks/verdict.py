@@ -11,7 +11,7 @@ from typing import Any
 from tasks.core.base import cli, console
 from tasks.core.base.errors import Rejected
 from tasks.core.base.files import read_json
-from tasks.core.base.paths import EXPORT, GATES, PAGE
+from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, GATES, PAGE
 from tasks.core.evaluation.rejection import rejection_reasons
 
 
