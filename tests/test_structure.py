@@ -183,3 +183,24 @@ def test_the_drawing_of_the_architecture_has_the_rooms_and_files_of_each_stage(s
     for out, stages in readers.items():
         named = re.findall(rf"{re.escape(out)}/? +─► (.*)", text)
         assert stages <= set(re.findall(r"\w+", named[0])), out
+
+
+KINDS = re.findall(  # title, files, tests and stages of each kind of change
+    r"(?m)^## (.+)\n\n- Files: (.+)\n- Tests: (.+)\n- Runs again: (.+)$",
+    (ROOT / "docs/extending.md").read_text("utf-8"),
+)
+
+
+def test_the_docs_have_six_kinds_of_change() -> None:
+    assert len(KINDS) == 6
+
+
+@pytest.mark.parametrize(("title", "touched", "tests", "stages"), KINDS)
+def test_a_change_touches_files_that_exist_and_runs_again_the_stages_that_the_docs_name(
+    title: str, touched: str, tests: str, stages: str
+) -> None:
+    named = re.findall(r"`([^`]+)`", touched + tests)
+    assert all((ROOT / name).exists() for name in named), title
+    deps = {"/".join(name.split("/")[:3]) for name in named}  # a room, or a stage's own module
+    again = {stage for stage in STAGES if deps & set(STAGES[stage]["deps"])}
+    assert again == set(re.findall(r"`(\w+)`", stages)), title
