@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from dvc.scm import SCMError
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -20,10 +17,12 @@ from prefect.artifacts import (
 from flows.events import address
 from tasks.core.base.files import flat, read_json
 from tasks.core.base.paths import EVALUATION, GATES, METRICS, PAGE
+from tasks.core.release import dvc_api
 from tasks.core.reporting import html
 from tasks.core.reporting.markdown import MARKS
 
-CELL, MARGIN, MOST = 28, 90, 40  # pixels of the drawing; classes that it can still show
+CELL, MARGIN = 28, 90  # pixels of the drawing
+MAX_CLASSES = 40  # that it can still show
 HEADLINES = ("test", "validation")
 TEMPLATE = Path(__file__).parent / "templates/confusion.svg"
 
@@ -31,7 +30,7 @@ TEMPLATE = Path(__file__).parent / "templates/confusion.svg"
 def make() -> None:
     """Makes an artifact of each result that is there; Prefect keeps those of earlier runs beside it."""
     if METRICS.exists():
-        table = metrics(read_json(METRICS), before())
+        table = metrics(read_json(METRICS), dvc_api.committed_metrics())
         create_table_artifact(table, key="metrics", description="Change since the last commit")
     if GATES.exists():
         create_markdown_artifact(gates(read_json(GATES)), key="gates")
@@ -40,17 +39,6 @@ def make() -> None:
         create_image_artifact(drawing, key="confusion-matrix", description="Test pictures by true class")
     if PAGE.exists():
         create_link_artifact(address(PAGE), key="report", link_text="Report", description="The whole report")
-
-
-def before() -> dict[str, Any]:
-    """The metrics of the last commit by their dotted names; none where it has none, or DVC's cache hasn't."""
-    try:
-        with Repo(".") as repo:
-            found = repo.metrics.show(targets=[str(METRICS)], revs=["HEAD"], hide_workspace=True)
-    except (DvcException, SCMError):
-        return {}
-    data = found.get("HEAD", {}).get("data", {}).get(str(METRICS), {}).get("data", {})
-    return flat(data)
 
 
 def metrics(now: dict[str, Any], earlier: dict[str, Any]) -> list[dict[str, Any]]:
@@ -79,7 +67,7 @@ def confusion(answers: pd.DataFrame) -> str:
         answers: a row for each test picture, with its `label` and what was `predicted`. Of many classes the
             most frequent are drawn.
     """
-    names = sorted(answers["label"].value_counts().index[:MOST])
+    names = sorted(answers["label"].value_counts().index[:MAX_CLASSES])
     counts = pd.crosstab(answers["label"], answers["predicted"]).reindex(
         index=names, columns=names, fill_value=0
     )

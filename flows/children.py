@@ -9,7 +9,7 @@ from typing import Any
 from tasks.core.base import process
 
 
-def started(*words: str, **options: Any) -> subprocess.Popen[Any]:
+def start(*words: str, **options: Any) -> subprocess.Popen[Any]:
     """Starts `python -m WORDS`, in a session of its own: a ctrl-c is ours to pass on.
 
     Args:

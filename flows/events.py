@@ -26,7 +26,7 @@ FAILED, REJECTED, DRIFT = "darkroom.run.failed", "darkroom.run.rejected", "darkr
 analytics.try_mark_milestone = lambda milestone: False  # noqa: ARG005 (it is called by that name)
 
 
-def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+def emit_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A state hook: says that a run ended badly, and why, in a payload of `name`, `state` and `message`."""
     event = REJECTED if state.name == "Rejected" else FAILED
     emit_event(
@@ -39,7 +39,7 @@ def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     )
 
 
-def drifted(folder: Path, result: dict[str, Any], retrain: bool) -> None:
+def emit_drift(folder: Path, result: dict[str, Any], retrain: bool) -> None:
     """Says that the pictures of a folder have drifted.
 
     Args:

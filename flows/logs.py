@@ -8,7 +8,7 @@ import re
 from httpx import HTTPError
 from rich.console import Console
 
-from flows import server
+from flows.run import Run
 from tasks.core.base.errors import DarkroomError
 
 
@@ -30,7 +30,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 def _of_a_page_that_is_there(record: logging.LogRecord) -> bool:
     """A server for the time being has no UI, which Prefect names all the same."""
-    return server.temporary is None or not record.getMessage().startswith("View at ")
+    return Run.current().server is None or not record.getMessage().startswith("View at ")
 
 
 def _of_what_counts(record: logging.LogRecord) -> bool:

@@ -8,6 +8,11 @@ the event `darkroom.drift`; with `monitor.retrain_on_drift` that starts the depl
 
 from __future__ import annotations
 
+from flows.run import Run
+
+if __name__ == "__main__":
+    run = Run.begin()  # first: it starts a server, which takes as long as all imports that follow
+
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +23,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import events, outcome, repo, server
-from flows.outcome import code_of, failed_by_user_error, stopped
+from flows import events, logs, outcome, server, working_copy
+from flows.outcome import code_of, failed_by, stopped
 from tasks import drift, score
 from tasks.check import Params
 from tasks.core.base import cli, console, params
@@ -29,6 +34,7 @@ from tasks.core.data.discovery import pictures_below
 from tasks.core.inference.scoring import MONITORED
 from tasks.core.release import deployment
 
+logs.tidy()
 DRIFTED = "Drifted"
 
 
@@ -37,7 +43,9 @@ def run_name() -> str:
     return str(runtime.flow_run.parameters.get("folder") or "new pictures")
 
 
-@flow(name="monitor", flow_run_name=run_name, on_failure=[events.tell], on_crashed=[events.tell])
+@flow(
+    name="monitor", flow_run_name=run_name, on_failure=[events.emit_failure], on_crashed=[events.emit_failure]
+)
 def monitor(folder: str | None = None, model: str | None = None, only_if_there: bool = False) -> State[Any]:
     """Scores a folder and compares it with what the model was made with.
 
@@ -46,54 +54,56 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
         model: an exported artifact, or a stage, whose version it then is; null: `monitor.model`.
         only_if_there: end at once if `monitor.pictures` holds none yet.
     """
-    outcome.heed_signals()
+    Run.current().heed_signals()
     try:
         p = params.read(params.FILE, Params)
     except DarkroomError as error:
-        return failed_by_user_error(error)
+        return failed_by(error)
     pictures = Path(folder or p.monitor.pictures)
     if only_if_there and not folder and not (pictures.is_dir() and any(pictures_below(pictures))):
         return Completed(name="Skipped", message=f"{pictures} holds no pictures")
-    with repo.alone(get_run_logger().info, wait=True):  # a pipeline at work may be writing the model
-        for step in (partial(scored, model or p.monitor.model, pictures, p), partial(compared, p)):
+    with working_copy.exclusive_run(
+        get_run_logger().info, wait=True
+    ):  # a pipeline at work may be writing the model
+        for step in (partial(score_images, model or p.monitor.model, pictures, p), partial(compare, p)):
             state = step(return_state=True)
             if not state.is_completed():
-                outcome.raise_unforeseen(state)
+                outcome.raise_unexpected(state)
                 return stopped(state.message or state.name or "", code_of(state))
     result = read_json(MONITORED / drift.RESULT)
     if not result["drifted"]:
         return Completed(message=drift.summary(result))
-    events.drifted(pictures, result, retrain=p.monitor.retrain_on_drift)
+    events.emit_drift(pictures, result, retrain=p.monitor.retrain_on_drift)
     return Completed(name=DRIFTED, message=drift.summary(result))
 
 
 @task(name="score", task_run_name="score", cache_policy=NO_CACHE, persist_result=False)
-def scored(name: str, folder: Path, p: Params) -> State[Any]:
+def score_images(name: str, folder: Path, p: Params) -> State[Any]:
     """Predicts the pictures; what an earlier run has predicted is not done again."""
     try:
-        model = deployment.find(name, get_run_logger().warning)
+        model = deployment.resolve_model(name, get_run_logger().warning)
         images = Path(p.data.images)
         return Completed(
             message=score.score(model, folder, images, MONITORED, p.monitor.batch_size, p.compute)
         )
     except DarkroomError as error:
-        return failed_by_user_error(error)
+        return failed_by(error)
 
 
 @task(name="compare", task_run_name="compare", cache_policy=NO_CACHE, persist_result=False)
-def compared(p: Params) -> State[Any]:
-    """Compares them with those that the model was made with, and hangs what it finds on the run."""
+def compare(p: Params) -> State[Any]:
+    """Compares them with those that the model was made with, and adds what it finds to the run."""
     try:
         result = drift.compare(MONITORED, p.monitor)
     except DarkroomError as error:
-        return failed_by_user_error(error)
+        return failed_by(error)
     lines = [f"- {'✗' if check['drifted'] else '✓'} {check['why']}" for check in result["checks"]]
     create_markdown_artifact("\n".join(lines), key="drift", description=drift.summary(result))
     create_link_artifact(events.address(MONITORED / drift.PAGE), key="drift-report", link_text="Drift report")
     return Completed(message=drift.summary(result))
 
 
-def main() -> int:
+def main(run: Run) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="pictures; default monitor.pictures")
     parser.add_argument(
@@ -101,12 +111,12 @@ def main() -> int:
     )
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()
-    with server.reporting(), outcome.by_hand():
+    with server.reporting(run.server), run.by_hand():
         state = monitor(given.folder, given.model, return_state=True)
     if state.is_completed():
         console.say(f"monitor: {state.message}; {MONITORED / drift.PAGE} shows it")
-    return int(state.name == DRIFTED) or outcome.told(state, prefix="monitor: ")
+    return int(state.name == DRIFTED) or outcome.report_failure(state, prefix="monitor: ")
 
 
 if __name__ == "__main__":
-    cli.command(main)
+    cli.command(partial(main, run))

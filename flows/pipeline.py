@@ -10,6 +10,11 @@ with the stage's own words. No server is needed: without one, Prefect has one fo
 
 from __future__ import annotations
 
+from flows.run import Run
+
+if __name__ == "__main__":
+    run = Run.begin()  # first: it starts a server, which takes as long as all imports that follow
+
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,16 +27,18 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
-from flows import outcome, repo, server
-from flows.events import tell
-from flows.outcome import code_of, failed_by_user_error, stopped
+from flows import dvc_command, logs, outcome, server, working_copy
+from flows.events import emit_failure
+from flows.outcome import EXPECTED_ERRORS, code_of, failed_by, stopped
 from tasks import check as preconditions
 from tasks.core.base import cli, params
 from tasks.core.base.errors import DarkroomError, Rejected, Unreachable, brief
 from tasks.core.base.files import read_json, write_text
 from tasks.core.base.paths import DATASET, DATASET_FACTS, TIMED_ARTIFACTS
+from tasks.core.release import dvc_api
 
-HOURS, MOST_HOURS = 24.0, 10_000.0
+logs.tidy()
+HOURS, MAX_HOURS = 24.0, 10_000.0
 CACHED = "Cached"
 TRANSFERS = ("pull", "checkout", "push")
 
@@ -44,7 +51,7 @@ def run_name() -> str:
     return " ".join([f"data {digest}", *(runtime.flow_run.parameters.get("set") or ())])
 
 
-@flow(name="pipeline", flow_run_name=run_name, on_failure=[tell], on_crashed=[tell])
+@flow(name="pipeline", flow_run_name=run_name, on_failure=[emit_failure], on_crashed=[emit_failure])
 def pipeline(
     targets: tuple[str, ...] = (),
     set: tuple[str, ...] = (),
@@ -65,55 +72,55 @@ def pipeline(
         only_if_changed: end at once if nothing has changed since the last run, or one is at work.
         stage_hours: what a stage may take, before it is ended; more than 0.
     """
-    outcome.heed_signals()
+    Run.current().heed_signals()
     say = get_run_logger().info
     try:
-        if not 0 < stage_hours <= MOST_HOURS:
-            raise DarkroomError(f"stage_hours is {stage_hours:g}; give more than 0, {MOST_HOURS:g} at most")
+        if not 0 < stage_hours <= MAX_HOURS:
+            raise DarkroomError(f"stage_hours is {stage_hours:g}; give more than 0, {MAX_HOURS:g} at most")
         params.read(params.FILE, preconditions.Params)
-        if (pull or push) and not repo.has_remote():
+        if (pull or push) and not dvc_api.has_remote():
             raise DarkroomError("DVC has no remote; name one: `dvc remote add --default NAME URL`")
-        with repo.alone(say, wait=not only_if_changed):
-            if only_if_changed and (why := repo.patiently(repo.nothing_new, say)):
+        with working_copy.exclusive_run(say, wait=not only_if_changed):
+            if only_if_changed and (why := working_copy.retry_while_busy(working_copy.nothing_new, say)):
                 return Completed(name="Skipped", message=why)
-            pull, push = (repo.has_remote() if wish is None else wish for wish in (pull, push))
-            return ended(targets, steps(targets, set, pull, push, force, stage_hours))
-    except repo.Busy as error:
+            pull, push = (dvc_api.has_remote() if wish is None else wish for wish in (pull, push))
+            return run_steps(targets, steps(targets, set, pull, push, force, stage_hours))
+    except working_copy.Busy as error:
         return Completed(name="Skipped", message=str(error))
-    except repo.EXPECTED_ERRORS as error:
-        return failed_by_user_error(error)
+    except EXPECTED_ERRORS as error:
+        return failed_by(error)
 
 
-def surveyed(targets: tuple[str, ...], settings: tuple[str, ...]) -> tuple[list[str], set[str]]:
+def prepare(targets: tuple[str, ...], settings: tuple[str, ...]) -> tuple[list[str], set[str]]:
     """Sets parameters, and looks for what there is to do, and for what would end it later with less to say.
 
     Returns:
-        What `repo.survey` does.
+        What `dvc_api.survey` does.
 
     Raises:
-        DarkroomError, DvcException: what can't be done; params.yaml is then as it was.
+        DarkroomError, DvcError: what can't be done; params.yaml is then as it was.
     """
     before = params.FILE.read_text("utf-8")
     try:
         if settings:
-            repo.override(settings)
+            working_copy.override(settings)
         preconditions.check()
-        return repo.patiently(partial(repo.survey, targets), get_run_logger().info)
-    except repo.EXPECTED_ERRORS:
+        return working_copy.retry_while_busy(partial(dvc_api.survey, targets), get_run_logger().info)
+    except EXPECTED_ERRORS:
         if settings:
             write_text(params.FILE, before)
         raise
 
 
-def ended(targets: tuple[str, ...], taken: Iterator[tuple[str, State]]) -> State:
+def run_steps(targets: tuple[str, ...], states: Iterator[tuple[str, State]]) -> State:
     """Takes one step after the other, until one fails, and gives the state that the run has then."""
     names: Counter[str] = Counter()  # of the states
     failure = None
-    for step, state in taken:
+    for step, state in states:
         if step not in TRANSFERS:
             names[str(state.name)] += 1
         if not state.is_completed():
-            failure = failed(step, state)
+            failure = state_after(step, state)
             break
     if set(names) != {CACHED}:
         show()
@@ -137,13 +144,15 @@ def steps(
     carry = transfer.with_options(timeout_seconds=limit)
     if pull:
         yield "pull", carry.with_options(task_run_name="pull")("fetch", "--run-cache", return_state=True)
-        if missing := repo.missing():
+        if missing := dvc_api.missing():
             state = carry.with_options(task_run_name="checkout")("checkout", *missing, return_state=True)
             yield "checkout", state
-    names, pending = surveyed(targets, settings)  # not before: the pictures may have come just now
+    names, pending = prepare(targets, settings)  # not before: the pictures may have come just now
     touched = False
     for name in names:
-        is_due = name in pending or (touched and repo.patiently(partial(repo.is_changed, name), say))
+        is_due = name in pending
+        if touched and not is_due:
+            is_due = bool(working_copy.retry_while_busy(partial(dvc_api.changed, name), say))
         touched |= is_due
         unmeasured = name == "latency" and not TIMED_ARTIFACTS.exists()  # which DVC doesn't know of
         stage = reproduce.with_options(task_run_name=name, timeout_seconds=limit)
@@ -168,12 +177,12 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
     """Has DVC bring one stage up to date."""
     if not (is_due or force):
         return Completed(name=CACHED, message=f"{stage} is up to date")
-    code, lines = repo.dvc(
+    code, lines = dvc_command.run(
         "repro", "--single-item", *(["--force"] if force else []), stage, say=get_run_logger().info
     )
     if code:
-        return stopped(repo.complaint(stage, lines), repo.stage_exit(lines))
-    if any(line.startswith("Running stage") for line in lines):
+        return stopped(dvc_api.complaint(stage, lines), dvc_api.stage_exit(lines))
+    if dvc_api.has_run(lines):
         return Completed(message=f"{stage} ran")
     return Completed(name=CACHED, message=f"{stage} was restored from the cache")
 
@@ -181,28 +190,29 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
 @task(retries=3, retry_delay_seconds=[1, 5, 15], cache_policy=NO_CACHE, persist_result=False)
 def transfer(*words: str) -> State:
     """Fetches or pushes data and runs; a network may come back, so this is tried again."""
-    code, lines = repo.dvc(*words, say=get_run_logger().info)
+    code, lines = dvc_command.run(*words, say=get_run_logger().info)
     if code:
-        return stopped(repo.complaint(words[0], lines), Unreachable.exit_code)
+        return stopped(dvc_api.complaint(words[0], lines), Unreachable.exit_code)
     return Completed(message=f"{words[0]} is done")
 
 
-def failed(step: str, state: State) -> State:
+def state_after(step: str, state: State) -> State:
     """The state of a run that a step has ended; `Rejected` where that was a verdict."""
     message = state.message or ""
     if state.name == "TimedOut":
         message = f"{step} took longer than it may (stage_hours), and was ended: {message}"
     else:
-        outcome.raise_unforeseen(state)
-    if code_of(state) in (Rejected.exit_code, DarkroomError.exit_code):
-        with suppress(*repo.EXPECTED_ERRORS):  # which hides no failure: it is only noted
-            repo.remember_failure(message)
-    name = "Rejected" if message.startswith("verdict: rejected") else "Failed"
-    return stopped(message, code_of(state), name)
+        outcome.raise_unexpected(state)
+    code = code_of(state)
+    if code in (Rejected.exit_code, DarkroomError.exit_code):
+        with suppress(*EXPECTED_ERRORS):  # which hides no failure: it is only noted
+            working_copy.remember_failure(message)
+    is_verdict = step == "verdict" and code == Rejected.exit_code
+    return stopped(message, code, "Rejected" if is_verdict else "Failed")
 
 
 def show() -> None:
-    """Hangs the results on the run, and names it after what it has used."""
+    """Adds the results to the run, and names it after what it has used."""
     from flows import artifacts  # and pandas
 
     logger = get_run_logger()
@@ -217,7 +227,7 @@ def show() -> None:
         logger.warning("the results can't be shown beside the run: %s", brief(error))
 
 
-def main() -> int:
+def main(run: Run) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
         "targets", nargs="*", metavar="STAGE", help="with what it depends on; all if none is given"
@@ -237,7 +247,7 @@ def main() -> int:
     )
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()
-    with server.reporting(), outcome.by_hand():
+    with server.reporting(run.server), run.by_hand():
         state = pipeline(
             targets=tuple(given.targets),
             set=tuple(given.set),
@@ -247,8 +257,8 @@ def main() -> int:
             stage_hours=given.stage_hours,
             return_state=True,
         )
-    return outcome.told(state)
+    return outcome.report_failure(state)
 
 
 if __name__ == "__main__":
-    cli.command(main)
+    cli.command(partial(main, run))

@@ -1,7 +1,7 @@
 """The Prefect server that a command reports to: one that is there, or else one for the time being.
 
-A server starts in the time that importing Prefect takes, so it is started before that, and nothing here
-imports Prefect. Prefect would start one too, later, and leave it running when its own process is killed.
+Nothing here imports Prefect, which would start one too, later, and leave it running when its own process is
+killed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import atexit
 import gc
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -21,18 +20,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from flows.children import started
-from tasks.core.base import console, process
+from flows.children import start
+from tasks.core.base import console
 from tasks.core.base.errors import DarkroomError, brief
 
-COMMANDS = ("flows.pipeline", "flows.monitor", "flows.promote")
-QUIET = {"-h", "--help", "--verify", "--card", "--changelog"}  # which have nothing to report
 ALONE = "--no-server"
 SETTINGS = Path("prefect.toml")
 URL = "PREFECT_API_URL"
@@ -48,39 +44,20 @@ ANSWER = 5  # seconds that a server has to say that it is there
 
 @dataclass
 class Temporary:
-    """A server that ends with this process, however that ends, and what it has said."""
+    """A server that ends with this process, however that ends."""
 
     url: str
     child: subprocess.Popen[bytes]
-    said: IO[bytes]
+    output: IO[bytes]
 
-    def words(self) -> str:
-        self.said.seek(0)
-        return self.said.read().decode(errors="replace")
+    def log(self) -> str:
+        """What it has written."""
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace")
 
-
-temporary: Temporary | None = None
-
-
-def begin() -> None:
-    """Starts a server, if this process is a command that wants one and finds none."""
-    words = sys.orig_argv
-    if not any(words[place : place + 2] == ["-m", name] for place in range(3) for name in COMMANDS):
-        return
-    for number in process.SIGNALS:
-        signal.signal(number, _stop_early)
-    gc.disable()  # it looks in vain through what imports make, for a quarter of their time
-    if QUIET & set(words):
-        return
-    if ALONE in words or not (is_up(url()) or is_wanted()):
-        _start()
-
-
-def _stop_early(_signum: int, _frame: FrameType | None) -> None:
-    """Ends a command that is still importing: an exception would come out of the middle of an import."""
-    stop()
-    console.warn("interrupted before it began")
-    os._exit(process.INTERRUPTED)
+    def stop(self) -> None:
+        """Ends it; nobody needs to see it go."""
+        self.child.terminate()
 
 
 def url() -> str:
@@ -90,8 +67,8 @@ def url() -> str:
     home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
     profiles = _toml(home / "profiles.toml")
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
-    theirs = profiles.get("profiles", {}).get(active, {}).get(URL, "")
-    return str(_toml(SETTINGS).get("api", {}).get("url", "") or theirs)
+    profile = profiles.get("profiles", {}).get(active, {}).get(URL, "")
+    return str(_toml(SETTINGS).get("api", {}).get("url", "") or profile)
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -123,13 +100,13 @@ def is_up(address: str) -> bool:
 
 
 @contextmanager
-def reporting() -> Iterator[None]:
+def reporting(own: Temporary | None) -> Iterator[None]:
     """Ends the time of imports, waits until the server answers, and says so if it fails while a run goes on.
 
     Raises:
         DarkroomError: there is none where there should be one, or ours can't start, or it went away.
     """
-    ready()
+    wait_until_ready(own)
     # Both have been imported by now.
     from httpx import HTTPError as Failure
     from prefect.settings import (
@@ -151,35 +128,29 @@ def reporting() -> Iterator[None]:
         ) from None
 
 
-def ready() -> None:
+def wait_until_ready(own: Temporary | None) -> None:
     """Waits for the server, once everything is imported."""
     gc.freeze()
     gc.enable()
-    if temporary is None:
+    if own is None:
         if not is_up(url()):
             raise DarkroomError(
                 f"no Prefect server answers at {url()}; start it (`make serve` starts one on this machine), "
                 f"or run without: add {ALONE}"
             )
         return
-    wait(temporary.url, temporary.child, temporary.words)
+    wait(own.url, own.child, own.log)
 
 
-def stop() -> None:
-    """Ends the server that `begin` has started, if it has; nobody needs to see it go."""
-    if temporary:
-        temporary.child.terminate()
-
-
-def _start() -> None:
-    global temporary  # noqa: PLW0603
+def start_temporary() -> Temporary:
     port = free_port()
-    said = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as we do)
-    child = launch(port, said, PREFECT__SERVER_EPHEMERAL="1", PREFECT_UI_ENABLED="0")
-    temporary = Temporary(f"http://127.0.0.1:{port}/api", child, said)
+    output = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as we do)
+    child = launch(port, output, PREFECT__SERVER_EPHEMERAL="1", PREFECT_UI_ENABLED="0")
+    temporary = Temporary(f"http://127.0.0.1:{port}/api", child, output)
     os.environ[URL] = temporary.url
-    atexit.register(stop)  # and so run last of all, when Prefect has sent what there is to tell
+    atexit.register(temporary.stop)  # and so run last of all, when Prefect has sent what there is to tell
     key()
+    return temporary
 
 
 def free_port() -> int:
@@ -189,7 +160,7 @@ def free_port() -> int:
 
 
 def key() -> str | None:
-    """What a server of ours asks for, if it asks, told to its clients too."""
+    """What a server of ours asks for, if it asks; given to its clients too."""
     if asked := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         os.environ.setdefault("PREFECT_API_AUTH_STRING", asked)
     return os.environ.get("PREFECT_API_AUTH_STRING")
@@ -201,7 +172,7 @@ def launch(port: int, output: Any, **settings: str) -> subprocess.Popen[bytes]:
     # Prefect lets pages of any origin in, and who may start a run may name the command that it starts.
     origins = ",".join(f"http://{host}:{port}" for host in LOOPBACK)
     words = ["uvicorn", "--app-dir", home, "--factory", "flows.server:app"]
-    return started(
+    return start(
         *words,
         *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"),
         env=os.environ
@@ -241,11 +212,11 @@ def _keep_to_this_machine(application: Any) -> Any:
     return keep
 
 
-def wait(address: str, child: subprocess.Popen[bytes], said: Callable[[], str]) -> None:
+def wait(address: str, child: subprocess.Popen[bytes], log: Callable[[], str]) -> None:
     """Waits until a server that was started answers.
 
     Args:
-        said: gives what it has written.
+        log: gives what it has written.
 
     Raises:
         DarkroomError: it can't start.
@@ -253,7 +224,7 @@ def wait(address: str, child: subprocess.Popen[bytes], said: Callable[[], str]) 
     end = time.monotonic() + PATIENCE
     while not is_up(address):
         if child.poll() is not None or time.monotonic() > end:
-            lines = [line.strip() for line in said().splitlines() if line.strip()]
+            lines = [line.strip() for line in log().splitlines() if line.strip()]
             causes = [line for line in lines if re.match(r"(\w+\.)*\w*Error: ", line)] or lines
             cause = brief(causes[-1]) if causes else "it doesn't say why"
             raise DarkroomError(

@@ -12,23 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from dvc.scm import SCMError
 
 from tasks.core.base import cli, console
-from tasks.core.base.errors import DataError, brief
+from tasks.core.base.errors import DataError
 from tasks.core.base.files import flat, read_json, write_text
-from tasks.core.base.paths import ARTIFACT_FACTS, EVALUATION, EXPORT, GATES, METRICS
+from tasks.core.base.paths import EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.evaluation.rejection import rejection_reasons
+from tasks.core.release import dvc_api
+from tasks.core.release.shipped import ARTIFACTS
 from tasks.core.reporting.markdown import MARKS, bullets, section, table
 from tasks.core.reporting.parameters import text
 
-ARTIFACTS = EXPORT / ARTIFACT_FACTS
 TARGET = Path("reports/ci.md")
 SPLITS = ("test", "validation")
-MOST = 12  # classes of which a matrix can be read
-WORST = 10  # confusions to name where there are more classes
+MAX_MATRIX_CLASSES = 12
+MAX_CONFUSIONS = 10  # named where there are more classes
 
 
 def report(base: str) -> str:
@@ -63,8 +61,7 @@ def report(base: str) -> str:
 
 def unfinished() -> list[str]:
     """Stages that would run again, or have left nothing; `verdict` would after each no."""
-    with Repo(".") as repo:
-        pending = sorted(set(repo.status()) - {"verdict"})
+    pending = sorted(dvc_api.changed() - {"verdict"})
     return pending if pending or ARTIFACTS.exists() else [EXPORT.name]
 
 
@@ -76,11 +73,11 @@ def of_gates(gates: list[dict[str, Any]]) -> str:
 
 def of_metrics(base: str) -> str:
     """The headlines of both splits, with those of the base and the change."""
-    difference, is_known = _difference("metrics", base)
+    difference, is_known = dvc_api.difference("metrics", base)
     here = flat({split: read_json(METRICS)[split] for split in SPLITS})
     if not is_known:  # the first model of all, or a store that lets nobody in who makes a fork
-        alone = ((name, value) for name, value in here.items() if isinstance(value, (int, float)))
-        return f"{base} has none that can be had.\n\n{table(('metric', 'here'), alone)}"
+        scalars = ((name, value) for name, value in here.items() if isinstance(value, (int, float)))
+        return f"{base} has none that can be had.\n\n{table(('metric', 'here'), scalars)}"
     found, rows = difference.get(METRICS.as_posix(), {}), []
     for name in here:
         new, old = (found.get(name, {}).get(side) for side in ("new", "old"))
@@ -91,7 +88,7 @@ def of_metrics(base: str) -> str:
 
 
 def of_params(base: str) -> str:
-    difference, is_known = _difference("params", base)
+    difference, is_known = dvc_api.difference("params", base)
     if not is_known:
         return f"{base} has none."
     rows = [
@@ -107,18 +104,6 @@ def _value(value: Any) -> str:
     return "" if value is None else text(value)
 
 
-def _difference(what: str, base: str) -> tuple[dict[str, Any], bool]:
-    """What `dvc metrics diff` or `dvc params diff` gives, by file and name, and whether the base has any."""
-    try:
-        with Repo(".") as repo:
-            if not repo.scm.get_ref("HEAD"):
-                raise DataError("there is no commit to compare with")
-            found: dict[str, Any] = getattr(repo, what).diff(a_rev=base)
-            return dict(found.get("diff", {})), base not in found.get("errors", {})
-    except (DvcException, SCMError) as error:
-        raise DataError(f"{base} can't be compared with ({brief(error)}); `git fetch` it") from None
-
-
 def of_confusion(file: Path) -> str:
     """The matrix, rows by true class; of many classes, the confusions that are most frequent."""
     answers = pd.read_csv(file, dtype=str, keep_default_na=False)
@@ -126,11 +111,11 @@ def of_confusion(file: Path) -> str:
     counts = pd.crosstab(answers["label"], answers["predicted"]).reindex(
         index=names, columns=names, fill_value=0
     )
-    if len(names) <= MOST:
+    if len(names) <= MAX_MATRIX_CLASSES:
         rows = ([name, *(count or "·" for count in counts.loc[name])] for name in names)
         return table(("true \\ predicted", *names), rows)
     wrong = answers[answers["label"] != answers["predicted"]]
-    most = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False).head(WORST)
+    most = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False).head(MAX_CONFUSIONS)
     rows = ((*pair, count) for pair, count in most.items())  # type: ignore[misc]
     return table(("true", "predicted", "pictures"), rows) if len(most) else "No picture was mistaken."
 

@@ -88,7 +88,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     p = params.load(Params)
-    model = deployment.find(given.model, console.warn)
+    model = deployment.resolve_model(given.model, console.warn)
     said = score(model, given.folder, Path(p.data.images), given.output, p.monitor.batch_size, p.compute)
     console.say(f"score: {said}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from prefect.settings import PREFECT_API_URL
 
 from flows import events, monitor
+from flows.run import Run
 from tasks import score
 from tasks.core.artifacts.exporter import Exporter
 from tasks.core.artifacts.formats import FORMATS
@@ -117,7 +119,7 @@ def test_the_command_ends_as_the_pictures_are(
     write_classes(Path("new"), count=20)
     for folder, code in (("new", 0), ("dark", 1), ("nowhere", 2)):
         monkeypatch.setattr("sys.argv", ["flows/monitor.py", folder])
-        assert monitor.main() == code
+        assert monitor.main(Run()) == code
     assert capsys.readouterr().err.splitlines()[-1].startswith("monitor: nowhere is not a folder")
 
 
@@ -147,7 +149,7 @@ def test_what_nobody_has_foreseen_is_told_as_by_any_command(
     monkeypatch.setattr(score, "score", failing)
     monkeypatch.setattr("sys.argv", ["flows/monitor.py", "new"])
     with pytest.raises(SystemExit) as ended:
-        cli.command(monitor.main)
+        cli.command(partial(monitor.main, Run()))
     assert ended.value.code == code
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL, (
         "else Prefect's timeouts end nothing that waits"

@@ -14,14 +14,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from ruamel.yaml import YAML
 
-from flows import artifacts, outcome, pipeline, repo
+from flows import artifacts, dvc_command, outcome, pipeline, working_copy
+from flows.run import Run
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import remove
+from tasks.core.release import dvc_api
 from tests.project import FIRST_COMMIT
 from tests.structure import ROOT
 
@@ -46,17 +49,25 @@ stages:
 """
 
 
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A DVC repository of three stages that need no Python, listed in no order."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `repository` is a copy of."""
+    folder = tmp_path_factory.mktemp("template")
     for words in (["git", "init", "-q"], FIRST_COMMIT, ["dvc", "init", "-q"]):
-        subprocess.run(words, check=True)
+        subprocess.run(words, cwd=folder, check=True)
     for name in ("params.yaml", "data/labels.csv", "data/schema.yaml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "dvc.yaml").write_text(THREE_STAGES)
-    (tmp_path / "source.txt").write_text("good\n")
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "dvc.yaml").write_text(THREE_STAGES)
+    (folder / "source.txt").write_text("good\n")
+    return folder
+
+
+@pytest.fixture
+def repository(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC repository of three stages that need no Python, listed in no order."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -71,7 +82,7 @@ def run(**parameters: Any) -> tuple[dict[str, str], str]:
 
 @pytest.mark.usefixtures("repository")
 def test_stages_come_in_dvcs_order() -> None:
-    assert repo.survey()[0] == ["first", "middle", "last"]
+    assert dvc_api.survey()[0] == ["first", "middle", "last"]
 
 
 @pytest.mark.usefixtures("repository")
@@ -104,13 +115,13 @@ def test_a_failed_stage_ends_the_run_with_its_own_words(repository: Path) -> Non
 
 
 def test_the_exit_code_of_a_stage_is_read_from_what_dvc_says() -> None:
-    assert repo.stage_exit(["ERROR: failed to reproduce 'a': failed to run: x, exited with 2"]) == 2
-    assert repo.stage_exit(["ERROR: something else"]) == 2
+    assert dvc_api.stage_exit(["ERROR: failed to reproduce 'a': failed to run: x, exited with 2"]) == 2
+    assert dvc_api.stage_exit(["ERROR: something else"]) == 2
 
 
 def test_a_stage_that_was_killed_is_not_blamed_on_its_last_line() -> None:
     lines = ["train: features of 9 pictures", "ERROR: failed to run: x, exited with -9"]
-    assert "train was ended by SIGKILL" in repo.complaint("train", lines)
+    assert "train was ended by SIGKILL" in dvc_api.complaint("train", lines)
 
 
 def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -118,7 +129,7 @@ def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setattr("sys.argv", ["flows/pipeline.py", *words])
     monkeypatch.setattr("signal.signal", lambda *_: None)  # the tests' own handlers stay
     monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
-    return pipeline.main()
+    return pipeline.main(Run())
 
 
 def test_the_command_ends_with_the_exit_code_of_the_stage(
@@ -164,7 +175,7 @@ def test_latencies_that_went_with_artifacts_are_measured_again(repository: Path)
 
 def test_data_that_is_versioned_by_itself_is_no_stage(repository: Path) -> None:
     subprocess.run(["dvc", "add", "-q", "source.txt"], check=True)
-    assert repo.survey()[0] == ["first", "middle", "last"]
+    assert dvc_api.survey()[0] == ["first", "middle", "last"]
     assert run()[0] == dict.fromkeys(("first", "middle", "last"), "Completed")
     assert (repository / "source.txt.dvc").exists()
 
@@ -239,11 +250,14 @@ def test_parameters_are_set_as_dvc_sets_them(repository: Path) -> None:
 
 def test_a_value_is_replaced_and_nothing_else() -> None:
     text = "a:\n  b: 1  # why\n  c:\n    - {x: 1}  # one\n    - {x: 2}  # two\n  # last\nd: 5\n"
-    assert repo.replaced(text, ["a", "b"], [1, "x"]) == text.replace("b: 1", 'b: [1, "x"]')
-    assert repo.replaced(text, ["d"], None) == text.replace("d: 5", "d: null")
-    assert YAML(typ="safe").load(repo.replaced(text, ["a", "c"], 3)) == {"a": {"b": 1, "c": 3}, "d": 5}
+    assert working_copy.replaced(text, ["a", "b"], [1, "x"]) == text.replace("b: 1", 'b: [1, "x"]')
+    assert working_copy.replaced(text, ["d"], None) == text.replace("d: 5", "d: null")
+    assert YAML(typ="safe").load(working_copy.replaced(text, ["a", "c"], 3)) == {
+        "a": {"b": 1, "c": 3},
+        "d": 5,
+    }
     with pytest.raises(DarkroomError, match=r"a\.b\.c is not in"):
-        repo.replaced(text, ["a", "b", "c"], 1)
+        working_copy.replaced(text, ["a", "b", "c"], 1)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +307,7 @@ def test_a_schedule_does_not_try_again_what_has_failed(repository: Path) -> None
 @pytest.mark.usefixtures("repository")
 def test_a_second_run_waits_and_a_schedule_does_not() -> None:
     said: list[str] = []
-    with repo.alone(said.append, wait=True):
+    with working_copy.exclusive_run(said.append, wait=True):
         states, message = run(only_if_changed=True)
         assert not states
         assert f"(process {os.getpid()})" in message
@@ -307,8 +321,14 @@ def test_a_second_run_waits_and_a_schedule_does_not() -> None:
 
 
 def _wait_for_ours(said: list[str]) -> str:
-    with repo.alone(said.append, wait=True):
+    with working_copy.exclusive_run(said.append, wait=True):
         return "got it"
+
+
+def running() -> list[list[str]]:
+    """Commands of DVC's that this process has started and that are still there."""
+    found = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+    return [words for words in found if "dvc" in words]
 
 
 def test_a_stage_whose_time_is_up_is_ended(repository: Path) -> None:
@@ -322,7 +342,7 @@ def test_a_stage_whose_time_is_up_is_ended(repository: Path) -> None:
     assert states == {"first": "TimedOut"}
     assert message.startswith("first took longer")
     assert time.monotonic() - start < 40, "nobody has waited for the stage's own end"
-    assert not repo.running
+    assert not running()
 
 
 @pytest.mark.usefixtures("repository")
@@ -330,10 +350,10 @@ def test_a_fault_of_ours_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None
     def failing(*_: object, **__: object) -> None:
         raise KeyError("stage")
 
-    monkeypatch.setattr(repo, "dvc", failing)
+    monkeypatch.setattr(dvc_command, "run", failing)
     state = pipeline.pipeline(return_state=True)
     with pytest.raises(KeyError, match="stage"):  # which `cli.command` makes a line and exit code 70 of
-        outcome.told(state)
+        outcome.report_failure(state)
 
 
 @pytest.mark.parametrize(("code", "tries"), [(75, 2), (2, 1)])
@@ -454,22 +474,22 @@ def test_a_stage_that_does_not_heed_its_end_is_killed(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it prints meanwhile doesn't fill the pipe, and the outputs that it had are back."""
-    monkeypatch.setattr(repo, "GRACE", 1)
+    monkeypatch.setattr(dvc_command, "GRACE", 1)
     deaf = "trap '' INT; while grep -q bad source.txt; do seq 10000; done; cp source.txt copy.txt"
     stage = f'stages:\n  deaf:\n    cmd: "{deaf}"\n    deps: [source.txt]\n    outs: [copy.txt]\n'
     (repository / "dvc.yaml").write_text(stage)
     assert run()[0] == {"deaf": "Completed"}
     (repository / "source.txt").write_text("bad\n")
     assert run(stage_hours=2 / 3600)[0] == {"deaf": "TimedOut"}
-    assert not repo.running
+    assert not running()
     assert (repository / "copy.txt").read_text() == "good\n"
 
 
 def test_workers_end_with_a_run_by_hand() -> None:
     """In a process of its own, as it ends all that this one has started."""
     code = (
-        "import subprocess; from flows import outcome; child = subprocess.Popen(['sleep', '60']); "
-        "outcome.end_workers(); print(child.wait(10))"
+        "import subprocess; from flows.run import Run; child = subprocess.Popen(['sleep', '60']); "
+        "Run().end_workers(); print(child.wait(10))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["-9"]

@@ -9,7 +9,7 @@ import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 
-from flows import serve
+from flows import deployments, serve
 from tasks.core.base.errors import DarkroomError
 from tests.structure import ROOT
 
@@ -27,13 +27,13 @@ TELL = """
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This project's automations.yaml, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    serve.AUTOMATIONS.write_text((ROOT / serve.AUTOMATIONS).read_text("utf-8"))
-    return serve.AUTOMATIONS
+    deployments.AUTOMATIONS.write_text((ROOT / deployments.AUTOMATIONS).read_text("utf-8"))
+    return deployments.AUTOMATIONS
 
 
 def names() -> list[str]:
     with get_client(sync_client=True) as client:
-        return [one.name for one in serve.automations(client)]
+        return [one.name for one in deployments.automations(client)]
 
 
 @pytest.mark.usefixtures("file")
@@ -49,7 +49,7 @@ def test_a_block_is_named_by_its_type_and_name(file: Path) -> None:
     block = CustomWebhookNotificationBlock.model_validate(facts)
     identifier = block.save("team")
     with get_client(sync_client=True) as client:
-        (_, automation) = serve.automations(client)
+        (_, automation) = deployments.automations(client)
     assert automation.actions[0].model_dump()["block_document_id"] == identifier
     file.write_text(file.read_text("utf-8").replace("custom-webhook/team", str(identifier)))
     assert names() == ["darkroom-lost-runs", "tell"]
@@ -77,4 +77,4 @@ def test_a_port_that_another_program_has_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(DarkroomError, match=f"port {port} is another program's"):
-            serve.started_server(f"http://127.0.0.1:{port}/api")
+            serve.start_server(f"http://127.0.0.1:{port}/api")

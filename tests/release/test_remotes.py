@@ -19,10 +19,10 @@ from botocore.exceptions import NoCredentialsError
 from dvc.exceptions import FileMissingError
 from moto.server import ThreadedMotoServer
 
-from flows import repo
 from tasks.core.base.errors import DataError, Unreachable
 from tasks.core.base.files import remove
-from tasks.core.release.revision import Revision, is_of_a_store
+from tasks.core.release import dvc_api
+from tasks.core.release.revision import Revision
 from tests.project import FIRST_COMMIT
 
 SECRET = "a-secret-of-the-test"
@@ -137,7 +137,7 @@ def test_a_fault_of_ours_is_no_remote_that_is_away(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("dvc.repo.Repo.status", faulty)
     with pytest.raises(TypeError):
-        repo.unpushed()
+        dvc_api.unpushed()
     monkeypatch.setattr("dvc.fs.dvc._DVCFileSystem.exists", faulty)
     with pytest.raises(TypeError):
         Revision("HEAD").holds(Path("dvc.lock"))
@@ -156,4 +156,4 @@ def test_a_fault_of_ours_is_no_remote_that_is_away(tmp_path: Path, monkeypatch: 
     ],
 )
 def test_what_a_store_raises_is_told_from_a_fault_of_ours(error: Exception, expected: bool) -> None:
-    assert is_of_a_store(error) == expected
+    assert dvc_api.is_of_a_store(error) == expected

@@ -20,23 +20,23 @@ def predictions(name: str) -> pd.DataFrame:
         DataError: they are neither in DVC's cache nor in a remote, or were altered there.
         Unreachable: the remote can't be asked.
     """
-    said = f"gate.champion is {name!r}"
+    key = f"gate.champion is {name!r}"
     try:
         revision = Revision(name)
     except DataError:
         raise ParamError(
-            f"{said}, which git doesn't know; give a tag or a commit, or none "
+            f"{key}, which git doesn't know; give a tag or a commit, or none "
             "(`git fetch --tags` brings those of a remote)"
         ) from None
     if not revision.stays:
         raise ParamError(
-            f"{said}, which is no tag and no commit; all else moves, and DVC wouldn't see that it did"
+            f"{key}, which is no tag and no commit; all else moves, and DVC wouldn't see that it did"
         )
     try:
         if revision.holds(PREDICTIONS):
             return revision.parquet(PREDICTIONS)
     except (DataError, Unreachable) as error:
-        raise type(error)(f"{said}: {error}, or set gate.champion to none") from None
+        raise type(error)(f"{key}: {error}, or set gate.champion to none") from None
     raise ParamError(
-        f"{said}, where dvc.lock names no {PREDICTIONS}; give a commit that holds the dvc.lock of a whole run"
+        f"{key}, where dvc.lock names no {PREDICTIONS}; give a commit that holds the dvc.lock of a whole run"
     )

@@ -11,9 +11,10 @@ import pandas as pd
 from tasks.core.base.errors import DataError
 from tasks.core.base.paths import EXPORT, cache_folder
 from tasks.core.data.parquet import read_parquet
-from tasks.core.release import comparison, registry
+from tasks.core.release import git, registry
 from tasks.core.release.registry import Registry
 from tasks.core.release.revision import Revision
+from tasks.core.release.shipped import Shipped
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class Model:
         """
         if not self.revision:
             return now
-        return Path(registry.parameters(self.revision.commit)["data"]["images"])
+        return Path(git.parameters(self.revision.commit)["data"]["images"])
 
 
-def find(name: str, warn: Callable[[str], object]) -> Model:
+def resolve_model(name: str, warn: Callable[[str], object]) -> Model:
     """Gives the model that a name stands for: a stage, or a path.
 
     The tags of git's remote are fetched first, so that it is what others have promoted, and the version's
@@ -69,16 +70,16 @@ def find(name: str, warn: Callable[[str], object]) -> Model:
                 f"{EXPORT}/, unless a gate says no, and `dvc pull {EXPORT}` brings what is committed"
             )
         return Model(Path(name))
-    registry.check_place()
-    if why := registry.refresh():
+    git.check_place()
+    if why := git.fetch():
         warn(f"{why}; what is in {name} may be another version by now")
     champion = Registry.read().champion(name)
     if not champion:
         raise DataError(f"nothing is in {name}: `python -m flows.promote --to {name}`, or name an artifact")
     revision = Revision(champion.tag)
     try:
-        fact = comparison.quickest(revision.json(comparison.ARTIFACTS)["artifacts"])
-        file = comparison.artifact(revision, fact, cache_folder() / "deployed" / name)
+        shipped = Shipped.of(revision)
+        file = shipped.fetch_artifact(shipped.quickest(), cache_folder() / "deployed" / name)
     except DataError as error:
         raise DataError(f"{champion.tag}, which is in {name}, can't be asked: {error}") from None
     return Model(file, revision)

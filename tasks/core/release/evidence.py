@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tasks.core.base.errors import DataError
-from tasks.core.release import registry
+from tasks.core.release import git, registry
 
 HEADLINES = ("accuracy", "macro_f1", "log_loss", "ece")
 FORMAT = 3  # goes up when a field comes or changes; a new field has a default, for the tags that are there
@@ -21,7 +21,7 @@ class Evidence:
         many `pictures` it was made of and `tested` on.
     digests: SHA-256 by path, of data, parameters, metrics, predictions, gates.
     artifacts: SHA-256 by file; of a folder, of the names and digests of all that is in it.
-    probe: by file, what `comparison.probed` gives.
+    probe: by file, what `probe.probe` gives.
     metrics: of the test split, as in `metrics.json`.
     calibrated: log loss and calibration error that the artifacts have there, if they are calibrated.
     champion: the version that it was compared with; none at the first promotion, or where that wasn't wanted.
@@ -73,8 +73,8 @@ class Evidence:
     def _before(self, name: str) -> str:
         if not self.compared:
             return ""
-        ours, theirs = (self.compared[side][name] for side in ("challenger", "champion"))
-        return f"; on the same pictures {ours:.4f}, and {theirs:.4f} of {self.champion}"
+        candidate, champion = (self.compared[side][name] for side in ("challenger", "champion"))
+        return f"; on the same pictures {candidate:.4f}, and {champion:.4f} of {self.champion}"
 
     @classmethod
     def of(cls, tag: str) -> Evidence | None:
@@ -83,7 +83,7 @@ class Evidence:
         Raises:
             DataError: a later version of this project has made it.
         """
-        facts = registry.facts(registry.message(tag))
+        facts = registry.facts(git.message(tag))
         try:
             if facts["format"] <= FORMAT:
                 return cls(**facts)

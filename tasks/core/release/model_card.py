@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import Any
 
 from tasks.core.base.paths import MANIFEST
-from tasks.core.release import registry
+from tasks.core.release import git
 from tasks.core.release.evidence import Evidence
-from tasks.core.release.registry import MODEL, STAGES, Assignment, Registry, Version
+from tasks.core.release.git import MODEL
+from tasks.core.release.registry import STAGES, Assignment, Registry, Version
 from tasks.core.reporting.markdown import bullets, plain, section, table
 from tasks.core.reporting.parameters import shown
 
@@ -30,7 +31,7 @@ def card(tag: str) -> str:
     of = Evidence.read(version.tag)
     about, classes = of.about, of.about["classes"]
     made = {
-        "version": f"{version.tag}, commit {of.commit[:12]}, {registry.date(version.tag)}",
+        "version": f"{version.tag}, commit {of.commit[:12]}, {git.date(version.tag)}",
         "backbone": about["backbone"],
         "input": f"{about['image_size']} x {about['image_size']} pixels, {about['resize']}",
         f"{len(classes)} classes": ", ".join(classes),
@@ -66,8 +67,8 @@ def _decisions(version: Version, known: Registry) -> str:
     parts = []
     for one in known.of(version):
         evidence = Evidence.of(one.tag)
-        told = _decision(evidence) if evidence else "By hand, without evidence."
-        parts.append(section(f"{one.what}, {registry.date(one.tag)}", told))
+        text = _decision(evidence) if evidence else "By hand, without evidence."
+        parts.append(section(f"{one.what}, {git.date(one.tag)}", text))
     return "\n\n".join(parts) or "It has been in no stage."
 
 
@@ -75,8 +76,8 @@ def _decision(of: Evidence) -> str:
     lines = bullets([of.verdict, *of.notes, *(f"{gate['verdict']}: {gate['why']}" for gate in of.gates)])
     if not of.compared:
         return lines
-    ours, theirs = (of.compared[side] for side in ("challenger", "champion"))
-    rows = ((name, value, theirs[name]) for name, value in ours.items())
+    candidate, champion = (of.compared[side] for side in ("challenger", "champion"))
+    rows = ((name, value, champion[name]) for name, value in candidate.items())
     return lines + "\n\n" + table(("metric", "this one", str(of.champion)), rows)
 
 
@@ -100,11 +101,11 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
     if now and then:
         lines += _changes(*(shown(_unset(one.about)) for one in (then, now)))
     if before:
-        lines += _changes(*(shown(registry.parameters(one.commit)) for one in (before, version)))
+        lines += _changes(*(shown(git.parameters(one.commit)) for one in (before, version)))
     if now and then and now.digests[DATA] != then.digests[DATA]:
         lines.append("other data")
-    lines += [f"{registry.date(one.tag)}: {_way(one)}" for one in known.of(version)]
-    return section(f"{version.name}, {registry.date(version.tag)}", bullets(lines), 2)
+    lines += [f"{git.date(one.tag)}: {_way(one)}" for one in known.of(version)]
+    return section(f"{version.name}, {git.date(version.tag)}", bullets(lines), 2)
 
 
 def _unset(about: dict[str, Any]) -> dict[str, Any]:

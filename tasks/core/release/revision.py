@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -17,10 +16,6 @@ from typing import Any
 import pandas as pd
 
 from tasks.core.base.errors import DataError, Unreachable, brief
-
-# Packages of what a remote of DVC's may raise; all else is an OSError.
-STORES = {"aiohttp", "asyncssh", "azure", "botocore", "dvc", "dvc_data", "dvc_objects", "fsspec", "gcsfs"}
-STORES |= {"google", "oss2", "paramiko", "scmrepo", "sshfs", "webdav4"}
 
 
 class Revision:
@@ -40,27 +35,12 @@ class Revision:
     """
 
     def __init__(self, name: str, published: bool = False) -> None:
-        from dvc.api import DVCFileSystem  # half a second
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-        from dvc.scm import SCMError, resolve_rev
+        from tasks.core.release import dvc_api  # half a second
 
         self.name = name
-        try:
-            with Repo(".") as repo:
-                self.commit: str = resolve_rev(repo.scm, name)
-                is_tag = repo.scm.get_ref(f"refs/tags/{name}") is not None
-                self.stays = is_tag or re.fullmatch("[0-9a-f]{7,40}", name) is not None
-                self.cache = Path(repo.cache.local.path)
-                self._has_remote = bool(repo.config["remote"])
-                self._remote: Any = published and self._has_remote and repo.cloud.get_remote_odb()
-        except SCMError:
-            raise DataError(
-                f"{name} is nothing that git knows here; `git fetch --tags` brings the tags of a remote"
-            ) from None
-        except DvcException as error:
-            raise DataError(f"DVC: {brief(error)}") from None
-        self._files = DVCFileSystem(".", rev=self.commit)
+        found = dvc_api.commit(name, published)
+        self.commit, self.stays, self.cache = found.digest, found.stays, found.cache
+        self._files, self._has_remote, self._remote = found.files, found.has_remote, found.remote
         self._known: dict[Path, bytes] = {}  # of the small files, which are asked for again and again
 
     @contextmanager
@@ -71,30 +51,23 @@ class Revision:
             DataError: it is in no cache and no remote.
             Unreachable: the remote can't be asked.
         """
-        from dvc.exceptions import DvcException
+        from tasks.core.release import dvc_api
 
         try:
             yield
         except DataError:
             raise
-        except Exception as error:
-            if not is_of_a_store(error):
+        except Exception as error:  # of any package; `is_of_a_store` says which of them are a remote's
+            if not dvc_api.is_of_a_store(error):
                 raise
-            if absent := self._away():
+            if absent := dvc_api.absent_remote():
                 raise DataError(f"{path} of {self.name} can't be had: {absent}") from None
             missing = "" if self._has_remote else "add DVC's remote, as there is none here; "
             remedy = f"{missing}see that DVC's remote is there"
             text = f"{path} of {self.name} can't be had ({brief(error)}); {remedy}"
-            if isinstance(error, (FileNotFoundError, DvcException)):
+            if isinstance(error, (FileNotFoundError, dvc_api.DvcError)):
                 raise DataError(f"{text}, and `dvc push` where it was made") from None
             raise Unreachable(f"{text}, and that it lets you in") from None
-
-    def _away(self) -> str | None:
-        """Says so if DVC's remote is a folder that isn't there."""
-        from dvc.repo import Repo
-
-        with Repo(".") as repo:
-            return away(repo.cloud.get_remote()) if repo.config["core"].get("remote") else None
 
     def holds(self, path: Path) -> bool:
         """Whether there is such a file or folder, be it here or not."""
@@ -132,6 +105,8 @@ class Revision:
 
     def _published(self, path: Path, recorded: str) -> bytes:
         """The bytes that the remote has of a file whose MD5 is recorded."""
+        from tasks.core.release import dvc_api
+
         remote, missing = self._remote, False
         place = remote.oid_to_path(recorded)
         try:
@@ -139,10 +114,10 @@ class Revision:
             if _md5(data) == recorded:
                 return data
         except FileNotFoundError:
-            if self._away():
+            if dvc_api.absent_remote():
                 raise
             missing = True
-        forget(remote)
+        dvc_api.forget(remote)
         # DVC takes a folder for complete whose list of files is there, and would push nothing.
         digests = (self._files.info(str(one)).get("md5", "") for one in path.parents if one.name)
         lists = [remote.oid_to_path(digest) for digest in digests if digest.endswith(".dir")]
@@ -185,27 +160,6 @@ class Revision:
     def digest(self, path: Path) -> str:
         """SHA-256 of a file."""
         return hashlib.sha256(self.read(path)).hexdigest()
-
-
-def is_of_a_store(error: Exception) -> bool:
-    """Whether DVC's remote has failed, and not the code that asks it: by the package of the exception."""
-    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    return isinstance(error, OSError) or not packages.isdisjoint(STORES)
-
-
-def away(remote: Any) -> str | None:
-    """Says so if a remote of DVC's is a folder that isn't there."""
-    if remote.fs.protocol != "local" or remote.fs.exists(remote.path):
-        return None
-    return f"DVC's remote, {remote.path}, is not there: mount it, or `dvc push` makes it"
-
-
-def forget(remote: Any) -> None:
-    """Clears what DVC remembers of a remote's content, so that `dvc push` and `dvc status` look again."""
-    from dvc_data.hashfile.db import get_index
-
-    if remote:
-        get_index(remote).clear()
 
 
 def _md5(data: bytes) -> str:

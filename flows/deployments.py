@@ -1,0 +1,138 @@
+"""What `make serve` keeps up to date in Prefect: work pool, deployments of prefect.yaml, automations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.core.base import console
+from tasks.core.base.errors import DarkroomError, brief
+
+POOL = "darkroom"
+AUTOMATIONS = Path("automations.yaml")
+PLANNING = 15  # seconds that the server has to plan its next runs
+
+
+def deploy() -> None:
+    """Makes the work pool, the deployments and the automations, or brings them up to date.
+
+    Raises:
+        DarkroomError: prefect.yaml or automations.yaml has a slip.
+    """
+    with get_client(sync_client=True) as client:
+        make_pool(client)
+        for wanted in automations(client):
+            make_automation(client, wanted)
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode:
+        cause = done.stdout.rpartition("╯")[2].partition("For further")[0]  # below the frame of a summary
+        raise DarkroomError(f"prefect.yaml can't be deployed: {brief(cause)}")
+
+
+def make_pool(client: SyncPrefectClient) -> None:
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+
+
+def automations(client: SyncPrefectClient) -> Iterator[AutomationCore]:
+    """Reads automations.yaml.
+
+    Raises:
+        DarkroomError: it has a slip, or names a block that is not there.
+    """
+    name = "it"
+    try:
+        for one in YAML(typ="safe").load(AUTOMATIONS)["automations"]:
+            name = one["name"]
+            for action in one["actions"]:
+                if block := action.get("block_document_id"):
+                    action["block_document_id"] = block_id(client, str(block))
+            yield AutomationCore.model_validate(one)
+    except ValidationError as error:
+        # All that an action may be says what it lacks; of use is what the type named there says.
+        others = {one["loc"][:-1] for one in error.errors() if one["type"] == "literal_error"}
+        first = next((one for one in error.errors() if one["loc"][:-1] not in others), error.errors()[0])
+        place = ".".join(str(part) for part in first["loc"])
+        value = f" is {first['input']!r}" if isinstance(first["input"], str) else ""
+        raise DarkroomError(f"{AUTOMATIONS}: {name}: {place}{value}: {first['msg']}") from None
+    except (OSError, AttributeError, TypeError, KeyError, YAMLError) as error:
+        raise DarkroomError(f"{AUTOMATIONS}: {name} can't be used: {brief(error)}") from None
+
+
+def block_id(client: SyncPrefectClient, block: str) -> str:
+    """The id of a block that is named by TYPE/NAME, as `prefect block ls` does it, or by its id.
+
+    Raises:
+        DarkroomError: there is none.
+    """
+    kind, _, name = block.partition("/")
+    try:
+        found = (
+            client.read_block_document_by_name(name, kind)
+            if name
+            else client.read_block_document(UUID(block))
+        )
+    except (ObjectNotFound, ValueError):
+        raise DarkroomError(
+            f"{AUTOMATIONS} names the block {block}, but there is none; see `prefect block ls`"
+        ) from None
+    return str(found.id)
+
+
+def make_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    """Makes an automation, or updates the one of its name."""
+    known = client.read_automations_by_name(wanted.name)
+    if known:
+        client.update_automation(known[0].id, wanted)
+    else:
+        client.create_automation(wanted)
+
+
+def print_next_runs() -> None:
+    """Says when each deployment runs next; the server needs a moment to plan that."""
+    facts = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"after_": datetime.now(UTC)}}
+    planned = FlowRunFilter.model_validate(facts)
+    end = time.monotonic() + PLANNING
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments():
+            if deployment.paused or not any(one.active for one in deployment.schedules):
+                continue
+            soonest = partial(
+                client.read_flow_runs,
+                deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [deployment.id]}}),
+                flow_run_filter=planned,
+                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                limit=1,
+            )
+            while not (runs := soonest()) and time.monotonic() < end:
+                time.sleep(0.5)
+            for run in runs:
+                assert run.expected_start_time
+                due = run.expected_start_time.astimezone()
+                console.say(f"serve: {deployment.name} runs next on {due:%a %d %b, %H:%M}")

@@ -1,0 +1,81 @@
+"""Runs DVC's command line, which ends with the run that it is for."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from flows.children import start
+from flows.run import Run
+from flows.working_copy import Busy, Say, retry_while_busy
+from tasks.core.base import process
+from tasks.core.release import dvc_api
+
+GRACE, AGAIN = 60, 3  # seconds that a stage has for its end, and between two demands for it
+
+
+def run(*words: str, say: Say) -> tuple[int, list[str]]:
+    """Runs a command and passes on its output as it comes; returns exit code and lines.
+
+    It waits while another DVC command is at work on the same files.
+    """
+
+    def attempt() -> tuple[int, list[str]]:
+        code, lines = _run_once(words, say)
+        if code and dvc_api.was_busy(lines):
+            raise Busy("another DVC command is at work here")
+        return code, lines
+
+    return retry_while_busy(attempt, say)
+
+
+def _run_once(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
+    own = str(Path(sys.executable).parent)
+    child = start(
+        "dvc",
+        *words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PATH": own + os.pathsep + os.environ.get("PATH", ""), "PYTHONUNBUFFERED": "1"},
+        text=True,
+        errors="replace",
+    )
+    lines = []
+    with child, Run.current().undoing(partial(stop, child, words)):
+        try:
+            for line in child.stdout or []:
+                if text := line.rstrip():
+                    lines.append(text)
+                    if not dvc_api.CHATTER.match(text):
+                        say(text)
+        except BaseException:  # Prefect turns a SIGTERM, and the end of a task's time, into an exception
+            stop(child, words)
+            raise
+    return child.returncode, lines
+
+
+def stop(child: subprocess.Popen[str], words: Sequence[str]) -> None:
+    """Ends what DVC does for us, once the stage has given its earlier outputs back, or after a while."""
+    began = asked = time.monotonic()
+    os.killpg(child.pid, signal.SIGINT)  # DVC itself ignores it, and waits for its stage
+    output = child.stdout.fileno() if child.stdout else -1
+    while child.poll() is None and time.monotonic() < began + GRACE:
+        if time.monotonic() > asked + AGAIN:  # a process that is just being started may not have heard it
+            asked = time.monotonic()
+            os.killpg(child.pid, signal.SIGINT)
+        # Read past Python's buffer, which the loop that was interrupted may hold: a full pipe would stop it.
+        if select.select([output], [], [], 0.1)[0] and not os.read(output, 65536):
+            time.sleep(0.1)
+    is_deaf = child.poll() is None
+    if is_deaf:
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    if is_deaf and "repro" in words:
+        process.check_out(words[-1])

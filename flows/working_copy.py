@@ -1,0 +1,134 @@
+"""The working copy that a flow runs in: one run at a time, what failed last, and its params.yaml."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import zc.lockfile
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode
+
+from tasks.check import Params
+from tasks.core.base import params
+from tasks.core.base.errors import DarkroomError, ParamError, brief
+from tasks.core.base.files import read_json, write_json, write_text
+from tasks.core.release import dvc_api
+
+LOCK = Path(".dvc/tmp/pipeline.lock")
+FAILURE = Path(".dvc/tmp/pipeline.json")  # what the last run that failed was given
+PAUSE = 1.0  # seconds between two looks at what is busy
+
+Say = Callable[[str], None]
+Answer = TypeVar("Answer")
+
+
+class Busy(DarkroomError):
+    """Something else is at work in this folder."""
+
+
+@contextmanager
+def exclusive_run(say: Say, wait: bool) -> Iterator[None]:
+    """Lets one run at a time into a working copy; the kernel lets go of the lock, however a run ends.
+
+    Raises:
+        Busy: there is one, and this one is not to wait.
+    """
+
+    def take() -> Any:
+        try:
+            return lock(LOCK)
+        except zc.lockfile.LockError:
+            whose = LOCK.read_text().strip() or "unknown"
+            raise Busy(f"another run is at work in this folder (process {whose})") from None
+
+    taken = retry_while_busy(take, say) if wait else take()
+    try:
+        yield
+    finally:
+        taken.close()
+
+
+def lock(path: Path) -> Any:
+    """Takes a lock that ends with this process, with its pid in the file; `close()` gives it back.
+
+    Raises:
+        zc.lockfile.LockError: another process has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return zc.lockfile.LockFile(str(path), content_template="{pid}")
+
+
+def retry_while_busy(ask: Callable[[], Answer], say: Say) -> Answer:
+    """Asks, and again as long as something else is at work on the same files."""
+    is_waiting = False
+    while True:
+        try:
+            return ask()
+        except (Busy, dvc_api.Locked) as error:
+            if not is_waiting:
+                whose = error if isinstance(error, Busy) else f"DVC is at work here already ({brief(error)})"
+                say(f"{whose}; waiting for its end")
+            is_waiting = True
+            time.sleep(PAUSE)
+
+
+def remember_failure(message: str) -> None:
+    """Notes what the run that has just failed was given, so that it isn't tried again for nothing."""
+    write_json(FAILURE, {"inputs": dvc_api.inputs(), "message": message})
+
+
+def nothing_new() -> str | None:
+    """Why a run would come to nothing that isn't known: all is up to date, or has failed before."""
+    if not dvc_api.survey()[1]:
+        return "every stage is up to date"
+    with suppress(FileNotFoundError, ValueError):
+        before = read_json(FAILURE)
+        if before["inputs"] == dvc_api.inputs():
+            return f"nothing has changed since a run that failed: {before['message']}"
+    return None
+
+
+def override(settings: Sequence[str]) -> None:
+    """Sets parameters as `dvc exp run --set-param` does; a slip leaves params.yaml as it is.
+
+    Raises:
+        ParamError: names the key, the value and what is allowed.
+        DarkroomError: one of the settings is none.
+    """
+    text = params.FILE.read_text("utf-8")
+    for path, value in dvc_api.settings(settings):
+        text = replaced(text, path, value)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / params.FILE.name
+        draft.write_text(text, "utf-8")
+        try:
+            params.read(draft, Params)
+        except ParamError as error:
+            raise ParamError(str(error).replace(str(draft), "set")) from None
+    write_text(params.FILE, text)
+
+
+def replaced(text: str, path: list[str], value: Any) -> str:
+    """A YAML text with another value under a path of keys, and all else as it was, comments included.
+
+    DVC's own `--set-param` writes the whole file again, and loses those within lists.
+
+    Raises:
+        DarkroomError: there is no such key.
+    """
+    node = YAML(typ="rt", pure=True).compose(text)
+    for key in path:
+        pairs = node.value if isinstance(node, MappingNode) else []
+        inner = {name.value: below for name, below in pairs}
+        if key not in inner:
+            raise DarkroomError(f"set: {'.'.join(path)} is not in params.yaml; give one of its keys")
+        node = inner[key]
+    start, end = node.start_mark.index, node.end_mark.index
+    end -= len(text[start:end]) - len(text[start:end].rstrip())  # of a list over several lines
+    return text[:start] + json.dumps(value, ensure_ascii=False) + text[end:]

@@ -1,0 +1,263 @@
+"""What is asked of DVC beyond its documented API, and how its sentences are read.
+
+An update of DVC may change any of it: tests/release/test_dvc_api.py runs each function against the installed
+DVC. `tasks.core.data.last_run` keeps its own part, since an edit here must not run `build` again. Importing
+this module takes half a second.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import networkx as nx
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.scm import SCMError, resolve_rev
+from dvc_data.hashfile.db import get_index
+
+from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief
+from tasks.core.base.files import fingerprint, flat
+from tasks.core.base.paths import METRICS
+
+# Packages of what a remote of DVC's may raise; all else is an OSError.
+STORES = {"aiohttp", "asyncssh", "azure", "botocore", "dvc", "dvc_data", "dvc_objects", "fsspec", "gcsfs"}
+STORES |= {"google", "oss2", "paramiko", "scmrepo", "sshfs", "webdav4"}
+DvcError: type[Exception] = DvcException
+Locked: type[Exception] = LockError
+BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+CHATTER = re.compile(  # what DVC says after every stage
+    r"(Generating|Updating) lock file|To track the changes|\s*git add |To enable auto staging|"
+    r"\s*dvc config core.autostage|Use `dvc push`"
+)
+
+
+def survey(targets: Sequence[str] = ()) -> tuple[list[str], set[str]]:
+    """Looks at all stages at once, which costs as much as at one.
+
+    Args:
+        targets: stages, which with what they depend on are all that is wanted; none for all.
+
+    Returns:
+        Names of the stages, each after those it depends on, as `dvc repro` would take them; and of those
+        that DVC sees something to do for: in what was there before the first of them has run.
+
+    Raises:
+        DvcException: dvc.yaml has a slip.
+        DarkroomError: no such target.
+    """
+    with Repo(".") as repo:
+        # `dvc add` makes stages too, of data alone
+        order = [stage for stage in nx.dfs_postorder_nodes(repo.index.graph) if stage.cmd]
+        wanted = set() if targets else set(order)
+        for target in targets:
+            try:
+                wanted |= set(repo.stage.collect(target, with_deps=True))
+            except DvcException:
+                known = ", ".join(stage.addressing for stage in order)
+                raise DarkroomError(f"{target} is no stage of dvc.yaml, which has {known}") from None
+        names = [stage.addressing for stage in order if stage in wanted]
+        return names, set(repo.status()) & set(names)
+
+
+def changed(*stages: str) -> set[str]:
+    """Stages and data that DVC sees something to do for; of some stages, or of all that there are."""
+    with Repo(".") as repo:  # a new one each time: it keeps what it has once read
+        return set(repo.status(targets=list(stages) or None))
+
+
+def missing() -> list[str]:
+    """Paths of data that DVC tracks by itself and that isn't here; stages bring their own outputs back.
+
+    What is here stays as it is: DVC would refuse to touch a folder with pictures that it doesn't know yet.
+    """
+    with Repo(".") as repo:
+        outs = [out for stage in repo.index.stages if not stage.cmd for out in stage.outs]
+        return [str(out) for out in outs if not out.exists]
+
+
+def inputs() -> str:
+    """A digest of all that the stages now read: pictures, parameters, code, and each other's outputs."""
+    with Repo(".") as repo:
+        found = {}
+        for stage in repo.index.stages:
+            stage.save_deps(allow_missing=True)
+            deps = [(dep.def_path, dep.hash_info.value) for dep in stage.deps]
+            found[stage.addressing] = [stage.cmd, deps]
+        return fingerprint(found)
+
+
+def settings(words: Sequence[str]) -> list[tuple[list[str], Any]]:
+    """Reads KEY=VALUE as `dvc exp run --set-param` does; gives the parts of each key, and its value.
+
+    Raises:
+        DarkroomError: one of them can't be read.
+    """
+    from dvc.utils.hydra import to_hydra_overrides  # half a second
+    from hydra.errors import HydraException
+
+    try:
+        parsed = to_hydra_overrides(list(words))
+        values = [(one.key_or_group.split("."), one.value()) for one in parsed]
+    except HydraException:
+        raise DarkroomError(f"set: {' '.join(words)} can't be read; give KEY=VALUE") from None
+    if any(one.is_sweep_override() for one in parsed):
+        raise DarkroomError(f"set: {' '.join(words)} is a sweep; `dvc exp run --queue` has those")
+    return values
+
+
+def committed_metrics() -> dict[str, Any]:
+    """The metrics of the last commit by their dotted names; none where it has none, or DVC's cache hasn't."""
+    try:
+        with Repo(".") as repo:
+            found = repo.metrics.show(targets=[str(METRICS)], revs=["HEAD"], hide_workspace=True)
+    except (DvcException, SCMError):
+        return {}
+    return flat(found.get("HEAD", {}).get("data", {}).get(str(METRICS), {}).get("data", {}))
+
+
+def difference(what: str, base: str) -> tuple[dict[str, Any], bool]:
+    """What `dvc metrics diff` or `dvc params diff` gives, by file and name, and whether the base has any.
+
+    Raises:
+        DataError: they can't be compared.
+    """
+    try:
+        with Repo(".") as repo:
+            if not repo.scm.get_ref("HEAD"):
+                raise DataError("there is no commit to compare with")
+            found: dict[str, Any] = getattr(repo, what).diff(a_rev=base)
+            return dict(found.get("diff", {})), base not in found.get("errors", {})
+    except (DvcException, SCMError) as error:
+        raise DataError(f"{base} can't be compared with ({brief(error)}); `git fetch` it") from None
+
+
+class Commit(NamedTuple):
+    """A commit as DVC has it.
+
+    stays: whether its name is one that doesn't move.
+    files: a file system of all that git and DVC keep of it.
+    cache: where DVC's own store is.
+    remote: the default remote's store.
+    """
+
+    digest: str
+    stays: bool
+    files: Any
+    cache: Path
+    has_remote: bool
+    remote: Any
+
+
+def commit(name: str, published: bool) -> Commit:
+    """Looks up a commit by a tag, a digest or a name that moves.
+
+    Args:
+        published: give the remote too, if there is one.
+
+    Raises:
+        DataError: git knows no such thing; or DVC has a slip in its configuration, or several remotes and no
+            default.
+    """
+    try:
+        with Repo(".") as repo:
+            digest: str = resolve_rev(repo.scm, name)
+            is_tag = repo.scm.get_ref(f"refs/tags/{name}") is not None
+            stays = is_tag or re.fullmatch("[0-9a-f]{7,40}", name) is not None
+            cache, known = Path(repo.cache.local.path), bool(repo.config["remote"])
+            remote = repo.cloud.get_remote_odb() if published and known else None
+    except SCMError:
+        raise DataError(
+            f"{name} is nothing that git knows here; `git fetch --tags` brings the tags of a remote"
+        ) from None
+    except DvcException as error:
+        raise DataError(f"DVC: {brief(error)}") from None
+    return Commit(digest, stays, DVCFileSystem(".", rev=digest), cache, known, remote)
+
+
+def has_remote() -> bool:
+    with Repo(".") as repo:
+        return bool(repo.config["remote"])
+
+
+def unpushed() -> str | None:
+    """The first path whose content is in no remote, if there is one.
+
+    Raises:
+        DataError: the remote is a folder that isn't there.
+        Unreachable: the remote can't be asked.
+    """
+    try:
+        with Repo(".") as repo:
+            remote = repo.cloud.get_remote()
+            absent = _absent(remote)
+            if not absent:
+                forget(remote.odb)  # DVC would go by what was there the last time
+                state = repo.status(cloud=True).items()
+                return next((path for path, known in state if known == "new"), None)
+    except Exception as error:  # of any package; `is_of_a_store` says which of them are a remote's
+        if not is_of_a_store(error):
+            raise
+        raise Unreachable(
+            f"DVC's remote can't be asked ({brief(error)}); see that it is there, and that it lets you in"
+        ) from None
+    raise DataError(absent)
+
+
+def absent_remote() -> str | None:
+    """Says so if DVC's default remote is a folder that isn't there."""
+    with Repo(".") as repo:
+        return _absent(repo.cloud.get_remote()) if repo.config["core"].get("remote") else None
+
+
+def _absent(remote: Any) -> str | None:
+    if remote.fs.protocol != "local" or remote.fs.exists(remote.path):
+        return None
+    return f"DVC's remote, {remote.path}, is not there: mount it, or `dvc push` makes it"
+
+
+def forget(store: Any) -> None:
+    """Clears what DVC remembers of a remote's content, so that `dvc push` and `dvc status` look again."""
+    if store:
+        get_index(store).clear()
+
+
+def is_of_a_store(error: Exception) -> bool:
+    """Whether DVC's remote has failed, and not the code that asks it: by the package of the exception."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, OSError) or not packages.isdisjoint(STORES)
+
+
+def was_busy(lines: list[str]) -> bool:
+    """Whether a command of DVC's failed because another one was at work on the same files."""
+    return any(sign in line for line in lines if line.startswith("ERROR: ") for sign in BUSY)
+
+
+def has_run(lines: list[str]) -> bool:
+    """Whether `dvc repro` has run a stage, and not restored it."""
+    return any(line.startswith("Running stage") for line in lines)
+
+
+def complaint(stage: str, lines: list[str]) -> str:
+    """The failed stage's own last words, else DVC's."""
+    code = stage_exit(lines)
+    if code < 0:  # its last words are of something else
+        name = signal.Signals(-code).name
+        return f"{stage} was ended by {name}, as it happens when memory runs out; run it again"
+    own = [line for line in lines if line.startswith(f"{stage}: ")]
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    return (own or errors or lines or [f"{stage} failed and said nothing"])[-1]
+
+
+def stage_exit(lines: list[str]) -> int:
+    """The exit code of a failed stage, which DVC tells in words only; 2 where it didn't get that far.
+
+    Negative: the number of the signal that ended it.
+    """
+    found = re.findall(r"exited with (-?\d+)", "\n".join(lines))
+    return int(found[-1]) if found else DarkroomError.exit_code

@@ -1,0 +1,204 @@
+"""The git commands of a promotion: commits, the model's annotated tags, and those of the remote."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tasks.core.base.errors import DarkroomError, Unreachable, brief
+from tasks.core.base.params import FILE
+
+MODEL = "classifier"  # its name in dvc.yaml, under artifacts
+REMOTE = "origin"
+TAGS = tuple(f"refs/tags/{MODEL}{mark}*" for mark in "@#")
+
+
+def run(*words: str) -> str:
+    """What a git command prints.
+
+    Raises:
+        DarkroomError: it fails; says what git does.
+    """
+    done = attempt(*words)
+    if done.returncode:
+        raise DarkroomError(f"git {words[0]}: {brief(done.stderr.strip() or done.returncode)}")
+    return done.stdout.strip()
+
+
+def attempt(*words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a git command, however it ends."""
+    settings = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its own words, and no question for a password
+    return subprocess.run(
+        ["git", "-c", "core.quotePath=false", *words],
+        env=os.environ | settings,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def check_place() -> None:
+    """Looks whether this is the root of a repository of git and DVC that has a commit.
+
+    Raises:
+        DarkroomError: it isn't.
+    """
+    if attempt("rev-parse", "--git-dir").returncode or not Path(".dvc").is_dir():
+        raise DarkroomError("here is no repository of git and DVC; run it in the root of a clone")
+    if attempt("rev-parse", "--verify", "HEAD").returncode:
+        raise DarkroomError("there is no commit yet, and a version is one: git add --all; git commit")
+
+
+def is_on_a_branch(commit: str) -> bool:
+    """Whether the remote has a branch with a commit, as far as is known here."""
+    return bool(run("branch", "--remotes", "--contains", commit))
+
+
+def check_identity() -> None:
+    """Looks for the name that a tag carries.
+
+    Raises:
+        DarkroomError: git has none.
+    """
+    try:
+        run("var", "GIT_COMMITTER_IDENT")
+    except DarkroomError:
+        raise DarkroomError(
+            "git doesn't know who you are, and a version says who has made it: "
+            'git config user.name "Your Name"; git config user.email you@example.com'
+        ) from None
+
+
+def check_clock() -> None:
+    """Looks whether a tag that is made now would be the last one: GTO and DVC go by the time of tags.
+
+    Raises:
+        DarkroomError: there is one of a later time than this machine's.
+    """
+    form = "--format=%(taggerdate:unix) %(taggerdate:iso) %(refname:strip=2)"
+    last = run("for-each-ref", "--sort=-taggerdate", "--count=1", form, *TAGS)
+    seconds, _, which = last.partition(" ")
+    if seconds.isdigit() and int(seconds) > time.time():
+        raise DarkroomError(
+            f"the last tag is of {which}, which is still to come by this machine's clock; set the clock, as "
+            "by their times that tag would stay the last"
+        )
+
+
+def check_tags(push: bool) -> str | None:
+    """Looks for tags that the remote has and this clone hasn't; returns what could not be looked at, if so.
+
+    Args:
+        push: whether the remote has to be there.
+
+    Raises:
+        DarkroomError: there are such, or there is no remote.
+        Unreachable: it can't be asked.
+    """
+    if REMOTE not in run("remote").split():
+        if push:
+            raise DarkroomError(f"git has no remote {REMOTE} to push to: git remote add {REMOTE} ADDRESS")
+        return None
+    try:
+        remote = remote_tags()
+    except Unreachable as error:
+        if push:
+            raise Unreachable(f"{error}; nothing is promoted") from None
+        return str(error)
+    local = dict(
+        line.split()
+        for line in run("for-each-ref", "--format=%(refname:strip=2) %(objectname)", "refs/tags").splitlines()
+    )
+    for tag, digest in remote.items():
+        if tag not in local:
+            raise DarkroomError(f"{REMOTE} has {tag}, which is not here; `git fetch --tags` brings it")
+        if local[tag] != digest:
+            raise DarkroomError(f"{REMOTE} has another {tag}: git tag --delete '{tag}'; git fetch --tags")
+    return None
+
+
+def unknown_tags() -> str | None:
+    """What `check_tags` finds or can't look at, for whom that is no hindrance; none if all tags are here."""
+    try:
+        return check_tags(push=False)
+    except DarkroomError as error:
+        return str(error)
+
+
+def remote_tags() -> dict[str, str]:
+    """The tags of the model that the remote has, each with its object.
+
+    Raises:
+        Unreachable: it can't be asked.
+    """
+    done = attempt("ls-remote", "--tags", "--refs", REMOTE, f"{MODEL}@*", f"{MODEL}#*")
+    if done.returncode:
+        raise Unreachable(f"{REMOTE} can't be asked for its tags ({brief(done.stderr)})")
+    rows = (line.split("\trefs/tags/") for line in done.stdout.splitlines())
+    return {tag: digest for digest, tag in rows}
+
+
+def fetch() -> str | None:
+    """Fetches the tags of the model that the remote has; returns what hindered it, if something did."""
+    if REMOTE not in run("remote").split():
+        return None
+    done = attempt("fetch", "--no-tags", REMOTE, *(f"{one}:{one}" for one in TAGS))
+    if not done.returncode:
+        return None
+    return unknown_tags() or f"git fetch: {brief(done.stderr)}"
+
+
+def message(tag: str) -> str:
+    """The message of an annotated tag."""
+    return run("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
+
+
+def parameters(commit: str) -> dict[str, Any]:
+    """What params.yaml says in a commit; nothing where there is none."""
+    done = attempt("show", f"{commit}:{FILE}")
+    read: dict[str, Any] = {} if done.returncode else YAML(typ="safe", pure=True).load(done.stdout)
+    return read
+
+
+def date(tag: str) -> str:
+    """The day on which a tag was made, as 2026-11-26."""
+    return run("for-each-ref", "--format=%(taggerdate:short)", f"refs/tags/{tag}")
+
+
+def push(tags: list[str]) -> None:
+    """Gives tags to the remote, all or none; those that it has are left alone.
+
+    Raises:
+        DarkroomError: another promotion was there first.
+        Unreachable: the remote can't be reached.
+    """
+    done = attempt("push", "--atomic", "--quiet", REMOTE, *(f"refs/tags/{tag}" for tag in tags))
+    if not done.returncode:
+        return
+    try:
+        remote = remote_tags()
+    except Unreachable as error:
+        raise Unreachable(
+            f"{error}, and so it isn't known whether it took these; `git fetch --tags`, and run it again"
+        ) from None
+    local = {tag: run("rev-parse", f"refs/tags/{tag}") for tag in tags}
+    if any(remote.get(tag, digest) != digest for tag, digest in local.items()):
+        raise DarkroomError(
+            f"another promotion was there first; `git fetch --tags {REMOTE}`, and run it again"
+        )
+    if set(tags) <= set(remote):
+        return  # the connection broke after that
+    if "[remote rejected]" in done.stderr:
+        raise DarkroomError(f"{REMOTE} doesn't let you make these tags ({brief(done.stderr)})")
+    raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({brief(done.stderr)})")
+
+
+def delete_tags(tags: list[str]) -> None:
+    """Removes tags from this clone."""
+    for tag in tags:
+        run("tag", "--delete", tag)

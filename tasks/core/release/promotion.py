@@ -1,0 +1,323 @@
+"""Puts a version into a stage, or takes that back: what has to be so, by which evidence, and the tags."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tasks.core.artifacts.config import Export
+from tasks.core.base import params
+from tasks.core.base.errors import DarkroomError, DataError, Rejected
+from tasks.core.base.files import sha256
+from tasks.core.base.paths import EXPORT, METRICS, PREDICTIONS
+from tasks.core.data.config import Processes
+from tasks.core.evaluation import gates
+from tasks.core.evaluation.config import Evaluate, Gate
+from tasks.core.inference.config import Monitor
+from tasks.core.release import comparison, dvc_api, git, registry, shipped
+from tasks.core.release.evidence import FORMAT, Evidence
+from tasks.core.release.registry import Registry, Version
+from tasks.core.release.revision import Revision
+from tasks.core.release.shipped import LOCK, Shipped
+
+Undoing = Callable[[Callable[[], object]], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: params.Data
+    evaluate: Evaluate
+    gate: Gate
+    export: Export
+    monitor: Monitor
+    compute: Processes
+
+
+def check(head: Revision, push: bool) -> None:
+    """Checks that what is here is what was gated and committed, and that others can have it.
+
+    Raises:
+        DarkroomError: it isn't, or they can't.
+    """
+    if changed := git.run("diff", "--name-only", "HEAD"):
+        file = changed.splitlines()[0]
+        raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
+    if not head.holds(LOCK):
+        raise DarkroomError("dvc.lock is not committed: git add dvc.lock; git commit")
+    _, pending = dvc_api.survey()
+    if pending:
+        names = ", ".join(sorted(pending))
+        raise DarkroomError(
+            f"what is here is not what dvc.lock says of {names}; "
+            "`dvc pull`, or `dvc repro` and commit dvc.lock"
+        )
+    check_remote(push)
+    if dvc_api.has_remote() and (missing := dvc_api.unpushed()):
+        raise DarkroomError(f"{missing} is in no remote, where others could fetch it: `dvc push`")
+
+
+def check_remote(push: bool) -> None:
+    """Checks that DVC has a remote, if others are to be told.
+
+    Raises:
+        DarkroomError: it has none.
+    """
+    if push and not dvc_api.has_remote():
+        raise DarkroomError(
+            "DVC has no remote from which others could fetch it: `dvc remote add --default NAME URL`"
+        )
+
+
+def check_not_withdrawn(head: Revision, known: Registry) -> None:
+    """Checks that a commit was no version that is one no more.
+
+    Raises:
+        DarkroomError: it was.
+    """
+    if gone := next((one for one in known.withdrawn if one.commit == head.commit), None):
+        raise DarkroomError(
+            f"this commit was {gone.tag}, which was withdrawn; git commit --allow-empty makes another one"
+        )
+
+
+def version_of(head: Revision, known: Registry) -> Version | None:
+    """The version that HEAD is, or whose dvc.lock it still has: what came since has changed no model."""
+    if found := known.at(head.commit):
+        return found
+    if not (known.versions and head.holds(LOCK)):
+        return None
+    digest = head.digest(LOCK)
+    for version in reversed(known.versions):
+        evidence = Evidence.of(version.tag)
+        if evidence and evidence.digests.get(LOCK.as_posix()) == digest:
+            return version
+    return None
+
+
+def is_breaking(about: dict[str, Any], known: Registry) -> bool:
+    """Whether programs that use the last version may have to change: for other classes, or another input."""
+    if not known.versions:
+        return False
+    before = Evidence.of(known.versions[-1].tag)
+    breaking_keys = ("classes", "image_size", "resize")
+    return before is None or any(before.about[name] != about[name] for name in breaking_keys)
+
+
+def judge(
+    candidate: Shipped, champion: Version, folder: Path, p: Params, warn: Callable[[str], object]
+) -> dict[str, Any]:
+    """Compares a candidate with the champion by the gates; gives what `Evidence` has of it.
+
+    Args:
+        folder: that `Shipped.fetch` has filled with the candidate's.
+
+    Raises:
+        Rejected: it doesn't hold its own.
+    """
+    before = Revision(champion.tag)
+    if comparison.is_same(candidate, before):
+        return {
+            "champion": champion.tag,
+            "notes": [f"its artifacts are those of {champion.tag}, byte by byte"],
+        }
+    pair = comparison.compare(candidate, before, folder, Path(p.data.images), p.monitor.batch_size, p.compute)
+    left, min_slice = len(pair.candidate), p.evaluate.min_slice
+    if left < min_slice:
+        raise DataError(
+            f"{left} test pictures are left that {champion.tag} hasn't learned from, too few to compare by "
+            f"(evaluate.min_slice is {min_slice}); --no-champion does without"
+        )
+    evaluator = gates.GateEvaluator(
+        comparison.recounted_slices(candidate.revision.json(METRICS), pair.candidate, min_slice),
+        pair.candidate,
+        pair.champion,
+        min_slice,
+        p.evaluate.calibration_bins,
+        p.evaluate.bootstrap,
+        p.evaluate.seed,
+    )
+    verdict = gates.evaluate_gates(evaluator, p.gate.rules, p.gate.on_inconclusive)
+    for note in pair.notes:
+        warn(note)
+    failed = [one for one in verdict["gates"] if not one["passed"]]
+    if failed:
+        faults = "; ".join(f"{one['verdict']}: {one['why']}" for one in failed)
+        doubt = "; more test pictures would tell, or see gate.on_inconclusive"
+        undecided = all(one["verdict"] == "inconclusive" for one in failed)
+        raise Rejected(f"{champion.tag} stays: {faults} (gate.rules){doubt if undecided else ''}")
+    sides = {"challenger": pair.candidate, "champion": pair.champion}
+    # Log loss and calibration error are then not those of `metrics.json`.
+    calibrated = ", with the calibration that the metrics are without" if p.export.calibrate else ""
+    return {
+        "champion": champion.tag,
+        "compared": {
+            side: comparison.measures(table, p.evaluate.calibration_bins) | {"n": len(table)}
+            for side, table in sides.items()
+        },
+        "gates": verdict["gates"],
+        "notes": [f"compared by {pair.files}{calibrated}", *pair.notes],
+    }
+
+
+def evidence_of(
+    candidate: Shipped,
+    version: Version | None,
+    known: Registry,
+    to: str,
+    probed: dict[str, Any],
+    compared: dict[str, Any],
+) -> Evidence:
+    """What speaks for a candidate.
+
+    Args:
+        version: the one that it is already; none: the next one.
+        probed: of `probe.probe`.
+        compared: of `judge`; empty if there was no champion to compare with.
+    """
+    head = candidate.revision
+    made = Revision(version.tag, published=True) if version else head  # HEAD may have other words since
+    about = shipped.about(made)
+    return Evidence(
+        version=version.name if version else known.next(is_breaking(about, known)),
+        commit=made.commit,
+        verdict=f"promoted to {to}{'' if compared else ', compared with no champion'}",
+        about=about,
+        digests=shipped.digests(made),
+        artifacts=candidate.digests(),
+        probe=probed,
+        metrics=made.json(METRICS)["test"],
+        calibrated=shipped.calibrated(made),
+        **compared,
+    )
+
+
+@contextmanager
+def tagging(known: Registry, push: bool, undoing: Undoing) -> Iterator[list[str]]:
+    """Gives a list for the tags that a block makes, all or none, and pushes what others don't know.
+
+    Args:
+        known: what the decision was made by, minutes ago.
+        undoing: has the tags removed again if the process is interrupted within the block.
+
+    Raises:
+        DarkroomError: it is another by now.
+    """
+    git.check_tags(push)
+    if Registry.read() != known:
+        raise DarkroomError("another promotion was there first; run it again")
+    made: list[str] = []
+    with undoing(partial(git.delete_tags, made)):
+        try:
+            yield made
+            if push:
+                git.push([*(tag for tag in registry.unpublished() if tag not in made), *made])
+        except BaseException:
+            git.delete_tags(made)
+            raise
+
+
+def tag(
+    to: str, version: Version | None, evidence: Evidence, known: Registry, push: bool, undoing: Undoing
+) -> str:
+    """Makes the tags: of the version, if it is a new one, and of its stage; says so."""
+    with tagging(known, push, undoing) as made:
+        if not version:
+            headline = f"{git.MODEL} {evidence.version}"
+            made.append(registry.register(evidence.version, evidence.commit, evidence.message(headline)))
+            version = Version(evidence.version, evidence.commit)
+        made.append(registry.assign(to, version, evidence.message(f"{version.tag} into {to}")))
+    return f"{version.tag} is in {to}, by {made[-1]}{push_hint(push)}{branch_hint(push, version)}"
+
+
+def publish(push: bool) -> str:
+    """Pushes the tags that earlier runs have left here, if it is to and there are any; says so."""
+    left = registry.unpublished() if push else []
+    if left:
+        git.push(left)
+    return ", and now others know" if left else ""
+
+
+def branch_hint(push: bool, version: Version) -> str:
+    """Says so if others have a version's tag, and its commit on no branch."""
+    if not push or git.is_on_a_branch(version.commit):
+        return ""
+    return f"; {git.REMOTE} has its commit on no branch, so `git push` that too"
+
+
+def push_hint(push: bool) -> str:
+    """What is left to do, so that others know of it."""
+    return "" if push else "; run again with --push, it tells others"
+
+
+def last_two(to: str, known: Registry) -> list[Version]:
+    """The version in a stage, and the one that was there before.
+
+    Raises:
+        DarkroomError: there is none to go back to.
+    """
+    history = known.history(to)
+    if len(history) < 2:
+        now = f"before {history[0].tag} nothing was in {to}" if history else f"nothing has been in {to}"
+        raise DarkroomError(f"{now}: there is nothing to go back to")
+    return history[:2]
+
+
+def roll_back(to: str, known: Registry, probed: dict[str, Any], push: bool, undoing: Undoing) -> str:
+    """Makes the tag that puts the version back that was in a stage before; says so."""
+    current, before = last_two(to, known)
+    headline = f"{before.tag} back into {to}"
+    verdict = f"put back into {to} in place of {current.tag}"
+    if evidence := Evidence.of(before.tag):
+        back = replace(evidence.uncompared(), verdict=verdict, probe=probed, rollback=True, format=FORMAT)
+        message = back.message(headline)
+    else:  # one that was made by hand has none
+        message = f'{headline}\n\n{{"rollback": true}}\n'
+    with tagging(known, push, undoing) as made:
+        made.append(registry.assign(to, before, message))
+    return f"{before.tag} is back in {to} in place of {current.tag}, by {made[0]}{push_hint(push)}"
+
+
+def verify(tag: str) -> str:
+    """Compares a version's evidence with what git and DVC have of it; returns a line that says so.
+
+    Raises:
+        Rejected: something is not what the tag says.
+    """
+    version = Registry.read().named(tag)
+    evidence = Evidence.read(version.tag)
+    revision = Revision(version.tag, published=True)
+    faults = [] if revision.commit == evidence.commit else [f"the commit is {revision.commit}"]
+    if evidence.version != version.name:
+        faults.append(f"it says that it is {evidence.version}")
+    if evidence.metrics != revision.json(METRICS)["test"]:
+        faults.append(f"its metrics are not those of {METRICS}")
+    unproven = [path.as_posix() for path in shipped.PROVEN if path.as_posix() not in evidence.digests]
+    unnamed = sorted(set(Shipped.gated(revision).digests()) - set(evidence.artifacts))
+    faults += [f"it has no digest of {name}" for name in [*unproven, *unnamed]]
+    for path, digest in evidence.digests.items():
+        if revision.digest(Path(path)) != digest:
+            faults.append(f"{path} is not the one of then")
+    with tempfile.TemporaryDirectory() as folder:
+        export = revision.fetch(EXPORT, Path(folder))
+        faults += [
+            f"{EXPORT / file} is not the one of then"
+            for file, digest in evidence.artifacts.items()
+            if not (export / file).exists() or sha256(export / file) != digest
+        ]
+    bins = git.parameters(revision.commit)["evaluate"]["calibration_bins"]
+    for name, value in comparison.measures(revision.parquet(PREDICTIONS), bins).items():
+        if value != evidence.metrics.get(name, value):  # a measure that came later is not in it
+            faults.append(
+                f"test.{name} of the stored predictions is {value}, and not {evidence.metrics[name]}"
+            )
+    if faults:
+        raise Rejected(f"{version.tag} is not what it says: {'; '.join(faults)}")
+    count = len(evidence.digests) + len(evidence.artifacts)
+    return (
+        f"{version.tag} is what it says: {count} digests, and the metrics of the predictions that are stored"
+    )

@@ -1,0 +1,184 @@
+"""What others have, know and can fetch, by the remotes of git and of DVC."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows import promote
+from flows.run import Run
+from tasks.core.artifacts.formats import FORMATS
+from tasks.core.base.errors import DataError
+from tasks.core.base.files import remove
+from tasks.core.base.paths import EXPORT
+from tasks.core.release import git, promotion
+from tasks.core.release.revision import Revision
+from tests.release.promotions import by_hand, cached, commit, flipped, promoted, tags
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def follow(said: str) -> None:
+    """Does what a message about DVC's remote says."""
+    files = said[said.index("; remove ") + len("; remove ") : said.index(" there, and `dvc push`")]
+    for file in files.split(" and "):
+        Path(file).unlink()
+    subprocess.run(["dvc", "push", "-q"], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_what_nobody_else_could_fetch_is_refused(variants: Path, tmp_path: Path) -> None:
+    commit(variants, "good")
+    (tmp_path / "store").rename(tmp_path / "away")
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert said == f"DVC's remote, {tmp_path / 'store'}, is not there: mount it, or `dvc push` makes it"
+    (tmp_path / "away").rename(tmp_path / "store")
+    file = cached(Path("export/model.onnx"), tmp_path / "store")
+    assert promoted(dry_run=True)[0] == 0
+    file.rename(tmp_path / "kept")
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert f"in DVC's remote {file} is missing" in said
+    follow(said)
+    assert file.exists(), "though DVC had seen it there"
+    flipped(file)
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert f"in DVC's remote {file} was altered; remove {file} and " in said
+    follow(said)
+    assert promoted()[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_remote_of_git_that_is_away_leaves_no_tag(variants: Path, tmp_path: Path) -> None:
+    commit(variants, "good")
+    (tmp_path / "origin").rename(tmp_path / "gone")
+    code, said = promoted(push=True)
+    assert (code, tags()) == (75, [])
+    assert said.startswith("origin can't be asked for its tags") and said.endswith("; nothing is promoted")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_of_two_promotions_one_wins_and_the_other_is_told(variants: Path, tmp_path: Path) -> None:
+    commit(variants, "good")
+    subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
+    subprocess.run(["git", "clone", "-q", "-b", "main", str(tmp_path / "origin"), "../other"], check=True)
+    tag = ["git", "-c", "user.name=B", "-c", "user.email=b@example.invalid", "tag", "-a", "-m", "theirs"]
+    subprocess.run([*tag, "classifier#production#1"], cwd="../other", check=True)
+    push = ["git", "push", "-q", "origin", "classifier#production#1"]
+    subprocess.run(push, cwd="../other", check=True)
+    code, said = promoted()
+    assert (code, tags()) == (2, [])
+    assert "origin has classifier#production#1, which is not here; `git fetch --tags` brings it" in said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(git, "check_tags", lambda _: None)  # they were there a moment later
+        code, said = promoted(push=True)
+        assert (code, tags()) == (2, []), "neither of its two tags"
+        assert "another promotion was there first" in said
+        subprocess.run([*tag, "classifier#production#2"], cwd="../other", check=True)
+        hook = Path(".git/hooks/pre-push")  # git has listed the tags by then
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\nunset GIT_DIR\ngit -C ../other push -q origin classifier#production#2\n")
+        hook.chmod(0o755)
+        subprocess.run(["git", "fetch", "-q", "--tags"], check=True)
+        code, said = promoted(push=True)
+    assert (code, tags()) == (2, ["classifier#production#1"])
+    assert "another promotion was there first" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_shallow_clone_is_told_what_it_lacks(
+    variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(variants, "good")
+    subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
+    assert promoted(push=True)[0] == 0
+    words = ["git", "clone", "-q", "--depth", "1", "--no-tags", f"file://{tmp_path / 'origin'}", "../shallow"]
+    subprocess.run(words, check=True)
+    monkeypatch.chdir(tmp_path / "shallow")
+    code, said = promoted()
+    assert code == 2
+    assert "`git fetch --tags` brings it" in said
+    with pytest.raises(DataError, match=r"there is no version v1\.0\.0, but none at all"):
+        promotion.verify("v1.0.0")
+    subprocess.run(["git", "fetch", "-q", "--tags"], check=True)
+    assert "is what it says" in promotion.verify("v1.0.0")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_nobody_is_told_of_what_nobody_can_fetch(variants: Path) -> None:
+    commit(variants, "good")
+    subprocess.run(["dvc", "remote", "remove", "store"], check=True)
+    subprocess.run(["git", "commit", "-qam", "No remote"], check=True)
+    code, said = promoted(push=True)
+    assert (code, tags()) == (2, [])
+    assert "DVC has no remote" in said
+    assert promoted()[0] == 0, "for oneself it will do"
+    code, said = promoted(push=True)
+    assert code == 2, "also the next time"
+    assert "DVC has no remote" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_tag_that_is_another_elsewhere_is_told(variants: Path) -> None:
+    commit(variants, "good")
+    by_hand("classifier@v1.0.0", message="theirs")
+    subprocess.run(["git", "push", "-q", "origin", "classifier@v1.0.0"], check=True)
+    subprocess.run(["git", "tag", "--delete", "classifier@v1.0.0"], check=True)
+    by_hand("classifier@v1.0.0", message="ours")
+    code, said = promoted()
+    assert (code, len(tags())) == (2, 1)
+    assert "origin has another classifier@v1.0.0: git tag --delete 'classifier@v1.0.0'; git fetch" in said
+
+
+@pytest.mark.usefixtures("here")
+def test_a_commit_that_others_do_not_have_is_told(variants: Path) -> None:
+    commit(variants, "good")
+    lacks = "; origin has its commit on no branch, so `git push` that too"
+    assert promoted()[0] == 0
+    assert promoted(push=True)[1].endswith(f"already, and now others know{lacks}")
+    assert promoted("staging", push=True)[1].endswith(lacks)
+    subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
+    assert promoted(push=True)[1].endswith("already")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_clone_that_knows_less_says_so(
+    variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit(variants, "good")
+    subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
+    subprocess.run(["git", "clone", "-q", "-b", "main", tmp_path / "origin", tmp_path / "clone"], check=True)
+    assert promoted(push=True)[0] == 0
+    monkeypatch.chdir(tmp_path / "clone")
+    monkeypatch.setattr("sys.argv", ["flows/promote.py", "--changelog"])
+    assert promote.main(Run()) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("# Changelog of classifier\n")
+    assert captured.err.startswith(
+        "promote: origin has classifier#production#1, which is not here; `git fetch"
+    )
+
+
+@pytest.mark.usefixtures("here")
+def test_what_was_altered_in_the_remote_is_not_blamed_on_the_cache(variants: Path, tmp_path: Path) -> None:
+    commit(variants, "good")
+    flipped(cached(EXPORT / FORMATS["onnx"].file, tmp_path / "store"))
+    remove(Path(".dvc/cache"))
+    with pytest.raises(
+        DataError, match=r"in DVC's remote .* was altered; remove .*\.dir there, and `dvc push`"
+    ):
+        Revision("HEAD").read(EXPORT / FORMATS["onnx"].file)
+    remove(tmp_path / "store")
+    for published in (True, False):
+        with pytest.raises(DataError, match=rf"DVC's remote, {tmp_path}/store, is not there: mount it"):
+            Revision("HEAD", published).read(EXPORT / FORMATS["onnx"].file)
