@@ -131,9 +131,9 @@ def test_no_more_is_given_out_than_a_few_for_each_process() -> None:
 
 
 def test_deaths_over_different_work_do_not_add_up(tmp_path: Path) -> None:
-    items = [str(tmp_path / f"{number}") for number in range(60)]
+    items = [str(tmp_path / f"{number}") for number in range(31)]
     assert list(each(workers.dying_at_every_tenth, items, TWO)) == items
-    assert len(list(tmp_path.iterdir())) == 6, "each of them once"
+    assert len(list(tmp_path.iterdir())) == 4 > parallel.TRIES, "each of them once"
 
 
 def test_a_few_small_pictures_are_read_before_processes_would_have_started() -> None:
