@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.core.artifacts.formats import FORMATS
+from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.base import params, paths
 from tasks.core.base.errors import DataError, Rejected
 from tasks.core.base.files import remove, sha256
