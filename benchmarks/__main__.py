@@ -28,7 +28,7 @@ Unit = Literal["s", "pictures/s", "loops/s", "MB"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured: pictures, how often, and small pictures for the peak of memory."""
+    """How much is measured: images, how often, and small images for the peak of memory."""
 
     photographs: int = 2000
     copies: int = 4  # of each photograph where two processes are compared with one: their start takes seconds
@@ -108,13 +108,13 @@ def comparisons(top: Path, sizes: Sizes) -> Iterator[Comparison]:
 def _alone(top: Path, sizes: Sizes) -> Iterator[Comparison]:
     """What one process does, with the same photographs each time."""
     work = Work(top)
-    write_photographs(work.pictures, sizes.photographs)
-    bare = Bare(tuple(sorted(work.pictures.rglob("*.jpg"))))
+    write_photographs(work.images, sizes.photographs)
+    bare = Bare(tuple(sorted(work.images.rglob("*.jpg"))))
 
     ours, theirs = in_turn(sizes.rounds, work.scan, bare.decode, before=work.forget)
     yield Comparison("scan | bare decode", ours, theirs, "s", at_most=1.5)
 
-    them = partial(cleanvision, work.pictures)
+    them = partial(cleanvision, work.images)
     ours, theirs = in_turn(sizes.long_rounds, work.scan_and_compare, them, before=work.forget)
     yield Comparison("scan and near-duplicates | CleanVision", ours, theirs, "s")
 
@@ -128,8 +128,8 @@ def _alone(top: Path, sizes: Sizes) -> Iterator[Comparison]:
 def _two_workers(top: Path, sizes: Sizes) -> Iterator[Comparison]:
     """Two processes, their start included, against one; and what a second core gives at that time at best."""
     alone, pair = Work(top / "copies"), Work(top / "copies", workers=2)
-    link_copies(Work(top / "photographs").pictures, alone.pictures, sizes.copies)
-    pictures = sizes.photographs * sizes.copies
+    link_copies(Work(top / "photographs").images, alone.images, sizes.copies)
+    images = sizes.photographs * sizes.copies
     for name in ("scan", "build"):
         ours, theirs, both, one = in_turn(
             sizes.long_rounds,
@@ -139,8 +139,8 @@ def _two_workers(top: Path, sizes: Sizes) -> Iterator[Comparison]:
             partial(arithmetic, 1),
             before=alone.forget,
         )
-        title = f"{name} with 2 workers | 1 worker, {pictures} pictures"
-        yield Comparison(title, pictures / ours, pictures / theirs, "pictures/s", at_least=1.8)
+        title = f"{name} with 2 workers | 1 worker, {images} images"
+        yield Comparison(title, images / ours, images / theirs, "pictures/s", at_least=1.8)
         yield Comparison("  beside it: arithmetic in 2 processes | 1", 2 / both, 1 / one, "loops/s")
 
 
@@ -148,27 +148,27 @@ def _reading(top: Path, sizes: Sizes) -> Comparison:
     work = Work(top)
     work.forget()
     work.build()
-    ours, theirs = in_turn(sizes.rounds, reading(work.dataset), notebook(work.pictures))
+    ours, theirs = in_turn(sizes.rounds, reading(work.dataset), notebook(work.images))
     speeds = sizes.photographs / ours, sizes.photographs / theirs
     return Comparison("reading raw records | the notebook's pipeline", *speeds, "pictures/s", at_least=6)
 
 
 def _peak(top: Path, work: str, sizes: Sizes) -> Comparison:
     few, many = (_peak_at(top, work, count) for count in (sizes.few, sizes.many))
-    name = f"peak memory of {work}, {sizes.many} pictures | {sizes.few}"
+    name = f"peak memory of {work}, {sizes.many} images | {sizes.few}"
     return Comparison(name, many, few, "MB", at_most=1.1 if work == "scan" else None)
 
 
-def _peak_at(top: Path, work: str, pictures: int) -> float:
-    folder = top / f"tiny-{pictures}"
+def _peak_at(top: Path, work: str, images: int) -> float:
+    folder = top / f"tiny-{images}"
     if not folder.exists():
-        write_tiny(folder / "pictures", pictures)
+        write_tiny(folder / "pictures", images)
     return memory.measured(work, folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few pictures, once: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="few images, once: to see that it works")
     quick = parser.parse_args().quick
     found = []
     print(f"{'':58}{'ours':>10}{'theirs':>10}{'ratio':>10}")

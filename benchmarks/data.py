@@ -1,4 +1,4 @@
-"""Pictures to measure with, made on the spot."""
+"""Images to measure with, made on the spot."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def write_photographs(folder: Path, count: int) -> None:
         height = rng.uniform(0.4, 1) * source.height
         width = height * SIZE[0] / SIZE[1]
         left, top = rng.uniform(0, source.width - width), rng.uniform(0, source.height - height)
-        picture = source.resize(SIZE, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+        image = source.resize(SIZE, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
         if rng.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        _save(picture, folder / label / f"{number:05d}.jpg", quality=90)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        _save(image, folder / label / f"{number:05d}.jpg", quality=90)
 
 
 def write_tiny(folder: Path, count: int) -> None:
@@ -43,14 +43,14 @@ def write_tiny(folder: Path, count: int) -> None:
         _save(Image.fromarray(noise), folder / str(number % 10) / f"{number:06d}.png", compress_level=1)
 
 
-def _save(picture: Image.Image, file: Path, **options: Any) -> None:
+def _save(image: Image.Image, file: Path, **options: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(file, **options)
+    image.save(file, **options)
     os.utime(file, (LONG_AGO, LONG_AGO))
 
 
 def link_copies(source: Path, target: Path, copies: int) -> None:
-    """Fills `target` with `copies` of the pictures of `source` under other names, on no more of the disk."""
+    """Fills `target` with `copies` of the images of `source` under other names, on no more of the disk."""
     for file in source.rglob("*.*"):
         for copy in range(copies):
             link = target / file.parent.name / f"{copy}-{file.name}"

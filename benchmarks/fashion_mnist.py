@@ -1,4 +1,4 @@
-"""Scans and builds Fashion-MNIST's 70,000 pictures, written as PNG files, and says what it took.
+"""Scans and builds Fashion-MNIST's 70,000 images, written as PNG files, and says what it took.
 
 The folder holds the four .gz files in IDX format as Debian's package `dataset-fashion-mnist` installs them.
 """
@@ -30,15 +30,15 @@ def read_idx(file: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(sizes)
 
 
-def write_pictures(source: Path, target: Path) -> int:
+def write_images(source: Path, target: Path) -> int:
     """Writes target/split/class/number.png; gives their number."""
     count = 0
     for split, part in PARTS.items():
-        pictures = read_idx(source / f"{part}-images-idx3-ubyte.gz")
+        images = read_idx(source / f"{part}-images-idx3-ubyte.gz")
         labels = read_idx(source / f"{part}-labels-idx1-ubyte.gz")
         for label in np.unique(labels):
             (target / split / str(label)).mkdir(parents=True)
-        for number, (pixels, label) in enumerate(zip(pictures, labels, strict=True)):
+        for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
             Image.fromarray(pixels).save(target / split / str(label) / f"{number:05d}.png")
         count += len(labels)
     return count
@@ -53,7 +53,7 @@ def main() -> int:
         work = Work(Path(top), arguments.workers, side="auto")
         work.forget()
         try:
-            count = write_pictures(arguments.folder, work.pictures)
+            count = write_images(arguments.folder, work.images)
         except OSError as error:
             print(f"fashion_mnist: {error.filename} can't be read ({error.strerror})", file=sys.stderr)
             return 2
@@ -63,7 +63,7 @@ def main() -> int:
             step()
             taken = time.perf_counter() - start
             print(
-                f"{name}: {count} pictures, {taken:.1f} s, {count / taken:.0f} a second, peak {peak():.0f} MB"
+                f"{name}: {count} images, {taken:.1f} s, {count / taken:.0f} a second, peak {peak():.0f} MB"
             )
     return 0
 

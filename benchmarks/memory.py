@@ -28,7 +28,7 @@ def _peak_of(process: str) -> float:
 
 
 def measured(work: str, folder: Path) -> float:
-    """MB that `scan` or `validate` takes at its peak, over the pictures of `folder`/pictures."""
+    """MB that `scan` or `validate` takes at its peak, over the images of `folder`/pictures."""
     words = [sys.executable, "-m", "benchmarks.memory", work, str(folder)]
     done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])

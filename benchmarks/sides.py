@@ -1,4 +1,4 @@
-"""What is measured: our work on a folder of pictures, and the work that it is held against."""
+"""What is measured: our work on a folder of images, and the work that it is held against."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ PARAMS = params.read(Path(__file__).parents[1] / "params.yaml", Params)
 
 @dataclass(frozen=True)
 class Work:
-    """Our work on the pictures of `top`/pictures, with a cache and outputs of its own beside them."""
+    """Our work on the images of `top`/pictures, with a cache and outputs of its own beside them."""
 
     top: Path
     workers: int = 1
     side: int | Literal["auto"] = SIDE
 
     @property
-    def pictures(self) -> Path:
+    def images(self) -> Path:
         return self.top / "pictures"
 
     @property
@@ -70,8 +70,8 @@ class Work:
 
     def scan(self) -> None:
         """From the folder to a manifest on disk, as the stage `validate` begins."""
-        entries, _ = discovery.discover(self.pictures, self.labels)
-        write_parquet(self.manifest, scan(self.pictures, entries, self.compute), manifest.SCHEMA)
+        entries, _ = discovery.discover(self.images, self.labels)
+        write_parquet(self.manifest, scan(self.images, entries, self.compute), manifest.SCHEMA)
 
     def scan_afresh(self) -> None:
         """A scan that knows nothing of an earlier one."""
@@ -84,29 +84,29 @@ class Work:
         return number_near_sets(manifest.readable(read_parquet(self.manifest)), PARAMS.validate)
 
     def build(self) -> None:
-        """Records of raw pixels of every picture of the manifest, as the stage `build` writes them."""
+        """Records of raw pixels of every image of the manifest, as the stage `build` writes them."""
         p = Build(0.1, 0.2, 123, "stretch", "raw")
         build.build(
-            self.pictures, self.manifest, self.dataset, p, BUILT_IN, self.side, self.compute, accepted={}
+            self.images, self.manifest, self.dataset, p, BUILT_IN, self.side, self.compute, accepted={}
         )
 
 
 @dataclass(frozen=True)
 class Bare:
-    """The least that has to be done to the same pictures: Pillow and nothing else, in one process."""
+    """The least that has to be done to the same images: Pillow and nothing else, in one process."""
 
     files: tuple[Path, ...]
 
     def decode(self) -> None:
         for file in self.files:
-            with Image.open(file) as picture:
-                picture.load()
-                picture.convert("RGB")
+            with Image.open(file) as image:
+                image.load()
+                image.convert("RGB")
 
     def decode_and_resize(self) -> None:
         for file in self.files:
-            with Image.open(file) as picture:
-                picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            with Image.open(file) as image:
+                image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
 def cleanvision(folder: Path) -> None:
@@ -125,7 +125,7 @@ def arithmetic(processes: int) -> None:
 
 
 def reading(dataset: Path) -> Callable[[], int]:
-    """Reads a built data set once, in batches; gives the number of pictures."""
+    """Reads a built data set once, in batches; gives the number of images."""
     from tasks.core.training.dataset import Dataset
 
     data = Dataset.load(dataset)

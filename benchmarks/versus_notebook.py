@@ -1,9 +1,9 @@
 """Trains as this pipeline does and as the notebook does that it grew out of, in turn, and prints one table.
 
-Both have the same pictures, split, size, backbone and cores, and each run a process of its own. The clock
+Both have the same images, split, size, backbone and cores, and each run a process of its own. The clock
 runs from before the backbone is loaded until the weights are there. `as it is` has the notebook's own
 faults: a sigmoid under a loss that is told of logits, which Keras 2 forgives, 40 read as turns, an epoch's
-last pictures dropped. `mended` has our augmentation, and logits. Where the notebook's 50 epochs would take
+last images dropped. `mended` has our augmentation, and logits. Where the notebook's 50 epochs would take
 too long, `--epochs` trains fewer of them, two at the least: the rest are taken to last as long as the mean
 of those after the first, and the accuracy is that of the epochs trained. Writes
 benchmarks/versus_notebook.json.
@@ -48,10 +48,10 @@ STILL = Augment(0, 0, 0, 0, False, 0, 0)
 
 
 def prepare(top: Path, source: Path | None, count: int) -> None:
-    """Builds the data set, and lays its pictures out by split and class, as the notebook reads them.
+    """Builds the data set, and lays its images out by split and class, as the notebook reads them.
 
     Args:
-        source: the folder of Fashion-MNIST's files, of which `count` pictures are drawn; none: digits.
+        source: the folder of Fashion-MNIST's files, of which `count` images are drawn; none: digits.
     """
     from tasks.core.training.dataset import Dataset
     from tasks.digits import write_digits
@@ -59,15 +59,15 @@ def prepare(top: Path, source: Path | None, count: int) -> None:
     work = Work(top, side="auto")
     work.forget()
     if source:
-        fashion_mnist.write_pictures(source, top / "all")
+        fashion_mnist.write_images(source, top / "all")
         files = sorted((top / "all").rglob("*.png"))
         for number in np.random.default_rng(1).permutation(len(files))[:count]:
             file = files[number]
-            link = work.pictures / file.parent.name / f"{file.parent.parent.name}-{file.name}"
+            link = work.images / file.parent.name / f"{file.parent.parent.name}-{file.name}"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.hardlink_to(file)
     else:
-        write_digits(work.pictures)
+        write_digits(work.images)
     work.scan()
     work.build()
     data = Dataset.load(work.dataset)
@@ -76,7 +76,7 @@ def prepare(top: Path, source: Path | None, count: int) -> None:
             name = example["path"].decode()
             link = top / "split" / split / name
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.hardlink_to(work.pictures / name)
+            link.hardlink_to(work.images / name)
 
 
 # The two sides. Each gives seconds, test accuracy and epochs.
@@ -105,7 +105,7 @@ def ours(top: Path, fine_tune: bool, seed: int) -> dict[str, Any]:
 
 
 def notebook(top: Path, fine_tune: bool, seed: int, mended: bool, epochs: int) -> dict[str, Any]:
-    """The notebook's loop: pictures read from their files and augmented one by one, in every epoch."""
+    """The notebook's loop: images read from their files and augmented one by one, in every epoch."""
     from tasks.core.backbones import store
     from tasks.core.backbones.tensorflow_setup import hub, keras
     from tasks.core.training.dataset import Dataset
@@ -125,9 +125,9 @@ def notebook(top: Path, fine_tune: bool, seed: int, mended: bool, epochs: int) -
     scale = keras.layers.Rescaling(1 / 255)
     change = keras.Sequential([scale, *(_changes(keras, mended) if fine_tune else [])])
     train = read("train").unbatch().batch(batch).repeat()
-    train = train.map(lambda pictures, labels: (change(pictures, training=True), labels))
+    train = train.map(lambda images, labels: (change(images, training=True), labels))
     held_out = read("validation").unbatch().batch(batch)
-    held_out = held_out.map(lambda pictures, labels: (scale(pictures), labels))
+    held_out = held_out.map(lambda images, labels: (scale(images), labels))
     model = keras.Sequential(
         [
             keras.layers.InputLayer((*side, 3)),
@@ -171,7 +171,7 @@ def _changes(keras: Any, mended: bool) -> list[Any]:
 
 
 def accuracy(model: Any, data: Any) -> float:
-    """Of the test pictures."""
+    """Of the test images."""
     from tasks import evaluate
     from tasks.core.training import classifier
 
@@ -261,7 +261,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.versus_notebook", description=__doc__)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--fashion-mnist", type=Path, help="folder of its four .gz files, in place of digits")
-    parser.add_argument("--pictures", type=int, default=10_000, help="drawn from Fashion-MNIST (10000)")
+    parser.add_argument("--images", type=int, default=10_000, help="drawn from Fashion-MNIST (10000)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (3)")
     parser.add_argument("--epochs", type=int, default=NOTEBOOK.train.epochs, help="the notebook's (50)")
     parser.add_argument("--kinds", nargs="+", choices=list(AIMS), default=list(AIMS))
@@ -271,10 +271,10 @@ def main() -> int:
     if arguments.one:
         print(json.dumps(one(json.loads(arguments.one))))
         return 0
-    data = f"fashion-mnist, {arguments.pictures}" if arguments.fashion_mnist else "digits"
+    data = f"fashion-mnist, {arguments.images}" if arguments.fashion_mnist else "digits"
     with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as folder:
         top = Path(folder)
-        prepare(top, arguments.fashion_mnist, arguments.pictures)
+        prepare(top, arguments.fashion_mnist, arguments.images)
         found = []
         for row in rows(top, arguments.kinds, list(range(1, arguments.seeds + 1)), arguments.epochs):
             found.append(row)

@@ -36,7 +36,7 @@ def make() -> None:
         create_markdown_artifact(gates(read_json(GATES)), key="gates")
     if (EVALUATION / "confusion.csv").exists():
         drawing = confusion(pd.read_csv(EVALUATION / "confusion.csv", dtype=str, keep_default_na=False))
-        create_image_artifact(drawing, key="confusion-matrix", description="Test pictures by true class")
+        create_image_artifact(drawing, key="confusion-matrix", description="Test images by true class")
     if PAGE.exists():
         create_link_artifact(address(PAGE), key="report", link_text="Report", description="The whole report")
 
@@ -64,7 +64,7 @@ def confusion(answers: pd.DataFrame) -> str:
     """Draws the confusion matrix; a `data:` address of an SVG, which an artifact shows as it is.
 
     Args:
-        answers: a row for each test picture, with its `label` and what was `predicted`. Of many classes the
+        answers: a row for each test image, with its `label` and what was `predicted`. Of many classes the
             most frequent are drawn.
     """
     names = sorted(answers["label"].value_counts().index[:MAX_CLASSES])

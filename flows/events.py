@@ -2,7 +2,7 @@
 
 darkroom.run.failed     a run of a flow failed or crashed
 darkroom.run.rejected   a gate or an artifact's check said no
-darkroom.drift          new pictures are not what the model was made with
+darkroom.drift          new images are not what the model was made with
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def emit_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 
 
 def emit_drift(folder: Path, result: dict[str, Any], retrain: bool) -> None:
-    """Says that the pictures of a folder have drifted.
+    """Says that the images of a folder have drifted.
 
     Args:
-        result: of `tasks.drift`; the payload has its `pictures` and, as `message`, what has drifted.
+        result: of `tasks.drift`; the payload has its `images` and, as `message`, what has drifted.
         retrain: a label of the event, which the trigger of the deployment `nightly` looks for.
     """
     causes = [check["why"] for check in result["checks"] if check["drifted"]]

@@ -29,12 +29,12 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 def _of_a_page_that_is_there(record: logging.LogRecord) -> bool:
-    """A server for the time being has no UI, which Prefect names all the same."""
+    """An ephemeral server has no UI, but Prefect prints an address for one."""
     return Run.current().server is None or not record.getMessage().startswith("View at ")
 
 
 def _of_what_counts(record: logging.LogRecord) -> bool:
-    """That a hook runs is nothing to know, and that a task has failed for good is told by its state."""
+    """Drops the lines that a hook runs, and that a task has failed for good, which its state says."""
     text = record.getMessage()
     has_failed = record.levelno == logging.ERROR and text.startswith("Task run failed with ")
     return not (has_failed or re.match(r"(Running hook '|Hook '.*successfully$)", text))

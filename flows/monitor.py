@@ -1,9 +1,9 @@
-"""Scores a folder of new pictures, and says whether they are what the model was made with.
+"""Scores a folder of new images, and says whether they are what the model was made with.
 
   python -m flows.monitor FOLDER
 
-It writes reports/monitor/predictions.parquet and index.html. Drift ends it with exit code 1, and is told as
-the event `darkroom.drift`; with `monitor.retrain_on_drift` that starts the deployment `nightly`.
+It writes reports/monitor/predictions.parquet and index.html. Drift ends it with exit code 1, and is reported
+as the event `darkroom.drift`; with `monitor.retrain_on_drift` that starts the deployment `nightly`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tasks.check import Params
 from tasks.core.base import cli, console, params
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import read_json
-from tasks.core.data.discovery import pictures_below
+from tasks.core.data.discovery import images_below
 from tasks.core.inference.scoring import MONITORED
 from tasks.core.release import deployment
 
@@ -40,7 +40,7 @@ DRIFTED = "Drifted"
 
 def run_name() -> str:
     """What a run is about: its folder."""
-    return str(runtime.flow_run.parameters.get("folder") or "new pictures")
+    return str(runtime.flow_run.parameters.get("folder") or "new images")
 
 
 @flow(
@@ -50,22 +50,22 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     """Scores a folder and compares it with what the model was made with.
 
     Args:
-        folder: of new pictures; null: `monitor.pictures` of params.yaml.
+        folder: of new images; null: `monitor.images` of params.yaml.
         model: an exported artifact, or a stage, whose version it then is; null: `monitor.model`.
-        only_if_there: end at once if `monitor.pictures` holds none yet.
+        only_if_there: end at once if `monitor.images` holds none yet.
     """
     Run.current().heed_signals()
     try:
         p = params.read(params.FILE, Params)
     except DarkroomError as error:
         return failed_by(error)
-    pictures = Path(folder or p.monitor.pictures)
-    if only_if_there and not folder and not (pictures.is_dir() and any(pictures_below(pictures))):
-        return Completed(name="Skipped", message=f"{pictures} holds no pictures")
+    images = Path(folder or p.monitor.images)
+    if only_if_there and not folder and not (images.is_dir() and any(images_below(images))):
+        return Completed(name="Skipped", message=f"{images} holds no images")
     with working_copy.exclusive_run(
         get_run_logger().info, wait=True
     ):  # a pipeline at work may be writing the model
-        for step in (partial(score_images, model or p.monitor.model, pictures, p), partial(compare, p)):
+        for step in (partial(score_images, model or p.monitor.model, images, p), partial(compare, p)):
             state = step(return_state=True)
             if not state.is_completed():
                 outcome.raise_unexpected(state)
@@ -73,13 +73,13 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     result = read_json(MONITORED / drift.RESULT)
     if not result["drifted"]:
         return Completed(message=drift.summary(result))
-    events.emit_drift(pictures, result, retrain=p.monitor.retrain_on_drift)
+    events.emit_drift(images, result, retrain=p.monitor.retrain_on_drift)
     return Completed(name=DRIFTED, message=drift.summary(result))
 
 
 @task(name="score", task_run_name="score", cache_policy=NO_CACHE, persist_result=False)
 def score_images(name: str, folder: Path, p: Params) -> State[Any]:
-    """Predicts the pictures; what an earlier run has predicted is not done again."""
+    """Predicts the images; what an earlier run has predicted is not done again."""
     try:
         model = deployment.resolve_model(name, get_run_logger().warning)
         images = Path(p.data.images)
@@ -105,7 +105,7 @@ def compare(p: Params) -> State[Any]:
 
 def main(run: Run) -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="pictures; default monitor.pictures")
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="images; default monitor.images")
     parser.add_argument(
         "--model", metavar="MODEL", help="an artifact of export/, or a stage; default monitor.model"
     )

@@ -3,9 +3,9 @@
   python -m flows.pipeline [--pull] [--push]
   python -m flows.pipeline evaluate --set train.epochs=3
 
-The stages and their order are DVC's own; one that is added to dvc.yaml shows up here by itself.
+The stages and their order are DVC's own; one that is added to dvc.yaml appears here automatically.
 A task ends as `Completed` if its stage ran, `Cached` if DVC had its outputs already, and `Failed`
-with the stage's own words. No server is needed: without one, Prefect has one for the time being.
+with the stage's own words. No server is needed: without one, Prefect has an ephemeral one.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def steps(
         if missing := dvc_api.missing():
             state = carry.with_options(task_run_name="checkout")("checkout", *missing, return_state=True)
             yield "checkout", state
-    names, pending = prepare(targets, settings)  # not before: the pictures may have come just now
+    names, pending = prepare(targets, settings)  # not before: the images may have come just now
     touched = False
     for name in names:
         is_due = name in pending

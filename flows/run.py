@@ -79,7 +79,7 @@ class Run:
             self.undo.remove(work)
 
     def end_workers(self) -> None:
-        """Ends the processes that have scored pictures for us: a later run starts its own."""
+        """Ends the processes that have scored images for us: a later run starts its own."""
         own = self.server.child.pid if self.server else None
         for child in psutil.Process().children(recursive=True):
             if child.pid != own:

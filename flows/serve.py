@@ -129,7 +129,7 @@ def child_processes() -> Iterator[list[Child]]:
         process.ignore_signals()
         for child in reversed(children):
             end(child.process)
-            end_orphans()  # while the server is there, to be told
+            end_orphans()  # while the server is there, which gets their states
 
 
 def start_child(children: list[Child], name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:

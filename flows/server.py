@@ -1,4 +1,4 @@
-"""The Prefect server that a command reports to: one that is there, or else one for the time being.
+"""The Prefect server that a command reports to: one that is there, or else an ephemeral one.
 
 Nothing here imports Prefect, which would start one too, later, and leave it running when its own process is
 killed.

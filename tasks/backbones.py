@@ -1,9 +1,9 @@
 """Lists the backbones that go by a name, and fetches them ahead of time.
 
-  python -m tasks.backbones                   name, picture size, features, whether it is in the cache, source
+  python -m tasks.backbones                   name, image size, features, whether it is in the cache, source
   python -m tasks.backbones fetch NAME...     names, URLs of TF Hub or Kaggle; says what model.sha256 would be
 
-Features are the numbers that a backbone gives for a picture, known once it has been fetched or used.
+Features are the numbers that a backbone gives for an image, known once it has been fetched or used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage `build`: splits the readable pictures and packs them, resized, into TFRecords."""
+"""Stage `build`: splits the readable images and packs them, resized, into TFRecords."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tasks.core.data.last_run import last_output_files
 from tasks.core.data.manifest import readable
 from tasks.core.data.parallel import each, suited
 from tasks.core.data.parquet import read_parquet
-from tasks.core.data.shards import Picture, Recipe, Shard
+from tasks.core.data.shards import Image, Recipe, Shard
 from tasks.core.data.splits import SPLITS
 
-PER_SHARD = 500  # pictures on average; with raw pictures of 224 pixels a shard is about 75 MB
+PER_SHARD = 500  # images on average; with raw images of 224 pixels a shard is about 75 MB
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Params(params.Section):
 
 
 def plan_shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe) -> Iterator[Shard]:
-    """Shares the pictures of each split out to files.
+    """Shares the images of each split out to files.
 
     A file holds neighbours in the order of paths, and ends where a hash of the next path says so: new
-    pictures change the files that they fall into and no others.
+    images change the files that they fall into and no others.
 
     Args:
-        frame: pictures with `path`, `sha256`, `split` and `place` (of the class).
+        frame: images with `path`, `sha256`, `split` and `place` (of the class).
     """
     for name in SPLITS:
         rows = frame[frame["split"] == name].sort_values("path")
@@ -54,9 +54,9 @@ def plan_shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe)
         number -= number.min()
         count = int(number.max()) + 1
         for place, members in rows.groupby(number):
-            pictures = map(Picture, members["path"], members["sha256"], members["place"].tolist())
+            images = map(Image, members["path"], members["sha256"], members["place"].tolist())
             file = target / f"{name}-{place:05d}-of-{count:05d}.tfrecord"
-            yield Shard(file, folder, tuple(pictures), recipe)
+            yield Shard(file, folder, tuple(images), recipe)
 
 
 def _starts_shard(path: str) -> bool:
@@ -93,8 +93,8 @@ def build(
         pinned: the sha256 that the backbone must have.
 
     Raises:
-        DataError: a picture changed since it was validated, or a split is left empty.
-        ParamError: the backbone is unknown, or its picture size is.
+        DataError: an image changed since it was validated, or a split is left empty.
+        ParamError: the backbone is unknown, or its image size is.
         BackboneError: it can't be fetched, or is not the one that was pinned.
     """
     frame = readable(read_parquet(manifest))
@@ -121,7 +121,7 @@ def build(
         digests = {shard.source: reuse(shard, earlier, sources) for shard in wanted}
         new = [shard for shard in wanted if digests[shard.source] is None]
         size = dict(zip(frame["path"], frame["bytes"], strict=True))
-        compute = suited(compute, (size[picture.path] for shard in new for picture in shard.pictures))
+        compute = suited(compute, (size[image.path] for shard in new for image in shard.images))
         digests |= {shard.source: digest for shard, digest in _write_shards(new, compute)}
         facts = {
             "class_names": classes,
@@ -153,10 +153,10 @@ def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _write_shards(new: list[Shard], compute: Processes) -> Iterator[tuple[Shard, str]]:
-    total = sum(len(shard.pictures) for shard in new)
-    with tqdm(total=total, desc="build", unit=" pictures", disable=None, leave=False) as progress:
+    total = sum(len(shard.images) for shard in new)
+    with tqdm(total=total, desc="build", unit=" images", disable=None, leave=False) as progress:
         for shard, digest in zip(new, each(shards.write, new, compute), strict=True):
-            progress.update(len(shard.pictures))
+            progress.update(len(shard.images))
             yield shard, digest
 
 
@@ -179,9 +179,7 @@ def main() -> None:
         p.model.sha256,
     )
     sizes = ", ".join(f"{name} {sum(facts['counts'][name].values())}" for name in SPLITS)
-    console.say(
-        f"build: {sizes} pictures of {facts['image_size']} pixels, {len(facts['class_names'])} classes"
-    )
+    console.say(f"build: {sizes} images of {facts['image_size']} pixels, {len(facts['class_names'])} classes")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Checks params.yaml, and that what it names is there; `make run` and the flow begin with this.
 
-A slip is told in a second, before DVC starts, which has no words of ours for some of them.
+A slip is reported in a second, before DVC starts, whose own messages don't name the parameter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes what a reviewer wants to see of a change: verdict, gates, what is other, confusions, artifacts.
+"""Writes what a reviewer wants to see of a change: verdict, gates, what differs, confusions, artifacts.
 
   python -m tasks.ci_report --base origin/main
 
@@ -53,7 +53,7 @@ def report(base: str) -> str:
         section("Gates", of_gates(gates["gates"])),
         section(f"Metrics, beside {base}", of_metrics(base)),
         section(f"Parameters, beside {base}", of_params(base)),
-        section("Confusions of the test pictures", of_confusion(EVALUATION / "confusion.csv")),
+        section("Confusions of the test images", of_confusion(EVALUATION / "confusion.csv")),
         section("Artifacts", of_artifacts(artifacts)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -117,7 +117,7 @@ def of_confusion(file: Path) -> str:
     wrong = answers[answers["label"] != answers["predicted"]]
     most = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False).head(MAX_CONFUSIONS)
     rows = ((*pair, count) for pair, count in most.items())  # type: ignore[misc]
-    return table(("true", "predicted", "pictures"), rows) if len(most) else "No picture was mistaken."
+    return table(("true", "predicted", "images"), rows) if len(most) else "No image was mistaken."
 
 
 def of_artifacts(artifacts: dict[str, dict[str, Any]]) -> str:
@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("--base", default="HEAD", metavar="REVISION", help="to compare with; default HEAD")
     base = parser.parse_args().base
     write_text(TARGET, report(base))
-    console.say(f"ci_report: {TARGET} shows what is other than in {base}")
+    console.say(f"ci_report: {TARGET} shows what differs from {base}")
     return 0
 
 

@@ -1,11 +1,11 @@
-"""Groups pictures without labels by what they show, for a person to look at and to name.
+"""Groups images without labels by what they show, for a person to look at and to name.
 
   python -m tasks.cluster folder/             as many clusters as tell them apart best
   python -m tasks.cluster folder/ --k 10 --output reports/ten
 
 The output folder gets clusters.csv (path, label, and distance from the cluster's centre), which you can edit
-and use as `data.labels`; a contact sheet of each cluster, the most typical pictures first; and index.html,
-which shows them all. A picture that can't be read is named on stderr and left out.
+and use as `data.labels`; a contact sheet of each cluster, the most typical images first; and index.html,
+which shows them all. An image that can't be read is named on stderr and left out.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from tasks.core.base.contract import Resize
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import replacing, sha256, write_text
 from tasks.core.base.params import Data
-from tasks.core.data import images
+from tasks.core.data import image_io
 from tasks.core.data.config import Build
-from tasks.core.data.discovery import pictures_below
+from tasks.core.data.discovery import images_below
 from tasks.core.reporting import html
 from tasks.core.reporting.contact_sheet import box, contact_sheet
 
@@ -50,12 +50,12 @@ TEMPLATE = html.TEMPLATES / "cluster.html"
 
 SEED = 123
 BATCH = 64
-MAX_SIZED = 256  # pictures that the backbone's picture size is chosen by
-SAMPLE = 64 * BATCH  # pictures that the components, and the number of clusters, are found on
+MAX_SIZED = 256  # images that the backbone's image size is chosen by
+SAMPLE = 64 * BATCH  # images that the components, and the number of clusters, are found on
 COMPONENTS = 32
 STARTS = 10  # of k-means, of which the best is kept
 MIN_SILHOUETTE = 0.25  # a silhouette that says nothing of structure (Kaufman and Rousseeuw 1990)
-MAX_SHOWN = 40  # pictures on a contact sheet
+MAX_SHOWN = 40  # images on a contact sheet
 DECIMALS = 4  # of a distance, which is 2 at the most
 
 Points = npt.NDArray[np.float32]
@@ -64,7 +64,7 @@ Batch = tuple[list[str], Points]
 
 @dataclass(frozen=True)
 class Clusters:
-    """What came out: `rows` of path, label, distance, the most typical pictures of each cluster first."""
+    """What came out: `rows` of path, label, distance, the most typical images of each cluster first."""
 
     rows: pd.DataFrame
     silhouette: float | None
@@ -79,28 +79,28 @@ class Params(params.Section):
 
 
 def shuffled(folder: Path) -> list[str]:
-    """Paths of all pictures below a folder, in a seeded order, of which any beginning is a fair sample.
+    """Paths of all images below a folder, in a seeded order, of which any beginning is a fair sample.
 
     Raises:
-        DataError: no such folder, or no picture in it.
+        DataError: no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one with pictures")
-    paths = list(pictures_below(folder))
+        raise DataError(f"{folder} is not a folder; give one with images")
+    paths = list(images_below(folder))
     if not paths:
-        raise DataError(f"{folder} holds no pictures; give a folder that does")
+        raise DataError(f"{folder} holds no images; give a folder that does")
     return [paths[place] for place in np.random.default_rng(SEED).permutation(len(paths))]
 
 
 def typical_side(folder: Path, paths: Iterable[str]) -> float:
-    """Median of the shorter sides, in pixels, of up to `MAX_SIZED` pictures by their headers; 0 of none."""
+    """Median of the shorter sides, in pixels, of up to `MAX_SIZED` images by their headers; 0 of none."""
     return statistics.median(list(islice(_sides(folder, paths), MAX_SIZED)) or [0])
 
 
 def _sides(folder: Path, paths: Iterable[str]) -> Iterator[int]:
     for path in paths:
         try:
-            yield min(images.opened(_content(folder, path)).size)
+            yield min(image_io.opened(_content(folder, path)).size)
         except DataError:
             continue  # named when its pixels are read
 
@@ -111,22 +111,22 @@ def _content(folder: Path, path: str) -> bytes:
         raise DataError(f"{file} has a name that is not UTF-8; rename it")  # no CSV could hold it
     if file.exists() and not file.is_file():
         raise DataError(f"{file} is no regular file; leave it out")  # reading a pipe would wait for ever
-    return images.content(file)
+    return image_io.content(file)
 
 
 def read_images(
     folder: Path, paths: list[str], size: int, how: Resize
-) -> Iterator[tuple[str, images.Pixels]]:
-    """Reads pictures at the size that the backbone takes; those that can't be read are named on stderr."""
-    for path in tqdm(paths, "cluster", unit=" pictures", disable=None, leave=False):
+) -> Iterator[tuple[str, image_io.Pixels]]:
+    """Reads images at the size that the backbone takes; those that can't be read are named on stderr."""
+    for path in tqdm(paths, "cluster", unit=" images", disable=None, leave=False):
         try:
-            yield path, images.pixels(_content(folder, path), folder / path, size, how)
+            yield path, image_io.pixels(_content(folder, path), folder / path, size, how)
         except DataError as error:
             tqdm.write(f"cluster: {error}".replace("\n", "\\n"), file=sys.stderr)
 
 
-def features(pictures: Iterator[tuple[str, images.Pixels]], model: Model) -> Iterator[Batch]:
-    """Paths and what the backbone says of their pictures: up to `BATCH` rows of length 1.
+def features(images: Iterator[tuple[str, image_io.Pixels]], model: Model) -> Iterator[Batch]:
+    """Paths and what the backbone says of their images: up to `BATCH` rows of length 1.
 
     Raises:
         BackboneError: it can't be fetched or loaded, or is not the one that was pinned.
@@ -136,7 +136,7 @@ def features(pictures: Iterator[tuple[str, images.Pixels]], model: Model) -> Ite
 
     tensorflow_setup.deterministic(SEED)
     layer = classifier.backbone_layer(model.backbone, trainable=False, sha256=model.sha256)
-    while batch := list(islice(pictures, BATCH)):
+    while batch := list(islice(images, BATCH)):
         paths, pixels = zip(*batch, strict=True)
         values = layer(classifier.to_float(np.stack(pixels))).numpy()
         # Of length 1, so that a distance says how much directions differ, as the cosine does.
@@ -155,11 +155,11 @@ def one_thread() -> Iterator[None]:
 def reduce(batches: Iterator[Batch]) -> Batch:
     """Projects features on the main directions of the first `SAMPLE`, so that no more are held in memory.
 
-    In the many dimensions of a backbone Euclidean distances say little, which k-means goes by; scikit-learn's
+    In the many dimensions of a backbone Euclidean distances, which k-means uses, say little; scikit-learn's
     guide to clustering advises PCA before it for that reason, and for speed.
 
     Returns:
-        Paths, and points of float32 (n, at most `COMPONENTS`); of a single picture, 0.
+        Paths, and points of float32 (n, at most `COMPONENTS`); of a single image, 0.
     """
     from sklearn.decomposition import PCA
 
@@ -183,7 +183,7 @@ def kmeans(points: Points, k: int) -> Any:
 
 
 def silhouette(points: Points, labels: npt.NDArray[np.int32]) -> float | None:
-    """How well clusters are told apart, -1 to 1 (Rousseeuw 1987), on the first `SAMPLE` points.
+    """How well clusters are separated, -1 to 1 (Rousseeuw 1987), on the first `SAMPLE` points.
 
     None where it isn't defined: for one cluster, or where each point is one.
     """
@@ -212,17 +212,17 @@ def check_enough(folder: Path, points: Points, k: int) -> None:
     """Checks that there can be as many clusters.
 
     Raises:
-        DataError: there are not as many different pictures.
+        DataError: there are not as many different images.
     """
     if (count := different(points)) < k:
         raise DataError(
-            f"{folder} has {len(points)} pictures that can be read, {count} of them different: too few for "
-            f"{k} clusters; give more pictures{' or a smaller --k' if k > 2 else ''}"
+            f"{folder} has {len(points)} images that can be read, {count} of them different: too few for "
+            f"{k} clusters; give more images{' or a smaller --k' if k > 2 else ''}"
         )
 
 
 def find_clusters(paths: list[str], points: Points, k: int | None, max_k: int) -> Clusters:
-    """Shares the pictures out to `k` clusters, or to as many as have the highest silhouette."""
+    """Shares the images out to `k` clusters, or to as many as have the highest silhouette."""
     tried = {} if k else silhouettes(points, max_k)
     model = kmeans(points, k or max(tried, key=lambda k: tried[k], default=2))
     distances = model.transform(points).min(axis=1)
@@ -241,14 +241,14 @@ def _rows(paths: list[str], numbers: npt.NDArray[np.int32], distances: npt.NDArr
 
 
 def check_output(output: Path, folder: Path) -> None:
-    """Refuses, before any work, to write where something else would be lost or taken for a picture.
+    """Refuses, before any work, to write where something else would be lost or taken for an image.
 
     Raises:
         DataError: names what is there.
     """
     if output.resolve().is_relative_to(folder.resolve()):
         raise DataError(
-            f"--output {output} lies in {folder}, where contact sheets would be taken for pictures; "
+            f"--output {output} lies in {folder}, where contact sheets would be taken for images; "
             "give a folder outside of it"
         )
     if output.exists() and not output.is_dir():
@@ -287,14 +287,14 @@ def page(rows: pd.DataFrame) -> str:
         {"label": label, "size": len(members), "shown": members["path"][:MAX_SHOWN].tolist()}
         for label, members in rows.groupby("label")
     ]
-    return html.rendered(TEMPLATE, box=box, clusters=clusters, pictures=len(rows))
+    return html.rendered(TEMPLATE, box=box, clusters=clusters, images=len(rows))
 
 
 def cluster(folder: Path, output: Path, k: int | None, max_k: int, model: Model, how: Resize) -> Clusters:
-    """Clusters the pictures below a folder, and writes what a person needs to look at them and name them.
+    """Clusters the images below a folder, and writes what a person needs to look at them and name them.
 
     Raises:
-        DataError: too few pictures, or an output folder that holds something else.
+        DataError: too few images, or an output folder that holds something else.
         ParamError, BackboneError: the backbone can't be used.
     """
     check_output(output, folder)
@@ -310,25 +310,25 @@ def cluster(folder: Path, output: Path, k: int | None, max_k: int, model: Model,
 
 
 def summary(clusters: Clusters) -> Iterator[str]:
-    """What came out, in lines: how well it is told apart, and each cluster's size and first picture."""
+    """What came out, in lines: how well it is separated, and each cluster's size and first image."""
     rows = clusters.rows.groupby("label")["path"].agg(["size", "first"])
     if clusters.tried:
         yield "silhouette by k: " + ", ".join(f"{k} {score:.3f}" for k, score in clusters.tried.items())
     apart = "is not defined" if clusters.silhouette is None else f"{clusters.silhouette:.3f} (-1 to 1)"
-    yield f"{len(clusters.rows)} pictures, {len(rows)} clusters, silhouette {apart}"
+    yield f"{len(clusters.rows)} images, {len(rows)} clusters, silhouette {apart}"
     if clusters.silhouette is not None and clusters.silhouette < MIN_SILHOUETTE:
         yield (
             f"below {MIN_SILHOUETTE} no clear groups stand out: "
             "look at the sheets, and try other numbers with --k"
         )
-    yield f"{'cluster':<12} {'pictures':>8}  most typical"
+    yield f"{'cluster':<12} {'images':>8}  most typical"
     for label, size, first in rows.itertuples():
         yield f"{label:<12} {size:>8}  {first}"
 
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, at any depth")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images, at any depth")
     number = parser.add_mutually_exclusive_group()
     number.add_argument("--k", type=cli.at_least(2), help="how many clusters (default: by their silhouette)")
     number.add_argument(

@@ -1,6 +1,6 @@
 """Stage `digits`: writes the 1,797 handwritten digits that scikit-learn ships as PNG files.
 
-They are real pictures (8 x 8 pixels, 17 grey levels), from the UCI set "Optical Recognition of
+They are real images (8 x 8 pixels, 17 grey levels), from the UCI set "Optical Recognition of
 Handwritten Digits", so that the pipeline has something to work on before you point `data.images`
 at your own. No network is used.
 """
@@ -46,7 +46,7 @@ def main() -> None:
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
     catalogue.check(p.model.backbone)
     count = write_digits(DIGITS)
-    console.say(f"digits: {count} pictures in {DIGITS}")
+    console.say(f"digits: {count} images in {DIGITS}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compares scored pictures with those that the model was made with, and says whether they have drifted.
+"""Compares scored images with those that the model was made with, and says whether they have drifted.
 
   python -m tasks.score export/model.onnx folder/
   python -m tasks.drift
@@ -31,9 +31,9 @@ from tasks.core.reporting import html
 
 TEMPLATE = html.TEMPLATES / "drift.html"
 RESULT, PAGE = "drift.json", "index.html"
-MIN_REFERENCE_SHARE = 0.5  # share of the test pictures that must be left, to stand for them
+MIN_REFERENCE_SHARE = 0.5  # share of the test images that must be left, to stand for them
 MAX_LEAST_CONFIDENT = 12  # answers to name that the model is least sure of
-MAX_UNREADABLE = 50  # pictures to name that can't be read
+MAX_UNREADABLE = 50  # images to name that can't be read
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Params(params.Section):
 
 
 def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
-    """Compares the table in a folder with the manifest and the test pictures, and writes what it finds there.
+    """Compares the table in a folder with the manifest and the test images, and writes what it finds there.
 
     Returns:
-        `drifted`, the `folder`, the `model` and when it was `scored`, `pictures`, `unreadable`, of the
-        `reference` how many `pictures` are left of those `tested`, and `checks`, each as `drift.Check` with
+        `drifted`, the `folder`, the `model` and when it was `scored`, `images`, `unreadable`, of the
+        `reference` how many `images` are left of those `tested`, and `checks`, each as `drift.Check` with
         its `why`.
 
     Raises:
-        DataError: a table is missing or damaged, or no picture could be read, or less than half of the test
-            pictures are left; earlier findings are then gone.
+        DataError: a table is missing or damaged, or no image could be read, or less than half of the test
+            images are left; earlier findings are then gone.
     """
     for name in (RESULT, PAGE):
         remove(folder / name)
@@ -66,12 +66,12 @@ def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
         place = scoring.facts(folder / REFERENCE).get("folder", "their folder")
         whose = source.get("model", "the model")
         raise DataError(
-            f"{place} has {len(answered)} of the {tested} test pictures of {whose} as they were, "
+            f"{place} has {len(answered)} of the {tested} test images of {whose} as they were, "
             "too few to compare with; bring them back (`dvc pull`)"
         )
     for path, frame in ((folder / TABLE, new), (MANIFEST, old), (folder / REFERENCE, answered)):
         if frame.empty:
-            raise DataError(f"{path} names no picture that could be read; score some that can")
+            raise DataError(f"{path} names no image that could be read; score some that can")
     found = drift.checks(old, answered, new, limits)
     result = {
         "drifted": any(check.drifted for check in found),
@@ -114,10 +114,10 @@ def summary(result: dict[str, Any]) -> str:
     """What came out, in a line."""
     names = dict.fromkeys(check["name"] for check in result["checks"] if check["drifted"])
     unread = f", {result['unreadable']} of them unreadable" if result["unreadable"] else ""
-    few = "compared with {pictures} of {tested} test pictures".format(**result["reference"])
+    few = "compared with {images} of {tested} test images".format(**result["reference"])
     left = result["reference"]["pictures"] < result["reference"]["tested"]
     verdict = f"drift of {', '.join(names)}" if names else "no drift"
-    return f"{verdict} ({result['pictures']} pictures{unread}{f'; {few}' if left else ''})"
+    return f"{verdict} ({result['pictures']} images{unread}{f'; {few}' if left else ''})"
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
-"""Stage `evaluate`: measures the trained model on pictures it has not seen, and doubts their labels.
+"""Stage `evaluate`: measures the trained model on images it has not seen, and doubts their labels.
 
-Only pictures for validation and test are judged: of those that it was trained on, a model knows the label.
+Only images for validation and test are judged: of those that it was trained on, a model knows the label.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tasks.core.base.files import replacing, write_json
 from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
 from tasks.core.data.discovery import own_columns
-from tasks.core.data.images import Pixels
+from tasks.core.data.image_io import Pixels
 from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation import (
     baselines,
@@ -38,7 +38,7 @@ from tasks.core.training import classifier
 from tasks.core.training.classifier import Predict
 from tasks.core.training.dataset import Dataset
 
-MAX_BASELINE_IMAGES = 2000  # training pictures that the baseline of colours learns from
+MAX_BASELINE_IMAGES = 2000  # training images that the baseline of colours learns from
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def predict(predict_batch: Predict, data: Dataset, split: str, batch_size: int) 
 
 
 def baseline_classes(data: Dataset, batch_size: int) -> dict[str, Array]:
-    """What each baseline says of the test pictures, in their order: places of classes."""
+    """What each baseline says of the test images, in their order: places of classes."""
     sample = data.read("train", batch_size, MAX_BASELINE_IMAGES)
     seen = [(batch["label"].numpy(), batch["image"].numpy()) for batch in sample]
     labels = np.concatenate([label for label, _ in seen])
@@ -72,12 +72,12 @@ def baseline_classes(data: Dataset, batch_size: int) -> dict[str, Array]:
 
 
 def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, Any]:
-    """Accuracy on corrupted test pictures, by corruption and severity, its mean, and that on clean ones.
+    """Accuracy on corrupted test images, by corruption and severity, its mean, and that on clean ones.
 
-    The interval is that over pictures, each with all its corruptions.
+    The interval is that over images, each with all its corruptions.
     """
     batch = next(iter(data.read("test", p.robustness, p.robustness)))
-    pictures, labels = batch["image"].numpy(), batch["label"].numpy()
+    images, labels = batch["image"].numpy(), batch["label"].numpy()
 
     def right(images: Pixels) -> Array:
         parts = (images[start : start + p.batch_size] for start in range(0, len(images), p.batch_size))
@@ -86,13 +86,13 @@ def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, 
 
     hits: dict[str, dict[str, Array]] = {}
     for name in CORRUPTIONS:
-        console.say(f"evaluate: {len(labels)} pictures harmed by {name}")
-        hits[name] = {str(s): right(corrupted(pictures, name, s, p.seed)) for s in SEVERITIES}
+        console.say(f"evaluate: {len(labels)} images corrupted by {name}")
+        hits[name] = {str(s): right(corrupted(images, name, s, p.seed)) for s in SEVERITIES}
     each = np.mean([hit for severities in hits.values() for hit in severities.values()], axis=0)
     interval = intervals.bootstrap(lambda rows: each[rows].mean(), labels, p.bootstrap, p.seed)
     return {
         "n": len(labels),
-        "unharmed": rounded(right(pictures).mean()),
+        "unharmed": rounded(right(images).mean()),
         "accuracy": rounded(each.mean()),
         "interval_95": {"accuracy": [rounded(end) for end in interval]},
         "corruptions": {
@@ -126,19 +126,19 @@ def measure(
 ) -> tuple[dict[str, Any], int]:
     """What `evaluate` does, with a model that is loaded."""
     frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
-    pictures = read_parquet(manifest).set_index("path").loc[frames["test"]["path"]]
+    images = read_parquet(manifest).set_index("path").loc[frames["test"]["path"]]
     # The user's columns aren't in the manifest, where a new one would build and train again.
-    parted = slices.parts(pictures, own_columns(labels).reindex(pictures.index))
+    parted = slices.parts(images, own_columns(labels).reindex(images.index))
     said = baseline_classes(data, p.batch_size)
     classes = {name: np.array(data.class_names)[places] for name, places in said.items()}
-    table = prediction_table(frames["test"], pictures["sha256"].to_numpy(), parted, classes)
+    table = prediction_table(frames["test"], images["sha256"].to_numpy(), parted, classes)
     answers = {split: predictions.answers(frame) for split, frame in frames.items()}
     result: dict[str, Any] = {
         split: estimates.headline(answer, p.calibration_bins, p.bootstrap, p.seed)
         for split, answer in answers.items()
     }
     result["per_class"] = metrics.per_class(answers["test"], data.class_names)
-    result["slices"] = slices.described(parted, pictures, answers["test"].right, p.min_slice)
+    result["slices"] = slices.described(parted, images, answers["test"].right, p.min_slice)
     temperature = calibration.temperature(*predictions.arrays(frames["validation"]))
     known, before = predictions.arrays(frames["test"])
     after = Answers.of(known, calibration.scaled(before, temperature))
@@ -163,7 +163,7 @@ def measure(
 def prediction_table(
     test: pd.DataFrame, sha256: Array, parted: pd.DataFrame, said: dict[str, Array]
 ) -> pd.DataFrame:
-    """The whole table of predictions: with digest and slice of each picture, and what each baseline says."""
+    """The whole table of predictions: with digest and slice of each image, and what each baseline says."""
     table = test.join(parted.reset_index(drop=True).add_prefix(predictions.SLICE))
     table.insert(1, "sha256", sha256)
     return table.assign(**{predictions.BASELINE + name: classes for name, classes in said.items()})
@@ -198,7 +198,7 @@ def main() -> None:
     low, high = test["interval_95"]["accuracy"]
     console.say(
         f"evaluate: test accuracy {test['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}), "
-        f"{test['n']} pictures; {issues} likely label errors"
+        f"{test['n']} images; {issues} likely label errors"
     )
 
 

@@ -27,7 +27,7 @@ from tasks.core.training import classifier
 from tasks.core.training.dataset import Dataset
 
 BATCH = 64
-UNSHIPPED = 16  # golden pictures that artifacts are proved with where none are to go along
+UNSHIPPED = 16  # golden images that artifacts are proved with where none are to go along
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def calibrate(model: Any, temperature: float) -> None:
 
 
 def answer_test_split(predict: classifier.Predict, data: Dataset, file: Path) -> tuple[Array, Array]:
-    """Has the trained model answer to the test split, and writes its pictures to a .npy file for artifacts.
+    """Has the trained model answer to the test split, and writes its images to a .npy file for artifacts.
 
     Returns:
         Labels, int (n,), and probabilities, float (n, classes).
@@ -51,17 +51,17 @@ def answer_test_split(predict: classifier.Predict, data: Dataset, file: Path) ->
     side = data.image_size
     header = {"descr": "|u1", "fortran_order": False, "shape": (data.size("test"), side, side, 3)}
     labels, expected = [], []
-    with file.open("wb") as pictures:  # and not mapped into memory, where a full disk is no error but the end
-        np.lib.format.write_array_header_1_0(pictures, header)
+    with file.open("wb") as images:  # and not mapped into memory, where a full disk is no error but the end
+        np.lib.format.write_array_header_1_0(images, header)
         for batch in data.read("test", BATCH).as_numpy_iterator():
-            pictures.write(batch["image"].tobytes())
+            images.write(batch["image"].tobytes())
             labels.append(batch["label"])
             expected.append(predict(batch["image"]))
     return np.concatenate(labels), np.concatenate(expected)
 
 
 def sample(data: Dataset, split: str, count: int) -> dict[str, Array]:
-    """So many pictures of a split at most, at even distances, as one batch."""
+    """So many images of a split at most, at even distances, as one batch."""
     batch: dict[str, Array] = next(data.read(split, count, count).as_numpy_iterator())
     return batch
 
@@ -86,9 +86,9 @@ def export(
         count = p.golden or UNSHIPPED
         names = [path.decode() for path in sample(data, "test", count)["path"]]
         of_golden = golden.write(home / "golden", images, names, contract, predict)
-        pictures = work / "test.npy"
+        images = work / "test.npy"
         check = verification.ParityCheck(
-            pictures, *answer_test_split(predict, data, pictures), home / "golden", of_golden
+            images, *answer_test_split(predict, data, images), home / "golden", of_golden
         )
         facts = write_and_check(exporter, check, p.formats, folder)
     runs = {kind: fact["file"] for kind, fact in facts.items() if "error" not in fact}
@@ -150,7 +150,7 @@ def main() -> None:
         else:
             console.say(
                 "export: nothing, since a gate said no; what was exported before is in DVC's cache, "
-                "and comes back with that run's parameters and pictures"
+                "and comes back with that run's parameters and images"
             )
         write_json(folder / paths.ARTIFACT_FACTS, {"exported": verdict["passed"], "artifacts": artifacts})
         if (known := isolation.times_file(folder / paths.ARTIFACT_FACTS)).is_file():

@@ -32,7 +32,7 @@ def main() -> None:
         if fact["latency_ms"] is not None:
             one, batch, memory = fact["latency_ms"], fact["latency_32_ms"], fact["peak_memory_bytes"] / 1e6
             console.say(
-                f"latency: {fact['file']} {one:.2f} ms a picture, {batch:.1f} ms for 32, {memory:.0f} MB"
+                f"latency: {fact['file']} {one:.2f} ms an image, {batch:.1f} ms for 32, {memory:.0f} MB"
             )
 
 

@@ -1,12 +1,12 @@
-"""Predicts pictures with an exported classifier of any format.
+"""Predicts images with an exported classifier of any format.
 
-  python -m tasks.predict export/model.onnx picture.jpg folder/ 'more/*.png'
+  python -m tasks.predict export/model.onnx image.jpg folder/ 'more/*.png'
   python -m tasks.predict export/saved_model folder/ --json > answers.json
   find photos -name '*.jpg' | python -m tasks.predict export/model.tflite - --csv
-  python -m tasks.predict export/model.onnx picture.jpg --explain why/
+  python -m tasks.predict export/model.onnx image.jpg --explain why/
 
-The format is told by what is in the file. Folders are searched for pictures; `-` reads paths, one a line, or
-one picture from stdin. A picture that can't be read is named on stderr and passed over; the exit code is then
+The format is recognized by the file's content. Folders are searched for images; `-` reads paths, one a line,
+or one image from stdin. An image that can't be read is named on stderr and passed over; the exit code is then
 1, and 2 if none could be read.
 """
 
@@ -32,8 +32,8 @@ from tasks.core.base import cli, console
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import replacing
-from tasks.core.data import images
-from tasks.core.data.discovery import pictures_below
+from tasks.core.data import image_io
+from tasks.core.data.discovery import images_below
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import Predictor, load_predictor
 
@@ -43,27 +43,27 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Source:
-    """A picture to be read: a file, or what came from stdin."""
+    """An image to be read: a file, or what came from stdin."""
 
     name: str
     data: bytes | None = None
 
-    def pixels(self, contract: Contract) -> images.Pixels:
+    def pixels(self, contract: Contract) -> image_io.Pixels:
         """Reads it as the contract says.
 
         Raises:
             DataError: names it, and what is wrong with it.
         """
         path = Path(self.name)
-        data = images.content(path) if self.data is None else self.data
-        return images.pixels(data, path, contract.image_size, contract.resize)
+        data = image_io.content(path) if self.data is None else self.data
+        return image_io.pixels(data, path, contract.image_size, contract.resize)
 
 
 def list_sources(names: list[str], stdin: Any = None) -> list[Source]:
-    """Replaces folders by the pictures below them, patterns by what they match, and `-` by what comes in.
+    """Replaces folders by the images below them, patterns by what they match, and `-` by what comes in.
 
     Raises:
-        DataError: a folder or a pattern without pictures, or nothing of use from stdin.
+        DataError: a folder or a pattern without images, or nothing of use from stdin.
     """
     return [
         source for name in names for source in (_from_stdin(stdin) if name == STDIN else _from_name(name))
@@ -73,36 +73,36 @@ def list_sources(names: list[str], stdin: Any = None) -> list[Source]:
 def _from_name(name: str) -> list[Source]:
     path = Path(name)
     if path.is_dir():
-        found = [str(path / below) for below in pictures_below(path)]
+        found = [str(path / below) for below in images_below(path)]
     elif path.exists() or not glob.has_magic(name):
         return [Source(name)]
     else:
         matches = glob.glob(name, recursive=True)  # noqa: PTH207, which takes no absolute patterns
         found = sorted(match for match in matches if Path(match).is_file()) or [name]
     if not found:
-        raise DataError(f"{name} holds no pictures; give a folder that does")
+        raise DataError(f"{name} holds no images; give a folder that does")
     return [Source(one) for one in found]
 
 
 def _from_stdin(stdin: Any) -> list[Source]:
     data = stdin.read()
     try:
-        images.opened(data)
+        image_io.opened(data)
     except DataError:
         try:
             lines = data.decode().splitlines()
         except UnicodeDecodeError:
-            raise DataError("stdin holds neither a picture nor paths; give one of the two") from None
+            raise DataError("stdin holds neither an image nor paths; give one of the two") from None
         if not any(lines):
-            raise DataError("stdin is empty; give a picture or paths, one a line") from None
+            raise DataError("stdin is empty; give an image or paths, one a line") from None
         return [source for line in lines if line for source in _from_name(line)]
     return [Source("stdin", data)]
 
 
 def read_images(
     sources: list[Source], contract: Contract, unread: list[str]
-) -> Iterator[tuple[Source, images.Pixels]]:
-    """Reads pictures as the contract says; those that can't be read are named, and put in `unread`."""
+) -> Iterator[tuple[Source, image_io.Pixels]]:
+    """Reads images as the contract says; those that can't be read are named, and put in `unread`."""
     for source in sources:
         try:
             yield source, source.pixels(contract)
@@ -113,10 +113,10 @@ def read_images(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a classifier says of a picture: its pixels as it saw them, and the probability of each class."""
+    """What a classifier says of an image: its pixels as it saw them, and the probability of each class."""
 
     path: str
-    pixels: images.Pixels
+    pixels: image_io.Pixels
     probabilities: np.ndarray
     names: tuple[str, ...]
 
@@ -141,7 +141,7 @@ def predict(predictor: Predictor, sources: list[Source], batch: int, unread: lis
 
 
 def explain(predictor: Predictor, answer: Answer, folder: Path) -> Path:
-    """Draws which parts of a picture speak for its class, into a file named after the picture."""
+    """Draws which parts of an image speak for its class, into a file named after the image."""
     drops = saliency.occlusion(
         runtimes.floats(answer.pixels), predictor.predict, int(answer.probabilities.argmax())
     )
@@ -189,7 +189,7 @@ def main() -> int:
     if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
         raise DataError(f"--explain: {arguments.explain} is no folder; give one, or a new name")
     unread: list[str] = []
-    sources = list_sources(arguments.pictures, sys.stdin.buffer)
+    sources = list_sources(arguments.images, sys.stdin.buffer)
     predictor = load_predictor(arguments.model)
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -212,16 +212,16 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("model", type=Path, help="an artifact of export/")
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, a folder, a pattern, or -")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder, a pattern, or -")
     parser.add_argument("--top", type=cli.at_least(1), default=5, help="how many classes to show (default 5)")
     parser.add_argument(
-        "--batch", type=cli.at_least(1), default=BATCH, help=f"pictures at once (default {BATCH})"
+        "--batch", type=cli.at_least(1), default=BATCH, help=f"images at once (default {BATCH})"
     )
     parser.add_argument(
         "--explain",
         type=Path,
         metavar="FOLDER",
-        help="draw there what each answer goes by, beside the picture",
+        help="draw there which parts each prediction depends on, beside the image",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON list instead of a table")

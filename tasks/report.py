@@ -46,7 +46,7 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
     last = history["phase"].iloc[-1]
     phases = {
         "head": "the head, on the backbone as it came",
-        "augmented": "the head, on augmented pictures",
+        "augmented": "the head, on augmented images",
         "fine_tune": "fine-tuning of every weight",
     }
     text = f"Epochs of {phases[last]}. Kept: epoch {best['epoch']}"
@@ -58,7 +58,7 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
     """Rows of the confusion matrix: true class, and for each predicted class count, share and `anchor`.
 
-    The anchor leads to the pictures of a mistake; right answers have none.
+    The anchor leads to the images of a mistake; right answers have none.
     """
     matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=names)
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
@@ -82,18 +82,18 @@ def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any
 
 
 def anchor(row: int, column: int) -> str:
-    """What the pictures of the one class that are taken for the other are found by on the page."""
+    """What the images of the one class that are taken for the other are found by on the page."""
     return f"mistake-{row}-{column}"
 
 
 def mistakes(
     answers: pd.DataFrame, names: list[str], album: thumbnails.Album, count: int
 ) -> list[dict[str, Any]]:
-    """The pictures of the most frequent mistakes, each kind by its most confident first.
+    """The images of the most frequent mistakes, each kind by its most confident first.
 
     Args:
         answers: as `with_confidence` gives them.
-        count: pictures shown of each kind at most.
+        count: images shown of each kind at most.
     """
     wrong = answers[~answers["right"]].sort_values(
         ["confidence", "path"], ascending=[False, True], kind="stable"
@@ -133,8 +133,8 @@ def with_confidence(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_images(rows: list[dict[Any, Any]], album: thumbnails.Album) -> list[dict[Any, Any]]:
-    """Rows that have a `path`, with the `picture` to show for it."""
-    return [row | {"picture": album.picture(row["path"])} for row in rows]
+    """Rows that have a `path`, with the `image` to show for it."""
+    return [row | {"image": album.image(row["path"])} for row in rows]
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ SECTIONS = {
     "classes": "Classes",
     "findings": "Findings",
     "measures": "Measures",
-    "pictures": "Pictures",
+    "pictures": "Images",
     "card": "Model card",
     "how": "How it was made",
 }
@@ -223,7 +223,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
     dataset, validation = read_json(paths.DATASET / paths.DATASET_FACTS), read_json(paths.VALIDATION)
     label_errors, predictions = read_json(paths.LABEL_ERRORS), read_parquet(paths.PREDICTIONS)
     metrics = read_json(paths.METRICS)
-    pictures = readable(read_parquet(paths.MANIFEST))
+    images = readable(read_parquet(paths.MANIFEST))
     names, album = dataset["class_names"], thumbnails.Album(folder)
     history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / paths.MODEL_FACTS)
     robustness = charts.robustness_curves(metrics["robustness"]) if "robustness" in metrics else []
@@ -233,7 +233,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
         (c["interval_95"][0] for cells in metrics["slices"].values() for c in cells.values()), default=0.0
     )
     lowest = math.floor(lowest * 10) / 10
-    own_split = splits.read(paths.DATASET, pictures["path"])
+    own_split = splits.read(paths.DATASET, images["path"])
     return html.rendered(
         TEMPLATE,
         album=album,
@@ -244,7 +244,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
         cards=[m for m in METRICS.values() if m.title and len(names) >= m.min_classes],
         calibrated=parameters.get("export.calibrate") == "true",
         chart_size=charts.SIZE,
-        class_sheets=thumbnails.of_classes(pictures, album, p.thumbnails),
+        class_sheets=thumbnails.of_classes(images, album, p.thumbnails),
         changes=changes(metrics, validation, parameters),
         class_columns=[name for name in next(iter(metrics["per_class"].values())) if name != "n"],
         confusion=confusion(predictions, names) if len(names) <= MAX_MATRIX_CLASSES else [],
@@ -260,7 +260,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
         best_epoch=best_epoch(history, model["best_epoch"]),
         label_errors=label_errors,
         many=len(names) > MAX_MATRIX_CLASSES,
-        measures=charts.measures(pictures, {"Split": own_split, "Class": pictures["label"]}),
+        measures=charts.measures(images, {"Split": own_split, "Class": images["label"]}),
         metrics=metrics,
         min_slice=min_slice,
         mistakes=wrong,

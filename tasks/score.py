@@ -1,12 +1,12 @@
-"""Predicts a whole folder of pictures into a table, with what is to be seen of their quality.
+"""Predicts a whole folder of images into a table, with what is to be seen of their quality.
 
   python -m tasks.score export/model.onnx folder/ --output reports/monitor
   python -m tasks.score production folder/
 
-The second asks the version that is in that stage. Made for many pictures: it works in processes, or on the
+The second asks the version that is in that stage. Made for many images: it works in processes, or on the
 Dask cluster that `compute.scheduler` names, and goes on where an earlier run was ended. `tasks.predict` is
-for a few. A picture that can't be read has a row that says why. Beside predictions.parquet comes
-reference.parquet, of the test pictures, for `tasks.drift`.
+for a few. An image that can't be read has a row that says why. Beside predictions.parquet comes
+reference.parquet, of the test images, for `tasks.drift`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Params(params.Section):
 
 
 def score(model: Model, folder: Path, images: Path, output: Path, batch_size: int, compute: Processes) -> str:
-    """Predicts all pictures below a folder; returns a line that says what came of it.
+    """Predicts all images below a folder; returns a line that says what came of it.
 
     Args:
         images: the folder that the manifest's paths are from.
         output: a folder for both tables.
 
     Raises:
-        DataError: no such folder, or no picture in it, or the output is a file.
+        DataError: no such folder, or no image in it, or the output is a file.
         ModelError: the artifact can't be loaded.
         WorkerError: processes or a cluster failed.
     """
@@ -57,20 +57,20 @@ def score(model: Model, folder: Path, images: Path, output: Path, batch_size: in
     facts = {"folder": str(folder), "model": model.name, "version": model.version, "scored": now}
     remove(output / REFERENCE)  # an earlier model's is no reference
     scoring.write(output / TABLE, table, **facts)
-    reference = test_pictures(model)
+    reference = test_images(model)
     if reference is not None:
-        place = model.pictures(images)
+        place = model.images(images)
         answered = scoring.score(model.artifact, place, reference, batch_size, compute)
         scoring.write(output / REFERENCE, answered, folder=str(place))
     unread = int(table["predicted"].isna().sum())
     return (
-        f"{len(table)} pictures of {folder}, {unread} unreadable; "
+        f"{len(table)} images of {folder}, {unread} unreadable; "
         f"{output / TABLE} has the answers of {model.name}"
     )
 
 
-def test_pictures(model: Model) -> pd.DataFrame | None:
-    """The rows of a model's manifest that are test pictures; none where they are not known."""
+def test_images(model: Model) -> pd.DataFrame | None:
+    """The rows of a model's manifest that are test images; none where they are not known."""
     try:
         rows = readable(model.table(MANIFEST))
         tested = rows["path"].isin(model.table(PREDICTIONS)["path"])
@@ -82,7 +82,7 @@ def test_pictures(model: Model) -> pd.DataFrame | None:
 def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("model", metavar="MODEL", help="an artifact of export/, or staging or production")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, at any depth")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images, at any depth")
     parser.add_argument(
         "--output", type=Path, default=MONITORED, metavar="FOLDER", help=f"default {MONITORED}"
     )

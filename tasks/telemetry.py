@@ -21,6 +21,6 @@ OFF = {
 
 os.environ.update(OFF)
 
-# A proxy has no way back to this machine, and would be told what Prefect's client asks its server.
+# A proxy has no way back to this machine, and would get what Prefect's client asks its server.
 apart = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",")
 os.environ["no_proxy"] = ",".join(filter(None, dict.fromkeys([*apart, "127.0.0.1", "localhost"])))

@@ -39,7 +39,7 @@ def train(
     """Trains a classifier and writes the models' folder; returns the row of its best epoch.
 
     Args:
-        live_folder: gets the metrics as they come, for DVC's plots, and a sheet of augmented pictures.
+        live_folder: gets the metrics as they come, for DVC's plots, and a sheet of augmented images.
         logs: gets TensorBoard's logs.
     """
     fitted = fit(data, params, model_params, hardware, live_folder, logs)

@@ -1,4 +1,4 @@
-"""Stage `validate`: describes every picture in a manifest and holds it against expectations.
+"""Stage `validate`: describes every image in a manifest and holds it against expectations.
 
 Exit 1 if an expectation of severity `error` is not met, with a table of what was found; warnings are shown.
 The expectations are those of params.yaml: validate, and of data.schema, where that says something.
@@ -28,8 +28,8 @@ from tasks.core.validation.config import Validate
 from tasks.core.validation.expectations import Outcome, run
 from tasks.core.validation.scan import scan
 
-SHOWN = 3  # pictures that a line of the table names
-SETS = {  # kinds whose pictures belong together, and the column that says which
+SHOWN = 3  # images that a line of the table names
+SETS = {  # kinds whose images belong together, and the column that says which
     "duplicate": "sha256",
     "label_conflict": "sha256",
     "near_duplicate": "near_set",
@@ -46,16 +46,16 @@ class Params(params.Section):
 
 
 def scan_images(folder: Path, labels: Path, compute: Processes) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Describes every picture: a manifest, its groups those of the labels file.
+    """Describes every image: a manifest, its groups those of the labels file.
 
     Returns:
-        The manifest, and how many files were skipped, since no picture is called so, by suffix.
+        The manifest, and how many files were skipped, since no image is called so, by suffix.
 
     Raises:
         DataError: no usable folder or labels file.
     """
     entries, skipped = discovery.discover(folder, labels)
-    progress = tqdm(entries, "scan", unit=" pictures", disable=None, leave=False)
+    progress = tqdm(entries, "scan", unit=" images", disable=None, leave=False)
     return scan(folder, progress, compute), skipped
 
 
@@ -78,7 +78,7 @@ def summary(
 
 
 def _findings(frame: pd.DataFrame, outcomes: list[Outcome]) -> dict[str, Any]:
-    """For each kind that was found: the pictures; where they belong together, in sets."""
+    """For each kind that was found: the images; where they belong together, in sets."""
     found: dict[str, Any] = {}
     for outcome in outcomes:
         if not outcome.passed or outcome.paths:
@@ -137,7 +137,7 @@ def validate(
     p: Validate,
     compute: Processes,
 ) -> None:
-    """Scans the pictures and writes the manifest, the summary and the Data Docs.
+    """Scans the images and writes the manifest, the summary and the Data Docs.
 
     Args:
         accepted: the manifest that was accepted last, whose groups keep their names.
@@ -146,32 +146,32 @@ def validate(
         DataError: no usable folder or labels file.
         Rejected: an expectation of severity `error` is not met; the findings are written before.
     """
-    pictures, skipped = scan_images(folder, labels, compute)
-    console.say(f"validate: {len(pictures)} pictures, {pictures['label'].nunique()} classes")
+    images, skipped = scan_images(folder, labels, compute)
+    console.say(f"validate: {len(images)} images, {images['label'].nunique()} classes")
     if skipped:
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.items())
-        console.say(f"validate: passed over, since no picture is called so: {counts}")
-    readable = pictures[pictures["error"].isna()]
+        console.say(f"validate: passed over, since no image is called so: {counts}")
+    readable = images[images["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
     near_set = derived_columns.number_near_sets(readable, p)
     own, merged = groups.assign(readable, near_set, groups.known_groups(before) if before is not None else {})
-    pictures["group"] = own.reindex(pictures.index)
-    frame = derived_columns.with_derived_columns(pictures, near_set, merged)
+    images["group"] = own.reindex(images.index)
+    frame = derived_columns.with_derived_columns(images, near_set, merged)
     with replacing(DATA_DOCS) as site:
         asked, prevalent = checks.checks(frame, p, expected, before)
         outcomes = run(frame, asked, site)
-    write_parquet(MANIFEST, pictures, manifest.SCHEMA)
+    write_parquet(MANIFEST, images, manifest.SCHEMA)
     for kind, share in prevalent.items():
         console.say(
-            f"validate: {kind.replace('_', ' ')}: {share:.0%} of the pictures, so that it is no finding"
+            f"validate: {kind.replace('_', ' ')}: {share:.0%} of the images, so that it is no finding"
         )
     seen = {"passed_over": skipped, "prevalent": prevalent}
     write_json(VALIDATION, summary(frame, outcomes, merged) | seen)
     for row in table(outcomes):
         console.say(f"validate: {row}")
     faults = _faults(outcomes)
-    if len(readable) < len(pictures) and not any(fault.kind == "unreadable" for fault in faults):
-        paths = list(pictures["path"][pictures["error"].notna()])
+    if len(readable) < len(images) and not any(fault.kind == "unreadable" for fault in faults):
+        paths = list(images["path"][images["error"].notna()])
         console.say(f"validate: unreadable and left out: {_some(paths, len(paths))}")
     if faults:
         old = f"; {PAGE} is still that of an earlier run" if PAGE.exists() else ""
@@ -192,17 +192,15 @@ def main() -> None:
 
 
 def suggest() -> int:
-    """write data.schema, for you to edit, from the pictures there are; no stage is run"""
+    """write data.schema, for you to edit, from the images there are; no stage is run"""
     p = params.load(Params)
     file = Path(p.data.schema)
     if file.exists() and schema.load(file) != schema.Schema():
         raise DataError(f"data.schema: {file} says something already; delete it to have a new one suggested")
     scanned, _ = scan_images(Path(p.data.images), Path(p.data.labels), p.compute)
-    pictures = manifest.readable(scanned)
-    write_text(file, schema.text(schema.suggested(pictures)))
-    console.say(
-        f"validate: {file} is suggested from {len(pictures)} pictures; edit it, then run the pipeline"
-    )
+    images = manifest.readable(scanned)
+    write_text(file, schema.text(schema.suggested(images)))
+    console.say(f"validate: {file} is suggested from {len(images)} images; edit it, then run the pipeline")
     return 0
 
 

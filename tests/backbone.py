@@ -18,16 +18,16 @@ def save_tiny_backbone(
     """Saves one convolution as a SavedModel with TF Hub's common image signature, giving 16 features.
 
     Args:
-        side: of the only pictures that it takes, in pixels; none: any.
+        side: of the only images that it takes, in pixels; none: any.
         lively: with batch normalization and dropout of its own, which has no seed, as with most of TF Hub's.
-        counting: with a count of the pictures that it was given, as its last variable.
+        counting: with a count of the images that it was given, as its last variable.
     """
     keras.utils.set_random_seed(0)
-    pictures = keras.Input((None, None, 3))
-    x = keras.layers.Conv2D(FEATURES, 3, 2, activation="relu")(pictures)
+    images = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(FEATURES, 3, 2, activation="relu")(images)
     if lively:
         x = keras.layers.Dropout(0.1)(keras.layers.BatchNormalization(momentum=0.5)(x))
-    model = keras.Model(pictures, keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
     seen = tf.Variable(0, dtype=tf.int64, trainable=False, name="seen")
 
     @tf.function
@@ -61,11 +61,11 @@ def save_tensorflow_1_backbone(folder: Path) -> None:
     """Saves a mean and a product as TF Hub's format of TensorFlow 1, which can be used but not fine-tuned."""
     v1 = tf.compat.v1
     with v1.Graph().as_default(), v1.Session() as session:
-        pictures = v1.placeholder(tf.float32, (None, 32, 32, 3))
+        images = v1.placeholder(tf.float32, (None, 32, 32, 3))
         kernel = v1.get_variable("kernel", (3, FEATURES), initializer=v1.glorot_uniform_initializer(seed=1))
-        features = tf.matmul(tf.reduce_mean(pictures, (1, 2)), kernel)
+        features = tf.matmul(tf.reduce_mean(images, (1, 2)), kernel)
         session.run(v1.global_variables_initializer())
-        signature = v1.saved_model.predict_signature_def({"images": pictures}, {"default": features})
+        signature = v1.saved_model.predict_signature_def({"images": images}, {"default": features})
         builder = v1.saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(session, [], {"default": signature})
         builder.save()

@@ -51,7 +51,7 @@ class Tiny:
     folder: Path
 
     @property
-    def pictures(self) -> Path:
+    def images(self) -> Path:
         return self.folder / "pictures"
 
     @property
@@ -95,18 +95,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from tasks.core.data import manifest
     from tasks.core.data.parquet import write_parquet
     from tests.backbone import save_tiny_backbone
-    from tests.pictures import ALONE, scanned, write_classes
+    from tests.images import ALONE, scanned, write_classes
 
     tiny = Tiny(tmp_path_factory.mktemp("tiny"))
-    write_classes(tiny.pictures, count=20)
+    write_classes(tiny.images, count=20)
     save_tiny_backbone(tiny.folder / "backbone")
     save_tiny_backbone(tiny.folder / "lively", lively=True)
     save_tiny_backbone(tiny.folder / "counting", counting=True)
     (tiny.folder / "labels.csv").write_text("path,label\n")
-    frame = scanned(tiny.pictures, tiny.folder / "labels.csv")
+    frame = scanned(tiny.images, tiny.folder / "labels.csv")
     write_parquet(tiny.folder / "manifest.parquet", frame, manifest.SCHEMA)
     p = params.read(ROOT / "params.yaml", Params).build
     backbone = str(tiny.folder / "backbone")
-    build.build(tiny.pictures, tiny.folder / "manifest.parquet", tiny.dataset, p, backbone, 32, ALONE, {})
+    build.build(tiny.images, tiny.folder / "manifest.parquet", tiny.dataset, p, backbone, 32, ALONE, {})
     tiny.train(tiny.models)
     return tiny

@@ -1,4 +1,4 @@
-"""A copy of this checkout to run whole pipelines in, with pictures and a backbone small enough for it."""
+"""A copy of this checkout to run whole pipelines in, with images and a backbone small enough for it."""
 
 from __future__ import annotations
 

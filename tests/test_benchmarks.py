@@ -17,20 +17,20 @@ from benchmarks.versus_notebook import summed
 from tasks.core.data.parquet import read_parquet
 
 
-def test_ours_and_the_notebooks_pipeline_read_the_same_number_of_pictures(
+def test_ours_and_the_notebooks_pipeline_read_the_same_number_of_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path))  # to be put back after the benchmarks have set it
     write_photographs(tmp_path / "photographs", 30)
     work = Work(tmp_path, side=32)
-    link_copies(tmp_path / "photographs", work.pictures, 2)
+    link_copies(tmp_path / "photographs", work.images, 2)
     work.forget()
     work.scan()
     work.build()
-    bare = Bare(tuple(work.pictures.rglob("*.jpg")))
+    bare = Bare(tuple(work.images.rglob("*.jpg")))
     bare.decode_and_resize()
     assert len(read_parquet(work.manifest)) == len(bare.files) == 60
-    assert reading(work.dataset)() == notebook(work.pictures)() == 60
+    assert reading(work.dataset)() == notebook(work.images)() == 60
 
 
 def test_the_photographs_are_the_same_each_time_and_no_two_alike(tmp_path: Path) -> None:

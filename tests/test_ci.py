@@ -134,4 +134,4 @@ def test_of_many_classes_the_worst_confusions_are_shown(tmp_path: Path) -> None:
     text = ci_report.of_confusion(tmp_path / "confusion.csv")
     assert text.splitlines()[2:] == ["| class 03 | class 04 | 5 |", "| class 07 | class 01 | 2 |"]
     pd.DataFrame(rows[:20], columns=["label", "predicted"]).to_csv(tmp_path / "confusion.csv", index=False)
-    assert ci_report.of_confusion(tmp_path / "confusion.csv") == "No picture was mistaken."
+    assert ci_report.of_confusion(tmp_path / "confusion.csv") == "No image was mistaken."

@@ -104,7 +104,7 @@ def test_an_environment_that_is_activated_is_not_taken_for_a_python(place: Place
 
 
 def test_an_environment_of_this_lock_is_kept(place: Place) -> None:
-    """Whatever the dates of files say, so that no network is needed; one that doesn't run is made anew."""
+    """Whatever the dates of files say, so that no network is needed; one that doesn't run is made again."""
     place.python("python3", "3.12", options=QUICK)
     place.python(".venv/bin/python", "3.12")
     digest = ["sh", "-c", "cat requirements.txt .ci/install | cksum"]
@@ -148,7 +148,7 @@ def test_every_python_in_the_environment_is_first_on_the_path_and_calls_nobody(t
     found = json.loads(done.stdout)
     assert found.items() >= OFF.items()
     assert found["PATH"].split(os.pathsep)[0] == str(tmp_path / ".venv/bin")
-    assert found["DVC_SITE_CACHE_DIR"] == str(Path(bare["DARKROOM_CACHE"]) / "dvc"), "a list of all pictures"
+    assert found["DVC_SITE_CACHE_DIR"] == str(Path(bare["DARKROOM_CACHE"]) / "dvc"), "a list of all images"
 
 
 def test_the_pythons_are_the_same_everywhere() -> None:

@@ -15,7 +15,7 @@ from tests.structure import ROOT, imports, own_files, parameters_read, sections_
 
 PIPELINE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))
 STAGES: dict[str, Any] = PIPELINE["stages"]
-NEVER_IN_THE_RESULT = {"compute", "compute.tensorboard"}  # which processes read the pictures changes no byte
+NEVER_IN_THE_RESULT = {"compute", "compute.tensorboard"}  # which processes read the images changes no byte
 # What each room may import besides itself.
 ROOMS: dict[str, set[str]] = {
     "base": set(),

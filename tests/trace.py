@@ -1,4 +1,4 @@
-"""Runs all that there is on small pictures, and says what it has reached of the network.
+"""Runs all that there is on small images, and says what it has reached of the network.
 
   python -m tests.trace [COMMIT ...]
 
@@ -25,8 +25,8 @@ import psutil
 
 from tasks.core.base import cli, console
 from tasks.core.base.errors import DarkroomError
+from tests.images import write_classes
 from tests.live import free_ports, until
-from tests.pictures import write_classes
 from tests.project import Project
 from tests.terminal import Terminal, terminal
 
@@ -121,7 +121,7 @@ class Story:
     found: set[Reached] = field(default_factory=set)
 
     def prepare(self) -> None:
-        """Makes the checkout, with pictures and a backbone small enough for it."""
+        """Makes the checkout, with images and a backbone small enough for it."""
         for name in FOLDERS:
             (self.top / name).mkdir(parents=True)
         write_classes(self.top / "pictures", count=24)
@@ -165,7 +165,7 @@ class Story:
 
     def tell(self) -> None:
         """Runs all of it."""
-        pictures = str(self.top / "pictures")
+        images = str(self.top / "pictures")
         self.run("check", "tasks.check")
         self.run("stages", "dvc", "repro")
         self.project.git("add", "--all")
@@ -174,12 +174,12 @@ class Story:
         with self.started("hold", "-c", HOLD, str(WATCH), *artifacts):
             self.run("flow", "flows.pipeline")
             for name in artifacts:
-                self.run(f"predict {Path(name).name}", "tasks.predict", name, f"{pictures}/red")
-            words = ("export/model.onnx", f"{pictures}/red/000.png", "--explain", "why")
+                self.run(f"predict {Path(name).name}", "tasks.predict", name, f"{images}/red")
+            words = ("export/model.onnx", f"{images}/red/000.png", "--explain", "why")
             self.run("explain", "tasks.predict", *words)
             self.run("backbones", "tasks.backbones")
-            self.run("cluster", "tasks.cluster", pictures, "--k", "3")
-            self.run("monitor", "flows.monitor", pictures)
+            self.run("cluster", "tasks.cluster", images, "--k", "3")
+            self.run("monitor", "flows.monitor", images)
             self.run("promotion", "flows.promote", "--to", "production", "--dry-run")
             self.run("report of a change", "tasks.ci_report")
             self.serve()

@@ -1,4 +1,4 @@
-"""A SavedModel that takes bytes reads a picture as training did: turned, on white, of the same size."""
+"""A SavedModel that takes bytes reads an image as training did: turned, on white, of the same size."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from sklearn.datasets import load_sample_image
 from tasks.core.artifacts import decode_graph
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.contract import Contract, Resize
-from tasks.core.data import images
-from tasks.core.data.images import Pixels
+from tasks.core.data import image_io
+from tasks.core.data.image_io import Pixels
 
 PHOTOGRAPH = Image.fromarray(load_sample_image("flower.jpg")).resize((203, 151))
 SIDE = 64
 NOWHERE = Path("picture")
 
 
-def encoded(picture: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     buffer = BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def fading(picture: Image.Image) -> Image.Image:
-    alpha = np.tile(np.linspace(0, 255, picture.width).astype(np.uint8), (picture.height, 1))
-    faded = picture.convert("RGBA")
+def fading(image: Image.Image) -> Image.Image:
+    alpha = np.tile(np.linspace(0, 255, image.width).astype(np.uint8), (image.height, 1))
+    faded = image.convert("RGBA")
     faded.putalpha(Image.fromarray(alpha))
     return faded
 
@@ -42,7 +42,7 @@ def fading(picture: Image.Image) -> Image.Image:
 def graph(how: Resize) -> Any:
     """Traced once for all tests, which takes seconds."""
     contract = Contract(("a", "b"), SIDE, how)
-    return tf.function(lambda strings: decode_graph.pictures(strings, contract))
+    return tf.function(lambda strings: decode_graph.images(strings, contract))
 
 
 def in_graph(data: bytes, how: Resize = "stretch") -> Pixels:
@@ -52,19 +52,19 @@ def in_graph(data: bytes, how: Resize = "stretch") -> Pixels:
 
 def farthest(data: bytes, how: Resize = "stretch") -> int:
     """The largest difference from our own way to read it, in steps of colour."""
-    ours = images.pixels(data, NOWHERE, SIDE, how).astype(int)
+    ours = image_io.pixels(data, NOWHERE, SIDE, how).astype(int)
     return int(np.abs(ours - in_graph(data, how)).max())
 
 
 @pytest.mark.parametrize("how", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("turn", [None, Image.Transpose.ROTATE_90])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_picture_is_fitted_as_by_our_own_reader(how: Resize, turn: Any, kind: str) -> None:
-    picture = PHOTOGRAPH if turn is None else PHOTOGRAPH.transpose(turn)
-    assert farthest(encoded(picture, kind), how) <= 2
+def test_an_image_is_fitted_as_by_our_own_reader(how: Resize, turn: Any, kind: str) -> None:
+    image = PHOTOGRAPH if turn is None else PHOTOGRAPH.transpose(turn)
+    assert farthest(encoded(image, kind), how) <= 2
 
 
-def test_a_small_picture_is_enlarged_as_by_our_own_reader() -> None:
+def test_a_small_image_is_enlarged_as_by_our_own_reader() -> None:
     assert farthest(encoded(PHOTOGRAPH.resize((11, 8)), "PNG")) <= 2
 
 
@@ -80,7 +80,7 @@ def test_exif_turns_it(orientation: int, endian: str) -> None:
     assert farthest(data) <= 2
     if orientation > 1:
         upright = in_graph(encoded(PHOTOGRAPH)).astype(int)
-        assert np.abs(upright - in_graph(data)).max() > 50, "its failing twin: unturned it is another picture"
+        assert np.abs(upright - in_graph(data)).max() > 50, "its failing twin: unturned it is another image"
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_broken_exif_turns_nothing(broken: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [*(PHOTOGRAPH.convert(mode) for mode in ("L", "LA", "P", "1")), fading(PHOTOGRAPH)],
     ids=["grey", "grey with alpha", "palette", "bits", "transparent"],
 )
-def test_modes_of_png_are_read_alike(picture: Image.Image) -> None:
-    assert farthest(encoded(picture, "PNG")) <= 2
+def test_modes_of_png_are_read_alike(image: Image.Image) -> None:
+    assert farthest(encoded(image, "PNG")) <= 2
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -113,8 +113,8 @@ def test_grey_of_few_bits_is_read_alike(depth: int) -> None:
     grey = np.asarray(PHOTOGRAPH.convert("L").crop((0, 0, 200, 150)))
     levels = (grey.astype(int) * (2**depth - 1) // 255).astype(np.uint8)
     data = little_png(levels, depth)
-    with Image.open(BytesIO(data)) as picture:
-        assert picture.size == (200, 150)
+    with Image.open(BytesIO(data)) as image:
+        assert image.size == (200, 150)
     assert farthest(data) <= 2
 
 
@@ -171,7 +171,7 @@ def test_a_grey_jpeg_is_read_as_colour() -> None:
     assert farthest(encoded(PHOTOGRAPH.convert("L"))) <= 2
 
 
-def test_pictures_of_several_sizes_make_one_batch() -> None:
+def test_images_of_several_sizes_make_one_batch() -> None:
     contract = Contract(("a", "b"), SIDE, "pad")
     data = [encoded(PHOTOGRAPH), encoded(PHOTOGRAPH.resize((40, 90)), "PNG")]
-    assert decode_graph.pictures(tf.constant(data), contract).shape == (2, SIDE, SIDE, 3)
+    assert decode_graph.images(tf.constant(data), contract).shape == (2, SIDE, SIDE, 3)

@@ -31,7 +31,7 @@ from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import ModelError, ParamError, Rejected
 from tasks.core.base.files import read_json, sha256
-from tasks.core.data import images
+from tasks.core.data import image_io
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.training import classifier
 from tasks.core.training.dataset import Dataset
@@ -50,7 +50,7 @@ def run(
     tiny: Tiny, folder: Path, *formats: Format, rules: tuple[ArtifactRule, ...] = RULES
 ) -> dict[str, Any]:
     p = dataclasses.replace(ALL, formats=formats or ALL.formats, golden=6, rules=rules)
-    return export.export(tiny.models, tiny.dataset, tiny.pictures, folder, p, TEMPERATURE)
+    return export.export(tiny.models, tiny.dataset, tiny.images, folder, p, TEMPERATURE)
 
 
 IN_A_PROCESS = """
@@ -63,15 +63,15 @@ from tasks.core.base import params
 from tasks.core.base.files import write_json
 tensorflow_setup.deterministic(0)
 p = dataclasses.replace(params.load(Params).export, golden=6)
-models, dataset, pictures, folder = map(Path, sys.argv[1:])
-facts = export.export(models, dataset, pictures, folder, p, 0.8)
+models, dataset, images, folder = map(Path, sys.argv[1:])
+facts = export.export(models, dataset, images, folder, p, 0.8)
 write_json(folder / "artifacts.json", {"exported": True, "artifacts": facts})
 """
 
 
 def export_in_a_process(tiny: Tiny, folder: Path, hash_seed: str) -> None:
     """All formats. Names in a SavedModel depend on what a process did before, so that it is a new one."""
-    places = map(str, (tiny.models, tiny.dataset, tiny.pictures, folder))
+    places = map(str, (tiny.models, tiny.dataset, tiny.images, folder))
     words = [sys.executable, "-c", IN_A_PROCESS, *places]
     environment = {"PYTHONHASHSEED": hash_seed, "PATH": "/bin"}
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True, env=environment)
@@ -100,11 +100,11 @@ def test_an_artifact_is_told_by_its_content_and_answers_with_probabilities(
     (shutil.copytree if (exported / name).is_dir() else shutil.copy)(exported / name, copy)
     predictor = load_predictor(copy)
     assert list(predictor.contract.class_names) == LABELS
-    pictures = split(tiny)
-    answer = predictor.predict(pictures)
-    assert answer.shape == (len(pictures), 3)
+    images = split(tiny)
+    answer = predictor.predict(images)
+    assert answer.shape == (len(images), 3)
     assert np.allclose(answer.sum(axis=1), 1, atol=0.02)
-    alone = np.concatenate([predictor.predict(picture[None]) for picture in pictures])
+    alone = np.concatenate([predictor.predict(image[None]) for image in images])
     assert np.allclose(answer, alone, atol=1e-5), "the batch size changes nothing"
 
 
@@ -152,13 +152,13 @@ def test_the_same_jpeg_gets_the_same_answer_from_every_artifact(
     exported: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
     """Float artifacts to a thousandth, those of fewer bits to two hundredths."""
-    picture = tmp_path / "picture.jpg"
-    Image.open(tiny.pictures / "green/004.png").resize((90, 61)).save(picture, exif=_turned())
+    image = tmp_path / "image.jpg"
+    Image.open(tiny.images / "green/004.png").resize((90, 61)).save(image, exif=_turned())
     contract = load_predictor(exported / "model.onnx").contract
-    pixels = runtimes.floats(images.read(picture, contract.image_size, contract.resize)[None])
+    pixels = runtimes.floats(image_io.read(image, contract.image_size, contract.resize)[None])
     answers = {name: load_predictor(exported / name).predict(pixels)[0] for name in FILES}
     saved = tensorflow_setup.tf.saved_model.load(str(exported / "saved_model"))
-    encoded = tensorflow_setup.tf.constant([picture.read_bytes()])
+    encoded = tensorflow_setup.tf.constant([image.read_bytes()])
     answers["bytes"] = saved.signatures["serving_bytes"](encoded=encoded)["probabilities"].numpy()[0]
     first = answers["saved_model"]
     for name, answer in answers.items():
@@ -174,27 +174,27 @@ def _turned() -> bytes:
 
 
 def test_the_temperature_is_in_the_artifacts(exported: Path, tiny: Tiny) -> None:
-    pictures = split(tiny)
+    images = split(tiny)
     model, _ = classifier.load(tiny.models)
-    logits = model.predict(pictures, verbose=0)
-    answer = load_predictor(exported / "model.onnx").predict(pictures)
+    logits = model.predict(images, verbose=0)
+    answer = load_predictor(exported / "model.onnx").predict(images)
     assert np.allclose(answer, softmax(logits / TEMPERATURE, axis=1), atol=1e-4)
     assert not np.allclose(answer, softmax(logits, axis=1), atol=1e-4)
 
 
-def test_golden_pictures_are_test_pictures_with_what_to_expect(exported: Path, tiny: Tiny) -> None:
+def test_golden_images_are_test_images_with_what_to_expect(exported: Path, tiny: Tiny) -> None:
     rows = read_json(exported / "golden/golden.json")
     assert len(rows) == 6
     predictor = load_predictor(exported / "model.onnx")
     for row in rows:
         file = exported / "golden" / row["file"]
-        assert file.read_bytes() == (tiny.pictures / row["path"]).read_bytes()
-        pixels = runtimes.floats(images.read(file, 32, "stretch")[None])
+        assert file.read_bytes() == (tiny.images / row["path"]).read_bytes()
+        pixels = runtimes.floats(image_io.read(file, 32, "stretch")[None])
         assert np.allclose(predictor.predict(pixels)[0], row["probabilities"], atol=1e-4)
         assert row["class"] == row["path"].split("/")[0]
 
 
-def test_golden_pictures_can_be_tried_as_is_said_beside_them(exported: Path) -> None:
+def test_golden_images_can_be_tried_as_is_said_beside_them(exported: Path) -> None:
     """By somebody who has onnxruntime and Pillow, and nothing of this project."""
     (code,) = re.findall(r"(?s)```python\n(.*?)```", (exported / "golden/README.md").read_text("utf-8"))
     assert code.index("ORT_DISABLE_TELEMETRY") < code.index("import onnxruntime")
@@ -207,13 +207,13 @@ def test_golden_pictures_can_be_tried_as_is_said_beside_them(exported: Path) -> 
 
 
 @pytest.mark.parametrize("resize", golden.RESIZED)
-def test_what_is_said_beside_golden_pictures_resizes_as_we_do(resize: Any) -> None:
-    picture = Image.effect_noise((90, 40), 60).convert("RGB")
+def test_what_is_said_beside_golden_images_resizes_as_we_do(resize: Any) -> None:
+    image = Image.effect_noise((90, 40), 60).convert("RGB")
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    names = {"picture": picture, "square": (32, 32), "Image": Image, "ImageOps": ImageOps}
+    image.save(buffer, "PNG")
+    names = {"image": image, "square": (32, 32), "Image": Image, "ImageOps": ImageOps}
     theirs = np.asarray(eval(golden.RESIZED[resize], names))
-    assert np.array_equal(theirs, images.pixels(buffer.getvalue(), Path("picture"), 32, resize))
+    assert np.array_equal(theirs, image_io.pixels(buffer.getvalue(), Path("picture"), 32, resize))
 
 
 def test_what_is_no_plain_jpeg_or_png_is_golden_as_png(tmp_path: Path) -> None:
@@ -324,9 +324,9 @@ def test_a_format_that_can_not_be_written_costs_only_itself(
     assert found["onnx"]["why"] == "model.onnx can't be written (no such operation in this format)"
 
 
-def test_without_golden_pictures_to_ship_artifacts_are_proved_with_some(tiny: Tiny, tmp_path: Path) -> None:
+def test_without_golden_images_to_ship_artifacts_are_proved_with_some(tiny: Tiny, tmp_path: Path) -> None:
     p = dataclasses.replace(ALL, formats=("onnx",), golden=0)
-    found = export.export(tiny.models, tiny.dataset, tiny.pictures, tmp_path, p, TEMPERATURE)
+    found = export.export(tiny.models, tiny.dataset, tiny.images, tmp_path, p, TEMPERATURE)
     assert found["onnx"]["golden_agreement"] == 1
     assert not (tmp_path / "golden").exists()
 
@@ -343,7 +343,7 @@ def test_an_hdf5_file_that_names_a_backbones_folder_is_run(
     facts_file.write_text(facts_file.read_text().replace(str(tiny.folder / "backbone"), "mine"))
     p = dataclasses.replace(ALL, formats=("h5",))
     (tmp_path / "out").mkdir()
-    found = export.export(tmp_path / "models", tiny.dataset, tiny.pictures, tmp_path / "out", p, 1.0)
+    found = export.export(tmp_path / "models", tiny.dataset, tiny.images, tmp_path / "out", p, 1.0)
     assert found["h5"]["passed"], found
 
 

@@ -238,17 +238,17 @@ def test_the_built_in_ones_of_the_catalogue_are_those_that_can_be_built() -> Non
     )
 
 
-def synthetic_picture() -> np.ndarray:
-    """One picture (1, 96, 96, 3): red rises to the right, green downwards, blue is a curved wave."""
+def synthetic_image() -> np.ndarray:
+    """One image (1, 96, 96, 3): red rises to the right, green downwards, blue is a curved wave."""
     down, right = np.mgrid[0:96, 0:96] / 95
     return np.stack([right, down, (1 + np.sin(20 * right * down)) / 2], axis=-1)[None].astype("float32")
 
 
-@pytest.mark.parametrize(("picture", "imagenet_class"), [("china.jpg", 698), ("flower.jpg", 985)])
+@pytest.mark.parametrize(("image", "imagenet_class"), [("china.jpg", 698), ("flower.jpg", 985)])
 def test_it_puts_the_right_imagenet_class_first(
-    imagenet_classifier: Any, picture: str, imagenet_class: int
+    imagenet_classifier: Any, image: str, imagenet_class: int
 ) -> None:
-    whole = load_sample_image(picture)
+    whole = load_sample_image(image)
     side = min(whole.shape[:2])
     square = tf.image.resize_with_crop_or_pad(whole, side, side)
     row = catalogue.catalogue()[imagenet_classifier.name]
@@ -259,8 +259,8 @@ def test_it_puts_the_right_imagenet_class_first(
 
 
 def test_its_features_are_the_ones_recorded(network: Any) -> None:
-    """The values came from this network once both sample pictures were classified right."""
-    features = network(synthetic_picture(), training=False).numpy()[0]
+    """The values came from this network once both sample images were classified right."""
+    features = network(synthetic_image(), training=False).numpy()[0]
     assert features.shape == (1280,)
     assert np.linalg.norm(features) == pytest.approx(34.805264, rel=1e-3)
     largest = [653, 1199, 403, 899, 594]
@@ -270,7 +270,7 @@ def test_its_features_are_the_ones_recorded(network: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 3), (2, 75, 101, 3)])
-def test_it_takes_pictures_of_any_size(network: Any, shape: tuple[int, ...]) -> None:
+def test_it_takes_images_of_any_size(network: Any, shape: tuple[int, ...]) -> None:
     assert network(np.zeros(shape, "float32"), training=False).shape == (shape[0], 1280)
 
 
@@ -310,17 +310,17 @@ def layer(loaded: Any) -> Iterator[Any]:
 
 
 def test_hub_gives_what_the_network_gives(layer: Any, network: Any) -> None:
-    picture = synthetic_picture()
-    np.testing.assert_allclose(layer(picture, training=False), network(picture, training=False), atol=1e-5)
+    image = synthetic_image()
+    np.testing.assert_allclose(layer(image, training=False), network(image, training=False), atol=1e-5)
     assert len(layer.trainable_variables) == len(network.trainable_variables) == 147
     assert len(layer.variables) == len(network.variables) == 245
 
 
 def test_only_training_moves_the_batch_norm_averages(layer: Any) -> None:
     before = values(layer)
-    layer(synthetic_picture(), training=False)
+    layer(synthetic_image(), training=False)
     assert moved(before, layer) == set()
-    layer(synthetic_picture(), training=True)
+    layer(synthetic_image(), training=True)
     averages = {name for name in before if "moving_" in name}
     assert moved(before, layer) == averages
     assert len(averages) == 98
@@ -330,8 +330,8 @@ def test_a_step_of_training_moves_the_weights(layer: Any) -> None:
     model = keras.Sequential([keras.Input((64, 64, 3)), layer, keras.layers.Dense(3)])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = values(layer)
-    pictures = np.random.default_rng(0).random((6, 64, 64, 3), dtype="float32")
-    history = model.fit(pictures, np.arange(6) % 3, epochs=1, verbose=0).history
+    images = np.random.default_rng(0).random((6, 64, 64, 3), dtype="float32")
+    history = model.fit(images, np.arange(6) % 3, epochs=1, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert {"conv_stem/kernel:0", "conv_head/kernel:0", "bn1/gamma:0"} <= moved(before, layer)
 

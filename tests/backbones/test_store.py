@@ -57,7 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that takes pictures of 48 pixels and no others."""
+    """A model that takes images of 48 pixels and no others."""
     folder = tmp_path_factory.mktemp("model") / "fixed"
     save_tiny_backbone(folder, side=48)
     return folder
@@ -101,9 +101,9 @@ def test_a_name_of_the_catalogue_comes_from_the_mirror_trains_and_then_needs_no_
     assert hub.address in capsys.readouterr().out, "one line says what is fetched from where"
     stop(hub)
     second = classifier.backbone_layer(NAME, trainable=True)
-    pictures = np.random.default_rng(0).random((2, 40, 40, 3), dtype="float32")
-    assert first(pictures).shape == (2, FEATURES)
-    np.testing.assert_array_equal(first(pictures), second(pictures))
+    images = np.random.default_rng(0).random((2, 40, 40, 3), dtype="float32")
+    assert first(images).shape == (2, FEATURES)
+    np.testing.assert_array_equal(first(images), second(images))
     assert len(second.trainable_variables) == 2
     assert store.locate(NAME) == store.locate(HANDLE) == HANDLE
     assert tensorflow_hub.resolve(HANDLE) == str(hub_folder(HANDLE)), "TF Hub looks where we put it"
@@ -316,7 +316,7 @@ def test_a_spoilt_note_costs_time_and_nothing_else(model: Path, note: str) -> No
     assert store.digest(NAME) == sha256(model)
 
 
-# Picture sizes.
+# Image sizes.
 
 
 def test_names_that_need_no_number_have_their_size(hub: Hub, model: Path) -> None:
@@ -332,9 +332,7 @@ def test_names_that_need_no_number_have_their_size(hub: Hub, model: Path) -> Non
 def test_what_the_model_says_comes_first(hub: Hub, fixed: Path) -> None:
     hub.archives[PATH] = packed(fixed)
     assert store.image_size(NAME, "auto", 1000) == store.image_size(NAME, 48, 1000) == 48
-    with pytest.raises(
-        ParamError, match=r"model\.image_size is 224, but .* takes pictures of 48 pixels alone"
-    ):
+    with pytest.raises(ParamError, match=r"model\.image_size is 224, but .* takes images of 48 pixels alone"):
         store.image_size(NAME, 224, 1000)
 
 
@@ -345,7 +343,7 @@ def test_a_size_that_nobody_knows_has_to_be_given(model: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "largest"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240)])
-def test_the_built_in_ones_take_small_pictures_as_they_are(name: str, largest: int) -> None:
+def test_the_built_in_ones_take_small_images_as_they_are(name: str, largest: int) -> None:
     sizes = [store.image_size(name, "auto", side) for side in (8, 65, 96, 230, 1000)]
     assert sizes == [64, 96, 96, largest, largest]
 

@@ -46,7 +46,7 @@ def test_the_notebooks_recipe_is_whole_and_marks_what_differs() -> None:
 def test_a_training_of_nothing_is_refused(tmp_path: Path) -> None:
     text = SHIPPED.replace("head_epochs: 100", "head_epochs: 0")
     text = text.replace("fine_tune: true", "fine_tune: false")
-    assert load(tmp_path, text).train.head_epochs == 0, "the head is trained on augmented pictures"
+    assert load(tmp_path, text).train.head_epochs == 0, "the head is trained on augmented images"
     for name in ("rotation: 10 ", "translation: 0.1", "zoom: 0.1"):
         text = text.replace(name, name.split(":")[0] + ": 0 ")
     with pytest.raises(ParamError, match=r"train\.head_epochs is 0, train\.fine_tune is false"):

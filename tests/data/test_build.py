@@ -1,4 +1,4 @@
-"""Splits never part what belongs together, and records hold what the pictures hold."""
+"""Splits never part what belongs together, and records hold what the images hold."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.base.errors import DataError, ParamError
 from tasks.core.base.files import read_json, sha256
-from tasks.core.data import images, manifest, shards, tfrecord
+from tasks.core.data import image_io, manifest, shards, tfrecord
 from tasks.core.data.config import Processes
 from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.data.splits import SPLITS
 from tasks.core.training.dataset import Dataset
-from tests.pictures import ALONE, scanned, write_classes
+from tests.images import ALONE, scanned, write_classes
 from tests.structure import ROOT
 
 PARAMS = params.read(ROOT / "params.yaml", Params)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("build")
     write_classes(top / "pictures", count=12)
     (top / "pictures/red/000.png").write_bytes(b"")
@@ -58,28 +58,26 @@ def built(
 
 
 @pytest.mark.parametrize(("record", "tolerance"), [("raw", 0), ("png", 0), ("jpeg", 40)])
-def test_records_hold_what_the_pictures_hold(
-    pictures: Path, tmp_path: Path, record: str, tolerance: int
-) -> None:
-    data = built(pictures, tmp_path / "dataset", record=record)
+def test_records_hold_what_the_images_hold(images: Path, tmp_path: Path, record: str, tolerance: int) -> None:
+    data = built(images, tmp_path / "dataset", record=record)
     seen = 0
     for name in SPLITS:
         for example in data.read(name, 16).unbatch().as_numpy_iterator():
             path = example["path"].decode()
-            expected = images.read(pictures / "pictures" / path, data.image_size, "stretch")
+            expected = image_io.read(images / "pictures" / path, data.image_size, "stretch")
             assert np.abs(example["image"].astype(int) - expected).max() <= tolerance
             assert data.class_names[example["label"]] == path.split("/")[0]
             seen += 1
-    assert seen == 35, "the unreadable picture is left out"
+    assert seen == 35, "the unreadable image is left out"
 
 
-def test_small_pictures_get_a_small_size(pictures: Path, tmp_path: Path) -> None:
-    assert built(pictures, tmp_path / "dataset").image_size == 64
+def test_small_images_get_a_small_size(images: Path, tmp_path: Path) -> None:
+    assert built(images, tmp_path / "dataset").image_size == 64
 
 
-def test_two_builds_are_equal_and_well_named(pictures: Path, tmp_path: Path) -> None:
-    built(pictures, tmp_path / "one")
-    built(pictures, tmp_path / "two")
+def test_two_builds_are_equal_and_well_named(images: Path, tmp_path: Path) -> None:
+    built(images, tmp_path / "one")
+    built(images, tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == [
         "dataset.json",
@@ -94,15 +92,15 @@ def test_two_builds_are_equal_and_well_named(pictures: Path, tmp_path: Path) -> 
     assert each.to_dict() == {split: sum(counts[split].values()) for split in SPLITS}
 
 
-def test_an_unknown_backbone_is_refused_and_nothing_is_written(pictures: Path, tmp_path: Path) -> None:
+def test_an_unknown_backbone_is_refused_and_nothing_is_written(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ParamError, match="'resnext'"):
-        built(pictures, tmp_path / "dataset", backbone="resnext")
+        built(images, tmp_path / "dataset", backbone="resnext")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Four pictures a file on average; collects the names of the files that are written."""
+    """Four images a file on average; collects the names of the files that are written."""
     monkeypatch.setattr(build, "PER_SHARD", 4)
     written: list[str] = []
     write = shards.write
@@ -117,7 +115,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hundred pictures of each class, with a cache of their own, and one more that is not there yet."""
+    """A hundred images of each class, with a cache of their own, and one more that is not there yet."""
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
     write_classes(tmp_path / "pictures", count=101)
     for label in ("blue", "green", "red"):
@@ -146,7 +144,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files(folder).items()}
 
 
-def test_a_hundredth_more_pictures_rewrite_the_files_they_fall_into_and_no_others(
+def test_a_hundredth_more_images_rewrite_the_files_they_fall_into_and_no_others(
     growing: Path, small_shards: list[str]
 ) -> None:
     first = built(growing, growing / "first")
@@ -154,12 +152,12 @@ def test_a_hundredth_more_pictures_rewrite_the_files_they_fall_into_and_no_other
     small_shards.clear()
     add_one_percent(growing)
     second = built(growing, growing / "second", accepted=files(growing / "first"))
-    assert 1 <= len(small_shards) <= 3, "one for each new picture at most"
+    assert 1 <= len(small_shards) <= 3, "one for each new image at most"
     kept = set(first.shards.values()) & set(second.shards.values())
     assert len(kept) == len(second.shards) - len(small_shards)
-    anew = built(growing, growing / "anew")
-    assert content(growing / "second") == content(growing / "anew"), "as if built at once"
-    assert anew.size("train") + anew.size("validation") + anew.size("test") == 303
+    again = built(growing, growing / "again")
+    assert content(growing / "second") == content(growing / "again"), "as if built at once"
+    assert again.size("train") + again.size("validation") + again.size("test") == 303
 
 
 def test_nothing_is_written_again_where_nothing_changed(growing: Path, small_shards: list[str]) -> None:
@@ -177,7 +175,7 @@ def test_another_recipe_takes_nothing_over(growing: Path, small_shards: list[str
     assert len(small_shards) == len(files(growing / "second")) - 2, "all but the two tables"
 
 
-def test_an_earlier_file_that_was_spoilt_is_written_anew(growing: Path, small_shards: list[str]) -> None:
+def test_an_earlier_file_that_was_spoilt_is_written_again(growing: Path, small_shards: list[str]) -> None:
     built(growing, growing / "first")
     expected = content(growing / "first")
     spoilt = sorted(path for name, path in files(growing / "first").items() if name.startswith("train"))[:2]
@@ -233,7 +231,7 @@ def make_a_pipe(file: Path) -> None:
     ids=["shrunk", "replaced", "removed", "made a pipe"],
 )
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_picture_that_changes_after_validation_stops_the_build(
+def test_an_image_that_changes_after_validation_stops_the_build(
     growing: Path, monkeypatch: pytest.MonkeyPatch, workers: int, damage: Callable[[Path], Any], words: str
 ) -> None:
     monkeypatch.setattr("tasks.core.data.parallel.MIN_SHARED_WORK", 0)

@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 
 from tasks.core.base.errors import DataError
-from tasks.core.data import discovery, images
+from tasks.core.data import discovery, image_io
 from tasks.core.data.splits import SPLITS
 from tasks.core.training.dataset import Dataset
-from tests.pictures import write_classes
+from tests.images import write_classes
 from tests.stages import end
 from tests.structure import ROOT
 
@@ -33,7 +33,7 @@ BOMB_SIDE = 30_000
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a person has: parameters and sound pictures, here with a cache of their own."""
+    """What a person has: parameters and sound images, here with a cache of their own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
     text = (ROOT / "params.yaml").read_text("utf-8").replace("data/digits", "pictures")
@@ -66,9 +66,9 @@ def unreadable(folder: Path) -> dict[str, str]:
     return found
 
 
-def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -141,7 +141,7 @@ def test_bombs_are_refused_and_never_go_off(tmp_path: Path) -> None:
     script = """
         import json, pathlib, re, sys
         from tasks.core.base import errors
-        from tasks.core.data import images
+        from tasks.core.data import image_io
 
         def peak():
             status = pathlib.Path("/proc/self/status").read_text()
@@ -150,7 +150,7 @@ def test_bombs_are_refused_and_never_go_off(tmp_path: Path) -> None:
         start = peak()
         for file in sorted(pathlib.Path(sys.argv[1]).iterdir()):
             try:
-                said = images.decoded(images.opened(file.read_bytes())).size
+                said = image_io.decoded(image_io.opened(file.read_bytes())).size
             except errors.DataError as error:
                 said = str(error)
             print(json.dumps([file.name, said, peak() - start]))
@@ -184,7 +184,7 @@ def test_a_broken_file_is_never_a_fault_of_ours(kind: str, capfd: pytest.Capture
         for _ in range(rng.choice([0, 1, 4, 16])):
             data[rng.randrange(min(len(data), 120))] = rng.choice([0, 127, 128, 255])
         try:
-            images.reduced(images.opened(bytes(data)), 8)
+            image_io.reduced(image_io.opened(bytes(data)), 8)
         except DataError as error:
             refused += 1
             assert "\n" not in str(error)
@@ -213,11 +213,11 @@ def noise(file: Path, seed: int) -> None:
 
 @pytest.fixture
 def hostile(workplace: Path) -> Path:
-    """Among the sound pictures: bad ones, pipes, links, sound ones of odd names, and the system's files."""
+    """Among the sound images: bad ones, pipes, links, sound ones of odd names, and the system's files."""
     blue = workplace / "pictures/blue"
     (blue / "zero.png").touch()
     (blue / "truncated.png").write_bytes((blue / "000.png").read_bytes()[:900])
-    (blue / "text.jpg").write_text("not a picture at all")
+    (blue / "text.jpg").write_text("not an image at all")
     (blue / "bomb.png").write_bytes(png(BOMB_SIDE))
     (blue / "dangling.png").symlink_to(workplace / "nowhere.png")
     (blue / "loop.png").symlink_to("loop.png")
@@ -242,7 +242,7 @@ def hostile(workplace: Path) -> Path:
 BAD = {
     "blue/zero.png": "is empty",
     "blue/truncated.png": "is truncated",
-    "blue/text.jpg": "is not a picture",
+    "blue/text.jpg": "is not an image",
     "blue/bomb.png": "is too large",
     "blue/dangling.png": "is a link to nothing",
     "blue/loop.png": "is a link to nothing",
@@ -256,7 +256,7 @@ def test_each_bad_file_is_named_and_every_other_gets_into_the_records(hostile: P
     done = run("validate", hostile)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
-    assert line.startswith("validate: unreadable pictures: blue/bomb.png is too large") and "3 more" in line
+    assert line.startswith("validate: unreadable images: blue/bomb.png is too large") and "3 more" in line
     assert line.isprintable()
     assert all(row.isprintable() for row in done.stdout.splitlines())
     found = unreadable(hostile)
@@ -276,7 +276,7 @@ def test_each_bad_file_is_named_and_every_other_gets_into_the_records(hostile: P
     rows = [row for name in SPLITS for row in data.read(name, 16).unbatch().as_numpy_iterator()]
     assert {row["path"].decode() for row in rows} == set(frame.index) - set(BAD)
     for row in rows:
-        expected = images.read(hostile / "pictures" / row["path"].decode(), data.image_size, "stretch")
+        expected = image_io.read(hostile / "pictures" / row["path"].decode(), data.image_size, "stretch")
         assert np.array_equal(row["image"], expected)
 
 
@@ -316,7 +316,7 @@ def test_a_link_to_a_folder_is_refused(workplace: Path) -> None:
     (workplace / "pictures/red").symlink_to(workplace / "red")
     code, line = end("validate")
     assert code == 2
-    assert "pictures/red is a link to a folder" in line and "move the pictures here" in line
+    assert "pictures/red is a link to a folder" in line and "move the images here" in line
 
 
 def test_folders_that_link_in_a_circle_are_refused(workplace: Path) -> None:

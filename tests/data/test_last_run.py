@@ -52,7 +52,7 @@ def test_where_the_cache_lacks_it_another_is_told_from_the_same() -> None:
     assert last_output(FILE) is None and last_output_files(FOLDER) == {}
     assert not is_another(FILE)
     FILE.unlink()
-    FILE.write_text("made anew")
+    FILE.write_text("made again")
     assert is_another(FILE)
 
 

@@ -1,4 +1,4 @@
-"""The three layouts are told apart, and every picture gets a true row."""
+"""The three layouts are told apart, and every image gets a true row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from tasks.core.base.errors import DataError
 from tasks.core.data import discovery, manifest
 from tasks.core.data.parquet import read_parquet, write_parquet
-from tests.pictures import scanned, write_classes
+from tests.images import scanned, write_classes
 
 
 def labels_file(folder: Path, text: str = "path,label\n") -> Path:
@@ -103,7 +103,7 @@ def test_a_labels_file_with_a_slip_is_refused(tmp_path: Path, text: str, words: 
 
 
 @pytest.mark.parametrize("text", ["path,label\n", "path,label\nred/000.png,warm\nblue/000.png,cold\n"])
-def test_files_that_are_no_pictures_are_counted_whoever_names_the_labels(tmp_path: Path, text: str) -> None:
+def test_files_that_are_no_images_are_counted_whoever_names_the_labels(tmp_path: Path, text: str) -> None:
     write_classes(tmp_path / "pictures", count=1)
     for name in ("notes.TXT", "red/README", "red/a.heic", "red/.hidden"):
         (tmp_path / "pictures" / name).touch()
@@ -111,14 +111,14 @@ def test_files_that_are_no_pictures_are_counted_whoever_names_the_labels(tmp_pat
     assert skipped == {"": 1, ".heic": 1, ".txt": 1}
 
 
-def test_a_picture_beside_the_class_folders_is_refused(tmp_path: Path) -> None:
+def test_an_image_beside_the_class_folders_is_refused(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures", count=1)
     Image.new("RGB", (9, 9)).save(tmp_path / "pictures/stray.png")
     with pytest.raises(DataError, match=r"stray\.png"):
         discovery.discover(tmp_path / "pictures", labels_file(tmp_path))
 
 
-def test_every_picture_gets_a_row_and_a_bad_one_says_why(tmp_path: Path) -> None:
+def test_every_image_gets_a_row_and_a_bad_one_says_why(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures", count=2)
     (tmp_path / "pictures/red/001.png").write_bytes(b"")
     frame = scanned(tmp_path / "pictures", labels_file(tmp_path))

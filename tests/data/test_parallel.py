@@ -27,8 +27,8 @@ from tasks.core.data.parallel import MIN_SHARED_WORK, each
 from tasks.core.data.parquet import write_parquet
 from tasks.core.validation import scan
 from tests import workers
+from tests.images import ALONE, scanned, write_classes
 from tests.live import free_ports
-from tests.pictures import ALONE, scanned, write_classes
 from tests.project import Project
 from tests.structure import ROOT
 
@@ -61,14 +61,14 @@ def test_stages_that_are_started_share_their_work_out(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def little_in_each_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few dozen pictures are work for many, in which each has much to do."""
+    """A few dozen images are work for many, in which each has much to do."""
     monkeypatch.setattr("tasks.core.data.parallel.MIN_SHARED_WORK", 0)
     monkeypatch.setattr(scan, "CHUNK", 5)
     monkeypatch.setattr(build, "PER_SHARD", 4)
 
 
 class Place:
-    """Pictures, what one process alone makes of them, and what others do."""
+    """Images, what one process alone makes of them, and what others do."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -92,7 +92,7 @@ class Place:
         return {path.name: path.read_bytes() for path in target.iterdir()}
 
     def _forget(self) -> None:
-        """Has all to be done anew."""
+        """Has all to be done again."""
         self.monkeypatch.setenv("DARKROOM_CACHE", str(self.folder / f"cache {time.monotonic_ns()}"))
 
     @property
@@ -131,7 +131,7 @@ def test_a_process_killed_in_the_middle_of_a_file_costs_a_retry(
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """Pictures and parameters, as a person has them."""
+    """Images and parameters, as a person has them."""
     text = (ROOT / "params.yaml").read_text("utf-8").replace("data/digits", "pictures")
     (tmp_path / "params.yaml").write_text(text, "utf-8")
     write_classes(tmp_path / "pictures", count=12)

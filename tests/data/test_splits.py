@@ -1,4 +1,4 @@
-"""A picture's split stays put whatever comes and goes, and never parts a group."""
+"""An image's split stays put whatever comes and goes, and never parts a group."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARES = Shares(validation=0.1, test=0.2, seed=123)
 
 
 def rows(count: int) -> pd.DataFrame:
-    """A manifest of two classes with `count` pictures each."""
+    """A manifest of two classes with `count` images each."""
     frame = pd.DataFrame({"label": ["a", "b"] * count, "sha256": [f"{n:064x}" for n in range(2 * count)]})
     frame["group"], frame["split_hint"] = None, None
     return frame
@@ -57,25 +57,25 @@ def test_hints_hold_and_only_missing_splits_are_taken_from_training() -> None:
     assert set(result[10:]) == {"train", "validation"}
 
 
-def test_a_few_pictures_named_for_a_split_are_told_to_be_all_of_it() -> None:
+def test_a_few_images_named_for_a_split_are_told_to_be_all_of_it() -> None:
     frame = rows(100)
     assert splits.named(frame["split_hint"]) is None
     frame.loc[:1, "split_hint"] = "test"
-    assert "of 200 pictures the labels file names 2 for test" in str(splits.named(frame["split_hint"]))
+    assert "of 200 images the labels file names 2 for test" in str(splits.named(frame["split_hint"]))
     assert splits.named(frame["split_hint"].fillna("train")) is None
 
 
-def test_a_group_goes_with_its_named_picture() -> None:
+def test_a_group_goes_with_its_named_image() -> None:
     frame = rows(50)
     frame.loc[:4, "group"] = "g"
     frame.loc[2, "split_hint"] = "validation"
     assert (split(frame, SHARES)[:5] == "validation").all()
 
 
-def test_a_class_without_pictures_to_train_on_is_refused() -> None:
+def test_a_class_without_images_to_train_on_is_refused() -> None:
     frame = rows(100)
     frame.loc[frame["label"] == "a", "split_hint"] = "test"
-    with pytest.raises(DataError, match="class 'a' has no picture for train"):
+    with pytest.raises(DataError, match="class 'a' has no image for train"):
         splits.check(frame, split(frame, SHARES), SHARES)
 
 
@@ -84,15 +84,15 @@ def test_a_class_that_is_not_tested_is_told_of_with_a_seed_that_mends_it() -> No
     bad = next(s for s in range(999) if splits.gaps(frame["label"], split(frame, replace(SHARES, seed=s))))
     shares = replace(SHARES, seed=bad)
     warning = splits.check(frame, split(frame, shares), shares)
-    assert warning and "has no picture for" in warning
+    assert warning and "has no image for" in warning
     seed = int(warning.split("build.seed to ")[1].split(",")[0])
     assert splits.check(frame, split(frame, replace(SHARES, seed=seed)), SHARES) is None
 
 
-# What follows plays a data set's life: pictures come and go, run after run.
+# What follows plays a data set's life: images come and go, run after run.
 
-PICTURES = 40
-pictures = st.sets(st.integers(0, PICTURES - 1), min_size=1)
+IMAGES = 40
+images = st.sets(st.integers(0, IMAGES - 1), min_size=1)
 
 
 def manifest_of(present: set[int], named: dict[int, str]) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def manifest_of(present: set[int], named: dict[int, str]) -> pd.DataFrame:
 
 
 def near_sets(present: set[int], chains: list[set[int]]) -> pd.Series:
-    """Numbers the sets: pictures that are next to each other in a chain are near-duplicates."""
+    """Numbers the sets: images that are next to each other in a chain are near-duplicates."""
     parent = {number: number for number in present}
 
     def root(number: int) -> int:
@@ -118,13 +118,13 @@ def near_sets(present: set[int], chains: list[set[int]]) -> pd.Series:
     return pd.Series({number: root(number) for number in sorted(present)})
 
 
-@settings(max_examples=200, deadline=None)  # some thousand pictures added and removed, in a thousand steps
+@settings(max_examples=200, deadline=None)  # some thousand images added and removed, in a thousand steps
 @given(
-    life=st.lists(pictures, min_size=2, max_size=12),
-    chains=st.lists(st.sets(st.integers(0, PICTURES - 1), min_size=2, max_size=6), max_size=6),
-    named=st.dictionaries(st.integers(0, PICTURES - 1), st.sampled_from(["p", "q"])),
+    life=st.lists(images, min_size=2, max_size=12),
+    chains=st.lists(st.sets(st.integers(0, IMAGES - 1), min_size=2, max_size=6), max_size=6),
+    named=st.dictionaries(st.integers(0, IMAGES - 1), st.sampled_from(["p", "q"])),
 )
-def test_no_picture_that_stays_changes_its_split_and_no_group_is_parted(
+def test_no_image_that_stays_changes_its_split_and_no_group_is_parted(
     life: list[set[int]], chains: list[set[int]], named: dict[int, str]
 ) -> None:
     before = pd.Series(dtype=object)

@@ -20,7 +20,7 @@ from tasks.core.data.parquet import write_parquet
 from tasks.core.evaluation import label_errors
 from tasks.core.evaluation.corruptions import CORRUPTIONS
 from tests.conftest import Tiny
-from tests.pictures import ALONE, scanned
+from tests.images import ALONE, scanned
 from tests.structure import ROOT
 
 LABELS = np.repeat([0, 1, 2], 20)
@@ -32,12 +32,12 @@ def sure_of(classes: Array, count: int = 3, confidence: float = 0.95) -> Array:
     return np.full((len(classes), count), rest) + (confidence - rest) * np.eye(count)[classes]
 
 
-def test_a_picture_in_the_wrong_class_is_found_by_the_stage(
+def test_an_image_in_the_wrong_class_is_found_by_the_stage(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One red picture for the test among the blue ones; `tiny` was trained without it."""
+    """One red image for the test among the blue ones; `tiny` was trained without it."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(tiny.pictures, "pictures")
+    shutil.copytree(tiny.images, "pictures")
     planted = "blue/really red.png"
     Path("pictures/red/003.png").rename(Path("pictures") / planted)
     Path("labels.csv").write_text("path,label\n")
@@ -80,8 +80,8 @@ def test_labels_that_the_model_agrees_with_are_not_doubted() -> None:
     assert label_errors.likely(LABELS, sure_of(LABELS)) == []
 
 
-def test_a_class_without_pictures_here_is_no_trouble() -> None:
-    """Its column of probabilities is there, and one picture is even taken for it."""
+def test_a_class_without_images_here_is_no_trouble() -> None:
+    """Its column of probabilities is there, and one image is even taken for it."""
     labels = np.repeat([0, 2], 20)
     probabilities = sure_of(labels)
     probabilities[7] = sure_of(np.array([1]))[0]
@@ -104,7 +104,7 @@ def test_where_all_labels_are_the_same_none_is_doubted(place: int) -> None:
 def measured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where the stage has run on the small data set, of which a column tells the camera."""
     folder = tmp_path_factory.mktemp("evaluate")
-    paths = sorted(file.relative_to(tiny.pictures).as_posix() for file in tiny.pictures.rglob("*.png"))
+    paths = sorted(file.relative_to(tiny.images).as_posix() for file in tiny.images.rglob("*.png"))
     rows = [
         f"{path},{path.split('/')[0]},{'new' if place % 2 else 'old'}" for place, path in enumerate(paths)
     ]
@@ -147,7 +147,7 @@ def test_robustness_is_the_mean_of_all_harm(measured: Path) -> None:
     assert low <= found["accuracy"] <= high
 
 
-def test_the_tables_that_dvc_plots_hold_every_test_picture(measured: Path) -> None:
+def test_the_tables_that_dvc_plots_hold_every_test_image(measured: Path) -> None:
     n = read_json(measured / "metrics.json")["test"]["n"]
     curves = pd.read_csv(measured / "evaluation/reliability.csv").groupby("when")["n"].sum()
     assert curves.to_dict() == {"before": n, "after": n}

@@ -27,7 +27,7 @@ ACCURACY = "test.accuracy"
 
 
 def table(wrong: range | list[int], n: int = N, sure: float = 0.9) -> pd.DataFrame:
-    """Predictions that are right but for those places; the first 100 pictures are night, the next day."""
+    """Predictions that are right but for those places; the first 100 images are night, the next day."""
     labels = np.arange(n) % 3
     taken_for = labels.copy()
     taken_for[list(wrong)] = (labels[list(wrong)] + 1) % 3
@@ -119,10 +119,10 @@ def test_a_change_is_told_by_its_interval(ours: range, theirs: range, expected: 
     assert found["value"] == pytest.approx((len(theirs) - len(ours)) / N, abs=1e-6)
     low, high = found["interval_95"]
     assert low <= found["value"] <= high
-    assert "champion" in found["name"] and "300 pictures" in found["why"] and "at least -0.01" in found["why"]
+    assert "champion" in found["name"] and "300 images" in found["why"] and "at least -0.01" in found["why"]
 
 
-def test_mistakes_on_the_same_pictures_make_a_change_surer_than_on_others() -> None:
+def test_mistakes_on_the_same_images_make_a_change_surer_than_on_others() -> None:
     pairs = [(range(42), range(40)), (range(42), range(100, 140))]
     widths = []
     for ours, theirs in pairs:
@@ -153,13 +153,13 @@ def test_a_relative_change_is_a_share_of_the_champions() -> None:
     assert only(table(range(3)), rule, theirs=table(range(3), sure=0.6))["verdict"] == "pass"
 
 
-def test_only_pictures_that_both_answered_are_compared_and_by_todays_labels() -> None:
+def test_only_images_that_both_answered_are_compared_and_by_todays_labels() -> None:
     theirs = table(range(10)).iloc[:200]
     ours = table([])
     ours.loc[range(5), "label"] = theirs["predicted"].iloc[:5]  # the champion was right of these all along
     ours.loc[range(5), "predicted"] = ours["label"].iloc[:5]
     found = only(ours, BAR, theirs=theirs)
-    assert "200 pictures" in found["why"]
+    assert "200 images" in found["why"]
     # Of the labels that were mended the probabilities of ours know nothing: 5 mistakes; of theirs 5 are left.
     assert found["value"] == 0
     none = only(ours, BAR, theirs=theirs.assign(path="other"))
@@ -181,7 +181,7 @@ def test_trivial_classifiers_are_to_be_beaten() -> None:
 # Slices.
 
 
-def test_a_slice_is_judged_by_its_own_pictures() -> None:
+def test_a_slice_is_judged_by_its_own_images() -> None:
     ours = table(range(40))  # all at night
     night, day = (Rule(ACCURACY, min=0.9, slice=f"light={light}") for light in ("night", "day"))
     assert [entry["value"] for entry in result(ours, night, day)["gates"]] == [0.6, 1.0]
@@ -202,7 +202,7 @@ def test_the_worst_slice_is_found_and_named() -> None:
 def test_a_small_slice_is_not_judged() -> None:
     found = only(table(range(5)), Rule(ACCURACY, min=0.9, slice="rare=yes"))
     assert (found["verdict"], found["value"]) == ("inconclusive", None)
-    assert "5 pictures are too few" in found["why"]
+    assert "5 images are too few" in found["why"]
     assert (
         only(table(range(5)), Rule(ACCURACY, min=0.9, slice="worst"))["name"]
         == "test.accuracy of light=night"
@@ -236,10 +236,10 @@ def test_a_few_pairs_that_agree_are_no_proof() -> None:
     ]
 
 
-def test_another_picture_under_the_same_path_is_not_compared() -> None:
+def test_another_image_under_the_same_path_is_not_compared() -> None:
     theirs = table([])
     theirs.loc[range(100), "sha256"] = "another"
-    assert "200 pictures" in only(table(range(3)), BAR, theirs=theirs)["why"]
+    assert "200 images" in only(table(range(3)), BAR, theirs=theirs)["why"]
 
 
 def test_the_name_of_a_slice_may_hold_anything() -> None:

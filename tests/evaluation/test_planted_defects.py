@@ -25,7 +25,7 @@ from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.evaluation import gates
 from tasks.core.validation import schema
 from tests.conftest import Tiny
-from tests.pictures import ALONE, scanned, write_classes
+from tests.images import ALONE, scanned, write_classes
 from tests.structure import ROOT
 
 P = params.read(ROOT / "params.yaml", Params)
@@ -34,9 +34,9 @@ COLOURS = ("blue", "green", "red")
 
 @pytest.fixture
 def workplace(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    """A folder of its own with the small data set's pictures and backbone, and no labels file yet."""
+    """A folder of its own with the small data set's images and backbone, and no labels file yet."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(tiny.pictures, "pictures")
+    shutil.copytree(tiny.images, "pictures")
     shutil.copytree(tiny.folder / "backbone", "backbone")
     Path("labels.csv").write_text("path,label\n")
     return Tiny(tmp_path)
@@ -45,10 +45,10 @@ def workplace(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ti
 def gates_of(place: Tiny) -> dict[str, Any]:
     """Builds, trains, evaluates and judges by the rules that the project ships."""
     labels = place.folder / "labels.csv"
-    write_parquet(place.folder / "manifest.parquet", scanned(place.pictures, labels), SCHEMA)
+    write_parquet(place.folder / "manifest.parquet", scanned(place.images, labels), SCHEMA)
     backbone = str(place.folder / "backbone")
     build.build(
-        place.pictures, place.folder / "manifest.parquet", place.dataset, P.build, backbone, 32, ALONE, {}
+        place.images, place.folder / "manifest.parquet", place.dataset, P.build, backbone, 32, ALONE, {}
     )
     place.train(place.models)
     p = dataclasses.replace(P.evaluate, robustness=0)
@@ -69,9 +69,7 @@ def test_sound_data_turns_no_gate_red(workplace: Tiny) -> None:
 
 
 def test_shuffled_labels(workplace: Tiny) -> None:
-    files = sorted(
-        file.relative_to(workplace.pictures).as_posix() for file in workplace.pictures.rglob("*.png")
-    )
+    files = sorted(file.relative_to(workplace.images).as_posix() for file in workplace.images.rglob("*.png"))
     labels = np.random.default_rng(1).permutation([file.split("/")[0] for file in files])
     rows = [f"{file},{label}" for file, label in zip(files, labels, strict=True)]
     Path("labels.csv").write_text("\n".join(["path,label", *rows]))
@@ -95,15 +93,15 @@ def test_a_leaked_duplicate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_class_that_was_dropped(workplace: Tiny) -> None:
-    known = schema.suggested(scanned(workplace.pictures, Path("labels.csv")))
-    assert "classes without a picture" not in why_not(known)
+    known = schema.suggested(scanned(workplace.images, Path("labels.csv")))
+    assert "classes without an image" not in why_not(known)
     shutil.rmtree("pictures/red")
     said = why_not(known)
-    assert "classes without a picture: red" in said
+    assert "classes without an image: red" in said
 
 
 def why_not(expected: schema.Schema | None = None) -> str:
-    """What `validate` says against the pictures; nothing if it lets them pass."""
+    """What `validate` says against the images; nothing if it lets them pass."""
     quiet = dataclasses.replace(P.validate.severity, duplicate="ignore", near_duplicate="ignore")
     p = dataclasses.replace(P.validate, severity=quiet)
     Path("labels.csv").write_text("path,label\n")
@@ -119,7 +117,7 @@ def why_not(expected: schema.Schema | None = None) -> str:
 
 def shipped_with(tiny: Tiny, folder: Path, *formats: Format) -> dict[str, Any]:
     p = dataclasses.replace(P.export, formats=formats, golden=6)
-    facts = export.export(tiny.models, tiny.dataset, tiny.pictures, folder, p, 1.0)
+    facts = export.export(tiny.models, tiny.dataset, tiny.images, folder, p, 1.0)
     for kind, fact in facts.items():
         assert (folder / FORMATS[kind].file).exists() == fact["passed"]  # type: ignore[index]
     return facts
@@ -130,14 +128,14 @@ def test_sound_artifacts_are_shipped(tiny: Tiny, tmp_path: Path) -> None:
     assert all(fact["passed"] for fact in facts.values()), facts
 
 
-def test_a_quantisation_measured_on_wrong_pictures(
+def test_a_quantisation_measured_on_wrong_images(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures of 0 to 1 that were scaled down once more: all that is lighter is cut off."""
+    """Images of 0 to 1 that were scaled down once more: all that is lighter is cut off."""
     begin = exporter.Exporter.__init__
 
-    def scaled_twice(self: Any, model: Any, contract: Any, backbone: str, pictures: Any) -> None:
-        begin(self, model, contract, backbone, pictures / 255)
+    def scaled_twice(self: Any, model: Any, contract: Any, backbone: str, images: Any) -> None:
+        begin(self, model, contract, backbone, images / 255)
 
     monkeypatch.setattr(exporter.Exporter, "__init__", scaled_twice)
     facts = shipped_with(tiny, tmp_path, "tflite", "tflite_int8")
@@ -146,7 +144,7 @@ def test_a_quantisation_measured_on_wrong_pictures(
 
 
 def with_serve(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Callable[[Any], Any]], Any]) -> None:
-    """Has ONNX files written of a changed graph: `change` gets pictures, and the way to probabilities."""
+    """Has ONNX files written of a changed graph: `change` gets images, and the way to probabilities."""
     write = exporter.Exporter.onnx
 
     def changed(self: exporter.Exporter, path: Path) -> None:
@@ -154,7 +152,7 @@ def with_serve(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Callable[
 
         @tensorflow_setup.tf.function(input_signature=self.spec)
         def serve(image: Any) -> dict[str, Any]:
-            answer = change(image, lambda pictures: sound(pictures)["probabilities"])
+            answer = change(image, lambda images: sound(images)["probabilities"])
             return {"probabilities": tensorflow_setup.tf.identity(answer, name="probabilities")}
 
         self.serve = serve

@@ -1,4 +1,4 @@
-"""Slices part the test pictures by what may matter, and small ones are not judged."""
+"""Slices part the test images by what may matter, and small ones are not judged."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ N = 100
 
 
 def rows(**columns: object) -> pd.DataFrame:
-    """A manifest of N pictures, alike but for brightness."""
+    """A manifest of N images, alike but for brightness."""
     same = dict.fromkeys(MEASURES, 0.5) | {"width": 40, "height": 30, "format": "PNG", "given_group": None}
     paths = pd.Index([f"{place}.png" for place in range(N)], name="path")
     return pd.DataFrame(same | {"brightness": np.arange(N) / N} | columns, index=paths)
 
 
-def nothing(pictures: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(index=pictures.index)
+def nothing(images: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(index=images.index)
 
 
 def test_quartiles_are_a_quarter_each_and_what_parts_nothing_is_left_out() -> None:
@@ -33,18 +33,18 @@ def test_quartiles_are_a_quarter_each_and_what_parts_nothing_is_left_out() -> No
 
 
 def test_a_value_that_most_have_is_one_slice() -> None:
-    pictures = rows(brightness=0.0, saturation=[0.0] * 80 + [0.7] * 20)
-    parted = slices.parts(pictures, nothing(pictures))
+    images = rows(brightness=0.0, saturation=[0.0] * 80 + [0.7] * 20)
+    parted = slices.parts(images, nothing(images))
     assert parted["saturation"].value_counts().to_dict() == {"q1": 80, "q4": 20}
 
 
 def test_size_format_group_and_own_columns_are_slices() -> None:
     half = ["a"] * 50 + [None] * 50
-    pictures = rows(
+    images = rows(
         brightness=0.0, width=[10] * 50 + [20] * 50, format=["PNG"] * 99 + ["JPEG"], given_group=half
     )
-    own = pd.DataFrame({"camera": half, "format": ["x", "y"] * 50}, index=pictures.index)
-    parted = slices.parts(pictures, own)
+    own = pd.DataFrame({"camera": half, "format": ["x", "y"] * 50}, index=images.index)
+    parted = slices.parts(images, own)
     assert {name: sorted(set(parted[name])) for name in parted} == {
         "size": ["q1", "q3"],
         "format": ["JPEG", "PNG"],
@@ -55,8 +55,8 @@ def test_size_format_group_and_own_columns_are_slices() -> None:
 
 
 def test_rare_values_are_one_slice_together() -> None:
-    pictures = rows(brightness=0.0, given_group=["big"] * 40 + [f"small {n:02}" for n in range(60)])
-    parted = slices.parts(pictures, nothing(pictures))
+    images = rows(brightness=0.0, given_group=["big"] * 40 + [f"small {n:02}" for n in range(60)])
+    parted = slices.parts(images, nothing(images))
     counts = parted["group"].value_counts()
     assert len(counts) == slices.MAX_VALUES
     assert counts["big"] == 40
@@ -64,10 +64,10 @@ def test_rare_values_are_one_slice_together() -> None:
 
 
 def test_a_weak_slice_is_told_and_a_small_one_is_not_judged() -> None:
-    pictures = rows(format=["PNG"] * 95 + ["JPEG"] * 5)
-    parted = slices.parts(pictures, nothing(pictures))
+    images = rows(format=["PNG"] * 95 + ["JPEG"] * 5)
+    parted = slices.parts(images, nothing(images))
     right = np.arange(N) >= 25  # wrong on the darkest quarter
-    found = slices.described(parted, pictures, right, 10)
+    found = slices.described(parted, images, right, 10)
     assert found["brightness"]["q1"]["accuracy"] == 0
     assert found["brightness"]["q1"]["range"] == [0, 0.24]
     assert found["brightness"]["q2"]["accuracy"] == 1

@@ -1,4 +1,4 @@
-"""New pictures that have drifted are told of, others are not."""
+"""New images that have drifted are told of, others are not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import write_parquet
 from tasks.core.training import classifier
 from tests.conftest import Tiny
-from tests.pictures import scanned, write_classes
+from tests.images import scanned, write_classes
 from tests.structure import ROOT
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -35,20 +35,18 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 @pytest.fixture(scope="module")
 def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, the manifest of its pictures, and the names of those it was tested on."""
+    """A folder with a model, the manifest of its images, and the names of those it was tested on."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "export").mkdir()
     trained, contract = classifier.load(tiny.models)
     exporter = Exporter(trained, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32))
     exporter.write("onnx", folder / "export" / FORMATS["onnx"].file)
     (folder / "labels.csv").write_text("path,label\n")
-    write_parquet(folder / MANIFEST, scanned(tiny.pictures, folder / "labels.csv"), SCHEMA)
+    write_parquet(folder / MANIFEST, scanned(tiny.images, folder / "labels.csv"), SCHEMA)
     (folder / PREDICTIONS).parent.mkdir()
     paths = [f"{label}/{number:03d}.png" for label in ("blue", "green", "red") for number in range(20)]
     pd.DataFrame({"path": paths}).to_parquet(folder / PREDICTIONS)
-    text = (
-        (ROOT / "params.yaml").read_text("utf-8").replace("images: data/digits", f"images: {tiny.pictures}")
-    )
+    text = (ROOT / "params.yaml").read_text("utf-8").replace("images: data/digits", f"images: {tiny.images}")
     (folder / "params.yaml").write_text(text)
     return folder
 
@@ -71,7 +69,7 @@ def darkened(source: Path, target: Path) -> None:
         Image.open(file).point(lambda value: value * 0.5).save(target / file.parent.name / file.name)
 
 
-def test_pictures_like_those_it_was_made_with_are_not_told_of(told: list[dict[str, Any]]) -> None:
+def test_images_like_those_it_was_made_with_are_not_told_of(told: list[dict[str, Any]]) -> None:
     write_classes(Path("new"), count=20)
     state = monitor.monitor("new", return_state=True)
     assert (state.name, told) == ("Completed", [])
@@ -80,11 +78,11 @@ def test_pictures_like_those_it_was_made_with_are_not_told_of(told: list[dict[st
 
 
 @pytest.mark.parametrize("retrain", [True, False])
-def test_darkened_pictures_are(tiny: Tiny, told: list[dict[str, Any]], retrain: bool) -> None:
+def test_darkened_images_are(tiny: Tiny, told: list[dict[str, Any]], retrain: bool) -> None:
     file = Path("params.yaml")
     wish = f"retrain_on_drift: {str(retrain).lower()}"
     file.write_text(file.read_text("utf-8").replace("retrain_on_drift: false", wish))
-    darkened(tiny.pictures, Path("dark"))
+    darkened(tiny.images, Path("dark"))
     state = monitor.monitor("dark", return_state=True)
     assert state.name == "Drifted"
     assert "brightness" in (state.message or "")
@@ -99,23 +97,23 @@ def test_a_failed_run_is_told_of_in_its_own_words(told: list[dict[str, Any]]) ->
     assert state.name == "Failed"
     (event,) = told
     assert event["event"] == "darkroom.run.failed"
-    assert event["payload"]["message"] == "nowhere is not a folder; give one with pictures"
+    assert event["payload"]["message"] == "nowhere is not a folder; give one with images"
 
 
-def test_a_schedule_does_nothing_while_there_are_no_pictures(told: list[dict[str, Any]]) -> None:
+def test_a_schedule_does_nothing_while_there_are_no_images(told: list[dict[str, Any]]) -> None:
     state = monitor.monitor(only_if_there=True, return_state=True)
-    assert (state.name, state.message) == ("Skipped", "data/incoming holds no pictures")
+    assert (state.name, state.message) == ("Skipped", "data/incoming holds no images")
     assert not told
     state = monitor.monitor("incomming", only_if_there=True, return_state=True)
-    assert state.message == "incomming is not a folder; give one with pictures", "somebody has named it"
+    assert state.message == "incomming is not a folder; give one with images", "somebody has named it"
 
 
 @pytest.mark.usefixtures("told")
-def test_the_command_ends_as_the_pictures_are(
+def test_the_command_ends_as_the_images_are(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
-    darkened(tiny.pictures, Path("dark"))
+    darkened(tiny.images, Path("dark"))
     write_classes(Path("new"), count=20)
     for folder, code in (("new", 0), ("dark", 1), ("nowhere", 2)):
         monkeypatch.setattr("sys.argv", ["flows/monitor.py", folder])

@@ -120,7 +120,7 @@ def test_the_exit_code_of_a_stage_is_read_from_what_dvc_says() -> None:
 
 
 def test_a_stage_that_was_killed_is_not_blamed_on_its_last_line() -> None:
-    lines = ["train: features of 9 pictures", "ERROR: failed to run: x, exited with -9"]
+    lines = ["train: features of 9 images", "ERROR: failed to run: x, exited with -9"]
     assert "train was ended by SIGKILL" in dvc_api.complaint("train", lines)
 
 
@@ -221,7 +221,7 @@ def test_only_what_hangs_on_a_change_runs() -> None:
 
 
 @pytest.mark.usefixtures("repository")
-def test_what_follows_a_stage_that_was_restored_is_looked_at_anew() -> None:
+def test_what_follows_a_stage_that_was_restored_is_looked_at_again() -> None:
     run()
     Path("source.txt").write_text("good too\n")
     run()
@@ -416,9 +416,9 @@ def test_results_are_shown_beside_the_run(repository: Path) -> None:
         {"metric": "test.accuracy", "value": 0.75, "before": "", "change": ""}
     ]
     assert "✓ test.accuracy is high" in found["gates"]
-    picture = base64.b64decode(found["confusion-matrix"].partition(",")[2]).decode()
-    assert "&lt;a&gt;" in picture
-    assert picture.count("<rect") == 1 + 4
+    image = base64.b64decode(found["confusion-matrix"].partition(",")[2]).decode()
+    assert "&lt;a&gt;" in image
+    assert image.count("<rect") == 1 + 4
     assert (repository / "reports/index.html").as_uri() in found["report"]
 
 
@@ -427,7 +427,7 @@ def test_metrics_are_set_beside_those_of_the_last_commit() -> None:
     assert rows == [{"metric": "test.accuracy", "value": 0.75, "before": 0.5, "change": "+0.25"}]
 
 
-def test_pictures_that_dvc_tracks_are_pulled_before_they_are_missed(repository: Path) -> None:
+def test_images_that_dvc_tracks_are_pulled_before_they_are_missed(repository: Path) -> None:
     subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "../store"], check=True)
     (repository / "mine/a").mkdir(parents=True)
     (repository / "mine/a/1.png").write_bytes(b"picture")

@@ -1,4 +1,4 @@
-"""Pictures without labels fall into the groups that an eye would make, and no hand's work is lost."""
+"""Images without labels fall into the groups that an eye would make, and no hand's work is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.core.base.files import sha256
 from tasks.core.data import discovery
 from tasks.core.reporting.contact_sheet import COLUMNS, box, contact_sheet
 from tests.backbone import save_tiny_backbone
-from tests.pictures import write_classes
+from tests.images import write_classes
 from tests.structure import ROOT
 
 COUNTS = {"red": 14, "green": 12, "blue": 10}
@@ -29,7 +29,7 @@ COUNTS = {"red": 14, "green": 12, "blue": 10}
 
 @dataclass(frozen=True)
 class World:
-    """A small backbone, and noisy pictures of three colours in a flat folder, their colour in their names."""
+    """A small backbone, and noisy images of three colours in a flat folder, their colour in their names."""
 
     folder: Path
 
@@ -38,23 +38,23 @@ class World:
         return self.folder / "backbone"
 
     @property
-    def pictures(self) -> Path:
+    def images(self) -> Path:
         return self.folder / "pictures"
 
-    def cluster(self, output: Path, k: int | None = None, pictures: Path | None = None) -> cluster.Clusters:
+    def cluster(self, output: Path, k: int | None = None, images: Path | None = None) -> cluster.Clusters:
         model = Model(str(self.backbone), "none", 32, dropout=0, l2=0)
-        return cluster.cluster(pictures or self.pictures, output, k, 6, model, "stretch")
+        return cluster.cluster(images or self.images, output, k, 6, model, "stretch")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = World(tmp_path_factory.mktemp("cluster"))
     save_tiny_backbone(world.backbone)
-    world.pictures.mkdir()
+    world.images.mkdir()
     for colour, count in COUNTS.items():
         write_classes(world.folder / "classes", [colour], count)
         for file in (world.folder / "classes" / colour).iterdir():
-            file.rename(world.pictures / f"{colour}-{file.name}")
+            file.rename(world.images / f"{colour}-{file.name}")
     return world
 
 
@@ -66,7 +66,7 @@ def done(world: World) -> Path:
 
 
 def colours(rows: pd.DataFrame) -> dict[str, set[str]]:
-    """The colours of the pictures in each cluster."""
+    """The colours of the images in each cluster."""
     named = rows["path"].str.split("-").str[0]
     return {str(label): set(members) for label, members in named.groupby(rows["label"])}
 
@@ -91,7 +91,7 @@ def test_as_many_clusters_as_asked_for(world: World, tmp_path: Path) -> None:
 def test_what_is_found_on_a_sample_holds_for_all(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With 36 pictures and a sample of 16, most are projected, and named, by what the sample taught."""
+    """With 36 images and a sample of 16, most are projected, and named, by what the sample taught."""
     monkeypatch.setattr(cluster, "BATCH", 4)
     monkeypatch.setattr(cluster, "SAMPLE", 16)
     assert colours(world.cluster(tmp_path / "output").rows) == THREE
@@ -100,12 +100,12 @@ def test_what_is_found_on_a_sample_holds_for_all(
 def test_the_table_is_a_labels_file_also_after_an_edit(done: Path, world: World, tmp_path: Path) -> None:
     edited = tmp_path / "labels.csv"
     edited.write_text((done / "clusters.csv").read_text().replace("cluster-00", "rose"))
-    entries, _ = discovery.discover(world.pictures, edited)
+    entries, _ = discovery.discover(world.images, edited)
     assert {entry.label for entry in entries if entry.path.startswith("red")} == {"rose"}
     assert len(entries) == sum(COUNTS.values())
 
 
-def test_the_page_shows_a_sheet_of_each_cluster_and_every_picture_by_name(done: Path) -> None:
+def test_the_page_shows_a_sheet_of_each_cluster_and_every_image_by_name(done: Path) -> None:
     page = (done / "index.html").read_text()
     assert re.findall(r'img src="([^"]+)"', page) == [f"{label}.png" for label in THREE]
     rows = pd.read_csv(done / "clusters.csv")
@@ -117,11 +117,11 @@ def test_a_sheet_shows_its_own_cluster_in_the_order_of_the_table(done: Path, wor
     paths = pd.read_csv(done / "clusters.csv").groupby("label")["path"].agg(list)
     for label, members in paths.items():
         with Image.open(done / f"{label}.png") as sheet:
-            wanted = contact_sheet(world.pictures / path for path in members)
+            wanted = contact_sheet(world.images / path for path in members)
             assert (sheet.size, sheet.tobytes()) == (wanted.size, wanted.tobytes())
 
 
-def test_a_contact_sheet_has_each_picture_in_its_box_row_by_row(tmp_path: Path) -> None:
+def test_a_contact_sheet_has_each_image_in_its_box_row_by_row(tmp_path: Path) -> None:
     shades = [10 * place for place in range(COLUMNS + 2)]
     for shade in shades:
         Image.new("L", (30, 30), shade).save(tmp_path / f"{shade}.png")
@@ -132,16 +132,16 @@ def test_a_contact_sheet_has_each_picture_in_its_box_row_by_row(tmp_path: Path) 
     assert box(COLUMNS)[0] == box(0)[0] and box(COLUMNS)[1] > box(0)[3]
 
 
-def test_a_picture_that_can_not_be_read_is_named_and_left_out(
+def test_an_image_that_can_not_be_read_is_named_and_left_out(
     world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = tmp_path / "pictures"
-    shutil.copytree(world.pictures, pictures)
-    (pictures / "empty\nfile.png").touch()
-    (pictures / "note.jpg").write_text("no picture")
-    os.mkfifo(pictures / "pipe.png")
-    Path(os.fsdecode(bytes(pictures) + b"/b\xe9.png")).write_bytes(b"")
-    found = world.cluster(tmp_path / "output", 3, pictures)
+    images = tmp_path / "pictures"
+    shutil.copytree(world.images, images)
+    (images / "empty\nfile.png").touch()
+    (images / "note.jpg").write_text("no image")
+    os.mkfifo(images / "pipe.png")
+    Path(os.fsdecode(bytes(images) + b"/b\xe9.png")).write_bytes(b"")
+    found = world.cluster(tmp_path / "output", 3, images)
     assert colours(found.rows) == THREE
     named = {
         "empty\\nfile.png is empty",
@@ -150,33 +150,33 @@ def test_a_picture_that_can_not_be_read_is_named_and_left_out(
         ".png has a name that is not UTF-8",
     }
     lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 4 and all(line.startswith(f"cluster: {pictures}") for line in lines)
+    assert len(lines) == 4 and all(line.startswith(f"cluster: {images}") for line in lines)
     assert {word for word in named if any(word in line for line in lines)} == named
 
 
-def test_a_folder_without_a_readable_picture_is_refused(world: World, tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_image_is_refused(world: World, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/a.png").touch()
-    with pytest.raises(DataError, match="pictures has 0 pictures that can be read"):
+    with pytest.raises(DataError, match="images has 0 images that can be read"):
         world.cluster(tmp_path / "output", None, tmp_path / "pictures")
     assert not (tmp_path / "output").exists()
 
 
 @pytest.mark.parametrize(("copies", "k"), [(1, None), (5, None), (5, 3)])
-def test_copies_of_one_picture_are_no_clusters(
+def test_copies_of_one_image_are_no_clusters(
     world: World, tmp_path: Path, copies: int, k: int | None
 ) -> None:
     (tmp_path / "pictures").mkdir()
     for number in range(copies):
-        shutil.copy(world.pictures / "red-000.png", tmp_path / f"pictures/{number}.png")
-    with pytest.raises(DataError, match=f"{copies} pictures that can be read, 1 of them different"):
+        shutil.copy(world.images / "red-000.png", tmp_path / f"pictures/{number}.png")
+    with pytest.raises(DataError, match=f"{copies} images that can be read, 1 of them different"):
         world.cluster(tmp_path / "output", k, tmp_path / "pictures")
 
 
-def test_two_pictures_are_two_clusters_without_a_silhouette(world: World, tmp_path: Path) -> None:
+def test_two_images_are_two_clusters_without_a_silhouette(world: World, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for name in ("red-000.png", "blue-000.png"):
-        shutil.copy(world.pictures / name, tmp_path / "pictures")
+        shutil.copy(world.images / name, tmp_path / "pictures")
     found = world.cluster(tmp_path / "output", None, tmp_path / "pictures")
     assert (len(set(found.rows["label"])), found.silhouette) == (2, None)
     assert "silhouette is not defined" in "".join(cluster.summary(found))
@@ -209,9 +209,9 @@ def test_an_output_folder_with_anything_else_in_it_is_left_alone(
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-def test_the_output_is_not_put_among_the_pictures(world: World) -> None:
+def test_the_output_is_not_put_among_the_images(world: World) -> None:
     with pytest.raises(DataError, match=r"--output .*/pictures/found lies in"):
-        world.cluster(world.pictures / "found")
+        world.cluster(world.images / "found")
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -226,9 +226,9 @@ def test_the_command_gives_the_same_bytes_again_and_says_what_is_there(
     text = (ROOT / "params.yaml").read_text("utf-8").replace("efficientnet_lite0 ", f"{world.backbone} ")
     (tmp_path / "params.yaml").write_text(text.replace("image_size: auto", "image_size: 32"), "utf-8")
     shutil.copytree(done, tmp_path / "reports/clusters")
-    ended = run(tmp_path, str(world.pictures), "--max-k", "6")
+    ended = run(tmp_path, str(world.images), "--max-k", "6")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert re.search(r"36 pictures, 3 clusters, silhouette 0\.\d+", ended.stdout)
+    assert re.search(r"36 images, 3 clusters, silhouette 0\.\d+", ended.stdout)
     assert re.search(r"cluster-02 +10  blue-\d+\.png", ended.stdout)
     assert "reports/clusters/clusters.csv" in ended.stdout
     assert sha256(tmp_path / "reports/clusters") == sha256(done)
@@ -237,8 +237,8 @@ def test_the_command_gives_the_same_bytes_again_and_says_what_is_there(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["empty"], "cluster: empty holds no pictures; give a folder that does"),
-        (["nowhere"], "cluster: nowhere is not a folder; give one with pictures"),
+        (["empty"], "cluster: empty holds no images; give a folder that does"),
+        (["nowhere"], "cluster: nowhere is not a folder; give one with images"),
         (["empty", "--output", "params.yaml"], "cluster: --output params.yaml is a file; give a folder"),
         (["empty", "--k", "1"], "argument --k: '1' must be a whole number of at least 2"),
         (["empty", "--max-k", "x"], "argument --max-k: 'x' must be a whole number of at least 2"),

@@ -1,4 +1,4 @@
-"""Drift is said where there is some, and not where few pictures happen to look like it."""
+"""Drift is said where there is some, and not where few images happen to look like it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMITS = DriftLimits(psi=0.2, ks=0.2, js=0.2, significance=0.001)
 
 
 def table(n: int, seed: int, darker: float = 0.0) -> pd.DataFrame:
-    """A table of scored pictures: measures, two classes, and what the model says."""
+    """A table of scored images: measures, two classes, and what the model says."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame({name: rng.normal(0.5, 0.1, n) - darker for name in MEASURES})
     sure = rng.uniform(0.5, 1, n)
@@ -66,13 +66,13 @@ def test_distances_reach_from_nothing_to_all() -> None:
     assert (apart.old, apart.new) == ((1.0, 0.0), (0.0, 1.0))
 
 
-def test_half_a_picture_in_each_bin_is_all_that_is_added_to_the_stability_index() -> None:
+def test_half_an_image_in_each_bin_is_all_that_is_added_to_the_stability_index() -> None:
     counts = np.array([[9, 9], [4, 14]])  # of 19 with the halves: 9.5 and 9.5, 4.5 and 14.5
     by_hand = -5 / 19 * math.log(4.5 / 9.5) + 5 / 19 * math.log(14.5 / 9.5)
     assert drift.stability(counts) == pytest.approx(by_hand, rel=1e-12)
     old, new = np.repeat([0.0, 1.0], [9, 9]), np.repeat([0.0, 1.0], [4, 14])
     index, ks = drift.compare_numbers("x", old, new, LIMITS)
-    # The edges are 0, 0.5 and 1: four bins, of which two are empty, and 20 pictures with the halves.
+    # The edges are 0, 0.5 and 1: four bins, of which two are empty, and 20 images with the halves.
     by_hand = -5 / 20 * math.log(4.5 / 9.5) + 5 / 20 * math.log(14.5 / 9.5)
     assert index.value == pytest.approx(by_hand, abs=1e-6)
     assert ks.value == pytest.approx(9 / 18 - 4 / 18, abs=1e-6)
@@ -88,7 +88,7 @@ def test_a_class_that_only_one_side_has_counts_as_none_on_the_other(swapped: boo
     assert (check.new if swapped else check.old) == (1.0, 0.0)
 
 
-def test_few_pictures_of_the_same_kind_are_no_drift() -> None:
+def test_few_images_of_the_same_kind_are_no_drift() -> None:
     """Their indices are above the limit by chance alone, which the test knows."""
     old = table(1000, seed=0)
     samples = [drift.checks(old, old, table(40, seed), LIMITS) for seed in range(1, 201)]
@@ -100,7 +100,7 @@ def test_few_pictures_of_the_same_kind_are_no_drift() -> None:
     assert drifted(old, table(400, seed=1, darker=0.1)) == set(MEASURES), "but a real change is told"
 
 
-def test_darker_pictures_are_drift_of_what_is_darker() -> None:
+def test_darker_images_are_drift_of_what_is_darker() -> None:
     old, new = table(1000, seed=0), table(100, seed=1)
     assert drifted(old, new) == set()
     new["brightness"] -= 0.1
@@ -115,7 +115,7 @@ def test_a_model_that_is_less_sure_and_another_mix_of_classes_are_drift() -> Non
 
 
 def test_a_measure_that_never_varied_and_now_does_is_seen() -> None:
-    """As the saturation of grey pictures when the first coloured ones come."""
+    """As the saturation of grey images when the first coloured ones come."""
     old, new = table(500, seed=0), table(100, seed=1)
     old["saturation"], new["saturation"] = 0.0, 0.0
     assert drifted(old, new) == set()
@@ -134,7 +134,7 @@ def test_a_constant_measure_has_bins_of_its_own_and_is_seen_to_move_either_way(n
 
 @pytest.fixture
 def monitored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the tables that the command reads, of pictures that are as they were."""
+    """A folder with the tables that the command reads, of images that are as they were."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text("utf-8"), "utf-8")
     folder = Path("reports/monitor")
@@ -146,7 +146,7 @@ def monitored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_page_says_of_which_pictures_it_is_and_names_those_that_can_not_be_read(monitored: Path) -> None:
+def test_a_page_says_of_which_images_it_is_and_names_those_that_can_not_be_read(monitored: Path) -> None:
     new = table(200, seed=2).assign(sha256="0")
     new.loc[8, ["predicted", "error", "confidence"]] = [None, "is <empty>", np.nan]
     scoring.write(
@@ -155,15 +155,15 @@ def test_a_page_says_of_which_pictures_it_is_and_names_those_that_can_not_be_rea
     result = command.compare(monitored, LIMITS)
     assert (result["folder"], result["model"]) == ("new/of-may", "export/m.onnx")
     page = (monitored / command.PAGE).read_text("utf-8")
-    assert "200 pictures of new/of-may, 1 of them" in page
+    assert "200 images of new/of-may, 1 of them" in page
     assert "2026-05-01 at 10:20" in page
     assert '<td class="path">8.png</td><td class="words">is &lt;empty&gt;</td>' in page
-    assert command.summary(result) == "no drift (200 pictures, 1 of them unreadable)"
+    assert command.summary(result) == "no drift (200 images, 1 of them unreadable)"
 
 
 def test_what_can_not_be_compared_leaves_no_earlier_verdict(monitored: Path) -> None:
     command.compare(monitored, LIMITS)
-    table(5, seed=1).assign(predicted=None, error="is not a picture").to_parquet(monitored / TABLE)
+    table(5, seed=1).assign(predicted=None, error="is not an image").to_parquet(monitored / TABLE)
     with pytest.raises(DataError):
         command.compare(monitored, LIMITS)
     assert not (monitored / command.PAGE).exists()
@@ -197,7 +197,7 @@ def test_a_page_shows_the_checks_and_the_least_certain_answers(monitored: Path) 
     result = command.compare(monitored, LIMITS)
     assert (result["drifted"], result["pictures"], result["unreadable"]) == (True, 200, 1)
     page = (monitored / command.PAGE).read_text("utf-8")
-    assert "The pictures have drifted" in page
+    assert "The images have drifted" in page
     assert "&lt;b&gt;&amp;.png" in page
     assert "<class>" not in page
     assert page.count("<svg") == len(MEASURES) + 2
@@ -234,7 +234,7 @@ def test_the_exit_code_tells_of_drift(
         cli.command(command.main)
     assert ended.value.code == code
     said = capsys.readouterr()
-    assert ("no drift (200 pictures)" in said.out) == (code == 0)
+    assert ("no drift (200 images)" in said.out) == (code == 0)
     assert ("drift: drift of brightness" in said.err) == (code == 1)
 
 
@@ -252,25 +252,23 @@ def test_a_missing_table_is_named(monitored: Path, name: str) -> None:
 
 @pytest.mark.parametrize("rows", [0, 5])
 @pytest.mark.parametrize("name", [TABLE, REFERENCE, MANIFEST.name])
-def test_pictures_that_can_not_be_read_are_nothing_to_compare(monitored: Path, name: str, rows: int) -> None:
-    """Of the reference, as when no picture of the last evaluation is in the manifest any more."""
+def test_images_that_can_not_be_read_are_nothing_to_compare(monitored: Path, name: str, rows: int) -> None:
+    """Of the reference, as when no image of the last evaluation is in the manifest any more."""
     path = place(monitored, name)
-    table(rows, seed=1).assign(predicted=None, error="is not a picture").to_parquet(path)
-    said = "too few to compare with" if rows and name == REFERENCE else f"^{path} names no picture that could"
+    table(rows, seed=1).assign(predicted=None, error="is not an image").to_parquet(path)
+    said = "too few to compare with" if rows and name == REFERENCE else f"^{path} names no image that could"
     with pytest.raises(DataError, match=said):
         command.compare(monitored, LIMITS)
 
 
-def test_a_test_picture_without_an_answer_is_left_out(monitored: Path) -> None:
+def test_a_test_image_without_an_answer_is_left_out(monitored: Path) -> None:
     known = table(300, seed=1)
     without = command.compare(monitored, LIMITS)["checks"]
     lost = table(3, seed=9).assign(predicted=None, confidence=np.nan, p_a=np.nan, p_b=np.nan)
     pd.concat([known, lost.astype(known.dtypes)]).to_parquet(monitored / REFERENCE)
     result = command.compare(monitored, LIMITS)
     assert result["checks"] == without
-    assert command.summary(result) == "no drift (200 pictures; compared with 300 of 303 test pictures)"
+    assert command.summary(result) == "no drift (200 images; compared with 300 of 303 test images)"
     pd.concat([known[:100], *[lost.astype(known.dtypes)] * 34]).to_parquet(monitored / REFERENCE)
-    with pytest.raises(
-        DataError, match=r"^their folder has 100 of the 202 test pictures of the model as they"
-    ):
+    with pytest.raises(DataError, match=r"^their folder has 100 of the 202 test images of the model as they"):
         command.compare(monitored, LIMITS)

@@ -1,4 +1,4 @@
-"""One command predicts whatever it is pointed at, with any artifact, and loses nothing to a bad picture."""
+"""One command predicts whatever it is pointed at, with any artifact, and loses nothing to a bad image."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def run(*words: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
 
 def test_it_passes_over_what_it_can_not_read_and_says_so(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
-    bad.write_text("no picture")
-    done = run(artifacts / "model.onnx", tiny.pictures / "red", bad, "--json")
+    bad.write_text("no image")
+    done = run(artifacts / "model.onnx", tiny.images / "red", bad, "--json")
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"predict: {bad} is not a picture; leave it out or replace it"]
+    assert done.stderr.splitlines() == [f"predict: {bad} is not an image; leave it out or replace it"]
     answers = json.loads(done.stdout)
     assert [answer["class"] for answer in answers] == ["red"] * 20
     assert answers[0]["top"][0] == {name: answers[0][name] for name in ("class", "probability")}
@@ -59,13 +59,13 @@ def test_it_passes_over_what_it_can_not_read_and_says_so(artifacts: Path, tiny: 
 
 
 def test_it_prints_a_table(artifacts: Path, tiny: Tiny) -> None:
-    done = run(artifacts / "model.tflite", tiny.pictures / "blue/000.png", "--top", "2")
+    done = run(artifacts / "model.tflite", tiny.images / "blue/000.png", "--top", "2")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split()[1] == "blue"
 
 
-def test_csv_has_a_row_for_each_picture_and_columns_for_each_place(artifacts: Path, tiny: Tiny) -> None:
-    done = run(artifacts / "model.onnx", tiny.pictures / "green", "--csv", "--top", "2")
+def test_csv_has_a_row_for_each_image_and_columns_for_each_place(artifacts: Path, tiny: Tiny) -> None:
+    done = run(artifacts / "model.onnx", tiny.images / "green", "--csv", "--top", "2")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == ["path", "class", "probability", "class_2", "probability_2"]
     assert len(rows) == 20 and {row["class"] for row in rows} == {"green"}
@@ -73,7 +73,7 @@ def test_csv_has_a_row_for_each_picture_and_columns_for_each_place(artifacts: Pa
 
 
 def test_a_pattern_is_what_it_matches(tiny: Tiny, tmp_path: Path) -> None:
-    found = predict.list_sources([f"{tiny.pictures}/*/00[12].png"])
+    found = predict.list_sources([f"{tiny.images}/*/00[12].png"])
     assert [Path(source.name).name for source in found] == ["001.png", "002.png"] * 3
     odd = tmp_path / "a[1].png"
     odd.touch()
@@ -81,12 +81,12 @@ def test_a_pattern_is_what_it_matches(tiny: Tiny, tmp_path: Path) -> None:
     nothing = f"{tmp_path}/*.jpg"
     assert predict.list_sources([nothing]) == [predict.Source(nothing)], "to be named, and passed over"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         predict.list_sources([str(tmp_path / "empty")])
 
 
-def test_stdin_brings_paths_or_one_picture(artifacts: Path, tiny: Tiny) -> None:
-    files = sorted((tiny.pictures / "red").glob("*.png"))[:3]
+def test_stdin_brings_paths_or_one_image(artifacts: Path, tiny: Tiny) -> None:
+    files = sorted((tiny.images / "red").glob("*.png"))[:3]
     listed = run(artifacts / "model.onnx", "-", "--csv", stdin="\n".join(map(str, files)).encode())
     assert [row["path"] for row in csv.DictReader(io.StringIO(listed.stdout))] == list(map(str, files))
     (row,) = json.loads(run(artifacts / "model.onnx", "-", "--json", stdin=files[0].read_bytes()).stdout)
@@ -94,7 +94,7 @@ def test_stdin_brings_paths_or_one_picture(artifacts: Path, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize(
-    ("incoming", "words"), [(b"", "stdin is empty"), (b"\xff\xfe\0", "neither a picture nor")]
+    ("incoming", "words"), [(b"", "stdin is empty"), (b"\xff\xfe\0", "neither an image nor")]
 )
 def test_stdin_without_either_is_a_slip(incoming: bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
@@ -102,7 +102,7 @@ def test_stdin_without_either_is_a_slip(incoming: bytes, words: str) -> None:
 
 
 def test_a_path_that_is_not_there_costs_only_itself(artifacts: Path, tiny: Tiny) -> None:
-    files = [tiny.pictures / "red/000.png", tiny.pictures / "red/nowhere.png", tiny.pictures / "red/001.png"]
+    files = [tiny.images / "red/000.png", tiny.images / "red/nowhere.png", tiny.images / "red/001.png"]
     done = run(artifacts / "model.onnx", *files, "--csv")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 3
@@ -111,7 +111,7 @@ def test_a_path_that_is_not_there_costs_only_itself(artifacts: Path, tiny: Tiny)
 
 def test_a_name_that_is_no_text_is_no_trouble(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
-    shutil.copy(os.fsencode(tiny.pictures / "red/000.png"), odd)
+    shutil.copy(os.fsencode(tiny.images / "red/000.png"), odd)
     for form in ("--json", "--csv", "--top=1"):
         done = run(artifacts / "model.onnx", tmp_path, form)
         assert (done.returncode, done.stderr) == (0, ""), form
@@ -121,35 +121,33 @@ def test_a_name_that_is_no_text_is_no_trouble(artifacts: Path, tiny: Tiny, tmp_p
 def test_explanations_of_namesakes_are_two(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
     for name in ("a/ok.png", "a_ok.png", "b/" + "long" * 50 + ".png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(tiny.pictures / "red/000.png", tmp_path / name)
+        shutil.copy(tiny.images / "red/000.png", tmp_path / name)
     run(artifacts / "model.onnx", tmp_path, "--explain", tmp_path / "why")
     assert len(list((tmp_path / "why").glob("*.png"))) == 3
 
 
-def test_an_explanation_is_drawn_beside_each_picture(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
-    done = run(
-        artifacts / "model.onnx", tiny.pictures / "red/000.png", "--explain", tmp_path / "why", "--json"
-    )
+def test_an_explanation_is_drawn_beside_each_image(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
+    done = run(artifacts / "model.onnx", tiny.images / "red/000.png", "--explain", tmp_path / "why", "--json")
     (row,) = json.loads(done.stdout)
     drawn = Image.open(row["explanation"])
     assert drawn.size == (2 * saliency.SHOWN, saliency.SHOWN + saliency.CAPTION)
     left = np.asarray(drawn)[: saliency.SHOWN, : saliency.SHOWN].mean(axis=(0, 1))
-    assert left.argmax() == 0, "the picture itself, which is red"
+    assert left.argmax() == 0, "the image itself, which is red"
 
 
 def test_occlusion_finds_the_part_that_speaks_for_a_class() -> None:
     """A classifier that goes by the red of the upper right corner, and one that goes by its lack."""
-    picture = np.zeros((64, 64, 3), np.float32)
-    picture[:16, 48:, 0] = 1
+    image = np.zeros((64, 64, 3), np.float32)
+    image[:16, 48:, 0] = 1
 
     def corner(images: Any) -> Any:
         red = images[:, :16, 48:, 0].mean(axis=(1, 2))
         return np.stack([red, 1 - red], axis=1)
 
-    drops = saliency.occlusion(picture, corner, 0)
+    drops = saliency.occlusion(image, corner, 0)
     assert drops.argmax() in (6, 7, 14, 15) and drops.max() > 0.5
     assert np.abs(drops[4:, :4]).max() < 0.02
-    assert saliency.occlusion(picture, corner, 1).min() < -0.5, "what speaks against it is below 0"
+    assert saliency.occlusion(image, corner, 1).min() < -0.5, "what speaks against it is below 0"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +159,7 @@ def test_occlusion_finds_the_part_that_speaks_for_a_class() -> None:
     ],
 )
 def test_what_is_no_artifact_is_a_slip(tiny: Tiny, model: str, words: str) -> None:
-    done = run(model, tiny.pictures / "red/000.png")
+    done = run(model, tiny.images / "red/000.png")
     assert done.returncode == 2
     assert words in done.stderr and len(done.stderr.splitlines()) == 1
 
@@ -174,10 +172,10 @@ def test_a_slip_is_exit_2(words: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100])
-def test_pictures_come_out_in_order_whatever_the_batch(artifacts: Path, tiny: Tiny, batch: int) -> None:
+def test_images_come_out_in_order_whatever_the_batch(artifacts: Path, tiny: Tiny, batch: int) -> None:
     unread: list[str] = []
     predictor = load_predictor(artifacts / "model.tflite")
-    answers = list(predict.predict(predictor, predict.list_sources([str(tiny.pictures)]), batch, unread))
+    answers = list(predict.predict(predictor, predict.list_sources([str(tiny.images)]), batch, unread))
     assert [Path(answer.path).parent.name for answer in answers] == [x for x in LABELS for _ in range(20)]
     assert [answer.best(1)[0]["class"] for answer in answers] == [x for x in LABELS for _ in range(20)]
     assert unread == []
@@ -185,4 +183,4 @@ def test_pictures_come_out_in_order_whatever_the_batch(artifacts: Path, tiny: Ti
 
 def test_a_renamed_artifact_is_still_told(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
     shutil.copy(artifacts / "model.tflite", tmp_path / "thing.bin")
-    assert run(tmp_path / "thing.bin", tiny.pictures / "blue/001.png").stdout.split()[1] == "blue"
+    assert run(tmp_path / "thing.bin", tiny.images / "blue/001.png").stdout.split()[1] == "blue"

@@ -18,17 +18,17 @@ from tasks.core.artifacts.exporter import Exporter, lines
 from tasks.core.artifacts.formats import Format
 from tasks.core.base.files import read_json, sha256, write_json, write_text
 from tasks.core.base.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
-from tasks.core.data import images
+from tasks.core.data import image_io
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.evaluation import estimates, predictions
 from tasks.core.release.shipped import ARTIFACTS
 from tasks.core.training import classifier
 from tests.conftest import Tiny
-from tests.pictures import scanned, write_classes
+from tests.images import scanned, write_classes
 from tests.structure import ROOT
 
-COUNT = 100  # pictures of each class, all of them test pictures
+COUNT = 100  # images of each class, all of them test images
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 PIPELINE = f"""
 artifacts:
@@ -87,10 +87,10 @@ def variants(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made(folder: Path, pictures: Path, manifest: pd.DataFrame, model: Any, contract: Any) -> None:
+def made(folder: Path, images: Path, manifest: pd.DataFrame, model: Any, contract: Any) -> None:
     predict = classifier.predictor(model)
     pixels = [
-        images.pixels((pictures / path).read_bytes(), pictures / path, contract.image_size, contract.resize)
+        image_io.pixels((images / path).read_bytes(), images / path, contract.image_size, contract.resize)
         for path in manifest["path"]
     ]
     labels = np.array([contract.class_names.index(label) for label in manifest["label"]])
@@ -106,7 +106,7 @@ def made(folder: Path, pictures: Path, manifest: pd.DataFrame, model: Any, contr
     write_json(folder / METRICS, {"test": tested, "slices": {}, "calibration": {"after": after}})
     write_json(folder / GATES, {"passed": True, "gates": []})
     export = folder / EXPORT
-    golden.write(export / "golden", pictures, list(manifest["path"][:4]), contract, predict)
+    golden.write(export / "golden", images, list(manifest["path"][:4]), contract, predict)
     exporter = Exporter(model, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32))
     facts = {}
     for kind in FORMATS:
@@ -131,9 +131,7 @@ def template(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         + "  rules: [{metric: test.accuracy, against: champion, min: 0.0}]\n"
         + text[rules[1] :]
     )
-    (folder / "params.yaml").write_text(
-        text.replace("images: data/digits", f"images: {variants / 'pictures'}")
-    )
+    (folder / "params.yaml").write_text(text.replace("images: data/digits", f"images: {variants / 'images'}"))
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / ".gitignore").write_text(".dvc/tmp\n")
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(top / "origin")], check=True)

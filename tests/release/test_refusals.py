@@ -132,13 +132,13 @@ def test_a_test_set_that_has_changed_is_told_and_is_the_new_one_for_both(variant
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("here")
-def test_a_champion_that_has_learned_the_test_pictures_is_no_measure(variants: Path) -> None:
+def test_a_champion_that_has_learned_the_test_images_is_no_measure(variants: Path) -> None:
     commit(variants, "known")
     assert promoted()[0] == 0
     commit(variants, "equal")
     code, said = promoted()
     assert (code, len(tags())) == (2, 2)
-    assert "15 test pictures are left that classifier@v1.0.0 hasn't learned from, too few" in said
+    assert "15 test images are left that classifier@v1.0.0 hasn't learned from, too few" in said
 
 
 def test_slices_are_as_large_as_they_still_are() -> None:

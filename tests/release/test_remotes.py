@@ -64,20 +64,20 @@ def test_an_s3_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     dvc("add", "pictures")
     dvc("push")
     found = boto3.client("s3", endpoint_url=store).list_objects_v2(Bucket="bucket", Prefix="darkroom/")
-    assert found["KeyCount"] == 2, "a picture, and the list of the folder"
+    assert found["KeyCount"] == 2, "an image, and the list of the folder"
     for path in (Path("pictures"), Path(".dvc/cache")):
         remove(path)
     subprocess.run(["git", "add", "--all"], check=True)
     subprocess.run(FIRST_COMMIT, check=True)
-    picture = Path("pictures/1.png")
-    assert Revision("HEAD", published=True).read(picture) == b"picture", "as a promotion reads it"
+    image = Path("pictures/1.png")
+    assert Revision("HEAD", published=True).read(image) == b"picture", "as a promotion reads it"
     dvc("pull")
-    assert picture.read_bytes() == b"picture"
+    assert image.read_bytes() == b"picture"
     remove(Path(".dvc/cache"))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
     with pytest.raises(Unreachable, match=r"pictures/1\.png of HEAD can't be had"):
-        Revision("HEAD").read(picture)
+        Revision("HEAD").read(image)
     kept = [file for file in tmp_path.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
     assert not kept
 
@@ -113,12 +113,12 @@ def test_a_web_server_that_refuses_is_no_missing_file(
             subprocess.run(words, check=True)
         dvc("init")
         dvc("remote", "add", "--default", "store", f"http://127.0.0.1:{server.server_port}/store")
-        Path("picture.png").write_bytes(b"picture")
-        dvc("add", "picture.png")
+        Path("image.png").write_bytes(b"picture")
+        dvc("add", "image.png")
         subprocess.run(["git", "add", "--all"], check=True)
         subprocess.run(FIRST_COMMIT, check=True)
-        with pytest.raises(error, match=r"picture\.png of HEAD") as raised:
-            Revision("HEAD", published=True).read(Path("picture.png"))
+        with pytest.raises(error, match=r"image\.png of HEAD") as raised:
+            Revision("HEAD", published=True).read(Path("image.png"))
         assert type(raised.value) is error
         server.shutdown()
 

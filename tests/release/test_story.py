@@ -25,12 +25,12 @@ def described() -> None:
     assert "| accuracy | 1 | " in text
     decision = text[text.index("### production, 20") :]
     assert "| metric | this one | classifier&#64;v1.0.0 |" in decision
-    assert "| accuracy | 1 | 0.333333 |" in decision, "the champion's on the same pictures"
+    assert "| accuracy | 1 | 0.333333 |" in decision, "the champion's on the same images"
     assert "- pass: test.accuracy against champion: 0.333333 becomes 1" in decision
     text = model_card.changelog()
     assert text.index("## v1.1.0") < text.index("## v1.0.0")
     assert text.startswith("# Changelog of classifier\n\n- production: v1.1.0\n\n## v1.1.0")
-    assert "- accuracy 1.0000 on 300 test pictures, after 0.3333 on 300\n- 20" in text
+    assert "- accuracy 1.0000 on 300 test images, after 0.3333 on 300\n- 20" in text
     assert ": promoted to production\n" in text
 
 
@@ -63,7 +63,7 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     commit(variants, "equal")
     code, said = promoted()
     assert code == 1
-    doubt = r"\(gate\.rules\); more test pictures would tell, or see gate\.on_inconclusive"
+    doubt = r"\(gate\.rules\); more test images would tell, or see gate\.on_inconclusive"
     assert re.fullmatch(
         rf"classifier@v1\.1\.0 stays: inconclusive: test\.accuracy against.* {doubt}", said
     ), said
@@ -100,7 +100,7 @@ def test_a_story(variants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     words = ["dvc", "artifacts", "get", str(tmp_path / "origin"), "classifier", "--stage", "production"]
     subprocess.run([*words, "-o", "got", "-q"], check=True)
     assert sha256(consumer / "got/model.onnx") == sha256(variants / "poor/export/model.onnx")
-    picture = variants / "pictures/blue/000.png"
-    words = [sys.executable, "-m", "tasks.predict", "got/model.onnx", str(picture), "--json"]
+    image = variants / "pictures/blue/000.png"
+    words = [sys.executable, "-m", "tasks.predict", "got/model.onnx", str(image), "--json"]
     done = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
     assert b"green" in done.stdout, "which is what this model takes blue for"

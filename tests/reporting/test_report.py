@@ -1,4 +1,4 @@
-"""The page shows what it says it shows, holds each picture once, and needs nothing but itself."""
+"""The page shows what it says it shows, holds each image once, and needs nothing but itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tasks.core.evaluation import calibration, estimates, metrics
 from tasks.core.reporting import charts, thumbnails
 from tasks.core.validation.schema import Schema
 from tests.browser import in_a_browser
-from tests.pictures import ALONE
+from tests.images import ALONE
 from tests.structure import ROOT
 
 P = params.read(ROOT / "params.yaml", Params)
@@ -58,7 +58,7 @@ MEASURED = {
 }
 
 
-def write_pictures(classes: list[str], count: int) -> None:
+def write_images(classes: list[str], count: int) -> None:
     """Writes soft blots of colour as JPEG."""
     rng = np.random.default_rng(2)
     for label in classes:
@@ -69,14 +69,14 @@ def write_pictures(classes: list[str], count: int) -> None:
 
 
 def run_stages_before() -> None:
-    """Runs the stages before, but trains no model: its predictions are right, but for one picture."""
+    """Runs the stages before, but trains no model: its predictions are right, but for one image."""
     Path("labels.csv").write_text("path,label\n")
     p = dataclasses.replace(P.validate, max_unreadable=1, min_per_class=3)
     validate.validate(FOLDER, Path("labels.csv"), Schema(), None, p, ALONE)
     built = build.build(FOLDER, paths.MANIFEST, paths.DATASET, P.build, "efficientnet_lite0", 64, ALONE, {})
     names = built["class_names"]
-    pictures = readable(read_parquet(paths.MANIFEST))
-    test = pictures[splits.read(paths.DATASET, pictures["path"]) == "test"].reset_index(drop=True)
+    images = readable(read_parquet(paths.MANIFEST))
+    test = images[splits.read(paths.DATASET, images["path"]) == "test"].reset_index(drop=True)
     labels = test["label"].map(names.index).to_numpy()
     taken_for = labels.copy()
     taken_for[0] = (labels[0] + 1) % len(names)
@@ -109,7 +109,7 @@ def rendered(**changes: Any) -> str:
 
 
 def shown(text: str) -> list[str]:
-    """Paths of the pictures in a part of the page, in order."""
+    """Paths of the images in a part of the page, in order."""
     return [html.unescape(path) for path in re.findall(r'role="img" aria-label="([^"]+)" title', text)]
 
 
@@ -120,11 +120,11 @@ def part(text: str, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where the stages before have run, over pictures with planted copies and a broken file."""
+    """A folder where the stages before have run, over images with planted copies and a broken file."""
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_pictures(["cat", "dog", ODD], 15)
+        write_images(["cat", "dog", ODD], 15)
         shutil.copy(FOLDER / "cat/00.jpg", FOLDER / "cat/copy.jpg")
         Image.open(FOLDER / "dog/01.jpg").save(FOLDER / "dog/resaved.jpg", quality=70)
         (FOLDER / "dog/broken.jpg").write_bytes((FOLDER / "dog/00.jpg").read_bytes()[:900])
@@ -148,14 +148,14 @@ def test_the_page_comes_out_the_same_each_time() -> None:
     assert rendered() == rendered()
 
 
-def test_each_picture_is_held_once_however_often_it_is_shown() -> None:
+def test_each_image_is_held_once_however_often_it_is_shown() -> None:
     text = rendered()
     paths_shown = shown(text)
     assert len(paths_shown) > len(set(paths_shown)), "some stand in several sheets"
     assert text.count("data:image/webp") == len(set(paths_shown) - {"dog/broken.jpg"})
 
 
-def test_augmented_pictures_are_shown_if_there_are_any() -> None:
+def test_augmented_images_are_shown_if_there_are_any() -> None:
     assert 'id="augmented"' not in rendered()
     file = paths.TRAINING / paths.AUGMENTED
     file.parent.mkdir(parents=True)
@@ -178,9 +178,9 @@ def test_every_class_has_a_sheet_that_tells_how_many_there_are() -> None:
     sheets_shown = part(rendered(thumbnails=4), "pictures").split("<h3>")[1:]
     totals = [html.unescape(re.sub("<[^>]+>", "", sheet.split("</h3>")[0])) for sheet in sheets_shown]
     assert totals == [
-        "cat 16 pictures, 4 shown",
-        "dog 16 pictures, 4 shown",
-        f"{ODD} 15 pictures, 4 shown",
+        "cat 16 images, 4 shown",
+        "dog 16 images, 4 shown",
+        f"{ODD} 15 images, 4 shown",
     ]
     assert [len(shown(sheet)) for sheet in sheets_shown] == [4, 4, 4]
 
@@ -192,7 +192,7 @@ def test_no_thumbnails_are_shown_if_none_are_asked_for() -> None:
     assert "Duplicate" in part(text, "findings"), "its failing twin: what was found is still told"
 
 
-def test_an_unreadable_picture_has_a_name_and_no_thumbnail() -> None:
+def test_an_unreadable_image_has_a_name_and_no_thumbnail() -> None:
     (placeholder,) = re.findall(r'<span class="thumb unread"[^>]+>', rendered())
     assert 'title="dog/broken.jpg"' in placeholder
 
@@ -205,7 +205,7 @@ def test_a_likely_label_error_is_shown_with_both_classes() -> None:
     assert all(word in text for word in (doubt["label"], doubt["suggested"], "3.3", "test", "1 of the"))
 
 
-def test_what_holds_for_most_pictures_is_told_and_is_no_finding() -> None:
+def test_what_holds_for_most_images_is_told_and_is_no_finding() -> None:
     before = read_json(paths.VALIDATION)
     assert "no finding" not in rendered(), "its failing twin: nothing is said where there is no such kind"
     try:
@@ -287,11 +287,11 @@ def test_many_classes_do_not_burst_the_page(tmp_path: Path) -> None:
     assert rule and len(rule) * thumbnails.MAX_CLASS_THUMBNAILS < 5e6
 
 
-def test_no_set_is_cut_down_to_a_single_picture(tmp_path: Path) -> None:
+def test_no_set_is_cut_down_to_a_single_image(tmp_path: Path) -> None:
     found = {"severity": "warning", "paths": list("abcdef"), "sets": [list("abc"), list("de"), ["f", "g"]]}
     validation = {"findings": {"duplicate": found}, "expectations": []}
     (sheet,) = thumbnails.of_findings(validation, thumbnails.Album(tmp_path), 4)
-    assert [[picture.path for picture in pictures] for pictures in sheet.sets] == [list("abc")]
+    assert [[image.path for image in images] for images in sheet.sets] == [list("abc")]
     assert (sheet.shown, sheet.total) == (3, 6)
 
 
@@ -340,7 +340,7 @@ def test_a_browser_has_nothing_to_complain_of(browser: Any, tmp_path: Path, widt
 
 
 @in_a_browser
-def test_a_click_on_a_mistake_leads_to_its_pictures(browser: Any, tmp_path: Path) -> None:
+def test_a_click_on_a_mistake_leads_to_its_images(browser: Any, tmp_path: Path) -> None:
     file = tmp_path / "index.html"
     file.write_text(rendered(), "utf-8")
     page = browser.new_page(viewport={"width": 1280, "height": 900})

@@ -1,4 +1,4 @@
-"""The first five minutes of a new user: the built-in pictures, cold, in two clones, to the byte."""
+"""The first five minutes of a new user: the built-in images, cold, in two clones, to the byte."""
 
 from __future__ import annotations
 

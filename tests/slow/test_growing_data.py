@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.test_build import content
-from tests.pictures import write_classes
+from tests.images import write_classes
 from tests.project import Project
 
 pytestmark = pytest.mark.slow
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """Three hundred pictures in files of about four, three more to come; build says what it writes."""
+    """Three hundred images in files of about four, three more to come; build says what it writes."""
     write_classes(tmp_path / "pictures", count=101)
     for label in ("blue", "green", "red"):
         (tmp_path / f"pictures/{label}/050.png").rename(tmp_path / f"{label}.png")
@@ -44,7 +44,7 @@ def built(project: Project, *words: str) -> set[str]:
     return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("wrote ")}
 
 
-def test_only_the_files_that_new_pictures_fall_into_are_written(
+def test_only_the_files_that_new_images_fall_into_are_written(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DARKROOM_CACHE", raising=False)

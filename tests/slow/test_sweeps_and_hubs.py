@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub import Hub, packed, serving, stop
-from tests.pictures import write_classes
+from tests.images import write_classes
 from tests.project import Project
 
 pytestmark = pytest.mark.slow

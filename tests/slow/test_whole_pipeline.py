@@ -1,4 +1,4 @@
-"""The whole pipeline on pictures of every kind: both doors, the gates, and nothing lost by a mistake.
+"""The whole pipeline on images of every kind: both doors, the gates, and nothing lost by a mistake.
 
 The tests run in order and each goes on from where the one before left the project.
 """
@@ -30,8 +30,8 @@ KEPT = (
 COLOURS = {"blue": (30, 60, 200), "green ink": (40, 180, 60), "rosé": (220, 40, 70)}
 
 
-def write_pictures(folder: Path) -> None:
-    """Twenty-two pictures of each class, in every format and mode that cameras and tools make."""
+def write_images(folder: Path) -> None:
+    """Twenty-two images of each class, in every format and mode that cameras and tools make."""
     rng = np.random.default_rng(7)
     for name, colour in COLOURS.items():
         (folder / name).mkdir(parents=True)
@@ -42,7 +42,7 @@ def write_pictures(folder: Path) -> None:
             save(Image.fromarray(pixels), folder / name / f"{number:02d}", number % 11)
 
 
-def save(picture: Image.Image, stem: Path, kind: int) -> None:
+def save(image: Image.Image, stem: Path, kind: int) -> None:
     suffix, mode = [
         (".jpg", "RGB"),
         (".png", "P"),
@@ -60,23 +60,23 @@ def save(picture: Image.Image, stem: Path, kind: int) -> None:
     if mode == "turned":
         exif = Image.Exif()
         exif[0x0112] = 6
-        picture.save(file, exif=exif)
+        image.save(file, exif=exif)
     elif suffix == ".gif":
-        picture.save(file, save_all=True, append_images=[Image.new("RGB", picture.size)])
+        image.save(file, save_all=True, append_images=[Image.new("RGB", image.size)])
     else:
-        picture.convert(mode).save(file)
+        image.convert(mode).save(file)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     top = tmp_path_factory.mktemp("whole")
-    write_pictures(top / "pictures")
+    write_images(top / "pictures")
     grey = np.full((50, 50), 40000, np.uint16)
     Image.fromarray(grey).save(top / "pictures" / "rosé" / "sixteen bit.png")
     return Project.small(top)
 
 
-def test_pictures_of_every_kind_become_artifacts_of_every_kind(project: Project) -> None:
+def test_images_of_every_kind_become_artifacts_of_every_kind(project: Project) -> None:
     done = project.run("dvc", "repro")
     assert done.returncode == 0, done.stdout
     facts = json.loads((project.folder / "export/export.json").read_text())["artifacts"]
@@ -98,10 +98,10 @@ def test_the_other_door_finds_all_done(project: Project) -> None:
 
 
 def test_every_artifact_predicts_the_same(project: Project) -> None:
-    pictures = str(project.folder.parent / "pictures" / "green ink")
+    images = str(project.folder.parent / "pictures" / "green ink")
     answers = []
     for name in ("saved_model", "model.h5", "model.tflite", "model_int8.tflite", "model.onnx"):
-        done = project.run("tasks.predict", f"export/{name}", pictures, "--json", apart=True)
+        done = project.run("tasks.predict", f"export/{name}", images, "--json", apart=True)
         assert (done.returncode, done.stderr) == (0, "")
         answers.append([(row["path"], row["class"]) for row in json.loads(done.stdout)])
     assert len(answers[0]) == 22
@@ -117,7 +117,7 @@ def test_without_a_lock_nothing_is_trained_again(project: Project) -> None:
 
 
 def splits(project: Project) -> dict[str, str]:
-    """The split of each picture, as its record says."""
+    """The split of each image, as its record says."""
     data = Dataset.load(project.folder / "data/dataset")
     return {
         example["path"].decode(): name
@@ -126,13 +126,13 @@ def splits(project: Project) -> dict[str, str]:
     }
 
 
-def test_a_folder_that_grows_moves_no_picture(project: Project) -> None:
+def test_a_folder_that_grows_moves_no_image(project: Project) -> None:
     before = splits(project)
-    pictures = project.folder.parent / "pictures"
-    lossless = sorted((pictures / "blue").glob("*.png"))
+    images = project.folder.parent / "pictures"
+    lossless = sorted((images / "blue").glob("*.png"))
     for file in lossless:  # the same pixels in another file: a group's name must outlive such company
-        with Image.open(file) as picture:
-            picture.convert("RGB").save(file.with_name(f"{file.stem} again.tiff"))
+        with Image.open(file) as image:
+            image.convert("RGB").save(file.with_name(f"{file.stem} again.tiff"))
     done = project.run("dvc", "repro", "build")
     assert done.returncode == 0, done.stdout
     after = splits(project)
@@ -141,7 +141,7 @@ def test_a_folder_that_grows_moves_no_picture(project: Project) -> None:
     assert {path: after[path] for path in before} == before
     assert all(after[path] == before[path.replace(" again.tiff", ".png")] for path in new)
     for path in new:
-        (pictures / path).unlink()
+        (images / path).unlink()
     assert project.run("dvc", "repro", "build").returncode == 0
     assert splits(project) == before
 

@@ -1,4 +1,4 @@
-"""What training is fed: every picture once a pass, full batches, and the same ones after an interruption."""
+"""What training is fed: every image once a pass, full batches, and the same ones after an interruption."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def taken(batches: Batches, epoch: int, count: int) -> list[Any]:
     return list(batches.training(epoch).take(count).as_numpy_iterator())
 
 
-def test_a_pass_brings_each_picture_once_in_another_order_than_the_next(batches: Batches) -> None:
+def test_a_pass_brings_each_image_once_in_another_order_than_the_next(batches: Batches) -> None:
     data = batches.data
     one, other = (
         [example["path"] for example in parsed(data, batches._pass(np.int64(number)).map(lambda _, r: r))]
@@ -46,7 +46,7 @@ def test_a_pass_brings_each_picture_once_in_another_order_than_the_next(batches:
 
 
 @pytest.mark.parametrize("count", [1, 5, 29, 30, 1000])
-def test_some_pictures_of_a_split_are_taken_from_all_of_it(batches: Batches, count: int) -> None:
+def test_some_images_of_a_split_are_taken_from_all_of_it(batches: Batches, count: int) -> None:
     data, size = batches.data, batches.data.size("train")
     every, some = (
         [example["path"] for example in data.read("train", 4, n).unbatch().as_numpy_iterator()]
@@ -72,10 +72,10 @@ def test_no_seed_but_its_own_decides_what_comes(batches: Batches, global_seed: i
 def test_every_batch_is_full_and_none_is_dropped(batches: Batches) -> None:
     assert batches.data.size("train") % 8, "or it would prove nothing"
     assert batches.steps == -(-batches.data.size("train") // 8)
-    for (pictures, mask), labels, weights in taken(batches, 0, 2 * batches.steps):
-        assert pictures.shape == (8, 32, 32, 3) and mask.shape == (8, WIDTH)
+    for (images, mask), labels, weights in taken(batches, 0, 2 * batches.steps):
+        assert images.shape == (8, 32, 32, 3) and mask.shape == (8, WIDTH)
         assert labels.shape == (8, 3) and weights.shape == (8,)
-        assert pictures.min() >= 0 and pictures.max() <= 1
+        assert images.min() >= 0 and images.max() <= 1
         assert set(np.unique(mask)) <= {0, 2}
 
 
@@ -87,8 +87,8 @@ def test_an_epoch_begins_alike_whether_or_not_training_was_interrupted(batches: 
 
 
 def flat(batch: Any) -> list[Any]:
-    (pictures, mask), labels, weights = batch
-    return [pictures, mask, labels, weights]
+    (images, mask), labels, weights = batch
+    return [images, mask, labels, weights]
 
 
 def test_another_seed_is_another_order(batches: Batches) -> None:
@@ -96,10 +96,10 @@ def test_another_seed_is_another_order(batches: Batches) -> None:
     assert not np.array_equal(taken(batches, 0, 1)[0][1], taken(other, 0, 1)[0][1])
 
 
-def test_a_shuffle_that_holds_few_pictures_still_brings_all(
+def test_a_shuffle_that_holds_few_images_still_brings_all(
     batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.core.training.dataset.SHUFFLE_BYTES", 10_000)  # three pictures
+    monkeypatch.setattr("tasks.core.training.dataset.SHUFFLE_BYTES", 10_000)  # three images
     data = batches.data
     paths = [example["path"] for example in parsed(data, data.shuffled("train", 5))]
     assert len(set(paths)) == len(paths) == batches.data.size("train")
@@ -113,13 +113,13 @@ def test_balanced_weights_make_all_classes_alike(batches: Batches) -> None:
     assert weights * list(counts.values()) == pytest.approx([20, 20, 20])
 
 
-def test_a_class_without_training_pictures_breaks_nothing(batches: Batches) -> None:
+def test_a_class_without_training_images_breaks_nothing(batches: Batches) -> None:
     data = dataclasses.replace(batches.data, counts={"train": {"blue": 3, "green": 0, "red": 3}})
     weights = class_weights(data, dataclasses.replace(batches.p, class_weight="balanced"))
     assert weights.tolist() == [1, 1, 1]
 
 
-def test_the_sheet_shows_each_picture_plain_and_changed(batches: Batches) -> None:
+def test_the_sheet_shows_each_image_plain_and_changed(batches: Batches) -> None:
     shown = np.asarray(sheet(batches.data, batches.p), int)
     assert shown.shape == (6 * 36, 8 * 36, 3)
     first = parsed(batches.data, batches.data.shuffled("train", batches.p.seed))

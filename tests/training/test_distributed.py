@@ -81,7 +81,7 @@ def test_two_workers_learn_what_one_does_and_one_of_them_writes(
 def test_a_worker_that_knows_of_an_interrupted_training_does_not_wait_for_one_that_does_not(
     tiny: Tiny, tmp_path: Path, alone: pd.DataFrame
 ) -> None:
-    """Each has a cache of its own here, and the first alone writes a backup: they begin anew together."""
+    """Each has a cache of its own here, and the first alone writes a backup: they begin again together."""
     targets = [tmp_path / f"worker{place}" / "models" for place in range(2)]
     kill_after_an_epoch(targets[0], *cluster(tiny, targets))
     printed = finish(*cluster(tiny, targets))

@@ -77,7 +77,7 @@ def test_another_training_does_not_go_on_from_it(tiny: Tiny, tmp_path: Path, cac
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 and no more"])
-def test_a_damaged_backup_begins_anew(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_backup_begins_again(tmp_path: Path, damage: bytes) -> None:
     backup = Backup(tmp_path / "backup")
     assert backup.load() is None
     ones = [np.ones(3), np.zeros((2, 2), np.int64)]

@@ -65,12 +65,12 @@ def test_without_fine_tuning_the_backbone_stays_as_it_was(tiny: Tiny, tmp_path: 
         assert not np.array_equal(tuned[name], variable.numpy()), "its failing twin: fine-tuning moves it"
 
 
-def pictures_seen(models: Path) -> int:
-    """How many pictures the backbone `counting` was given, as it says itself."""
+def images_seen(models: Path) -> int:
+    """How many images the backbone `counting` was given, as it says itself."""
     return int(next(value for name, value in weights(models).items() if "seen" in name))
 
 
-def test_a_frozen_backbone_sees_each_picture_once_and_then_never_again(
+def test_a_frozen_backbone_sees_each_image_once_and_then_never_again(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its features are kept: neither the second epoch nor another training with another head asks again."""
@@ -79,14 +79,14 @@ def test_a_frozen_backbone_sees_each_picture_once_and_then_never_again(
     frozen: dict[str, Any] = {"fine_tune": False, "augment": STILL, "head_epochs": 9}
     best = tiny.train(tmp_path / "first", "counting", **frozen)
     assert best["phase"] == "head"
-    assert pictures_seen(tmp_path / "first") == data.size("train") + data.size("validation")
+    assert images_seen(tmp_path / "first") == data.size("train") + data.size("validation")
     tiny.train(tmp_path / "second", "counting", **frozen, label_smoothing=0.0)
-    assert pictures_seen(tmp_path / "second") == 0
+    assert images_seen(tmp_path / "second") == 0
     tiny.train(tmp_path / "augmented", "counting", **frozen | {"augment": TURNED})
-    assert pictures_seen(tmp_path / "augmented") > 3 * data.size("train"), "its failing twin"
+    assert images_seen(tmp_path / "augmented") > 3 * data.size("train"), "its failing twin"
 
 
-def test_features_of_another_backbone_or_of_other_pictures_are_not_taken_for_these(
+def test_features_of_another_backbone_or_of_other_images_are_not_taken_for_these(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
@@ -189,14 +189,14 @@ def test_each_training_has_tensorboards_logs_by_itself(tiny: Tiny, tmp_path: Pat
 
 def test_what_a_backbone_draws_without_a_seed_gets_one(tiny: Tiny) -> None:
     tf.config.experimental.enable_op_determinism()
-    pictures, lively = tf.ones((4, 32, 32, 3)), str(tiny.folder / "lively")
+    images, lively = tf.ones((4, 32, 32, 3)), str(tiny.folder / "lively")
     with pytest.raises(tf.errors.InvalidArgumentError, match="determinism"):
-        classifier.backbone_layer(lively, trainable=True)(pictures, training=True)
+        classifier.backbone_layer(lively, trainable=True)(images, training=True)
 
     def drawn(seed: int) -> np.ndarray:
         tf.random.set_seed(0)
         layer = classifier.backbone_layer(lively, trainable=True, draws_by=seed)
-        return np.asarray(layer(pictures, training=True))
+        return np.asarray(layer(images, training=True))
 
     assert np.array_equal(drawn(1), drawn(1)) and not np.array_equal(drawn(1), drawn(2))
 
@@ -205,7 +205,7 @@ def test_what_a_backbone_draws_without_a_seed_gets_one(tiny: Tiny) -> None:
 def test_a_backbone_that_draws_by_itself_is_told_from_one_that_does_not(
     tiny: Tiny, name: str, draws: bool
 ) -> None:
-    """Its draws are begun anew at each epoch, which costs time where there are none."""
+    """Its draws are begun again at each epoch, which costs time where there are none."""
     assert saved_model.declared(tiny.folder / name).is_stochastic == draws
 
 
@@ -218,8 +218,8 @@ def test_frozen_statistics_stay_as_they_came(
     assert bool(np.abs(mean).max() > 0) == moves
 
 
-def test_a_batch_of_more_pictures_than_there_are_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(ParamError, match=r"train\.batch_size is 1000, but there are 4\d training pictures"):
+def test_a_batch_of_more_images_than_there_are_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(ParamError, match=r"train\.batch_size is 1000, but there are 4\d training images"):
         tiny.train(tmp_path / "m", batch_size=1000)
 
 
@@ -290,7 +290,7 @@ def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
 
 
 def validation_loss(tiny: Tiny, models: Path) -> float:
-    """The loss of the weights that lie in a folder, measured anew."""
+    """The loss of the weights that lie in a folder, measured again."""
     p = params.read(ROOT / "params.yaml", Params).train
     model, _ = classifier.load(models)
     penalty = 0.0001 * float(np.square(model.get_layer("head").kernel.numpy()).sum())
@@ -325,32 +325,32 @@ def test_a_backbone_that_can_not_be_loaded_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_augmentation_hangs_on_seed_epoch_and_picture_alone() -> None:
-    first, again, epoch, picture = (
+def test_augmentation_hangs_on_seed_epoch_and_image_alone() -> None:
+    first, again, epoch, image = (
         draw(key(1, *which)).numpy() for which in ((2, "a"), (2, "a"), (3, "a"), (2, "b"))
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, epoch)
-    assert not np.array_equal(first, picture)
+    assert not np.array_equal(first, image)
 
 
-PICTURE = np.zeros((1, 33, 33, 3), np.float32)
-PICTURE[0, 4:10, 16] = 1  # a stroke above the centre
+IMAGE = np.zeros((1, 33, 33, 3), np.float32)
+IMAGE[0, 4:10, 16] = 1  # a stroke above the centre
 
 
 def numbers(**drawn: float) -> Any:
-    """The random numbers of one picture: these, and 0 for the others."""
+    """The random numbers of one image: these, and 0 for the others."""
     return tf.constant([[drawn.get(draw.name, 0.0) for draw in Draw]])
 
 
 def test_no_strength_is_no_change() -> None:
-    assert np.allclose(augmented(PICTURE, tf.ones((1, len(Draw))), STILL), PICTURE, atol=1e-6)
+    assert np.allclose(augmented(IMAGE, tf.ones((1, len(Draw))), STILL), IMAGE, atol=1e-6)
 
 
 def test_rotation_is_in_degrees() -> None:
     p = dataclasses.replace(STILL, rotation=40)
-    turned = augmented(PICTURE, numbers(ANGLE=1.0), p).numpy()[0, ..., 0]
-    expected = Image.fromarray((PICTURE[0, ..., 0] * 255).astype(np.uint8)).rotate(
+    turned = augmented(IMAGE, numbers(ANGLE=1.0), p).numpy()[0, ..., 0]
+    expected = Image.fromarray((IMAGE[0, ..., 0] * 255).astype(np.uint8)).rotate(
         40, Image.Resampling.BILINEAR
     )
     assert np.abs(turned - np.asarray(expected) / 255).mean() < 0.01
@@ -374,19 +374,19 @@ def test_a_crop_shows_a_part_and_never_more() -> None:
 
 
 def test_brightness_and_contrast_change_the_mean_and_the_spread() -> None:
-    picture = np.clip(0.5 + PICTURE * 0.2, 0, 1)
-    brighter = augmented(picture, numbers(BRIGHTNESS=1.0), dataclasses.replace(STILL, brightness=0.1))
-    flatter = augmented(picture, numbers(CONTRAST=-1.0), dataclasses.replace(STILL, contrast=0.5))
-    assert np.allclose(brighter, picture + 0.1, atol=1e-6)
-    assert np.std(flatter) == pytest.approx(np.std(picture) / 2, rel=1e-3)
-    assert np.mean(flatter) == pytest.approx(np.mean(picture), rel=1e-3)
+    image = np.clip(0.5 + IMAGE * 0.2, 0, 1)
+    brighter = augmented(image, numbers(BRIGHTNESS=1.0), dataclasses.replace(STILL, brightness=0.1))
+    flatter = augmented(image, numbers(CONTRAST=-1.0), dataclasses.replace(STILL, contrast=0.5))
+    assert np.allclose(brighter, image + 0.1, atol=1e-6)
+    assert np.std(flatter) == pytest.approx(np.std(image) / 2, rel=1e-3)
+    assert np.mean(flatter) == pytest.approx(np.mean(image), rel=1e-3)
 
 
-def test_mixup_mixes_pictures_and_labels_alike() -> None:
-    pictures, labels = np.eye(4, dtype=np.float32)[:, None, None, :], np.eye(4, dtype=np.float32)
+def test_mixup_mixes_images_and_labels_alike() -> None:
+    images, labels = np.eye(4, dtype=np.float32)[:, None, None, :], np.eye(4, dtype=np.float32)
     keys = tf.stack([key(1, 0, str(number)) for number in range(4)])
-    mixed_pictures, mixed_labels = mixed(pictures, labels, keys, 0.4)
-    assert np.allclose(mixed_pictures[:, 0, 0], mixed_labels)
+    mixed_images, mixed_labels = mixed(images, labels, keys, 0.4)
+    assert np.allclose(mixed_images[:, 0, 0], mixed_labels)
     assert np.allclose(np.sum(mixed_labels, axis=1), 1)
     assert not np.allclose(mixed_labels, labels)
-    assert mixed(pictures, labels, keys, 0.0) == (pictures, labels)
+    assert mixed(images, labels, keys, 0.0) == (images, labels)

@@ -19,7 +19,7 @@ OLD = "what an earlier run left"
 
 
 def fill(folder: Path, counts: dict[str, int]) -> None:
-    """Writes grey pictures of 16 pixels, each of its own shade."""
+    """Writes grey images of 16 pixels, each of its own shade."""
     for label, count in counts.items():
         (folder / label).mkdir(parents=True)
         for number in range(count):
@@ -30,7 +30,7 @@ def fill(folder: Path, counts: dict[str, int]) -> None:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with params.yaml, two good classes of pictures, and an earlier run's summary."""
+    """The current folder, with params.yaml, two good classes of images, and an earlier run's summary."""
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "params.yaml").read_text("utf-8").replace("data/digits", "pictures")
     (tmp_path / "params.yaml").write_text(text, "utf-8")
@@ -61,12 +61,12 @@ def change(folder: Path, pattern: str, value: str) -> None:
     file.write_text(text, "utf-8")
 
 
-def remove_pictures(folder: Path) -> None:
+def remove_images(folder: Path) -> None:
     (folder / "pictures").rename(folder / "elsewhere")
 
 
-def empty_pictures(folder: Path) -> None:
-    remove_pictures(folder)
+def empty_images(folder: Path) -> None:
+    remove_images(folder)
     (folder / "pictures").mkdir()
 
 
@@ -77,8 +77,8 @@ def one_class(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
-        (remove_pictures, ("data.images", "pictures", "is not a folder")),
-        (empty_pictures, ("data.images", "pictures", "holds no picture")),
+        (remove_images, ("data.images", "pictures", "is not a folder")),
+        (empty_images, ("data.images", "pictures", "holds no image")),
         (one_class, ("data.images", "'cat'", "at least two")),
         (lambda f: change(f, "  epochs: 6 ", "  epochs: ten "), ("train.epochs", "'ten'", "whole number")),
         (lambda f: change(f, "  patience: 3", "  patiense: 3"), ("train.patiense", "not a parameter")),
@@ -109,7 +109,7 @@ def test_a_mistake_reaches_the_shell_as_one_line(workplace: Path, stage: str, mo
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
-        (lambda f: change(f, "images: pictures ", "images: "), ("data.images", "no value")),
+        (lambda f: change(f, "images: images ", "images: "), ("data.images", "no value")),
         (lambda f: change(f, "labels: data/labels.csv", 'labels: ""'), ("data.labels", "''")),
         (lambda f: change(f, "\ndata:", "\ndate:"), ("date is not a parameter", "data")),
         (lambda f: (f / "params.yaml").write_text(""), ("params.yaml", "data is missing")),
@@ -118,7 +118,7 @@ def test_a_mistake_reaches_the_shell_as_one_line(workplace: Path, stage: str, mo
             lambda f: change(f, "backbone: efficientnet_lite0", "backbone: resnext"),
             ("'resnext'", "SavedModel"),
         ),
-        (lambda f: change(f, "images: pictures", "images: ~/pictures"), ("~/pictures", "write ~ out")),
+        (lambda f: change(f, "images: images", "images: ~/pictures"), ("~/pictures", "write ~ out")),
         (lambda f: subprocess.run(["git", "init", "--quiet", f], check=True), ("no commit", "git commit")),
     ],
     ids=["no value", "empty", "section", "empty file", "scheduler", "backbone", "home", "commit"],
@@ -153,14 +153,14 @@ def truncated(folder: Path) -> str:
 
 
 def text_named_jpg(folder: Path) -> str:
-    (folder / "pictures/dog/note.jpg").write_text("not a picture at all")
+    (folder / "pictures/dog/note.jpg").write_text("not an image at all")
     return "dog/note.jpg"
 
 
 def too_few(folder: Path) -> str:
     for number in range(9):
         (folder / f"pictures/dog/{number}.png").unlink()
-    return "classes of too few pictures: dog (3); asked for: at least 10"
+    return "classes of too few images: dog (3); asked for: at least 10"
 
 
 @pytest.mark.parametrize("damage", [zero_bytes, truncated, text_named_jpg, too_few])
@@ -181,7 +181,7 @@ def test_a_verdict_reaches_the_shell_as_one_line(workplace: Path) -> None:
     assert named in only_line(done)
 
 
-def test_tolerated_unreadable_pictures_are_listed_and_left_out(workplace: Path) -> None:
+def test_tolerated_unreadable_images_are_listed_and_left_out(workplace: Path) -> None:
     zero_bytes(workplace)
     change(workplace, "max_unreadable: 0", "max_unreadable: 1")
     assert end("validate") == (0, "")

@@ -26,12 +26,12 @@ from tasks.core.validation import schema
 from tasks.core.validation.checks import NOTHING
 from tasks.core.validation.image_quality import measures
 from tasks.core.validation.schema import Schema
-from tests.pictures import ALONE
+from tests.images import ALONE
 from tests.structure import ROOT
 
 PARAMS = params.read(ROOT / "params.yaml", Params)
 Paths = set[str]
-SOUND = 14  # pictures of each sound class
+SOUND = 14  # images of each sound class
 
 
 def crops() -> Iterator[Image.Image]:
@@ -100,11 +100,11 @@ def test_nothing_is_found_where_there_is_nothing() -> None:
     assert found() == {}
 
 
-def test_a_picture_that_is_left_out_is_named_and_one_too_many_stops_the_run(
+def test_an_image_that_is_left_out_is_named_and_one_too_many_stops_the_run(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What it says then leads to all findings, and tells that the page is of an earlier run."""
-    (workplace / "pictures/cat/broken.jpg").write_bytes(b"no picture")
+    (workplace / "pictures/cat/broken.jpg").write_bytes(b"no image")
     assert "reports/validation/index.html shows all" in run()
     assert "earlier run" not in run()
     (workplace / "reports/index.html").write_text("Passed")
@@ -116,23 +116,23 @@ def test_a_picture_that_is_left_out_is_named_and_one_too_many_stops_the_run(
 
 @pytest.fixture
 def planted(workplace: Path, source: Iterator[Image.Image]) -> dict[str, Paths]:
-    """Plants one example of each finding about single pictures; says where."""
-    pictures = workplace / "pictures"
-    shutil.copy(pictures / "cat/01.jpg", pictures / "cat/copy.jpg")
-    shutil.copy(pictures / "cat/02.jpg", pictures / "dog/mislabelled.jpg")
-    Image.open(pictures / "cat/00.jpg").resize((190, 190)).save(pictures / "cat/again.png")
-    next(source).point(lambda value: value // 5).save(pictures / "cat/night.png")
-    next(source).point(lambda value: 244 + value // 24).save(pictures / "dog/snow.png")
+    """Plants one example of each finding about single images; says where."""
+    images = workplace / "pictures"
+    shutil.copy(images / "cat/01.jpg", images / "cat/copy.jpg")
+    shutil.copy(images / "cat/02.jpg", images / "dog/mislabelled.jpg")
+    Image.open(images / "cat/00.jpg").resize((190, 190)).save(images / "cat/again.png")
+    next(source).point(lambda value: value // 5).save(images / "cat/night.png")
+    next(source).point(lambda value: 244 + value // 24).save(images / "dog/snow.png")
     ramp = np.add.outer(np.linspace(0, 115, 200), np.linspace(0, 100, 200))[..., None] + [0, 20, 40]
-    Image.fromarray(ramp.astype(np.uint8)).save(pictures / "dog/fog.png")
+    Image.fromarray(ramp.astype(np.uint8)).save(images / "dog/fog.png")
     flag = Image.new("RGB", (200, 200), (200, 40, 40))
     flag.paste((40, 160, 60), (0, 0, 200, 90))
-    flag.save(pictures / "dog/flag.png")
-    flag.save(pictures / "dog/flag.bmp")
+    flag.save(images / "dog/flag.png")
+    flag.save(images / "dog/flag.bmp")
     wide = Image.fromarray(load_sample_image("china.jpg")).crop((100, 150, 500, 250))
-    wide.save(pictures / "cat/wide.png")
-    Image.fromarray(load_sample_image("flower.jpg")).resize((60, 58)).save(pictures / "dog/tiny.png")
-    (pictures / "dog/cut.jpg").write_bytes((pictures / "dog/01.jpg").read_bytes()[:2000])
+    wide.save(images / "cat/wide.png")
+    Image.fromarray(load_sample_image("flower.jpg")).resize((60, 58)).save(images / "dog/tiny.png")
+    (images / "dog/cut.jpg").write_bytes((images / "dog/01.jpg").read_bytes()[:2000])
     return {
         "unreadable": {"dog/cut.jpg"},
         "duplicate": {"cat/01.jpg", "cat/copy.jpg", "cat/02.jpg", "dog/mislabelled.jpg"},
@@ -181,7 +181,7 @@ def test_classes_that_are_too_few_unbalanced_or_spelt_alike_are_found(
     add(workplace, source, "Dog", 2)
     add(workplace, source, "bird", 30)
     line = run()
-    assert "too few pictures: Dog (2)" in line and "upper and lower case" in line
+    assert "too few images: Dog (2)" in line and "upper and lower case" in line
     assert set(found()) == {"too_few", "imbalance", "spelling"}
 
 
@@ -190,10 +190,10 @@ def test_a_hundred_classes_cost_no_more_checks_than_two(
 ) -> None:
     run()
     few = read_json(VALIDATION)["expectations"]
-    picture = next(source)
+    image = next(source)
     for number in range(98):
         (workplace / f"pictures/{number}").mkdir()
-        picture.save(workplace / f"pictures/{number}/a.jpg")
+        image.save(workplace / f"pictures/{number}/a.jpg")
     assert "0 (1), 1 (1), 10 (1), 11 (1), 12 (1) and 93 more" in run()
     assert len(read_json(VALIDATION)["expectations"]) == len(few)
 
@@ -231,8 +231,8 @@ def label(folder: Path, **columns: dict[str, str]) -> None:
 def test_near_duplicates_that_the_labels_file_parts_are_an_error(
     workplace: Path, column: str, kind: str
 ) -> None:
-    with Image.open(workplace / "pictures/cat/03.jpg") as picture:
-        picture.save(workplace / "pictures/cat/recompressed.jpg", quality=40)
+    with Image.open(workplace / "pictures/cat/03.jpg") as image:
+        image.save(workplace / "pictures/cat/recompressed.jpg", quality=40)
     label(workplace, **{column: {"cat/03.jpg": "train", "cat/recompressed.jpg": "test"}})
     assert "cat/recompressed.jpg" in run()
     assert set(found()) == {kind, "near_duplicate"}
@@ -248,8 +248,8 @@ def test_a_group_that_the_user_takes_back_is_forgotten(workplace: Path) -> None:
 
 
 def test_a_group_that_a_near_duplicate_lent_stays_when_that_one_goes(workplace: Path) -> None:
-    with Image.open(workplace / "pictures/cat/03.jpg") as picture:
-        picture.save(workplace / "pictures/cat/recompressed.jpg", quality=40)
+    with Image.open(workplace / "pictures/cat/03.jpg") as image:
+        image.save(workplace / "pictures/cat/recompressed.jpg", quality=40)
     trip = "ab" * 32  # such as people make of a patient's number
     label(workplace, group={"cat/03.jpg": trip})
     run()
@@ -260,7 +260,7 @@ def test_a_group_that_a_near_duplicate_lent_stays_when_that_one_goes(workplace: 
     assert groups["cat/recompressed.jpg"] == trip
 
 
-def test_a_picture_that_ties_groups_together_is_reported(workplace: Path) -> None:
+def test_an_image_that_ties_groups_together_is_reported(workplace: Path) -> None:
     run()
     before = read_parquet(MANIFEST).set_index("path")["sha256"]
     a, b = (
@@ -274,18 +274,18 @@ def test_a_picture_that_ties_groups_together_is_reported(workplace: Path) -> Non
     assert "groups_merged" in found()
 
 
-def test_what_most_pictures_are_is_no_finding(workplace: Path) -> None:
+def test_what_most_images_are_is_no_finding(workplace: Path) -> None:
     for file in (workplace / "pictures").glob("*/*.jpg"):
         Image.open(file).point(lambda value: value // 5).save(file, quality=92)
     assert run() == ""
     assert "dark" not in found()
     assert read_json(VALIDATION)["prevalent"] == {"dark": 1.0}
-    assert "dark pictures" in run(dark="error"), "what is to stop the run does, however many there are"
+    assert "dark images" in run(dark="error"), "what is to stop the run does, however many there are"
     assert run(dark="ignore") == ""
     assert read_json(VALIDATION)["prevalent"] == {}
 
 
-def test_pictures_none_of_which_can_be_read_are_named(workplace: Path) -> None:
+def test_images_none_of_which_can_be_read_are_named(workplace: Path) -> None:
     run()
     for file in (workplace / "pictures").glob("*/*.jpg"):
         file.write_text("version https://git-lfs.github.com/spec/v1\n")
@@ -295,7 +295,7 @@ def test_pictures_none_of_which_can_be_read_are_named(workplace: Path) -> None:
     assert "cat/00.jpg" in run()
 
 
-def test_files_that_do_not_look_like_pictures_are_told_of(
+def test_files_that_do_not_look_like_images_are_told_of(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a.heic", "b.HEIC", "notes.txt", "README"):
@@ -328,7 +328,7 @@ def suggestion() -> Schema:
 
 
 @pytest.mark.usefixtures("workplace")
-def test_pictures_pass_the_schema_that_was_suggested_from_them() -> None:
+def test_images_pass_the_schema_that_was_suggested_from_them() -> None:
     run()
     assert suggestion().classes == ("cat", "dog")
     assert run(suggestion()) == ""
@@ -339,11 +339,11 @@ def test_what_the_schema_does_not_know_is_found(workplace: Path, source: Iterato
     run()
     expected = suggestion()
     add(workplace, source, "bird", SOUND)
-    pictures = workplace / "pictures"
-    (pictures / "dog").rename(workplace / "dogs")
-    next(source).save(pictures / "cat/other.png")
-    next(source).resize((700, 500)).save(pictures / "cat/large.jpg")
-    for file in (pictures / "cat").glob("0*.jpg"):
+    images = workplace / "pictures"
+    (images / "dog").rename(workplace / "dogs")
+    next(source).save(images / "cat/other.png")
+    next(source).resize((700, 500)).save(images / "cat/large.jpg")
+    for file in (images / "cat").glob("0*.jpg"):
         Image.open(file).point(lambda value: value // 2).save(file, quality=92)
     line = run(expected, odd_size="ignore")
     birds = {f"bird/{number:02d}.jpg" for number in range(SOUND)}
@@ -355,5 +355,5 @@ def test_what_the_schema_does_not_know_is_found(workplace: Path, source: Iterato
         "size_range": {"cat/large.jpg"},
         "drift": set(),
     }
-    assert "bird/00.jpg" in line and "classes without a picture: dog" in line and "data.schema" in line
+    assert "bird/00.jpg" in line and "classes without an image: dog" in line and "data.schema" in line
     assert "drift" not in line, "a warning"

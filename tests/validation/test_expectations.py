@@ -53,7 +53,7 @@ ODD_NAMES = [
 
 
 def manifest(labels: list[str], **columns: list[Any]) -> pd.DataFrame:
-    """One readable picture for each label, all different, 8 pixels wide."""
+    """One readable image for each label, all different, 8 pixels wide."""
     count = len(labels)
     made: dict[str, list[Any]] = {
         "path": [f"{number:03}.png" for number in range(count)],
@@ -67,25 +67,25 @@ def manifest(labels: list[str], **columns: list[Any]) -> pd.DataFrame:
 
 def readable(mostly: float = 1) -> Check:
     null = gxe.ExpectColumnValuesToBeNull(column="error", mostly=mostly)
-    return Check("unreadable", "readable", "every picture can be read", null, "mend or remove them")
+    return Check("unreadable", "readable", "every image can be read", null, "mend or remove them")
 
 
 def wide(minimum: int = 8) -> Check:
     between = gxe.ExpectColumnValuesToBeBetween(column="width", min_value=minimum)
     return Check(
-        "small", "wide", f"every picture is {minimum} pixels wide", between, "take larger ones", "warning"
+        "small", "wide", f"every image is {minimum} pixels wide", between, "take larger ones", "warning"
     )
 
 
 def distinct(column: str = "sha256") -> Check:
     unique = gxe.ExpectColumnValuesToBeUnique(column=column)
-    return Check("duplicate", "distinct", "every picture is there once", unique, "remove the copies")
+    return Check("duplicate", "distinct", "every image is there once", unique, "remove the copies")
 
 
 def floor(label: str, minimum: int = 2) -> Check:
     readable_of = (Column("label") == label) & Column("error").is_null()
     rows = gxe.ExpectTableRowCountToBeBetween(min_value=minimum, row_condition=readable_of)
-    return Check("too_few", "floor", f"class {label!r} has at least {minimum} pictures", rows, "add pictures")
+    return Check("too_few", "floor", f"class {label!r} has at least {minimum} images", rows, "add images")
 
 
 def classes() -> Check:
@@ -105,7 +105,7 @@ def test_a_sound_manifest_passes_every_check(tmp_path: Path) -> None:
     assert all(outcome.passed and outcome.count == 0 and outcome.paths == () for outcome in outcomes)
 
 
-def test_each_failed_check_names_its_pictures_in_path_order(tmp_path: Path) -> None:
+def test_each_failed_check_names_its_images_in_path_order(tmp_path: Path) -> None:
     frame = manifest(
         ["cat"] * 4,
         path=["d.png", "c.png", "b.png", "a.png"],
@@ -129,7 +129,7 @@ def test_a_path_that_is_there_twice_is_named(tmp_path: Path) -> None:
     assert (outcome.passed, outcome.paths) == (False, ("x", "x"))
 
 
-def test_a_number_of_all_pictures_is_held_against_its_limit_and_shown(tmp_path: Path) -> None:
+def test_a_number_of_all_images_is_held_against_its_limit_and_shown(tmp_path: Path) -> None:
     def at_most(limit: float) -> Check:
         expectation = ExpectNumberToBeAtMost(column="skill", value=0.8, max_value=limit)
         return Check("shortcut", f"skill {limit}", "a low skill", expectation, "look at it")
@@ -173,7 +173,7 @@ def test_tolerance_is_exact_in_floating_point(rows: int) -> None:
         assert (float(rows) - float(count + 1)) / float(rows) < tolerating(count, rows)
 
 
-def test_a_class_is_found_by_any_name_and_counts_readable_pictures_alone(tmp_path: Path) -> None:
+def test_a_class_is_found_by_any_name_and_counts_readable_images_alone(tmp_path: Path) -> None:
     labels = [name for name in ODD_NAMES for _ in range(3)]
     errors = [None, None, "it is cut off"] * len(ODD_NAMES)
     checks = [floor(name, minimum) for name in ODD_NAMES for minimum in (2, 3)]
@@ -185,12 +185,12 @@ def test_a_class_is_found_by_any_name_and_counts_readable_pictures_alone(tmp_pat
     assert all(html.escape(repr(name)) in page for name in ODD_NAMES)
 
 
-def test_a_class_without_pictures_is_empty_rather_than_an_error(tmp_path: Path) -> None:
+def test_a_class_without_images_is_empty_rather_than_an_error(tmp_path: Path) -> None:
     outcome = run_one(manifest(["cat"]), floor("dog", 1), tmp_path / "site")
     assert (outcome.passed, outcome.observed) == (False, 0)
 
 
-def test_pictures_that_cannot_be_read_have_no_width_to_offend_by(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_have_no_width_to_offend_by(tmp_path: Path) -> None:
     frame = manifest(["cat", "dog"], error=["no", "no"], width=[None, None], sha256=[None, None])
     outcomes = expectations.run(frame, [readable(), wide(), distinct()], tmp_path / "site")
     assert [outcome.passed for outcome in outcomes] == [False, True, True]
@@ -215,9 +215,9 @@ def test_data_docs_say_what_was_asked_and_name_the_offenders(tmp_path: Path) -> 
     frame = manifest(["cat"] * 3, width=[8.0, 7.0, 8.0], error=[None, None, "it is <cut> off"])
     expectations.run(frame, [readable(), wide(), floor("cat", 9)], site)
     page = (site / RESULTS_PAGE).read_text(encoding="utf-8")
-    assert "readable (error): every picture can be read" in page
-    assert "wide (warning): every picture is 8 pixels wide" in page
-    assert html.escape("class 'cat' has at least 9 pictures") in page
+    assert "readable (error): every image can be read" in page
+    assert "wide (warning): every image is 8 pixels wide" in page
+    assert html.escape("class 'cat' has at least 9 images") in page
     assert "001.png" in page and "002.png" in page and "000.png" not in page
     suite = (site / SUITE_PAGE).read_text(encoding="utf-8")
     assert "mend or remove them" in suite

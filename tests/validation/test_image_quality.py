@@ -18,14 +18,14 @@ from tasks.core.validation import checks
 from tasks.core.validation.derived_columns import number_near_sets, with_derived_columns
 from tasks.core.validation.expectations import run
 from tasks.core.validation.image_quality import measures, phash
-from tests.pictures import scanned
+from tests.images import scanned
 from tests.structure import ROOT
 
 P = params.read(ROOT / "params.yaml", Params).validate
 QUALITIES = ("dark", "light", "blurry", "low_information", "odd_aspect_ratio", "odd_size")
 
 
-def test_measures_of_pictures_one_can_reckon() -> None:
+def test_measures_of_images_one_can_reckon() -> None:
     black, white = (measures(Image.new("RGB", (32, 32), name)) for name in ("black", "white"))
     assert (black["brightness"], black["brightness_p99"], black["sharpness"]) == (0, 0, 0)
     assert (white["brightness"], white["brightness_p05"], white["contrast"], white["saturation"]) == (
@@ -42,7 +42,7 @@ def test_measures_of_pictures_one_can_reckon() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (3000, 2), (64, 64), (129, 127)])
-def test_pictures_of_any_shape_are_measured(size: tuple[int, int]) -> None:
+def test_images_of_any_shape_are_measured(size: tuple[int, int]) -> None:
     seen = measures(Image.effect_noise(size, 50).convert("RGB"))
     assert all(np.isfinite(value) for name, value in seen.items() if name != "phash")
     assert len(str(seen["phash"])) == 16
@@ -64,40 +64,38 @@ def varied(count: int) -> list[Image.Image]:
     """Crops of photographs, many of them darkened, lightened, blurred, flattened or turned grey."""
     rng = np.random.default_rng(0)
     sources = photographs()
-    pictures = []
+    images = []
     for number in range(count):
         width, height = rng.integers(40, 400, 2)
         left, top = rng.integers(0, 640 - width), rng.integers(0, 427 - height)
-        picture = sources[rng.integers(2)].crop((left, top, left + width, top + height))
+        image = sources[rng.integers(2)].crop((left, top, left + width, top + height))
         match number % 8:
             case 1:
-                picture = ImageEnhance.Brightness(picture).enhance(float(rng.uniform(0.05, 0.6)))
+                image = ImageEnhance.Brightness(image).enhance(float(rng.uniform(0.05, 0.6)))
             case 2:
-                picture = ImageEnhance.Brightness(picture).enhance(float(rng.uniform(1.5, 8)))
+                image = ImageEnhance.Brightness(image).enhance(float(rng.uniform(1.5, 8)))
             case 3:
-                picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 40))))
+                image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 40))))
             case 4:
-                picture = picture.quantize(int(rng.integers(2, 12))).convert("RGB")
+                image = image.quantize(int(rng.integers(2, 12))).convert("RGB")
             case 5:
-                picture = picture.convert("L").filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 40))))
+                image = image.convert("L").filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 40))))
             case 6:
-                picture = ImageEnhance.Contrast(picture).enhance(float(rng.uniform(0, 0.3)))
-        pictures.append(picture)
-    return pictures
+                image = ImageEnhance.Contrast(image).enhance(float(rng.uniform(0, 0.3)))
+        images.append(image)
+    return images
 
 
 def test_the_verdicts_are_cleanvisions(tmp_path: Path) -> None:
     from cleanvision import Imagelab
 
-    for number, picture in enumerate(varied(400)):
+    for number, image in enumerate(varied(400)):
         label = tmp_path / "pictures" / "ab"[number % 2]
         label.mkdir(parents=True, exist_ok=True)
         if number % 3:
-            picture.save(label / f"{number:03d}.png")
+            image.save(label / f"{number:03d}.png")
         else:  # decoded at half of its size
-            picture.resize((3 * picture.width, 3 * picture.height)).save(
-                label / f"{number:03d}.jpg", quality=92
-            )
+            image.resize((3 * image.width, 3 * image.height)).save(label / f"{number:03d}.jpg", quality=92)
     (tmp_path / "labels.csv").write_text("path,label\n")
     frame = scanned(tmp_path / "pictures", tmp_path / "labels.csv")
     frame = with_derived_columns(frame, number_near_sets(frame, P), [])

@@ -91,7 +91,7 @@ def effort(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hashes, int], Effort]:
 
 
 @pytest.mark.parametrize(("distance", "share"), [(4, 0.02), (8, 0.2)])
-def test_ten_times_the_pictures_are_less_than_half_of_a_hundred_times_the_work(
+def test_ten_times_the_images_are_less_than_half_of_a_hundred_times_the_work(
     effort: Callable[[Hashes, int], Effort], distance: int, share: float
 ) -> None:
     few, many = (

@@ -10,18 +10,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.core.data import images, parallel
+from tasks.core.data import image_io, parallel
 from tasks.core.data.config import Processes
 from tasks.core.data.parallel import each, suited
 from tasks.core.validation import scan
 from tests import workers
-from tests.pictures import ALONE, scanned, write_classes
+from tests.images import ALONE, scanned, write_classes
 
 TWO = Processes(2, "none")
 
 
 class Place:
-    """Pictures of an old date, and the names of those that were opened."""
+    """Images of an old date, and the names of those that were opened."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -63,7 +63,7 @@ def test_what_has_not_changed_is_not_opened_again(place: Place) -> None:
     assert place.reads == []
 
 
-def test_pictures_that_change_places_are_seen_though_size_and_date_are_equal(place: Place) -> None:
+def test_images_that_change_places_are_seen_though_size_and_date_are_equal(place: Place) -> None:
     before = place.scanned()["sha256"]
     one, other, aside = place.files[0], place.files[-1], place.folder / "aside"
     assert one.stat().st_size == other.stat().st_size
@@ -75,16 +75,16 @@ def test_pictures_that_change_places_are_seen_though_size_and_date_are_equal(pla
     assert (after.iloc[0], after.iloc[-1]) == (before.iloc[-1], before.iloc[0])
 
 
-def test_running_out_of_memory_is_not_remembered_of_a_picture(
+def test_running_out_of_memory_is_not_remembered_of_an_image(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(images, "_rgb", lambda _: bytearray(1 << 62))
+        patch.setattr(image_io, "_rgb", lambda _: bytearray(1 << 62))
         assert place.scanned()["error"].str.contains("memory").all()
     assert place.scanned()["error"].isna().all()
 
 
-def test_what_an_earlier_version_of_our_code_found_is_found_anew(
+def test_what_an_earlier_version_of_our_code_found_is_found_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.scanned()
@@ -93,7 +93,7 @@ def test_what_an_earlier_version_of_our_code_found_is_found_anew(
     assert len(place.reads) == 12
 
 
-def test_changed_pictures_here_and_there_share_the_processes(
+def test_changed_images_here_and_there_share_the_processes(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And one that has not changed waits for none."""
@@ -136,7 +136,7 @@ def test_deaths_over_different_work_do_not_add_up(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4 > parallel.TRIES, "each of them once"
 
 
-def test_a_few_small_pictures_are_read_before_processes_would_have_started() -> None:
+def test_a_few_small_images_are_read_before_processes_would_have_started() -> None:
     compute = Processes(8, "none")
     assert suited(compute, [200] * 1797).workers == 1
     assert suited(compute, [200] * 3000) is compute

@@ -1,4 +1,4 @@
-"""Reading encoded pictures within a TensorFlow graph, as `images` reads files."""
+"""Reading encoded images within a TensorFlow graph, as `images` reads files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEADER = 1 << 16  # bytes, within which EXIF lies
 ORIENTATION = 0x0112  # the tag's number
 
 
-def pictures(encoded: Any, contract: Contract) -> Any:
+def images(encoded: Any, contract: Contract) -> Any:
     """Reads JPEG and PNG, upright by EXIF, transparency on white, fitted into the contract's square.
 
     EXIF is looked for in the first 64 KB, and an orientation that stands in XMP alone is not found.
@@ -28,7 +28,7 @@ def pictures(encoded: Any, contract: Contract) -> Any:
 
 
 def decoded(data: Any) -> Any:
-    """One picture's pixels: float32 (height, width, 3), 0 to 255."""
+    """One image's pixels: float32 (height, width, 3), 0 to 255."""
     return tf.cond(tf.io.is_jpeg(data), lambda: _jpeg(data), lambda: _png(data))
 
 
@@ -93,7 +93,7 @@ def _orientation(tiff: Any) -> Any:
 
 
 def upright(pixels: Any, orientation: Any) -> Any:
-    """Turns and mirrors a picture as its orientation asks for."""
+    """Turns and mirrors an image as its orientation asks for."""
     turn, image = tf.image.rot90, tf.image
     return tf.switch_case(
         orientation - 1,
@@ -111,7 +111,7 @@ def upright(pixels: Any, orientation: Any) -> Any:
 
 
 def fitted(pixels: Any, side: int, how: Resize) -> Any:
-    """Resizes a picture as `images.resized` does: float32 (side, side, 3) in [0, 1]."""
+    """Resizes an image as `images.resized` does: float32 (side, side, 3) in [0, 1]."""
     size = tf.cast(tf.shape(pixels)[:2], tf.float32)
     square = tf.constant([side, side])
     if how == "stretch":

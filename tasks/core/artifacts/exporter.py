@@ -28,13 +28,13 @@ class Exporter:
     """Writes one classifier in any format.
 
     Args:
-        model: from pictures to logits.
+        model: from images to logits.
         backbone: its name.
-        pictures: float32 (n, size, size, 3), for measuring the ranges of int8.
+        images: float32 (n, size, size, 3), for measuring the ranges of int8.
     """
 
-    def __init__(self, model: Any, contract: Contract, backbone: str, pictures: Array) -> None:
-        self.model, self.contract, self.backbone, self.pictures = model, contract, backbone, pictures
+    def __init__(self, model: Any, contract: Contract, backbone: str, images: Array) -> None:
+        self.model, self.contract, self.backbone, self.images = model, contract, backbone, images
         spec = tf.TensorSpec((None, contract.image_size, contract.image_size, 3), tf.float32, "image")
         self.spec = [spec]
 
@@ -45,7 +45,7 @@ class Exporter:
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "encoded")])
         def serve_bytes(encoded: Any) -> dict[str, Any]:
-            return dict(serve(decode_graph.pictures(encoded, contract)))
+            return dict(serve(decode_graph.images(encoded, contract)))
 
         self.serve, self.serve_bytes = serve, serve_bytes
 
@@ -74,10 +74,10 @@ class Exporter:
             layer = efficientnet_lite.built_in(self.backbone)
             layer.set_weights(trained)
         side = self.contract.image_size
-        pictures = keras.Input((side, side, 3), name="image")
+        images = keras.Input((side, side, 3), name="image")
         head = self.model.get_layer("head")
-        logits = head(layer(pictures))
-        model = keras.Model(pictures, keras.layers.Softmax(name="probabilities")(logits), name="classifier")
+        logits = head(layer(images))
+        model = keras.Model(images, keras.layers.Softmax(name="probabilities")(logits), name="classifier")
         with h5py.File(path, "w") as file:  # opened once: what is being started may hold its lock
             with console.quiet():  # Keras would rather have its own format
                 model.save(file, save_format="h5", include_optimizer=False)
@@ -93,7 +93,7 @@ class Exporter:
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if quantization == "int8":
-            converter.representative_dataset = lambda: ({"image": one[None]} for one in self.pictures)
+            converter.representative_dataset = lambda: ({"image": one[None]} for one in self.images)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         with console.quiet():
             content = converter.convert()

@@ -1,4 +1,4 @@
-"""Encoded pictures that go with the artifacts, and what to expect of them: to try one where it will run."""
+"""Encoded images that go with the artifacts, and what to expect of them: to try one where it will run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tasks.core.artifacts import runtimes
 from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import write_json, write_text
-from tasks.core.data import images
+from tasks.core.data import image_io
 
 RESIZED = {
-    "stretch": "picture.resize(square, Image.Resampling.BILINEAR)",
-    "crop": "ImageOps.fit(picture, square, Image.Resampling.BILINEAR)",
-    "pad": "ImageOps.pad(picture, square, Image.Resampling.BILINEAR)",
+    "stretch": "image.resize(square, Image.Resampling.BILINEAR)",
+    "crop": "ImageOps.fit(image, square, Image.Resampling.BILINEAR)",
+    "pad": "ImageOps.pad(image, square, Image.Resampling.BILINEAR)",
 }
 HOW_TO_TRY = """\
-# Golden pictures
+# Golden images
 
-Test pictures, and in `golden.json` the probabilities that they should get: try an artifact with them where it
+Test images, and in `golden.json` the probabilities that they should get: try an artifact with them where it
 will run. With `model.onnx`, in the folder above this one:
 
 ```python
@@ -37,8 +37,8 @@ contract = json.load(open("classifier.json", encoding="utf-8"))
 square = (contract["image_size"],) * 2
 session = onnxruntime.InferenceSession("model.onnx")
 for row in json.load(open("golden/golden.json", encoding="utf-8")):
-    picture = ImageOps.exif_transpose(Image.open("golden/" + row["file"])).convert("RGBA")
-    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open("golden/" + row["file"])).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     pixels = np.asarray(RESIZED, np.float32)
     (given,) = session.run(None, {"image": pixels[None] / 255})
     off = np.abs(given[0] - row["probabilities"]).max()
@@ -50,17 +50,17 @@ PLAIN = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes that every reader reads al
 
 def write(
     folder: Path,
-    pictures: Path,
+    images: Path,
     paths: list[str],
     contract: Contract,
-    predict: Callable[[images.Pixels], Array],
+    predict: Callable[[image_io.Pixels], Array],
 ) -> Array:
-    """Writes pictures as JPEG or PNG files, and `golden.json` with the probabilities that they should get.
+    """Writes images as JPEG or PNG files, and `golden.json` with the probabilities that they should get.
 
     A JPEG or PNG that every reader reads alike is copied as it is, anything else written as PNG.
 
     Args:
-        pictures: the folder that `paths` are from.
+        images: the folder that `paths` are from.
         predict: from uint8 (n, size, size, 3) to probabilities.
 
     Returns:
@@ -69,10 +69,10 @@ def write(
     folder.mkdir()
     files, read = [], []
     for place, path in enumerate(paths):
-        data, suffix = _plain(images.content(pictures / path), contract)
+        data, suffix = _plain(image_io.content(images / path), contract)
         files.append(f"{place:06d}.{suffix}")
         (folder / files[-1]).write_bytes(data)
-        read.append(images.pixels(data, pictures / path, contract.image_size, contract.resize))
+        read.append(image_io.pixels(data, images / path, contract.image_size, contract.resize))
     expected = predict(np.stack(read))
     rows = [
         {
@@ -89,11 +89,11 @@ def write(
 
 
 def _plain(data: bytes, contract: Contract) -> tuple[bytes, str]:
-    picture = images.opened(data)
-    if picture.format in ("JPEG", "PNG") and picture.mode in PLAIN and _read_alike(data, contract):
-        return data, {"JPEG": "jpg", "PNG": "png"}[picture.format]
+    image = image_io.opened(data)
+    if image.format in ("JPEG", "PNG") and image.mode in PLAIN and _read_alike(data, contract):
+        return data, {"JPEG": "jpg", "PNG": "png"}[image.format]
     buffer = BytesIO()
-    upright = images.decoded(picture)
+    upright = image_io.decoded(image)
     upright.info.clear()  # of EXIF and colour profiles
     upright.save(buffer, "PNG")
     return buffer.getvalue(), "png"
@@ -101,7 +101,7 @@ def _plain(data: bytes, contract: Contract) -> tuple[bytes, str]:
 
 def _read_alike(data: bytes, contract: Contract) -> bool:
     """Whether others read it as we do: what is broken, or turned in some odd way, they may not."""
-    ours = images.pixels(data, Path("picture"), contract.image_size, contract.resize)
+    ours = image_io.pixels(data, Path("picture"), contract.image_size, contract.resize)
     try:
         theirs = runtimes.pixels(data, contract.facts())
     except Exception:  # Pillow raises errors of many kinds over broken EXIF, which ours passes over

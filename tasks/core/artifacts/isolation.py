@@ -25,25 +25,25 @@ UNTIMED: dict[str, Any] = dict.fromkeys(TIMED)
 Kind = TypeVar("Kind", bound=str)
 
 
-def predict(artifact: Path, pictures: Path, golden: Path) -> dict[str, Array]:
-    """Has an artifact answer to pictures.
+def predict(artifact: Path, images: Path, golden: Path) -> dict[str, Array]:
+    """Has an artifact answer to images.
 
     Args:
-        pictures: a .npy file of uint8 (n, size, size, 3).
-        golden: a folder of encoded pictures.
+        images: a .npy file of uint8 (n, size, size, 3).
+        golden: a folder of encoded images.
 
     Returns:
-        Probabilities, float32 (n, classes): of the pictures under `test`, of the folder's under `golden`, and
+        Probabilities, float32 (n, classes): of the images under `test`, of the folder's under `golden`, and
         under `encoded` those that a SavedModel gives of the folder's bytes.
 
     Raises:
         ModelError: it can't be run.
     """
-    return _answers("predict", artifact, pictures, golden)[0]
+    return _answers("predict", artifact, images, golden)[0]
 
 
 def probe(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Has an artifact answer to golden pictures, if there are any, and run for a while.
+    """Has an artifact answer to golden images, if there are any, and run for a while.
 
     Returns:
         Answers as of `predict`, without `test`; and what `runtimes.measure_load` measures.
@@ -61,7 +61,7 @@ def time_artifact(artifact: Path) -> dict[str, Any]:
 
 
 def time_artifacts(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str, Any]]:
-    """Times artifacts, and adds `latency_ratio`, of one picture and to the SavedModel's, where there is one.
+    """Times artifacts, and adds `latency_ratio`, of one image and to the SavedModel's, where there is one.
 
     Args:
         files: their names in the folder.

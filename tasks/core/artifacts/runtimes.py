@@ -3,13 +3,13 @@
 It is a script too. `python -I` runs it where the project can't be imported, so that what is proved there
 holds for whoever has the artifact and its runtime:
 
-  python -I runtimes.py predict ARTIFACT PICTURES.npy GOLDEN ANSWERS.npz
+  python -I runtimes.py predict ARTIFACT IMAGES.npy GOLDEN ANSWERS.npz
   python -I runtimes.py time ARTIFACT
   python -I runtimes.py probe ARTIFACT GOLDEN ANSWERS.npz
 
-`predict` answers to pictures of uint8 (n, size, size, 3), and to the encoded ones in the folder GOLDEN, which
+`predict` answers to images of uint8 (n, size, size, 3), and to the encoded ones in the folder GOLDEN, which
 it reads as the artifact's own contract says. `time` prints the median latencies in milliseconds and the peak
-memory in bytes, as JSON. `probe` does both in short: the pictures in GOLDEN, if there are any, and a while of
+memory in bytes, as JSON. `probe` does both in short: the images in GOLDEN, if there are any, and a while of
 load.
 """
 
@@ -38,8 +38,8 @@ Probabilities = npt.NDArray[np.float32]  # (n, classes)
 CONTRACT = "classifier.json"  # the name within an artifact, as `paths.CONTRACT`
 THREADS = min(2, os.cpu_count() or 1)
 BATCH = 32
-WARM_UP, RUNS = 5, 50  # of one picture; of a batch a fifth of both
-SHORT = 5.0  # seconds that a probe's load takes at most, of one picture and of a batch each
+WARM_UP, RUNS = 5, 50  # of one image; of a batch a fifth of both
+SHORT = 5.0  # seconds that a probe's load takes at most, of one image and of a batch each
 
 
 class SavedModel:
@@ -55,8 +55,8 @@ class SavedModel:
     def predict(self, images: Images) -> Probabilities:
         return self._answer("serving_default", image=self.tensor(images))
 
-    def predict_encoded(self, pictures: list[bytes]) -> Probabilities:
-        return self._answer("serving_bytes", encoded=self.tensor(pictures))
+    def predict_encoded(self, images: list[bytes]) -> Probabilities:
+        return self._answer("serving_bytes", encoded=self.tensor(images))
 
     def _answer(self, signature: str, **inputs: Any) -> Probabilities:
         answer: Probabilities = self.model.signatures[signature](**inputs)["probabilities"].numpy()
@@ -162,14 +162,14 @@ def floats(pixels: npt.NDArray[np.uint8]) -> Images:
 
 
 def pixels(data: bytes, contract: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    """Reads an encoded picture as the contract says: uint8 (size, size, 3)."""
+    """Reads an encoded image as the contract says: uint8 (size, size, 3)."""
     from PIL import Image, ImageOps
 
-    picture = ImageOps.exif_transpose(Image.open(BytesIO(data)))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    rgb = picture.convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(BytesIO(data)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    rgb = image.convert("RGB")
     square, bilinear = (contract["image_size"],) * 2, Image.Resampling.BILINEAR
     if contract["resize"] == "crop":
         return np.asarray(ImageOps.fit(rgb, square, bilinear))
@@ -178,23 +178,23 @@ def pixels(data: bytes, contract: dict[str, Any]) -> npt.NDArray[np.uint8]:
     return np.asarray(rgb.resize(square, bilinear))
 
 
-def predict(artifact: Path, pictures: Path, golden: Path, answers: Path) -> None:
-    """Writes the answers to all pictures: `test`, `golden` and, where an artifact reads bytes, `encoded`."""
+def predict(artifact: Path, images: Path, golden: Path, answers: Path) -> None:
+    """Writes the answers to all images: `test`, `golden` and, where an artifact reads bytes, `encoded`."""
     runner = detect(artifact)(artifact)
-    array = np.load(pictures, mmap_mode="r")
+    array = np.load(images, mmap_mode="r")
     parts = [runner.predict(floats(array[start : start + BATCH])) for start in range(0, len(array), BATCH)]
     np.savez(answers, test=np.concatenate(parts), **_of_golden(runner, golden))  # type: ignore[arg-type]
 
 
 def probe(artifact: Path, golden: Path, answers: Path) -> dict[str, float]:
-    """Writes the answers to golden pictures, as `predict`; returns what a shorter `measure_load` does."""
+    """Writes the answers to golden images, as `predict`; returns what a shorter `measure_load` does."""
     runner = detect(artifact)(artifact)
     np.savez(answers, **_of_golden(runner, golden))  # type: ignore[arg-type]
     return _under_load(runner, SHORT)
 
 
 def measure_load(artifact: Path) -> dict[str, float]:
-    """Median milliseconds of one picture and of a batch, and the process's peak memory in bytes."""
+    """Median milliseconds of one image and of a batch, and the process's peak memory in bytes."""
     return _under_load(detect(artifact)(artifact), math.inf)
 
 
@@ -203,7 +203,7 @@ def _of_golden(runner: Runner, folder: Path) -> dict[str, Probabilities]:
     if not files:
         return {}
     read = floats(np.stack([pixels(data, runner.contract) for data in files]))
-    result = {"golden": np.concatenate([runner.predict(picture[None]) for picture in read])}
+    result = {"golden": np.concatenate([runner.predict(image[None]) for image in read])}
     return result | ({"encoded": runner.predict_encoded(files)} if hasattr(runner, "predict_encoded") else {})
 
 

@@ -18,16 +18,16 @@ from tasks.core.base.files import sha256, size
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """The pictures that artifacts are asked about, and what the trained model says of them.
+    """The images that artifacts are asked about, and what the trained model says of them.
 
-    pictures: a .npy file of the test split, uint8 (n, size, size, 3).
+    images: a .npy file of the test split, uint8 (n, size, size, 3).
     labels: int (n,), places of their classes.
     expected: the trained model's probabilities of them, float (n, classes).
-    golden: a folder of encoded pictures.
+    golden: a folder of encoded images.
     expected_golden: the trained model's probabilities of those, float (m, classes).
     """
 
-    pictures: Path
+    images: Path
     labels: Array
     expected: Array
     golden: Path
@@ -37,7 +37,7 @@ class ParityCheck:
         """Runs an artifact apart, and compares. What can't be run has no answers, and an `error`."""
         facts: dict[str, Any] = {"file": artifact.name, "bytes": size(artifact), "sha256": sha256(artifact)}
         try:
-            answers = isolation.predict(artifact, self.pictures, self.golden)
+            answers = isolation.predict(artifact, self.images, self.golden)
         except ModelError as error:
             return facts | {"error": str(error)}
         if not all(np.isfinite(answer).all() for answer in answers.values()):

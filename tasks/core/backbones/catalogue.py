@@ -19,7 +19,7 @@ UNPINNED = "none"  # the model.sha256 that takes any content
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the catalogue: a name, the side of its pictures in pixels, and where it comes from."""
+    """A row of the catalogue: a name, the side of its images in pixels, and where it comes from."""
 
     name: str
     size: int
@@ -33,7 +33,7 @@ class Entry:
 
 @cache
 def catalogue() -> dict[str, Entry]:
-    """Every backbone that goes by a name, in the order of the table."""
+    """Every backbone that has a name, in the order of the table."""
     with CATALOGUE.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t")
         return {row["name"]: Entry(row["name"], int(row["size"]), row["handle"]) for row in rows}

@@ -146,8 +146,8 @@ def network(name: str, weights: Weights, *, top: bool = False) -> Any:
         name: of the catalogue; says how deep it is. How wide, the weights do.
         top: go on to the logits of ImageNet's 1,000 classes.
     """
-    pictures = keras.Input((None, None, 3), name="image")
-    x = keras.layers.Rescaling(255 / 128, -127 / 128, name="rescale")(pictures)
+    images = keras.Input((None, None, 3), name="image")
+    x = keras.layers.Rescaling(255 / 128, -127 / 128, name="rescale")(images)
     x = _convolve(x, weights, "_conv_stem", "_bn0", stride=2)
     for number, stride in enumerate(_strides(DEPTHS[name])):
         x = _block(x, weights, f"_blocks.{number}.", stride)
@@ -156,7 +156,7 @@ def network(name: str, weights: Weights, *, top: bool = False) -> Any:
     if top:
         kernel, bias = weights["_fc.weight"].T, weights["_fc.bias"]
         x = _loaded(keras.layers.Dense(len(bias), name="logits"), x, [kernel, bias])
-    return keras.Model(pictures, x, name=name)
+    return keras.Model(images, x, name=name)
 
 
 def _strides(depth: float) -> list[int]:
@@ -235,9 +235,9 @@ def convert(name: str, folder: Path) -> None:
     def call(inputs: Any, training: bool = False) -> Any:
         return model(inputs, training=training)
 
-    pictures = tf.TensorSpec((None, None, None, 3), tf.float32, "inputs")
+    images = tf.TensorSpec((None, None, None, 3), tf.float32, "inputs")
     for training in (False, True):
-        call.get_concrete_function(pictures, training=training)
+        call.get_concrete_function(images, training=training)
     module = tf.train.Checkpoint()
     module.__call__ = call
     module.variables = model.variables

@@ -23,7 +23,7 @@ class Declared:
     image_size: int | None  # side in pixels of the only squares it takes
     features: int | None
     is_stochastic: (
-        bool  # whether it may draw random numbers by itself in training, as for a dropout of its own
+        bool  # whether it may draw random numbers of its own in training, as for a dropout of its own
     )
 
 
@@ -124,7 +124,7 @@ def _signature(signatures: Any) -> tuple[list[Any], list[Any]]:
 
 
 def canonicalize_fingerprint(folder: Path) -> None:
-    """Replaces the random id in a SavedModel's fingerprint by one that hangs on its content."""
+    """Replaces the random id in a SavedModel's fingerprint by one that depends on its content."""
     from tensorflow.core.protobuf import fingerprint_pb2
 
     path = folder / "fingerprint.pb"

@@ -1,4 +1,4 @@
-"""Where a backbone comes from: built in, an address, or a folder; and the picture sizes it takes."""
+"""Where a backbone comes from: built in, an address, or a folder; and the image sizes it takes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Facts:
 
     sha256: str  # of the SavedModel folder's content
     image_size: int | None  # side in pixels of the only squares it takes
-    features: int | None  # numbers that it gives for a picture
-    is_stochastic: bool  # whether it may draw random numbers by itself in training
+    features: int | None  # numbers that it gives for an image
+    is_stochastic: bool  # whether it may draw random numbers of its own in training
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def image_size(name: str, setting: int | Literal["auto"], typical_side: float, s
 
     Args:
         setting: `model.image_size`; a number is taken as it is where the model takes it.
-        typical_side: the shorter side of a typical picture. With `auto` a built-in backbone takes
-            pictures that are smaller than its own size at their size, in steps of 32 and no smaller
+        typical_side: the shorter side of a typical image. With `auto` a built-in backbone takes
+            images that are smaller than its own size at their size, in steps of 32 and no smaller
             than 64: enlarging them adds time and no information.
         sha256: `model.sha256`, for a model that is looked at.
 
@@ -71,7 +71,7 @@ def image_size(name: str, setting: int | Literal["auto"], typical_side: float, s
         )
     if fixed and setting != fixed:
         raise ParamError(
-            f"model.image_size is {setting}, but {name} takes pictures of {fixed} pixels alone; "
+            f"model.image_size is {setting}, but {name} takes images of {fixed} pixels alone; "
             f"set it to {fixed} or to auto"
         )
     return setting
@@ -209,12 +209,12 @@ def _read(place: Path) -> Facts:
     try:
         declared = saved_model.declared(place)
     except ValueError as error:
-        raise BackboneError(f"model.backbone: {place} can't be loaded: {error}; bring it anew") from None
+        raise BackboneError(f"model.backbone: {place} can't be loaded: {error}; fetch it again") from None
     return Facts(sha256=files.sha256(place), **asdict(declared))
 
 
 def _convert(name: str, folder: Path) -> None:
-    """Converts in a process of its own: the names in a SavedModel hang on what a process did before."""
+    """Converts in a process of its own: the names in a SavedModel depend on what a process did before."""
     words = [sys.executable, "-m", "tasks.core.backbones.efficientnet_lite", name, str(folder)]
     done = subprocess.run(words, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Resize = Literal["stretch", "crop", "pad"]  # of a picture into a square
+Resize = Literal["stretch", "crop", "pad"]  # of an image into a square
 Packing = Literal["jpeg", "png", "raw"]  # of a record
 
 
@@ -14,7 +14,7 @@ Packing = Literal["jpeg", "png", "raw"]  # of a record
 class Contract:
     """Stored in every artifact as JSON.
 
-    Pictures go in as RGB, upright, transparency on white, fitted into a square of `image_size`
+    Images go in as RGB, upright, transparency on white, fitted into a square of `image_size`
     pixels as `resize` says (bilinear, antialiased), float32 in [0, 1], shape (n, size, size, 3).
     A softmax over `class_names` comes out, shape (n, classes).
     """

@@ -2,7 +2,7 @@
 
 DarkroomError       one clear line on stderr
 ├── ParamError      a value in params.yaml                  exit 2
-├── DataError       a picture, a folder, a labels file      exit 2
+├── DataError       an image, a folder, a labels file      exit 2
 ├── BackboneError   a backbone that can't be read           exit 2
 │   └── Unreachable one that a network keeps from us        exit 75, which may pass
 ├── ModelError      an artifact that can't be read          exit 2
@@ -24,7 +24,7 @@ class ParamError(DarkroomError):
 
 
 class DataError(DarkroomError):
-    """A picture, a folder or a labels file that can't be used."""
+    """An image, a folder or a labels file that can't be used."""
 
 
 class BackboneError(DarkroomError):

@@ -23,6 +23,7 @@ from tasks.core.base.errors import ParamError
 FILE = Path("params.yaml")
 RENAMED = {  # keys of earlier versions, and what they are called now
     "gate.artifacts": "export.rules",
+    "monitor.pictures": "monitor.images",
     "validate.severity.tied": "validate.severity.groups_merged",
 }
 
@@ -90,7 +91,7 @@ class Limit(Section):
 def load(kind: type[T]) -> T:
     """Reads from params.yaml the sections and keys that a stage or command names.
 
-    The whole file is checked first, so that a slip in `export` is told before an hour of training. That
+    The whole file is checked first, so that a slip in `export` is reported before an hour of training. That
     check knows every room, is asked for by name, and can only refuse: it is no dependency of a stage.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Finding the pictures of a folder: three layouts, told apart by themselves."""
+"""Finding the images of a folder: three layouts, recognized automatically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.core.base.errors import DataError
-from tasks.core.data import images
+from tasks.core.data import image_io
 
 HINTS = {
     name: split
@@ -32,46 +32,45 @@ COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are th
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A picture as the folders or the labels file name it, not yet opened."""
+    """An image as the folders or the labels file name it, not yet opened."""
 
-    path: str  # from the pictures' folder, with slashes
+    path: str  # from the images' folder, with slashes
     label: str
     group: str | None
     split_hint: str | None
 
 
 def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
-    """Lists the pictures of a folder in one of three layouts, in the order of their paths.
+    """Lists the images of a folder in one of three layouts, in the order of their paths.
 
-    A labels file with rows wins; else `train|validation|test/class/picture` where the folders at the top
-    have such names; else `class/picture`. Pictures may lie deeper within a class.
+    A labels file with rows wins; else `train|validation|test/class/image` where the folders at the top
+    have such names; else `class/image`. Images may lie deeper within a class.
 
     A link to a file is followed wherever it leads, as DVC does; a link to a folder is refused.
 
     Returns:
-        The pictures, and how many files were skipped, since no picture is called so, by suffix.
+        The images, and how many files were skipped, since no image is called so, by suffix.
 
     Raises:
-        DataError: no such folder, nothing in it, pictures outside of every class, one class only, or classes
+        DataError: no such folder, nothing in it, images outside of every class, one class only, or classes
             beside splits.
     """
     if not folder.is_dir():
-        raise DataError(f"data.images: {folder} is not a folder; point it at your pictures")
+        raise DataError(f"data.images: {folder} is not a folder; point it at your images")
     skipped: Counter[str] = Counter()
-    below = pictures_below(folder, skipped)
+    below = images_below(folder, skipped)
     entries = _read_entries(folder, labels) or _by_folder(folder, below)
     if not entries:
-        known = " ".join(sorted(images.SUFFIXES))
+        known = " ".join(sorted(image_io.SUFFIXES))
         raise DataError(
-            f"data.images: {folder} holds no picture ({known}) in a class folder; "
-            "lay them out as class/picture"
+            f"data.images: {folder} holds no image ({known}) in a class folder; lay them out as class/image"
         )
     classes = {entry.label for entry in entries}
     if len(classes) < 2:
         raise DataError(
             f"data.images: {folder} holds one class only, {classes.pop()!r}; a classifier needs at least two"
         )
-    deque(below, maxlen=0)  # the walk is still to be made where the labels file named the pictures
+    deque(below, maxlen=0)  # the walk is still to be made where the labels file named the images
     return sorted(entries, key=lambda entry: entry.path), dict(sorted(skipped.items()))
 
 
@@ -82,8 +81,8 @@ def own_columns(labels: Path) -> pd.DataFrame:
     return own.where(own != "")
 
 
-def pictures_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[str]:
-    """Paths of all pictures below a folder, by suffix; hidden files and folders are passed over.
+def images_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[str]:
+    """Paths of all images below a folder, by suffix; hidden files and folders are passed over.
 
     Args:
         skipped: counts the suffixes of the other files while the paths are taken.
@@ -93,7 +92,7 @@ def pictures_below(folder: Path, skipped: Counter[str] | None = None) -> Iterato
     """
     for path in _files_below(folder):
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122, a tenth of Path's time
-        if suffix in images.SUFFIXES:
+        if suffix in image_io.SUFFIXES:
             yield path
         elif skipped is not None:
             skipped[Path(path).suffix.lower()] += 1
@@ -114,7 +113,7 @@ def _refuse_link(folder: str) -> None:
     if os.path.islink(folder):  # noqa: PTH114
         raise DataError(
             f"{folder} is a link to a folder; DVC doesn't look behind such links, and changes "
-            "there would go unseen: move the pictures here, or link each of them"
+            "there would go unseen: move the images here, or link each of them"
         )
 
 
@@ -150,7 +149,7 @@ def _are_splits(folder: Path, tops: list[str]) -> bool:
     if len({HINTS[top.lower()] for top in splits}) > 1 and others:
         raise DataError(
             f"data.images: {folder} holds the splits {', '.join(splits)} and beside them {others[0]}; "
-            "move it away, or name the pictures' classes in data.labels"
+            "move it away, or name the images' classes in data.labels"
         )
     return bool(splits) and not others
 

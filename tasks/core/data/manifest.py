@@ -1,4 +1,4 @@
-"""The manifest: one row a picture."""
+"""The manifest: one row an image."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ SCHEMA = pa.schema(
 
 
 def readable(manifest: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose pictures can be used."""
+    """The rows whose images can be used."""
     return manifest[manifest["error"].isna()].reset_index(drop=True)

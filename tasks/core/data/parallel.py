@@ -24,15 +24,15 @@ Result = TypeVar("Result")
 TRIES = 3
 ANSWER = 5  # seconds that a scheduler has for its answer, and its workers to be there
 AHEAD = 4  # items for each process that are given out before the first of them is back
-MIN_SHARED_WORK = 2000  # small pictures; fewer are read sooner than processes start
-BYTES_PER_WORK = 30_000  # bytes; reading a picture takes as long again for each so many of them
+MIN_SHARED_WORK = 2000  # small images; fewer are read sooner than processes start
+BYTES_PER_WORK = 30_000  # bytes; reading an image takes as long again for each so many of them
 
 
 def suited(compute: Processes, sizes: Iterable[int]) -> Processes:
     """No processes for what is read sooner than they start.
 
     Args:
-        sizes: bytes of each picture; no more are asked for than it takes to see that there are enough.
+        sizes: bytes of each image; no more are asked for than it takes to see that there are enough.
     """
     effort = 0.0
     for size in sizes:

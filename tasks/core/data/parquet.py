@@ -32,5 +32,5 @@ def read_parquet(path: Path) -> pd.DataFrame:
         raise
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path} can't be read as Parquet ({brief(error)}); remove it and make it anew"
+            f"{path} can't be read as Parquet ({brief(error)}); remove it and make it again"
         ) from None

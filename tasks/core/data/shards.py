@@ -17,11 +17,11 @@ import PIL
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import fingerprint, sha256
-from tasks.core.data import images, tfrecord
+from tasks.core.data import image_io, tfrecord
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """What a record holds besides the pixels."""
 
     path: str
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How pictures become records: side in pixels, fit and format."""
+    """How images become records: side in pixels, fit and format."""
 
     size: int
     resize: Resize
@@ -44,39 +44,39 @@ class Shard:
 
     file: Path
     folder: Path
-    pictures: tuple[Picture, ...]
+    images: tuple[Image, ...]
     recipe: Recipe
 
     @cached_property
     def source(self) -> str:
-        """A digest of all that the file's bytes hang on."""
-        facts = [[asdict(picture) for picture in self.pictures], asdict(self.recipe), _code()]
+        """A digest of all that the file's bytes depend on."""
+        facts = [[asdict(image) for image in self.images], asdict(self.recipe), _code()]
         return fingerprint(facts)
 
 
 @cache
 def _code() -> list[str]:
-    files = (Path(__file__), *(Path(str(module.__file__)) for module in (images, tfrecord)))
+    files = (Path(__file__), *(Path(str(module.__file__)) for module in (image_io, tfrecord)))
     return [PIL.__version__, np.__version__, *map(sha256, files)]
 
 
 def write(shard: Shard) -> str:
-    """Reads, resizes and packs the pictures of a file; returns its digest.
+    """Reads, resizes and packs the images of a file; returns its digest.
 
     Raises:
-        DataError: a picture is not the one that was validated.
+        DataError: an image is not the one that was validated.
     """
     with shard.file.open("wb") as file:
-        for picture in shard.pictures:
-            pixels = _pixels(shard.folder / picture.path, picture, shard.recipe)
-            features = {"image": images.encoded(pixels, shard.recipe.record), **asdict(picture)}
+        for image in shard.images:
+            pixels = _pixels(shard.folder / image.path, image, shard.recipe)
+            features = {"image": image_io.encoded(pixels, shard.recipe.record), **asdict(image)}
             texts = {key: value.encode() for key, value in features.items() if isinstance(value, str)}
             tfrecord.write(file, tfrecord.example(features | texts))
     return sha256(shard.file)
 
 
-def _pixels(path: Path, picture: Picture, recipe: Recipe) -> images.Pixels:
-    data = images.content(path)
-    if hashlib.sha256(data).hexdigest() != picture.sha256:
+def _pixels(path: Path, image: Image, recipe: Recipe) -> image_io.Pixels:
+    data = image_io.content(path)
+    if hashlib.sha256(data).hexdigest() != image.sha256:
         raise DataError(f"{path} was changed since it was validated; run the pipeline again")
-    return images.pixels(data, path, recipe.size, recipe.resize)
+    return image_io.pixels(data, path, recipe.size, recipe.resize)

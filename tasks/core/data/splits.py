@@ -1,4 +1,4 @@
-"""Which pictures train, which choose the best epoch, and which test: a choice that stays put."""
+"""Which images train, which choose the best epoch, and which test: a choice that stays put."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.core.base.errors import DataError
 from tasks.core.data.parquet import read_parquet, write_parquet
 
 SPLITS = ("train", "validation", "test")
-STRICTEST = ("test", "validation", "train")  # what a group follows if its pictures' hints differ
+STRICTEST = ("test", "validation", "train")  # what a group follows if its images' hints differ
 SEEDS = 100  # tried when looking for a better one
 MIN_TEST_IMAGES = 10  # of 10 right predictions, 95 % are sure of no more than an accuracy of 72 % (Wilson)
 SHOWN = 5  # classes that a line names
@@ -24,7 +24,7 @@ SCHEMA = pa.schema([("path", pa.string()), ("split", pa.string())])
 
 @dataclass(frozen=True)
 class Shares:
-    """The shares of the pictures that are held out, 0-1, and the seed of the draw."""
+    """The shares of the images that are held out, 0-1, and the seed of the draw."""
 
     validation: float
     test: float
@@ -32,19 +32,19 @@ class Shares:
 
 
 def split(manifest: pd.DataFrame, shares: Shares) -> pd.Series:
-    """Gives each picture `train`, `validation` or `test`.
+    """Gives each image `train`, `validation` or `test`.
 
-    A picture's split is drawn by a hash of the seed and its group, which is what the manifest says, else its
-    content. It hangs on nothing else, and so stays the same whatever pictures come or go. The shares hold on
-    average, in every class and over all, as those of any random draw do; another share moves pictures
+    An image's split is drawn by a hash of the seed and its group, which is what the manifest says, else its
+    content. It depends on nothing else, and so stays the same whatever images come or go. The shares hold on
+    average, in every class and over all, as those of any random draw do; another share moves images
     between that split and training alone.
 
-    Where folders or the labels file name splits, those hold, and a group goes with its named pictures. A
-    split that is named for any picture is that of the named pictures: an official test set stays what it is.
+    Where folders or the labels file name splits, those hold, and a group goes with its named images. A
+    split that is named for any image is that of the named images: an official test set stays what it is.
     Only the splits that are not named are drawn, from all others.
 
     Args:
-        manifest: readable pictures with `group`, `split_hint` and `sha256`.
+        manifest: readable images with `group`, `split_hint` and `sha256`.
 
     Returns:
         The split of each row, by the manifest's index.
@@ -57,9 +57,9 @@ def split(manifest: pd.DataFrame, shares: Shares) -> pd.Series:
     return hint.where(hint.isin(named), drawn)
 
 
-def write(dataset: Path, pictures: pd.DataFrame) -> None:
-    """Writes which split each picture is in, for those who don't read the records."""
-    write_parquet(dataset / FILE, pictures[["path", "split"]], SCHEMA)
+def write(dataset: Path, images: pd.DataFrame) -> None:
+    """Writes which split each image is in, for those who don't read the records."""
+    write_parquet(dataset / FILE, images[["path", "split"]], SCHEMA)
 
 
 def read(dataset: Path, paths: pd.Series) -> pd.Series:
@@ -68,7 +68,7 @@ def read(dataset: Path, paths: pd.Series) -> pd.Series:
 
 
 def _followed(hint: pd.Series, group: pd.Series) -> pd.Series:
-    """The strictest hint in the group of each picture."""
+    """The strictest hint in the group of each image."""
     places = hint.map({name: place for place, name in enumerate(STRICTEST)}).astype(float)
     return places.groupby(group).transform("min").map(dict(enumerate(STRICTEST)))
 
@@ -84,37 +84,37 @@ def _draw(group: str, shares: Shares, named: Collection[str]) -> str:
 
 
 def gaps(labels: pd.Series, splits: pd.Series) -> list[tuple[str, str]]:
-    """The classes without a picture in some split, as (class, split)."""
+    """The classes without an image in some split, as (class, split)."""
     counts = pd.crosstab(labels, splits).reindex(columns=list(SPLITS), fill_value=0)
     return [(str(label), name) for label, row in counts.iterrows() for name in SPLITS if not row[name]]
 
 
 def named(hints: pd.Series) -> str | None:
-    """Says, where some pictures only are named for a split, that no others are drawn for it."""
+    """Says, where some images only are named for a split, that no others are drawn for it."""
     counts = hints.value_counts()
     found = [f"{counts[name]:,} for {name}" for name in SPLITS[1:] if name in counts]
     if not found or hints.notna().all():
         return None
     named = " and ".join(found)
-    return f"of {len(hints):,} pictures the labels file names {named}; no others are drawn for that"
+    return f"of {len(hints):,} images the labels file names {named}; no others are drawn for that"
 
 
 def check(manifest: pd.DataFrame, splits: pd.Series, shares: Shares) -> str | None:
-    """Looks whether each class has pictures in each split.
+    """Looks whether each class has images in each split.
 
     Returns:
         A warning about classes that are not tested, or not validated; none where there are none.
 
     Raises:
-        DataError: a split has no picture at all, or a class has none to train on.
+        DataError: a split has no image at all, or a class has none to train on.
     """
     found = gaps(manifest["label"], splits)
     if not found:
         return None
     label, name = next((gap for gap in found if gap[1] == "train"), found[0])
     more = f" (and {len(found) - 1} more of the kind)" if len(found) > 1 else ""
-    remedy = f"add pictures to it, or name splits in the labels file{_better_seed(manifest, shares, found)}"
-    text = f"class {label!r} has no picture for {name}{more}; {remedy}"
+    remedy = f"add images to it, or name splits in the labels file{_better_seed(manifest, shares, found)}"
+    text = f"class {label!r} has no image for {name}{more}; {remedy}"
     if name == "train" or set(splits) != set(SPLITS):
         raise DataError(text)
     return text
@@ -128,17 +128,17 @@ def _better_seed(manifest: pd.DataFrame, shares: Shares, found: list[tuple[str, 
     for seed in range(SEEDS):
         other = replace(shares, seed=seed)
         if not any(gaps(rows["label"], split(rows, other)) for rows in (gapped, manifest)):
-            return f", or set build.seed to {seed}, which serves every class and draws all splits anew"
+            return f", or set build.seed to {seed}, which serves every class and draws all splits again"
     return ""
 
 
 def few(labels: pd.Series, splits: pd.Series) -> str | None:
-    """Names the classes that have so few pictures for test that their figures say little."""
+    """Names the classes that have so few images for test that their figures say little."""
     counts = labels[splits == "test"].value_counts().sort_index()
     counts = counts[counts < MIN_TEST_IMAGES]
     if counts.empty:
         return None
     named = ", ".join(f"{label} {count}" for label, count in counts.head(SHOWN).items())
     more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-    few = f"fewer than {MIN_TEST_IMAGES} pictures for test of {named}{more}"
+    few = f"fewer than {MIN_TEST_IMAGES} images for test of {named}{more}"
     return f"{few}: what is measured on so few says little"

@@ -19,7 +19,7 @@ def error(confidence: Array, right: Array, bins: int) -> float:
 
 
 def reliability(confidence: Array, right: Array, bins: int) -> list[dict[str, Any]]:
-    """The reliability curve: `n`, mean `confidence` and `accuracy` of each bin that holds pictures."""
+    """The reliability curve: `n`, mean `confidence` and `accuracy` of each bin that holds images."""
     places = _bin(confidence, bins)
     return [
         {
@@ -37,9 +37,9 @@ def _bin(confidence: Array, bins: int) -> Array:
 
 
 def temperature(labels: Array, probabilities: Array) -> float:
-    """Finds the temperature with the least log loss, of pictures that the model wasn't trained on.
+    """Finds the temperature with the least log loss, of images that the model wasn't trained on.
 
-    A share of 1 / (n + 2) of each picture counts as mistaken, as in Platt's scaling (1999): where the model
+    A share of 1 / (n + 2) of each image counts as mistaken, as in Platt's scaling (1999): where the model
     makes no mistake, the loss would otherwise be least if it were never in doubt.
 
     Args:

@@ -16,7 +16,7 @@ MIN_DIVISOR = 1e-12
 def headline(answers: Answers, bins: int, resamples: int, seed: int) -> dict[str, Any]:
     """The numbers of a split, and under `interval_95` the interval of each as [low, high].
 
-    Wilson's interval for shares; for the others the percentile bootstrap over pictures.
+    Wilson's interval for shares; for the others the percentile bootstrap over images.
     """
     drawn = [metric for metric in METRICS.values() if not metric.hits]
 
@@ -40,9 +40,9 @@ def change(
     resamples: int,
     seed: int,
 ) -> tuple[float, tuple[float, float]]:
-    """How much the candidate's metric is above the reference's, of the same pictures, and its 95 % interval.
+    """How much the candidate's metric is above the reference's, of the same images, and its 95 % interval.
 
-    Pictures are compared in pairs: what is hard for both tells nothing of the difference, which is known
+    Images are compared in pairs: what is hard for both tells nothing of the difference, which is known
     better for it than either metric.
 
     Args:

@@ -45,7 +45,7 @@ class GateEvaluator:
     measured: as in `metrics.json`.
     candidate: the table of predictions.
     champion: that of the champion, if there is one.
-    min_slice: pictures that a bootstrap needs, as a slice does (`evaluate.min_slice`).
+    min_slice: images that a bootstrap needs, as a slice does (`evaluate.min_slice`).
     bins, resamples, seed: of the calibration error and the bootstrap; as `evaluate` has them.
     """
 
@@ -98,7 +98,7 @@ class GateEvaluator:
         name, n, metric = _name(rule), len(candidate), _metric(rule)
         exact = metric.hits and not rule.relative  # such an interval knows how few there are
         if n < (1 if exact else self.min_slice):
-            few = f"{n} test pictures that both have answered are too few to tell (evaluate.min_slice)"
+            few = f"{n} test images that both have answered are too few to tell (evaluate.min_slice)"
             return Outcome("inconclusive", name, f"{name}: {few}")
         before, after = (metric.of(answers, self.bins) for answers in (reference, candidate))
         if rule.relative and before == 0:
@@ -111,12 +111,12 @@ class GateEvaluator:
         verdict, says = _verdict(rule, low, high)
         why = (
             f"{name}: {before:.6g} becomes {after:.6g}, a {'relative ' if rule.relative else ''}change of "
-            f"{change:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {n} pictures), which {says} {_limit(rule)}"
+            f"{change:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {n} images), which {says} {_limit(rule)}"
         )
         return Outcome(verdict, name, why, change, (low, high))
 
     def _pair(self, rule: Rule) -> tuple[Answers, Answers]:
-        """Our answers and those that they are held against, to the same pictures in the same order."""
+        """Our answers and those that they are held against, to the same images in the same order."""
         part = self._part(rule)
         if rule.against != CHAMPION:
             return predictions.answers(part), predictions.baseline(part, str(rule.against))
@@ -149,7 +149,7 @@ class GateEvaluator:
         if name not in cells:
             raise ParamError(f"gate.rules.{place}.slice is {name!r}; {_near(name, list(cells))}")
         fact = cells[name][2]
-        few = f"its {fact['n']} pictures are too few to judge (evaluate.min_slice)"
+        few = f"its {fact['n']} images are too few to judge (evaluate.min_slice)"
         return None if fact["judged"] else few
 
     def _part(self, rule: Rule) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""How sure one can be of a number that was measured on so many pictures: intervals at 95 %."""
+"""How sure one can be of a number that was measured on so many images: intervals at 95 %."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def agresti_min(after: Array, before: Array) -> tuple[float, float]:
 
 
 def bootstrap(of: Callable[[Array], Array | float], labels: Array, resamples: int, seed: int) -> Array:
-    """The percentile intervals of values, over pictures drawn with replacement (Efron, 1979).
+    """The percentile intervals of values, over images drawn with replacement (Efron, 1979).
 
-    Each class keeps its number of pictures: means over classes would otherwise lose some of the small ones,
+    Each class keeps its number of images: means over classes would otherwise lose some of the small ones,
     and be off to one side.
 
     Args:
-        of: from the places of the pictures drawn to a value, or to several. What compares two models of the
-            same pictures draws them in pairs by using the places for both.
-        labels: int (n,), places of the pictures' classes.
+        of: from the places of the images drawn to a value, or to several. What compares two models of the
+            same images draws them in pairs by using the places for both.
+        labels: int (n,), places of the images' classes.
 
     Returns:
         Low and high of the value, or a row of them for each of several.

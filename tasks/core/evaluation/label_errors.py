@@ -1,4 +1,4 @@
-"""Pictures whose label is likely to be wrong, by confident learning (Northcutt, Jiang and Chuang, 2021)."""
+"""Images whose label is likely to be wrong, by confident learning (Northcutt, Jiang and Chuang, 2021)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tasks.core.base.arrays import Array
 def likely(labels: Array, probabilities: Array) -> list[int]:
     """Finds the rows that the model is surer to be of another class than it usually is of that class.
 
-    The usual is the mean probability of a class over the pictures with its label. So a class without pictures
+    The usual is the mean probability of a class over the images with its label. So a class without images
     here is never held against a label, and where there is one class alone, nothing is.
 
     Args:
         labels: int (n,), places of classes.
-        probabilities: float (n, classes), of pictures that the model was not trained on.
+        probabilities: float (n, classes), of images that the model was not trained on.
     """
     if len(np.unique(labels)) < 2:
         return []

@@ -17,7 +17,7 @@ Needs = Literal["classes", "ranks", "probabilities"]
 
 @dataclass(frozen=True)
 class Answers:
-    """A classifier's answers to n pictures whose labels are known, reduced to what is measured.
+    """A classifier's answers to n images whose labels are known, reduced to what is measured.
 
     labels, predicted: int (n,), places of classes.
     confidence: float (n,), the probability of the predicted class.
@@ -39,7 +39,7 @@ class Answers:
         return cls(labels, probabilities.argmax(axis=1), probabilities.max(axis=1), own, above)
 
     def __getitem__(self, rows: Array) -> Answers:
-        """Those to some pictures: places, which may repeat, or a mask."""
+        """Those to some images: places, which may repeat, or a mask."""
         return Answers(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ def measure(answers: Answers, bins: int, needs: Needs | None = None) -> dict[str
 
 
 def per_class(answers: Answers, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Precision, recall, F1 and number of pictures of each class."""
+    """Precision, recall, F1 and number of images of each class."""
     counts = answers.counts(len(names))
     values = {of.__name__: of(*counts) for of in (precision, recall, f1)}
     return {

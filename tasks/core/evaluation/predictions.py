@@ -1,7 +1,7 @@
-"""The table of predictions: a row for each test picture, and what to compare and part the pictures by.
+"""The table of predictions: a row for each test image, and what to compare and part the images by.
 
 Columns: `path` and `sha256` of the file; `label` and `predicted`, names of classes; `p_<class>`, the
-probability of each class; `slice_<kind>`, the part that the picture is in; `baseline_<name>`, what a trivial
+probability of each class; `slice_<kind>`, the part that the image is in; `baseline_<name>`, what a trivial
 classifier says.
 """
 
@@ -68,11 +68,11 @@ def baseline(frame: pd.DataFrame, name: str) -> Answers:
 
 
 def another(other: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """Another model's table for the pictures that our own holds too, with its labels and all classes of both.
+    """Another model's table for the images that our own holds too, with its labels and all classes of both.
 
     A class that one of them doesn't know has probability 0 there.
     """
-    # Of another picture under the same path the other model said nothing.
+    # Of another image under the same path the other model said nothing.
     same = [name for name in ("path", "sha256") if name in own and name in other]
     names = dict.fromkeys([*class_names(own), *class_names(other)])
     columns = [PROBABILITY + name for name in names]

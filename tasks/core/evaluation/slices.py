@@ -1,4 +1,4 @@
-"""Parts of the test pictures that a model may be worse on than on the whole."""
+"""Parts of the test images that a model may be worse on than on the whole."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_VALUES = 20  # values of a column that are parts of their own; what is rarer
 REST = "all others"
 
 
-def parts(pictures: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """Says for each picture which part it is in, a column for each way of parting them.
+def parts(images: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Says for each image which part it is in, a column for each way of parting them.
 
     Args:
-        pictures: rows of the manifest.
+        images: rows of the manifest.
         own: the user's own columns of the labels file, by the same index; may have none.
 
     Returns:
@@ -27,19 +27,19 @@ def parts(pictures: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
         format, the group of the labels file, and the user's columns. Measures that are all alike, and columns
         without a value, are left out.
     """
-    numbers = _numbers(pictures)
-    names = pictures[["format"]].assign(group=pictures["given_group"])
+    numbers = _numbers(images)
+    names = images[["format"]].assign(group=images["given_group"])
     taken = [*numbers, *names]
     names = names.join(own.rename(columns={name: f"{name} of the labels" for name in taken}))
     quartiles = {name: _quartiles(numbers[name].to_numpy(float)) for name in numbers}
     columns = {name: part for name, part in quartiles.items() if len(set(part)) > 1}
     columns |= {str(name): _values(names[name]) for name in names if names[name].notna().any()}
-    return pd.DataFrame(columns, pictures.index)
+    return pd.DataFrame(columns, images.index)
 
 
-def _numbers(pictures: pd.DataFrame) -> pd.DataFrame:
+def _numbers(images: pd.DataFrame) -> pd.DataFrame:
     """What quartiles are made of: the quality measures, and the size in pixels."""
-    return pictures[list(MEASURES)].assign(size=pictures["width"] * pictures["height"])
+    return images[list(MEASURES)].assign(size=images["width"] * images["height"])
 
 
 def _quartiles(values: Array) -> Array:
@@ -56,19 +56,19 @@ def _values(column: pd.Series) -> Array:
     return text.to_numpy(object)
 
 
-def described(parted: pd.DataFrame, pictures: pd.DataFrame, right: Array, min_slice: int) -> dict[str, Any]:
+def described(parted: pd.DataFrame, images: pd.DataFrame, right: Array, min_slice: int) -> dict[str, Any]:
     """What `metrics.json` says of the slices: of what is measured, their accuracy alone.
 
     Args:
         parted: what `parts` gave.
-        right: bool (n,), whether the answer to each picture is.
-        min_slice: pictures that a slice needs to be `judged`.
+        right: bool (n,), whether the answer to each image is.
+        min_slice: images that a slice needs to be `judged`.
 
     Returns:
         For each column and each of its values `n`, `accuracy` with its 95 % interval, `judged`, and for
         quartiles `range`, the smallest and largest value in them.
     """
-    numbers = _numbers(pictures)
+    numbers = _numbers(images)
     result: dict[str, Any] = {}
     for column in parted:
         result[str(column)] = {}

@@ -18,6 +18,6 @@ class DriftLimits(Section):
 @dataclass(frozen=True)
 class Monitor(DriftLimits):
     model: Text
-    pictures: Text
+    images: Text
     batch_size: Count
     retrain_on_drift: Switch

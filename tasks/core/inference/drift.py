@@ -1,8 +1,8 @@
-"""How far new pictures are from those that a model was made with: statistics, and when they say drift.
+"""How far new images are from those that a model was made with: statistics, and when they say drift.
 
 A check reports drift if the effect size (its statistic) is above a limit and the p-value of a test of the
-same comparison is below `significance`. The effect size alone isn't enough: 50 pictures just like the old
-ones have a stability index of 0.18 on average, by the number of pictures alone.
+same comparison is below `significance`. The effect size alone isn't enough: 50 images just like the old
+ones have a stability index of 0.18 on average, by the number of images alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.core.data.manifest import MEASURES
 from tasks.core.inference.config import DriftLimits
 
 MIN_P_VALUE = 1e-16  # a p-value that is as good as none
-BINS = 10  # of the stability index: tenths of the old pictures
+BINS = 10  # of the stability index: tenths of the old images
 MAX_MOVED_BINS = 3  # bins to name that have changed most
 CONFIDENCE, CLASSES = "confidence", "predicted class"
 
@@ -32,7 +32,7 @@ Counts = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Check:
-    """A comparison; `old` and `new` are shares of the pictures in each bin, which add up to 1."""
+    """A comparison; `old` and `new` are shares of the images in each bin, which add up to 1."""
 
     name: str
     statistic: str
@@ -50,7 +50,7 @@ class Check:
 
     @property
     def moved(self) -> list[tuple[str, float, float]]:
-        """The bins that have changed most, each with its share of the old and of the new pictures."""
+        """The bins that have changed most, each with its share of the old and of the new images."""
         rows = [row for row in zip(self.bins, self.old, self.new, strict=True) if row[1] != row[2]]
         return nlargest(MAX_MOVED_BINS, rows, key=lambda row: abs(row[2] - row[1]))
 
@@ -65,11 +65,11 @@ class Check:
 
 
 def checks(old: pd.DataFrame, answered: pd.DataFrame, new: pd.DataFrame, limits: DriftLimits) -> list[Check]:
-    """Compares new pictures with the old ones.
+    """Compares new images with the old ones.
 
     Args:
         old: the manifest's readable rows, for the measures of quality.
-        answered: those of the test pictures, which the model was not trained on either.
+        answered: those of the test images, which the model was not trained on either.
         new: the readable rows of a table of `scoring`.
         limits: of each statistic, and the p-value below which it is no chance.
     """
@@ -85,7 +85,7 @@ def checks(old: pd.DataFrame, answered: pd.DataFrame, new: pd.DataFrame, limits:
 def compare_numbers(name: str, old: Numbers, new: Numbers, limits: DriftLimits) -> list[Check]:
     """Compares a number by the population stability index and by Kolmogorov's and Smirnov's statistic.
 
-    Where the old pictures are all alike the index can't see a fall, which is in the same bin; the other can.
+    Where the old images are all alike the index can't see a fall, which is in the same bin; the other can.
     """
     edges = np.unique(np.quantile(old, np.arange(1, BINS) / BINS))
     counts = np.stack([_binned(values, edges) for values in (old, new)])
@@ -109,7 +109,7 @@ def compare_classes(old: pd.Series, new: pd.Series, limits: DriftLimits) -> Chec
 
 
 def _shares(bins: tuple[str, ...], counts: Counts) -> dict[str, Any]:
-    """What a check shows of its bins: their names, and the shares of the old and of the new pictures."""
+    """What a check shows of its bins: their names, and the shares of the old and of the new images."""
     old, new = (counts / counts.sum(axis=1, keepdims=True)).tolist()
     return {"bins": bins, "old": tuple(old), "new": tuple(new)}
 
@@ -135,7 +135,7 @@ def _binned(values: Numbers, edges: Numbers) -> Counts:
 def stability(counts: Counts) -> float:
     """The population stability index of two rows of counts: the sum of (b - a) ln(b / a) of their shares.
 
-    Siddiqi, Credit Risk Scorecards, 2006. Half a picture is added to each bin, since none has no logarithm.
+    Siddiqi, Credit Risk Scorecards, 2006. Half an image is added to each bin, since none has no logarithm.
     """
     shares = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
     return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())

@@ -1,4 +1,4 @@
-"""Any exported artifact as one thing: pictures in, probabilities out, by its own runtime."""
+"""Any exported artifact as one thing: images in, probabilities out, by its own runtime."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Predictor:
         self.contract = Contract.of(runner.contract)
 
     def predict(self, images: Images) -> Probabilities:
-        """Gives (n, classes) for pictures of (n, size, size, 3) in [0, 1]."""
+        """Gives (n, classes) for images of (n, size, size, 3) in [0, 1]."""
         return self._runner.predict(images)
 
 
 def load_predictor(path: Path) -> Predictor:
-    """Opens an artifact of any format, told apart by what is in it and not by its name.
+    """Opens an artifact of any format, recognized by its content and not by its name.
 
     Raises:
         ModelError: not there, of no known format, or broken.

@@ -1,6 +1,6 @@
 """Predicting whole folders: shard by shard, in processes or on a cluster, going on where a run was ended.
 
-The table has a row for each picture: `path`, `sha256` and the five measures of quality as in the manifest,
+The table has a row for each image: `path`, `sha256` and the five measures of quality as in the manifest,
 `error` where it can't be read, `predicted`, `confidence` (the largest probability), `p_<class>`.
 """
 
@@ -25,9 +25,9 @@ from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import fingerprint, remove, sha256
 from tasks.core.base.paths import cache_folder
-from tasks.core.data import images
+from tasks.core.data import image_io
 from tasks.core.data.config import Processes
-from tasks.core.data.discovery import Entry, pictures_below
+from tasks.core.data.discovery import Entry, images_below
 from tasks.core.data.manifest import MEASURES
 from tasks.core.data.parallel import each, suited
 from tasks.core.data.parquet import read_parquet, write_parquet
@@ -35,44 +35,44 @@ from tasks.core.evaluation.predictions import PROBABILITY
 from tasks.core.inference.predictor import Predictor, load_predictor
 from tasks.core.validation.scan import scan
 
-MONITORED = Path("reports/monitor")  # what new pictures come to
-TABLE = "predictions.parquet"  # in there, of the new pictures
-REFERENCE = "reference.parquet"  # of the test pictures by the same artifact, to compare with
+MONITORED = Path("reports/monitor")  # what new images come to
+TABLE = "predictions.parquet"  # in there, of the new images
+REFERENCE = "reference.parquet"  # of the test images by the same artifact, to compare with
 _PREDICT_LOCK = Lock()  # a worker of Dask's has threads, and a TFLite interpreter is for one
 
-SHARD = 512  # pictures that are predicted, and kept, at a time
+SHARD = 512  # images that are predicted, and kept, at a time
 DESCRIBED = ("path", "sha256", "error", *MEASURES)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Pictures to predict, and the file that keeps what came of it."""
+    """Images to predict, and the file that keeps what came of it."""
 
     model: Path
     version: str  # the model's digest, by which a process knows that it is still the one it has loaded
     folder: Path
     paths: tuple[str, ...]
-    digests: tuple[str, ...]  # of the pictures
+    digests: tuple[str, ...]  # of the images
     batch_size: int
     part: Path
 
 
 def describe(folder: Path, compute: Processes) -> pd.DataFrame:
-    """A row for each picture below a folder, with what a scan finds, in the order of the paths.
+    """A row for each image below a folder, with what a scan finds, in the order of the paths.
 
     Raises:
-        DataError: no such folder, or no picture in it.
+        DataError: no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one with pictures")
-    entries = [Entry(path, "", None, None) for path in sorted(pictures_below(folder))]
+        raise DataError(f"{folder} is not a folder; give one with images")
+    entries = [Entry(path, "", None, None) for path in sorted(images_below(folder))]
     if not entries:
-        raise DataError(f"{folder} holds no pictures; give a folder that does")
+        raise DataError(f"{folder} holds no images; give a folder that does")
     return scan(folder, entries, compute)[list(DESCRIBED)]
 
 
 def score(
-    model: Path, folder: Path, pictures: pd.DataFrame, batch_size: int, compute: Processes
+    model: Path, folder: Path, images: pd.DataFrame, batch_size: int, compute: Processes
 ) -> pd.DataFrame:
     """Adds `predicted`, `confidence` and `p_<class>` to the rows of `describe`; none to unreadable ones.
 
@@ -81,10 +81,10 @@ def score(
         WorkerError: processes or a cluster failed.
     """
     names = load_predictor(model).contract.class_names  # here first, where a mistake ends in one line
-    rows = pictures[pictures["error"].isna()]
+    rows = images[images["error"].isna()]
     jobs = list(shards(model, folder, rows, batch_size))
     compute = suited(compute, [0] * len(rows))
-    progress = tqdm(total=len(rows), desc="score", unit=" pictures", disable=None, leave=False)
+    progress = tqdm(total=len(rows), desc="score", unit=" images", disable=None, leave=False)
     parts = []
     with progress:
         for shard in each(predict_shard, jobs, compute, is_done=lambda job: job.part.exists()):
@@ -101,13 +101,13 @@ def score(
         {"predicted": np.array(names, object)[answers.argmax(axis=1)], "confidence": answers.max(axis=1)},
         index=known.index,
     )
-    table = pictures.join(best).join(probabilities)
+    table = images.join(best).join(probabilities)
     changed = table["error"].isna() & table["predicted"].isna()
     return table.assign(error=table["error"].mask(changed, "was changed while it was scored"))
 
 
 def shards(model: Path, folder: Path, rows: pd.DataFrame, batch_size: int) -> Iterator[Shard]:
-    """Cuts pictures into shards, each with a file in the cache that is named after model and pictures."""
+    """Cuts images into shards, each with a file in the cache that is named after model and images."""
     version = digest(model)
     for start in range(0, len(rows), SHARD):
         part = rows.iloc[start : start + SHARD]
@@ -123,7 +123,7 @@ def digest(model: Path) -> str:
 
 
 def predict_shard(shard: Shard) -> Shard:
-    """Predicts a shard's pictures into its file: rows of probabilities, empty where one isn't what it was."""
+    """Predicts a shard's images into its file: rows of probabilities, empty where one isn't what it was."""
     predictor = _load(shard.model, shard.version)
     names = predictor.contract.class_names
     rows = np.full((len(shard.paths), len(names)), np.nan, np.float32)
@@ -143,11 +143,11 @@ def predict_shard(shard: Shard) -> Shard:
     return shard
 
 
-def _pixels(file: Path, digest: str, contract: Contract) -> images.Pixels:
-    data = images.content(file)
+def _pixels(file: Path, digest: str, contract: Contract) -> image_io.Pixels:
+    data = image_io.content(file)
     if hashlib.sha256(data).hexdigest() != digest:
         raise DataError(f"{file} was changed while it was scored; score it again")
-    return images.pixels(data, file, contract.image_size, contract.resize)
+    return image_io.pixels(data, file, contract.image_size, contract.resize)
 
 
 @lru_cache(maxsize=1)
@@ -170,5 +170,5 @@ def write(path: Path, table: pd.DataFrame, **facts: str) -> None:
 
 
 def facts(path: Path) -> dict[str, str]:
-    """How a table was made, as `write` was told."""
+    """How a table was made, as `write` was given it."""
     return {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}

@@ -1,4 +1,4 @@
-"""The answers of a candidate and of a champion to the same pictures."""
+"""The answers of a candidate and of a champion to the same images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.core.release.shipped import Shipped
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two models say of the same pictures.
+    """What two models say of the same images.
 
     files: the artifacts that were asked.
     candidate, champion: tables as `predictions.parquet`.
@@ -46,11 +46,11 @@ def is_same(candidate: Shipped, other: Revision) -> bool:
 def compare(
     candidate: Shipped, champion: Revision, folder: Path, images: Path, batch_size: int, compute: Processes
 ) -> Comparison:
-    """Has an artifact of each answer to the candidate's test pictures.
+    """Has an artifact of each answer to the candidate's test images.
 
     Args:
         folder: that `Shipped.fetch` has filled with the candidate's; the champion's goes into one beside it.
-        images: the folder that paths of pictures are relative to.
+        images: the folder that paths of images are relative to.
 
     Raises:
         DataError: the champion can't be asked.
@@ -88,7 +88,7 @@ def _not_asked(champion: Revision, error: Exception) -> DataError:
 def _answers(
     artifact: Path, images: Path, rows: pd.DataFrame, batch_size: int, compute: Processes
 ) -> pd.DataFrame:
-    """What it says of the pictures, as `scoring.score`; of each of them."""
+    """What it says of the images, as `scoring.score`; of each of them."""
     table = scoring.score(artifact, images, rows, batch_size, compute)
     lost = table[table["error"].notna()]
     if len(lost):
@@ -97,13 +97,13 @@ def _answers(
 
 
 def _changes_since(champion: Revision, tested: pd.DataFrame) -> tuple[list[str], set[str]]:
-    """What has changed since the champion was tested, and digests of pictures that it has learned from."""
+    """What has changed since the champion was tested, and digests of images that it has learned from."""
     known = set(readable(champion.parquet(MANIFEST))["sha256"])
     then, now = set(champion.parquet(PREDICTIONS)["sha256"]), set(tested["sha256"])
     notes, learned = [], (known - then) & now
     if now != then:
         notes.append(
-            f"the test pictures have changed since {champion.name}, from {len(then)} to {len(now)}, with "
+            f"the test images have changed since {champion.name}, from {len(then)} to {len(now)}, with "
             f"{len(now & then)} in both: both models are judged on those of now"
         )
     if learned:
@@ -124,10 +124,10 @@ def choose_artifacts(candidate: Shipped, champion: Shipped) -> tuple[dict[str, A
 
 
 def recounted_slices(facts: dict[str, Any], answers: pd.DataFrame, min_slice: int) -> dict[str, Any]:
-    """What `metrics.json` says, with the slices as large as they are in a table that may have fewer pictures.
+    """What `metrics.json` says, with the slices as large as they are in a table that may have fewer images.
 
     Args:
-        min_slice: pictures that a slice needs to be judged.
+        min_slice: images that a slice needs to be judged.
     """
     slices = {
         kind: {

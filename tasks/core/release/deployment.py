@@ -1,4 +1,4 @@
-"""The model that scores pictures: an artifact that is here, or that of the version in a stage."""
+"""The model that scores images: an artifact that is here, or that of the version in a stage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Model:
         """
         return self.revision.parquet(path) if self.revision else read_parquet(path)
 
-    def pictures(self, now: Path) -> Path:
+    def images(self, now: Path) -> Path:
         """The folder that the paths of the model's manifest are from.
 
         Args:
@@ -58,7 +58,7 @@ def resolve_model(name: str, warn: Callable[[str], object]) -> Model:
     artifact from DVC's cache or remote, its quickest one. A file with the name of a stage is `./production`.
 
     Args:
-        warn: is told what hinders the first; what is known here is then good enough.
+        warn: gets what hinders the first; what is known here is then good enough.
 
     Raises:
         DataError: nothing is in the stage, or its artifact can't be had.

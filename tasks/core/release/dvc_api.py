@@ -72,9 +72,9 @@ def changed(*stages: str) -> set[str]:
 
 
 def missing() -> list[str]:
-    """Paths of data that DVC tracks by itself and that isn't here; stages bring their own outputs back.
+    """Paths of data that DVC tracks outside of stages and that isn't here; stages restore their own outputs.
 
-    What is here stays as it is: DVC would refuse to touch a folder with pictures that it doesn't know yet.
+    What is here stays as it is: DVC would refuse to touch a folder with images that it doesn't know yet.
     """
     with Repo(".") as repo:
         outs = [out for stage in repo.index.stages if not stage.cmd for out in stage.outs]
@@ -82,7 +82,7 @@ def missing() -> list[str]:
 
 
 def inputs() -> str:
-    """A digest of all that the stages now read: pictures, parameters, code, and each other's outputs."""
+    """A digest of all that the stages now read: images, parameters, code, and each other's outputs."""
     with Repo(".") as repo:
         found = {}
         for stage in repo.index.stages:

@@ -18,14 +18,14 @@ class Evidence:
     """A version's, or that of its way into a stage.
 
     about: what kind of model it is: `classes`, `image_size`, `resize`, `backbone`, `intended_use`, and how
-        many `pictures` it was made of and `tested` on.
+        many `images` it was made of and `tested` on.
     digests: SHA-256 by path, of data, parameters, metrics, predictions, gates.
     artifacts: SHA-256 by file; of a folder, of the names and digests of all that is in it.
     probe: by file, what `probe.probe` gives.
     metrics: of the test split, as in `metrics.json`.
     calibrated: log loss and calibration error that the artifacts have there, if they are calibrated.
     champion: the version that it was compared with; none at the first promotion, or where that wasn't wanted.
-    compared: of both, by `challenger` and `champion`, the metrics on the same pictures, which are `n`.
+    compared: of both, by `challenger` and `champion`, the metrics on the same images, which are `n`.
     gates: as in `gates.json`, judged against that champion.
     notes: what one must know to read it.
     rollback: whether this way into a stage puts an earlier version back.
@@ -74,7 +74,7 @@ class Evidence:
         if not self.compared:
             return ""
         candidate, champion = (self.compared[side][name] for side in ("challenger", "champion"))
-        return f"; on the same pictures {candidate:.4f}, and {champion:.4f} of {self.champion}"
+        return f"; on the same images {candidate:.4f}, and {champion:.4f} of {self.champion}"
 
     @classmethod
     def of(cls, tag: str) -> Evidence | None:
@@ -102,5 +102,5 @@ class Evidence:
             return found
         raise DataError(
             f"{tag} carries no evidence, so it wasn't made by `python -m flows.promote`; "
-            "promote that commit anew"
+            "promote that commit again"
         )

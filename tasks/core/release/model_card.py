@@ -35,7 +35,7 @@ def card(tag: str) -> str:
         "backbone": about["backbone"],
         "input": f"{about['image_size']} x {about['image_size']} pixels, {about['resize']}",
         f"{len(classes)} classes": ", ".join(classes),
-        "made of": f"{about['pictures']} pictures, of which {about['tested']} are test pictures",
+        "made of": f"{about['pictures']} images, of which {about['tested']} are test images",
         "data": f"SHA-256 {of.digests[DATA]} of the manifest",
     }
     fetch = f"dvc get URL-OF-THE-REPOSITORY export --rev {version.tag} -o {MODEL}"
@@ -52,7 +52,7 @@ def card(tag: str) -> str:
 
 
 def _metrics(of: Evidence) -> str:
-    """Of all test pictures, with their 95 % intervals."""
+    """Of all test images, with their 95 % intervals."""
     intervals = of.metrics["interval_95"].items()
     rows = ((name, of.metrics[name], f"{low:.6g} to {high:.6g}") for name, (low, high) in intervals)
     found = table(("metric", "value", "95 % interval"), rows)
@@ -83,7 +83,7 @@ def _decision(of: Evidence) -> str:
 
 def _artifacts(of: Evidence) -> str:
     rows = ((file, f"{of.probe[file]['latency_ms']:.2f} ms", digest) for file, digest in of.artifacts.items())
-    return table(("file", "a picture took", "SHA-256"), rows)
+    return table(("file", "an image took", "SHA-256"), rows)
 
 
 def changelog() -> str:
@@ -119,7 +119,7 @@ def _way(one: Assignment) -> str:
 
 
 def _accuracy(now: Evidence, then: Evidence | None) -> str:
-    text = f"accuracy {now.metrics['accuracy']:.4f} on {now.about['tested']} test pictures"
+    text = f"accuracy {now.metrics['accuracy']:.4f} on {now.about['tested']} test images"
     return text + (f", after {then.metrics['accuracy']:.4f} on {then.about['tested']}" if then else "")
 
 

@@ -20,7 +20,7 @@ from tasks.core.base.files import read_json
 from tasks.core.base.paths import EXPORT
 from tasks.core.release.shipped import GOLDEN, Shipped
 
-MAX_DIFFERENCE = 0.05  # of probabilities of golden pictures, where no rule says it
+MAX_DIFFERENCE = 0.05  # of probabilities of golden images, where no rule says it
 PATIENCE = 120.0  # seconds for one of them: to load, to answer and to bear a load of at most ten
 
 
@@ -29,10 +29,10 @@ def probe(shipped: Shipped, folder: Path, rules: tuple[ArtifactRule, ...]) -> di
 
     Args:
         folder: that `Shipped.fetch` has filled.
-        rules: `export.rules`, which say how far answers to golden pictures may be from what is expected.
+        rules: `export.rules`, which say how far answers to golden images may be from what is expected.
 
     Returns:
-        For each file `golden_difference`, none without golden pictures, and what `isolation.timed` gives.
+        For each file `golden_difference`, none without golden images, and what `isolation.timed` gives.
 
     Raises:
         Rejected: one answers otherwise.
@@ -58,7 +58,7 @@ def _probe_one(folder: Path, kind: Format, file: str, rules: tuple[ArtifactRule,
     limit = next((one for one in limits if one is not None), MAX_DIFFERENCE)
     if not difference <= limit:  # also where it is no number
         raise Rejected(
-            f"{file} answers otherwise than it did: probabilities of golden pictures differ by "
+            f"{file} answers otherwise than it did: probabilities of golden images differ by "
             f"{difference:.3g}, above {limit:g}"
         )
     return {"golden_difference": rounded(difference)} | times

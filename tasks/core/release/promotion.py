@@ -62,7 +62,7 @@ def check(head: Revision, push: bool) -> None:
 
 
 def check_remote(push: bool) -> None:
-    """Checks that DVC has a remote, if others are to be told.
+    """Checks that DVC has a remote, if the tags are to be pushed.
 
     Raises:
         DarkroomError: it has none.
@@ -129,7 +129,7 @@ def judge(
     left, min_slice = len(pair.candidate), p.evaluate.min_slice
     if left < min_slice:
         raise DataError(
-            f"{left} test pictures are left that {champion.tag} hasn't learned from, too few to compare by "
+            f"{left} test images are left that {champion.tag} hasn't learned from, too few to compare by "
             f"(evaluate.min_slice is {min_slice}); --no-champion does without"
         )
     evaluator = gates.GateEvaluator(
@@ -147,7 +147,7 @@ def judge(
     failed = [one for one in verdict["gates"] if not one["passed"]]
     if failed:
         faults = "; ".join(f"{one['verdict']}: {one['why']}" for one in failed)
-        doubt = "; more test pictures would tell, or see gate.on_inconclusive"
+        doubt = "; more test images would tell, or see gate.on_inconclusive"
         undecided = all(one["verdict"] == "inconclusive" for one in failed)
         raise Rejected(f"{champion.tag} stays: {faults} (gate.rules){doubt if undecided else ''}")
     sides = {"challenger": pair.candidate, "champion": pair.champion}

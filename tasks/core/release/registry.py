@@ -140,7 +140,7 @@ class Registry:
         return next(iter(self.history(stage)), None)
 
     def next(self, breaks: bool) -> str:
-        """The name of the next version: a major one if it breaks what its users hold on to."""
+        """The name of the next version: a major one if it breaks what its users rely on."""
         if not (self.versions or self.withdrawn):
             return "v1.0.0"
         last = max(SemVer.parse(one.name) for one in (*self.versions, *self.withdrawn))

@@ -55,7 +55,7 @@ class Shipped:
         """Writes all that users get below a folder, and compares it with its digests.
 
         Raises:
-            DataError: something can't be had, or is not what was proven.
+            DataError: something can't be had, or is not what was verified.
         """
         self.revision.fetch(EXPORT, folder)
         for fact in self.artifacts.values():
@@ -65,7 +65,7 @@ class Shipped:
         """Writes one artifact below a folder, unless it is there; returns where it is.
 
         Raises:
-            DataError: it can't be had, or is not what was proven.
+            DataError: it can't be had, or is not what was verified.
         """
         place: Path = folder / EXPORT / fact["file"]
         if not place.exists() or sha256(place) != fact["sha256"]:
@@ -77,7 +77,9 @@ class Shipped:
     def _check(self, folder: Path, fact: dict[str, Any]) -> None:
         file = EXPORT / fact["file"]
         if sha256(folder / file) != fact["sha256"]:
-            raise DataError(f"{file} of {self.revision.name} is not the one that was proven; run `dvc repro`")
+            raise DataError(
+                f"{file} of {self.revision.name} is not the one that was verified; run `dvc repro`"
+            )
 
     def quickest(self) -> dict[str, Any]:
         """The artifact that answers soonest, an exact one if there is one.
@@ -106,7 +108,7 @@ def about(revision: Revision) -> dict[str, Any]:
 
 
 def calibrated(revision: Revision) -> dict[str, float] | None:
-    """Log loss and calibration error of the test pictures by artifacts that are calibrated, if these are."""
+    """Log loss and calibration error of the test images by artifacts that are calibrated, if these are."""
     if not git.parameters(revision.commit)["export"]["calibrate"]:
         return None
     found: dict[str, float] = revision.json(METRICS)["calibration"]["after"]

@@ -65,12 +65,12 @@ class Dots:
 
 
 def reliability(curves: pd.DataFrame) -> list[Dots]:
-    """Confidence to the right, accuracy upwards, areas by the number of pictures; a curve for each `when`."""
+    """Confidence to the right, accuracy upwards, areas by the number of images; a curve for each `when`."""
     most = curves.groupby("when")["n"].sum().max()
 
     def dot(row: Any) -> tuple[float, float, float, str]:
         radius = max(2.0, 16 * (row.n / most) ** 0.5)
-        text = f"{row.n} pictures: confidence {row.confidence:.3f}, accuracy {row.accuracy:.3f}"
+        text = f"{row.n} images: confidence {row.confidence:.3f}, accuracy {row.accuracy:.3f}"
         return (
             round(row.confidence * SQUARE, 1),
             round((1 - row.accuracy) * SQUARE, 1),
@@ -86,7 +86,7 @@ def reliability(curves: pd.DataFrame) -> list[Dots]:
 
 @dataclass(frozen=True)
 class RobustnessCurve:
-    """Accuracy on clean pictures and at each severity of a corruption, and its points in `CURVE_SIZE`."""
+    """Accuracy on clean images and at each severity of a corruption, and its points in `CURVE_SIZE`."""
 
     name: str
     values: list[float]
@@ -130,14 +130,14 @@ class Measure:
     boxes: dict[tuple[str, str], Box]
 
 
-def measures(pictures: pd.DataFrame, kinds: dict[str, pd.Series]) -> list[Measure]:
+def measures(images: pd.DataFrame, kinds: dict[str, pd.Series]) -> list[Measure]:
     """How the quality measures are distributed, on axes that all groups share.
 
     Args:
-        pictures: the readable ones, with a column for each measure.
-        kinds: for each kind of group the group that each picture is in, by the same index.
+        images: the readable ones, with a column for each measure.
+        kinds: for each kind of group the group that each image is in, by the same index.
     """
-    values, shares = pictures[list(MEASURES)], pd.Index(QUANTILES)
+    values, shares = images[list(MEASURES)], pd.Index(QUANTILES)
     parts: dict[str, pd.DataFrame] = {kind: values.groupby(of).quantile(shares) for kind, of in kinds.items()}
     quantiles = pd.concat(parts)
     return [_measure(name, quantiles[name].unstack()) for name in MEASURES]
@@ -157,14 +157,14 @@ def _measure(name: str, quantiles: pd.DataFrame) -> Measure:
 
 @dataclass(frozen=True)
 class Bar:
-    """A class's pictures in each split, and the widths of its bar's parts in percent of the longest bar."""
+    """A class's images in each split, and the widths of its bar's parts in percent of the longest bar."""
 
     counts: dict[str, int]
     widths: dict[str, float]
 
 
 def bars(counts: dict[str, dict[str, int]]) -> dict[str, Bar]:
-    """The balance of the classes: `counts` are pictures by split and class, and so in `dataset.json`."""
+    """The balance of the classes: `counts` are images by split and class, and so in `dataset.json`."""
     table = pd.DataFrame(counts)
     widths = (table / table.sum(axis=1).max() * 100).round(2)
     return {str(name): Bar(table.loc[name].to_dict(), widths.loc[name].to_dict()) for name in table.index}

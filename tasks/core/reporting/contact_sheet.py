@@ -1,4 +1,4 @@
-"""Many pictures on one, to be looked at together."""
+"""Many images on one, to be looked at together."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 from PIL import Image
 
-from tasks.core.data import images
+from tasks.core.data import image_io
 
 COLUMNS = 8
-TILE = 112  # pixels of a picture's square
+TILE = 112  # pixels of an image's square
 GAP = 4
 
 
 def box(place: int) -> tuple[int, int, int, int]:
-    """Where the picture of this place lies, in pixels: left, top, right, bottom; rows are filled in turn."""
+    """Where the image of this place lies, in pixels: left, top, right, bottom; rows are filled in turn."""
     row, column = divmod(place, COLUMNS)
     left, top = GAP + column * (TILE + GAP), GAP + row * (TILE + GAP)
     return left, top, left + TILE, top + TILE
 
 
 def contact_sheet(files: Iterable[Path]) -> Image.Image:
-    """Draws pictures whole, in their order, in rows of `COLUMNS` on white.
+    """Draws images whole, in their order, in rows of `COLUMNS` on white.
 
     Raises:
         DataError: one of them can't be read.
     """
-    tiles = [Image.fromarray(images.read(file, TILE, "pad")) for file in files]
+    tiles = [Image.fromarray(image_io.read(file, TILE, "pad")) for file in files]
     right = max(box(place)[2] for place in range(len(tiles)))
     sheet = Image.new("RGB", (right + GAP, box(len(tiles) - 1)[3] + GAP), "white")
     for place, tile in enumerate(tiles):

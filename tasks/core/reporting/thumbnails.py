@@ -1,4 +1,4 @@
-"""Contact sheets: small pictures for a page, which holds each of them once."""
+"""Contact sheets: small images for a page, which holds each of them once."""
 
 from __future__ import annotations
 
@@ -13,40 +13,38 @@ import pandas as pd
 from PIL import Image
 
 from tasks.core.base.errors import DataError
-from tasks.core.data import images
+from tasks.core.data import image_io
 
-SIDE = 96  # pixels of a small picture's longer side
+SIDE = 96  # pixels of a small image's longer side
 MIN_SMOOTH_SIDE = 48  # pixels; what is smaller is shown with hard edges, as it is
-MAX_CLASS_THUMBNAILS = (
-    1500  # small pictures on the sheets of all classes; of photographs they take about 3 MB
-)
+MAX_CLASS_THUMBNAILS = 1500  # small images on the sheets of all classes; of photographs they take about 3 MB
 UNREAD = "unread"
 NOTES = 3  # expectations that a finding names
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture on a page: its path, and the CSS class that shows it."""
+class Thumbnail:
+    """An image on a page: its path, and the CSS class that shows it."""
 
     path: str
     look: str
 
 
 class Album:
-    """The pictures of a page. Each is decoded and held once, however often it is shown."""
+    """The images of a page. Each is decoded and held once, however often it is shown."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._looks: dict[str, str] = {}
         self._rules: list[str] = []
 
-    def picture(self, path: str) -> Picture:
-        """Takes a picture up, if it isn't in the album; one that can't be read has no look of its own."""
+    def image(self, path: str) -> Thumbnail:
+        """Takes an image up, if it isn't in the album; one that can't be read has no look of its own."""
         if path not in self._looks:
             rule = background(self._folder / path)
             self._looks[path] = f"i{len(self._rules)}" if rule else UNREAD
             self._rules += [rule] if rule else []
-        return Picture(path, self._looks[path])
+        return Thumbnail(path, self._looks[path])
 
     def css(self) -> str:
         """A rule for each look."""
@@ -54,9 +52,9 @@ class Album:
 
 
 def background(path: Path) -> str | None:
-    """A picture as CSS, in WebP within a data URI and never enlarged; none if it can't be read."""
+    """An image as CSS, in WebP within a data URI and never enlarged; none if it can't be read."""
     try:
-        small, _ = images.reduced(images.opened(images.content(path)), 2 * SIDE)
+        small, _ = image_io.reduced(image_io.opened(image_io.content(path)), 2 * SIDE)
     except DataError:
         return None
     small.thumbnail((SIDE, SIDE))
@@ -72,19 +70,19 @@ def embedded(path: Path) -> str | None:
         return _data_uri(sheet, 80)
 
 
-def _data_uri(picture: Image.Image, quality: int) -> str:
+def _data_uri(image: Image.Image, quality: int) -> str:
     buffer = BytesIO()
-    picture.save(buffer, "WEBP", quality=quality)
+    image.save(buffer, "WEBP", quality=quality)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Some pictures of all that there are of a kind, in sets of what belongs together."""
+    """Some images of all that there are of a kind, in sets of what belongs together."""
 
     title: str
     total: int
-    sets: list[list[Picture]]
+    sets: list[list[Thumbnail]]
     together: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -93,14 +91,14 @@ class Sheet:
         return sum(map(len, self.sets))
 
 
-def of_classes(pictures: pd.DataFrame, album: Album, count: int) -> list[Sheet]:
-    """A sheet for each class, of pictures drawn by their content: the same ones each time.
+def of_classes(images: pd.DataFrame, album: Album, count: int) -> list[Sheet]:
+    """A sheet for each class, of images drawn by their content: the same ones each time.
 
     Args:
-        pictures: the readable ones, with `path`, `label` and `sha256`.
-        count: pictures a sheet at most; fewer where there are so many classes that the page would burst.
+        images: the readable ones, with `path`, `label` and `sha256`.
+        count: images a sheet at most; fewer where there are so many classes that the page would burst.
     """
-    classes = pictures.sort_values("sha256").groupby("label")
+    classes = images.sort_values("sha256").groupby("label")
     each = min(count, max(1, MAX_CLASS_THUMBNAILS // max(1, len(classes))))
     return [
         Sheet(str(label), len(rows), [_taken(rows.drop_duplicates("sha256")["path"].head(each), album)])
@@ -122,12 +120,12 @@ def of_findings(validation: dict[str, Any], album: Album, count: int) -> list[Sh
     ]
 
 
-def _taken(paths: Iterable[str], album: Album) -> list[Picture]:
-    return [album.picture(path) for path in paths]
+def _taken(paths: Iterable[str], album: Album) -> list[Thumbnail]:
+    return [album.image(path) for path in paths]
 
 
 def _limited(sets: Iterable[list[str]], count: int) -> Iterator[list[str]]:
-    """The first sets, until they hold `count` pictures; none is cut down to a single picture."""
+    """The first sets, until they hold `count` images; none is cut down to a single image."""
     for paths in sets:
         shown = paths[:count]
         count -= len(shown)

@@ -1,4 +1,4 @@
-"""Random changes to training pictures and their features, the same for the same seed, pass and picture."""
+"""Random changes to training images and their features, the same for the same seed, pass and image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.core.training.config import Augment
 
 
 class Draw(IntEnum):
-    """The columns of a picture's random numbers. A new one goes to the end, where it changes no other."""
+    """The columns of an image's random numbers. A new one goes to the end, where it changes no other."""
 
     ANGLE = 0
     DOWN = auto()
@@ -31,12 +31,12 @@ def number(seed: int, epoch: Any) -> Any:
 
 
 def key(seed: int, epoch: Any, path: Any) -> Any:
-    """What a picture's random numbers depend on: int64 (2,), whatever order pictures are worked on in."""
+    """What an image's random numbers depend on: int64 (2,), whatever order images are worked on in."""
     return tf.stack([number(seed, epoch), tf.strings.to_hash_bucket_fast(path, 2**62)])
 
 
 def draw(key: Any) -> Any:
-    """Draws a picture's random numbers: float32 (len(Draw),) in [-1, 1)."""
+    """Draws an image's random numbers: float32 (len(Draw),) in [-1, 1)."""
     return tf.random.stateless_uniform([len(Draw)], key, -1.0, 1.0)
 
 
@@ -47,14 +47,14 @@ def dropout_mask(shape: list[int], key: Any, dropout: float) -> Any:
 
 
 def augmented(images: Any, draws: Any, p: Augment) -> Any:
-    """Changes a batch of pictures at random.
+    """Changes a batch of images at random.
 
     Args:
         images: float32 (n, h, w, 3) in [0, 1], as is what comes out.
         draws: float32 (n, len(Draw)) in [-1, 1), of `draw`.
         p: `rotation` in degrees to either side; `translation` as a share of the side; `zoom` as a share
             of the size; `crop`, the most of each side that a random window leaves out; `horizontal_flip` for
-            half of the pictures; `brightness`, the most that is added or taken away; `contrast`, the share by
+            half of the images; `brightness`, the most that is added or taken away; `contrast`, the share by
             which differences from the mean grow or shrink.
     """
     return _lit(_moved(images, draws, p), draws, p)
@@ -70,7 +70,7 @@ def _moved(images: Any, draws: Any, p: Augment) -> Any:
     window = 1 - (drawn[Draw.WINDOW_SIDE] + 1) / 2 * p.crop
     scale = (1 + drawn[Draw.ZOOM] * p.zoom) * window
     mirror = tf.where(drawn[Draw.FLIP] < 0, -1.0, 1.0) if p.horizontal_flip else tf.ones_like(angle)
-    # The matrix takes output pixels to input pixels, about the centre of the picture.
+    # The matrix takes output pixels to input pixels, about the centre of the image.
     x, y = (width - 1) / 2, (height - 1) / 2
     a, b = scale * tf.cos(angle) * mirror, -scale * tf.sin(angle)
     c, d = scale * tf.sin(angle) * mirror, scale * tf.cos(angle)
@@ -91,7 +91,7 @@ def _moved(images: Any, draws: Any, p: Augment) -> Any:
 
 
 def _lit(images: Any, draws: Any, p: Augment) -> Any:
-    """Makes lighter or darker, and differences from the picture's mean larger or smaller."""
+    """Makes lighter or darker, and differences from the image's mean larger or smaller."""
     if not (p.brightness or p.contrast):
         return images
     brightness, contrast = (draws[:, name, None, None, None] for name in (Draw.BRIGHTNESS, Draw.CONTRAST))
@@ -101,7 +101,7 @@ def _lit(images: Any, draws: Any, p: Augment) -> Any:
 
 
 def mixed(images: Any, labels: Any, keys: Any, alpha: float) -> tuple[Any, Any]:
-    """Mixes each picture, and its label, with the next of the batch: mixup (Zhang et al., 2017).
+    """Mixes each image, and its label, with the next of the batch: mixup (Zhang et al., 2017).
 
     Args:
         images: float32 (n, h, w, 3).

@@ -16,18 +16,18 @@ from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
 
 HELD_OUT_BATCH = 64
-ROWS, COLUMNS, GAP = 6, 8, 4  # of the sheet of augmented pictures; the gap in pixels
+ROWS, COLUMNS, GAP = 6, 8, 4  # of the sheet of augmented images; the gap in pixels
 SHEET = (1200, 1200)  # pixels that it has at most
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches of `((pictures, dropout_mask), labels, weights)` for the classifier as it trains.
+    """Batches of `((images, dropout_mask), labels, weights)` for the classifier as it trains.
 
-    pictures: float32 (n, size, size, 3) in [0, 1].
+    images: float32 (n, size, size, 3) in [0, 1].
     dropout_mask: float32 (n, width), what dropout multiplies the features by: 0, or 1 / (1 - dropout).
     labels: float32 (n, classes), one-hot or mixed.
-    weights: float32 (n,), of the pictures in the loss.
+    weights: float32 (n,), of the images in the loss.
     """
 
     data: Dataset
@@ -37,7 +37,7 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch. An epoch's last batch goes on with pictures of the next pass over them."""
+        """Batches of an epoch. An epoch's last batch goes on with images of the next pass over them."""
         return -(-self.data.size("train") // self.p.batch_size)
 
     def training(self, epoch: int) -> Any:
@@ -48,7 +48,7 @@ class Batches:
         return _shareable(stream.map(self._finished, AUTOTUNE))
 
     def _pass(self, number: Any) -> Any:
-        """The record of every training picture once, in this pass's order, with the pass's number."""
+        """The record of every training image once, in this pass's order, with the pass's number."""
         return self.data.shuffled("train", self.p.seed + number).map(lambda record: (number, record))
 
     def _drawn(self, number: Any, record: Any) -> Any:
@@ -59,13 +59,13 @@ class Batches:
 
     def _finished(self, batch: Any) -> Any:
         labels = tf.one_hot(batch["label"], len(self.data.class_names))
-        pictures = augmented(to_float(batch["image"]), batch["draws"], self.p.augment)
-        pictures, labels = mixed(pictures, labels, batch["key"] + 2, self.p.mixup)
+        images = augmented(to_float(batch["image"]), batch["draws"], self.p.augment)
+        images, labels = mixed(images, labels, batch["key"] + 2, self.p.mixup)
         weights = tf.linalg.matvec(labels, class_weights(self.data, self.p))
-        return (pictures, batch["dropout_mask"]), labels, weights
+        return (images, batch["dropout_mask"]), labels, weights
 
     def validation(self) -> Any:
-        """The validation pictures once, as they are."""
+        """The validation images once, as they are."""
 
         def finished(batch: Any) -> Any:
             count = tf.shape(batch["label"])[0]
@@ -78,7 +78,7 @@ class Batches:
 
 
 def sheet(data: Dataset, params: Train) -> Image.Image:
-    """Draws a few pictures, a row for each: as it is, and as the first passes change it."""
+    """Draws a few images, a row for each: as it is, and as the first passes change it."""
     rows = []
     for example in data.shuffled("train", params.seed).map(data.parse).take(ROWS):
         plain = to_float(example["image"])[None]

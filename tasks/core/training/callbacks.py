@@ -107,7 +107,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class AverageReplicas(keras.callbacks.Callback):  # type: ignore[misc]
-    """Has all devices continue with the mean of the statistics that each has computed by itself.
+    """Has all devices continue with the mean of the statistics that each has computed.
 
     The mean is what is saved. So it is what is validated, and what an interrupted training resumes from.
     """

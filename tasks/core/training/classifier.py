@@ -15,7 +15,7 @@ from tasks.core.base.errors import BackboneError, ModelError, brief
 from tasks.core.base.files import read_json, write_json
 from tasks.core.base.paths import MODEL_FACTS
 
-Predict = Callable[[Any], Any]  # pictures, uint8 (n, size, size, 3), to probabilities, float32 (n, classes)
+Predict = Callable[[Any], Any]  # images, uint8 (n, size, size, 3), to probabilities, float32 (n, classes)
 
 WEIGHTS = "classifier.weights.h5"
 
@@ -25,7 +25,7 @@ def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_
 
     Args:
         sha256: `model.sha256`, the digest that it must have.
-        draws_by: the seed for what it draws by itself in training, where it has none.
+        draws_by: the seed for what it draws itself in training, where it has none.
 
     Raises:
         BackboneError: it can't be fetched or loaded, or has another digest.
@@ -40,46 +40,46 @@ def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_
 
 
 def network(backbone: Any, classes: int, image_size: int, l2: float = 0.0) -> Any:
-    """Builds the classifier: pictures of float32 (n, image_size, image_size, 3) to logits.
+    """Builds the classifier: images of float32 (n, image_size, image_size, 3) to logits.
 
     Raises:
-        BackboneError: the backbone takes no such pictures, or gives no feature vector.
+        BackboneError: the backbone takes no such images, or gives no feature vector.
     """
-    pictures = keras.Input((image_size, image_size, 3), name="image")
-    features = _features(backbone, pictures)
+    images = keras.Input((image_size, image_size, 3), name="image")
+    features = _features(backbone, images)
     dense = keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(l2), name="head")
-    return keras.Model(pictures, dense(features), name="classifier")
+    return keras.Model(images, dense(features), name="classifier")
 
 
 def in_training(model: Any, *, frozen_statistics: bool) -> Any:
     """The classifier as it trains: it shares all weights with `model`, and takes dropout's mask.
 
-    The mask depends on seed, epoch and picture alone, however many devices there are.
+    The mask depends on seed, epoch and image alone, however many devices there are.
 
     Args:
         frozen_statistics: the backbone normalizes by the statistics it came with, as it does in use, and not
             by those of each batch. Its own dropout, if it has any, it then leaves out too.
 
     Returns:
-        A model from pictures, float32 (n, size, size, 3), and dropout's mask of the features, float32
+        A model from images, float32 (n, size, size, 3), and dropout's mask of the features, float32
         (n, width), to logits.
     """
     backbone, head = model.get_layer("backbone"), model.get_layer("head")
-    pictures = keras.Input(model.input.shape[1:], name="image")
-    features = backbone(pictures, training=False) if frozen_statistics else backbone(pictures)
+    images = keras.Input(model.input.shape[1:], name="image")
+    features = backbone(images, training=False) if frozen_statistics else backbone(images)
     mask = keras.Input(features.shape[1:], name="dropout_mask")
-    return keras.Model([pictures, mask], head(keras.layers.Multiply()([features, mask])), name="in_training")
+    return keras.Model([images, mask], head(keras.layers.Multiply()([features, mask])), name="in_training")
 
 
-def _features(backbone: Any, pictures: Any) -> Any:
-    side = pictures.shape[1]
+def _features(backbone: Any, images: Any) -> Any:
+    side = images.shape[1]
     try:
-        features = backbone(pictures)
+        features = backbone(images)
     except Exception as error:  # whatever the graph inside complains of
         if "KerasLayer.trainable" in str(error):  # TF Hub's own words, for models of TensorFlow 1
             raise BackboneError("model.backbone can't be fine-tuned; set train.fine_tune to false") from None
         raise BackboneError(
-            f"model.backbone takes no pictures of {side} pixels ({brief(error)}); change model.image_size"
+            f"model.backbone takes no images of {side} pixels ({brief(error)}); change model.image_size"
         ) from None
     shape = getattr(features, "shape", None)
     if shape is None or shape.rank != 2:
@@ -134,5 +134,5 @@ def predictor(model: Any) -> Predict:
 
 
 def to_float(images: Any) -> Any:
-    """Scales uint8 pictures to the [0, 1] that TF Hub's common image signature asks for."""
+    """Scales uint8 images to the [0, 1] that TF Hub's common image signature asks for."""
     return tf.cast(images, tf.float32) / 255.0

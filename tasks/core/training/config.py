@@ -36,7 +36,7 @@ class Augment(Section):
 
     @property
     def changes(self) -> bool:
-        """Whether pictures are changed at all."""
+        """Whether images are changed at all."""
         return any(astuple(self))
 
 

@@ -28,7 +28,7 @@ class Dataset:
     image_size: int
     resize: Resize
     record: Packing
-    counts: dict[str, dict[str, int]]  # split -> class -> pictures
+    counts: dict[str, dict[str, int]]  # split -> class -> images
     shards: dict[str, str]  # file name -> sha256
 
     @classmethod
@@ -59,7 +59,7 @@ class Dataset:
         """Streams a split in batches, in its order on disk.
 
         Args:
-            count: so many pictures of it at most, at even distances: neighbours are of one class.
+            count: so many images of it at most, at even distances: neighbours are of one class.
 
         Returns:
             A `tf.data.Dataset` of dicts: `image` uint8 (n, size, size, 3), `label` int64 (n,), `path` string
@@ -86,11 +86,11 @@ class Dataset:
         return without_autotune(stream.prefetch(AUTOTUNE))
 
     def shuffled(self, split: str, seed: Any) -> Any:
-        """Streams a split's records in an order that hangs on the seed, and nothing else.
+        """Streams a split's records in an order that depends on the seed, and nothing else.
 
         They come as they are on disk: what is dropped or drawn again later needs no parsing now.
 
-        Files are read side by side in a random order, and each next picture is drawn from a buffer that holds
+        Files are read side by side in a random order, and each next image is drawn from a buffer that holds
         half a gigabyte of them: all of most data sets.
 
         Args:
@@ -120,7 +120,7 @@ class Dataset:
         return [str(self.folder / name) for name in names]
 
     def parse(self, serialized: Any) -> dict[str, Any]:
-        """Reads one record: a picture of the dict that `read` streams."""
+        """Reads one record: an image of the dict that `read` streams."""
         example = tf.io.parse_single_example(serialized, _SPEC)
         if self.record == "raw":
             image = tf.io.decode_raw(example["image"], tf.uint8)

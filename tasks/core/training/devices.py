@@ -1,4 +1,4 @@
-"""What trains: which devices, in what precision, with which compiler. Decided here, told in one line."""
+"""What trains: which devices, in what precision, with which compiler. Chosen here, reported in one line."""
 
 from __future__ import annotations
 

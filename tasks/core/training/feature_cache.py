@@ -1,4 +1,4 @@
-"""What a frozen backbone says of pictures: computed once, and kept by what it depends on."""
+"""What a frozen backbone says of images: computed once, and kept by what it depends on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Features:
 
 
 def extractor(backbone: Any) -> Any:
-    """Gives a function from pictures, uint8 (n, h, w, 3), to a frozen backbone's features, float32 (n, k)."""
+    """Gives a function from images, uint8 (n, h, w, 3), to a frozen backbone's features, float32 (n, k)."""
 
     @tf.function(reduce_retracing=True)
     def extract(images: Any) -> Any:
@@ -42,16 +42,14 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
     """Gives the features of a split.
 
     They are kept file by file of records, in the cache folder: what is known is not computed again, and when
-    pictures come, only the files that they fall into are.
+    images come, only the files that they fall into are.
 
     Args:
-        source: says what, besides the pictures, the features depend on: the backbone and how it is run.
+        source: says what, besides the images, the features depend on: the backbone and how it is run.
     """
     source = fingerprint(source, Path(__file__))
     parts = []
-    with tqdm(
-        total=data.size(split), desc="features", unit=" pictures", disable=None, leave=False
-    ) as progress:
+    with tqdm(total=data.size(split), desc="features", unit=" images", disable=None, leave=False) as progress:
         for name in data.files(split):
             parts.append(_of_file(extract, data, name, source))
             progress.update(len(parts[-1].labels))

@@ -59,7 +59,7 @@ def fit(
     Raises:
         BackboneError: the backbone can't be fetched or loaded, is not the one that was pinned, or gives no
             numbers.
-        ParamError: the devices can't share a batch, there are fewer pictures than one, or the loss became no
+        ParamError: the devices can't share a batch, there are fewer images than one, or the loss became no
             number.
     """
     _check_batch_size(data, params, hardware)
@@ -102,7 +102,7 @@ def fit(
             batches = Batches(data, params, dropout, backbone.output_shape[1])
             with hardware.strategy.scope():
                 others: list[Any] = [callbacks.reset_seed(params.seed)] if stochastic else []
-                if logs and hardware.chief:  # each training by itself
+                if logs and hardware.chief:  # each training separately
                     folder = str(logs / backup.file.name[:12])
                     others.append(keras.callbacks.TensorBoard(folder, write_graph=False))
                 best_epoch = fine_tune(model, batches, params, hardware, log, backup, others) or best_epoch
@@ -117,7 +117,7 @@ def _check_batch_size(data: Dataset, params: Train, hardware: Hardware) -> None:
     hardware.check(params.batch_size)
     if params.batch_size > data.size("train"):
         raise ParamError(
-            f"train.batch_size is {params.batch_size}, but there are {data.size('train')} training pictures; "
+            f"train.batch_size is {params.batch_size}, but there are {data.size('train')} training images; "
             "make it no more than that"
         )
 
@@ -222,7 +222,7 @@ def fine_tune(
     backup: Backup,
     others: list[Any],
 ) -> Row | None:
-    """Goes on from the head with every weight, or, where those are frozen, on augmented pictures.
+    """Goes on from the head with every weight, or, where those are frozen, on augmented images.
 
     Returns:
         The best epoch's row. None if no epoch had a lower validation loss than the head: the model is then

@@ -17,7 +17,7 @@ from tasks.core.validation.expectations import Check, ExpectNumberToBeAtMost, gx
 from tasks.core.validation.schema import Schema
 from tasks.core.validation.shortcuts import shortcut_skills
 
-NAMED = 5  # classes or pictures that a check names
+NAMED = 5  # classes or images that a check names
 WORDS = {
     "brightness_p99": "brightness of the brightest pixels (99th percentile, 0-1)",
     "brightness_p05": "brightness of the darkest pixels (5th percentile, 0-1)",
@@ -26,7 +26,7 @@ WORDS = {
     "aspect_ratio": "shorter over longer side",
     "side": "pixels of side (root of the area)",
 }  # for what a column holds
-PREVALENT = 0.5  # CleanVision's; what holds for a larger share of the pictures is no finding
+PREVALENT = 0.5  # CleanVision's; what holds for a larger share of the images is no finding
 Bounds = tuple[str, str, str, float | None, float | None]  # kind, name, column, lowest and highest value
 AT_MOST_ONE = (  # kind, name, what is expected, the column whose values are not to be above 1, remedy
     (
@@ -38,22 +38,22 @@ AT_MOST_ONE = (  # kind, name, what is expected, the column whose values are not
     ),
     (
         "label_conflict",
-        "the same picture with two labels",
-        "one label for each picture",
+        "the same image with two labels",
+        "one label for each image",
         "labels",
         "take it out of the wrong class",
     ),
     (
         "duplicate",
         "exact duplicates",
-        "each picture once",
+        "each image once",
         "copies",
         "keep one of them; copies never lie in different splits",
     ),
     (
         "near_duplicate",
         "near-duplicates",
-        "pictures that differ (validate.near_distance)",
+        "images that differ (validate.near_distance)",
         "alike",
         "nothing needs to be done: they never lie in different splits",
     ),
@@ -76,7 +76,7 @@ AT_MOST_ONE = (  # kind, name, what is expected, the column whose values are not
         "groups that have become one",
         "groups that stay apart, as they were in the manifest accepted last",
         "earlier_groups",
-        "nothing needs to be done: some of these pictures may have changed their split",
+        "nothing needs to be done: some of these images may have changed their split",
     ),
 )
 EDIT = "or change data.schema if that is how it should be"
@@ -89,10 +89,10 @@ def checks(
     """What params.yaml and the schema ask for, over the frame that `with_derived_columns` gives.
 
     Args:
-        accepted: readable pictures of the manifest accepted last, from which the measures may not drift.
+        accepted: readable images of the manifest accepted last, from which the measures may not drift.
 
     Returns:
-        The checks, and the share of each quality that is not looked for, since most pictures have it.
+        The checks, and the share of each quality that is not looked for, since most images have it.
     """
     usual = _prevalent(frame, p)
     found = [*_files(frame, p), *_classes(frame, p), *_at_most_one(), *_qualities(frame, p, usual)]
@@ -110,7 +110,7 @@ def _files(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
     unread = frame.set_index("path")["error"].dropna().sort_index()
     yield Check(
         "unreadable",
-        "unreadable pictures",
+        "unreadable images",
         f"at most {p.max_unreadable} (validate.max_unreadable)",
         gxe.ExpectColumnValuesToBeNull(column="error", mostly=tolerating(p.max_unreadable, len(frame))),
         "replace them, take them out, or raise validate.max_unreadable to leave them out",
@@ -119,7 +119,7 @@ def _files(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
     for side in ("width", "height"):
         yield Check(
             "small",
-            f"pictures of small {side}",
+            f"images of small {side}",
             f"at least {p.min_side} pixels (validate.min_side)",
             gxe.ExpectColumnValuesToBeBetween(column=side, min_value=p.min_side),
             "replace them, take them out, or lower validate.min_side",
@@ -131,10 +131,10 @@ def _classes(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
     balanced = -(-int(sizes.max()) // p.max_imbalance)
     yield Check(
         "too_few",
-        "classes of too few pictures",
-        f"at least {p.min_per_class} readable pictures of each class (validate.min_per_class)",
+        "classes of too few images",
+        f"at least {p.min_per_class} readable images of each class (validate.min_per_class)",
         gxe.ExpectColumnValuesToBeBetween(column="class_size", min_value=p.min_per_class),
-        "add pictures to the class, take the class out, or lower validate.min_per_class",
+        "add images to the class, take the class out, or lower validate.min_per_class",
         details=_sizes(sizes[sizes < p.min_per_class]),
     )
     yield Check(
@@ -142,7 +142,7 @@ def _classes(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
         "classes much smaller than the largest",
         f"at least {balanced}, one for {p.max_imbalance} of the largest class (validate.max_imbalance)",
         gxe.ExpectColumnValuesToBeBetween(column="class_size", min_value=balanced),
-        "add pictures to the class, or raise validate.max_imbalance",
+        "add images to the class, or raise validate.max_imbalance",
         details=_sizes(sizes[sizes < balanced]),
     )
 
@@ -167,7 +167,7 @@ def _at_most_one() -> Iterator[Check]:
 def _qualities(frame: pd.DataFrame, p: Validate, usual: Container[str]) -> Iterator[Check]:
     """CleanVision's checks, with its thresholds in params.yaml."""
     if frame["error"].notna().all():
-        return  # and the quartiles of no picture
+        return  # and the quartiles of no image
     for kind, name, column, low, high in _bounds(frame, p):
         if kind in usual:
             continue
@@ -183,9 +183,9 @@ def _qualities(frame: pd.DataFrame, p: Validate, usual: Container[str]) -> Itera
 
 
 def _prevalent(frame: pd.DataFrame, p: Validate) -> dict[str, float]:
-    """The qualities that most pictures have, each with its share: they tell of the data and not of faults.
+    """The qualities that most images have, each with its share: they tell of the data and not of faults.
 
-    Of those that would be warnings: what is to be an error is one however many pictures have it.
+    Of those that would be warnings: what is to be an error is one however many images have it.
     """
     warned = {kind for kind, severity in asdict(p.severity).items() if severity == "warning"}
     shares = {kind: _share(frame, column, low, high) for kind, _, column, low, high in _bounds(frame, p)}
@@ -193,7 +193,7 @@ def _prevalent(frame: pd.DataFrame, p: Validate) -> dict[str, float]:
 
 
 def _share(frame: pd.DataFrame, column: str, low: float | None, high: float | None) -> float:
-    """The share of readable pictures out of bounds."""
+    """The share of readable images out of bounds."""
     values = frame[column].dropna()
     inside = values.between(-np.inf if low is None else low, np.inf if high is None else high)
     return float((~inside).mean()) if len(values) else 0.0
@@ -204,12 +204,12 @@ def _bounds(frame: pd.DataFrame, p: Validate) -> list[Bounds]:
     spread = p.odd_size * (q3 - q1)
     bits = p.low_information * ENTROPY_SCALE
     return [
-        ("dark", "dark pictures", "brightness_p99", p.dark, None),
-        ("light", "light pictures", "brightness_p05", None, 1 - p.light),
-        ("blurry", "blurry pictures", "blur_score", p.blurry, None),
-        ("low_information", "pictures of little information", "entropy", bits, None),
-        ("odd_aspect_ratio", "pictures of odd aspect ratio", "aspect_ratio", p.odd_aspect_ratio, None),
-        ("odd_size", "pictures of odd size", "side", q1 - spread, q3 + spread),
+        ("dark", "dark images", "brightness_p99", p.dark, None),
+        ("light", "light images", "brightness_p05", None, 1 - p.light),
+        ("blurry", "blurry images", "blur_score", p.blurry, None),
+        ("low_information", "images of little information", "entropy", bits, None),
+        ("odd_aspect_ratio", "images of odd aspect ratio", "aspect_ratio", p.odd_aspect_ratio, None),
+        ("odd_size", "images of odd size", "side", q1 - spread, q3 + spread),
     ]
 
 
@@ -229,7 +229,7 @@ def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
     if schema.classes is not None:
         yield Check(
             "new_class",
-            "pictures of a new class",
+            "images of a new class",
             f"one of the {len(schema.classes)} classes of data.schema",
             gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(schema.classes)),
             f"move them into a class that is known, {EDIT}",
@@ -237,18 +237,18 @@ def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
         present = frame.loc[frame["class_size"] > 0, "label"].unique()
         yield Check(
             "missing_class",
-            "classes without a picture",
-            f"a readable picture of each of the {len(schema.classes)} classes of data.schema",
+            "classes without an image",
+            f"a readable image of each of the {len(schema.classes)} classes of data.schema",
             gxe.ExpectColumnDistinctValuesToContainSet(
                 column="label", value_set=list(schema.classes), row_condition=Column("error").is_null()
             ),
-            f"bring their pictures back, {EDIT}",
+            f"bring their images back, {EDIT}",
             details=_listed(label for label in schema.classes if label not in present),
         )
     if schema.formats is not None:
         yield Check(
             "unexpected_format",
-            "pictures of an unexpected format",
+            "images of an unexpected format",
             f"{', '.join(schema.formats)} (data.schema)",
             gxe.ExpectColumnValuesToBeInSet(column="format", value_set=list(schema.formats)),
             f"convert them, {EDIT}",
@@ -257,7 +257,7 @@ def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
         if limits is not None:
             yield Check(
                 "size_range",
-                f"pictures of unexpected {side}",
+                f"images of unexpected {side}",
                 f"{limits.min} to {limits.max} pixels (data.schema)",
                 gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min, max_value=limits.max),
                 f"resize them or take them out, {EDIT}",
@@ -271,8 +271,8 @@ def _drift(frame: pd.DataFrame, accepted: pd.DataFrame | None, schema: Schema) -
         statistic = float(ks_2samp(frame[name].dropna(), accepted[name]).statistic)
         yield Check(
             "drift",
-            f"drift of {name} from the pictures accepted last",
+            f"drift of {name} from the images accepted last",
             f"Kolmogorov-Smirnov statistic of at most {schema.drift} (data.schema)",
             ExpectNumberToBeAtMost(column=f"drift_of_{name}", value=statistic, max_value=schema.drift),
-            f"see whether the new pictures are what the model will meet, {EDIT}",
+            f"see whether the new images are what the model will meet, {EDIT}",
         )

@@ -1,6 +1,6 @@
 """Data Docs of the same bytes each time.
 
-Left alone, they hold the time and time zone of the run, random ids, and a picture from the network. GX lets
+Left alone, they hold the time and time zone of the run, random ids, and an image from the network. GX lets
 a site name its own renderers and views: those at the end of this module leave all that out.
 """
 

@@ -12,13 +12,13 @@ from tasks.core.validation.groups import MergedGroups
 from tasks.core.validation.near_duplicates import near_duplicates
 
 MIN_HASH_SIDE = (
-    64  # pixels; hashes of smaller pictures lie so close together that only equal ones tell anything
+    64  # pixels; hashes of smaller images lie so close together that only equal ones tell anything
 )
 ENTROPY_SCALE = 10  # bits; CleanVision's score of information is entropy over this
 
 
 def number_near_sets(manifest: pd.DataFrame, p: Validate) -> pd.Series:
-    """Numbers the sets of readable pictures that are the same or nearly so."""
+    """Numbers the sets of readable images that are the same or nearly so."""
     telling = manifest["entropy"] / ENTROPY_SCALE >= p.low_information
     small = manifest[["width", "height"]].min(axis=1) < MIN_HASH_SIDE
     return near_duplicates(manifest, p.near_distance, telling, small)
@@ -27,12 +27,12 @@ def number_near_sets(manifest: pd.DataFrame, p: Validate) -> pd.Series:
 def with_derived_columns(
     manifest: pd.DataFrame, near_set: pd.Series, merged: Iterable[MergedGroups]
 ) -> pd.DataFrame:
-    """The manifest with what the checks look at besides: null for pictures that can't be read.
+    """The manifest with what the checks look at besides: null for images that can't be read.
 
     Adds `near_set` (number), `aspect_ratio` (shorter over longer side), `side` (root of the area, pixels),
-    `copies` (pictures of this content), `labels` (of its content), `alike` (contents in its set), `groups`
+    `copies` (images of this content), `labels` (of its content), `alike` (contents in its set), `groups`
     (in its set), `earlier_groups` (that have become its group), `hinted_splits` (of its group), `spellings`
-    (of its label), `class_size` (readable pictures of its label).
+    (of its label), `class_size` (readable images of its label).
     """
     frame = manifest.assign(near_set=near_set.reindex(manifest.index))
     frame.loc[frame["error"].notna(), "sha256"] = None

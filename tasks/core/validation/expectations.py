@@ -18,11 +18,11 @@ from great_expectations.expectations.expectation import BatchExpectation, Expect
 from tasks.core.validation.data_docs import RUN, config
 
 gxe: Any = gx.expectations  # all that a check may hold; GX itself looks at the arguments
-SHOWN = 20  # offending pictures that a page names
+SHOWN = 20  # offending images that a page names
 
 
 class ExpectNumberToBeAtMost(BatchExpectation):
-    """A number that tells of all pictures together, and so is no column of theirs."""
+    """A number that tells of all images together, and so is no column of theirs."""
 
     column: str  # Data Docs have a section of this name
     value: float
@@ -38,7 +38,7 @@ class Check:
 
     kind: str  # what it finds; several checks may be of one kind
     name: str
-    expects: str  # in words for people: "at least 10 readable pictures of each class"
+    expects: str  # in words for people: "at least 10 readable images of each class"
     expectation: Expectation
     remedy: str
     severity: Literal["error", "warning"] = "error"
@@ -54,8 +54,8 @@ class Outcome:
     severity: Literal["error", "warning"]
     passed: bool
     expected: str
-    observed: Any  # where the check looks at single pictures: how many offend
-    count: int  # pictures that offend, tolerated ones among them
+    observed: Any  # where the check looks at single images: how many offend
+    count: int  # images that offend, tolerated ones among them
     paths: tuple[str, ...]  # all of these, in order
     remedy: str
     details: str

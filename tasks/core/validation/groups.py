@@ -11,7 +11,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class MergedGroups:
-    """A group that was several before: a new picture lies between them, or the user has given them a name."""
+    """A group that was several before: a new image lies between them, or the user has given them a name."""
 
     group: str
     tied: tuple[str, ...]
@@ -21,7 +21,7 @@ def known_groups(accepted: pd.DataFrame) -> dict[str, str]:
     """The group of each content, by sha256, in a manifest that was accepted.
 
     One that the user gave is not kept: what counts of these is what the user gives now. One that a
-    near-duplicate lent to a picture is, or the picture might change its split when that one goes.
+    near-duplicate lent to an image is, or the image might change its split when that one goes.
     """
     given = accepted[accepted["given_group"].notna()]["sha256"]
     own = accepted[accepted["given_group"].isna()]
@@ -32,18 +32,18 @@ def known_groups(accepted: pd.DataFrame) -> dict[str, str]:
 def assign(
     manifest: pd.DataFrame, near: pd.Series, previous: Mapping[str, str]
 ) -> tuple[pd.Series, list[MergedGroups]]:
-    """Names each picture's group: what the user says, else its set of near-duplicates, else none.
+    """Names each image's group: what the user says, else its set of near-duplicates, else none.
 
-    A set is named after the content of one of its pictures, and keeps that name whatever is added or
+    A set is named after the content of one of its images, and keeps that name whatever is added or
     taken away later, since the name decides the split.
 
     Args:
-        manifest: readable pictures with `sha256` and the user's own `given_group`.
-        near: the number of each picture's set of near-duplicates.
+        manifest: readable images with `sha256` and the user's own `given_group`.
+        near: the number of each image's set of near-duplicates.
         previous: what `known_groups` gives of the manifest before.
 
     Returns:
-        The groups, null for a picture by itself, and those that were several before.
+        The groups, null for an image alone, and those that were several before.
     """
     groups = manifest["given_group"].astype(object).where(manifest["given_group"].notna(), None)
     merged = []

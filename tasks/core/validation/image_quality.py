@@ -1,4 +1,4 @@
-"""What there is to measure in a picture: quality, and a perceptual hash.
+"""What there is to measure in an image: quality, and a perceptual hash.
 
 The definitions of quality are CleanVision's (cleanlab, 2022), so that its thresholds serve. Colours
 are measured on a sample of the pixels and edges on a reduced copy, so that a scan costs little more than
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 
 SAMPLE = 128  # pixels of the longer side from which colours are measured
 EDGES = 64  # pixels of the longer side on which edges are looked for
-HASH_SIDE, HASH_LOW = 32, 8  # the hash is of the lowest 8 x 8 frequencies of a picture of 32 x 32
+HASH_SIDE, HASH_LOW = 32, 8  # the hash is of the lowest 8 x 8 frequencies of an image of 32 x 32
 PERCEIVED = np.array([0.241, 0.691, 0.068], np.float32)  # weights of red, green and blue, squared
 GREY_MODES = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
@@ -25,10 +25,10 @@ _COSINES = np.cos(np.pi / HASH_SIDE * np.outer(np.arange(HASH_LOW), np.arange(HA
 
 
 def measures(rgb: Image.Image, mode: str = "RGB") -> dict[str, float | str]:
-    """Measures a decoded picture.
+    """Measures a decoded image.
 
     Args:
-        mode: of the file, as Pillow names it; grey pictures have one band's entropy and not three.
+        mode: of the file, as Pillow names it; grey images have one band's entropy and not three.
 
     Returns:
         brightness: mean of sqrt(0.241 R² + 0.691 G² + 0.068 B²), 0-1 (Finley, HSP, 2006).
@@ -36,7 +36,7 @@ def measures(rgb: Image.Image, mode: str = "RGB") -> dict[str, float | str]:
         saturation: mean of HSV's S, 0-1.
         sharpness: standard deviation of the edges (Pillow's FIND_EDGES) at 64 pixels, 0 up.
         entropy: Shannon entropy of the histogram of all bands: grey 0-8 bits, colour up to 9.58.
-        brightness_p05, brightness_p99: the 5th and 99th percentile of brightness, 0-1; a picture whose
+        brightness_p05, brightness_p99: the 5th and 99th percentile of brightness, 0-1; an image whose
             brightest pixels are dark is dark, one whose darkest pixels are light is light.
         blur_score: 0 (blurry) to 1: `sharpness`, eased for histograms of few tall peaks.
         phash: 64-bit perceptual hash as 16 hex digits (Zauner, 2010).
@@ -60,18 +60,18 @@ def measures(rgb: Image.Image, mode: str = "RGB") -> dict[str, float | str]:
     return {name: round(float(number), 6) for name, number in numbers.items()} | {"phash": phash(edged)}
 
 
-def _at_most(picture: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
-    """A copy whose longer side has `side` pixels, or the picture itself where it is no larger."""
-    ratio = max(picture.size) / side
+def _at_most(image: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
+    """A copy whose longer side has `side` pixels, or the image itself where it is no larger."""
+    ratio = max(image.size) / side
     if ratio <= 1:
-        return picture
-    return picture.resize((max(1, int(picture.width / ratio)), max(1, int(picture.height / ratio))), how)
+        return image
+    return image.resize((max(1, int(image.width / ratio)), max(1, int(image.height / ratio))), how)
 
 
-def _reduced(picture: Image.Image) -> Image.Image:
+def _reduced(image: Image.Image) -> Image.Image:
     """Averages blocks of pixels, which is quick, and leaves half as much again as edges need."""
-    factor = 2 * max(picture.size) // (3 * EDGES)
-    return picture.reduce(factor) if factor > 1 else picture
+    factor = 2 * max(image.size) // (3 * EDGES)
+    return image.reduce(factor) if factor > 1 else image
 
 
 def _percentiles(values: npt.NDArray[np.floating[Any]], *percents: int) -> list[float]:
@@ -100,7 +100,7 @@ def _blur_score(sharpness: float, histogram_std: float) -> float:
 
 
 def phash(grey: Image.Image) -> str:
-    """The signs of a picture's lowest frequencies about their median, in 16 hex digits.
+    """The signs of an image's lowest frequencies about their median, in 16 hex digits.
 
     It is ImageHash's `phash`, at a fifth of its time: only 64 of the 1,024 frequencies are computed.
     """

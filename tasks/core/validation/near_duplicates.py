@@ -1,4 +1,4 @@
-"""Which pictures are the same or nearly so: an index of their perceptual hashes."""
+"""Which images are the same or nearly so: an index of their perceptual hashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.intp]
 
 BITS = 64
-# What pictures of the same pixels have in common; entropy hangs on whether they are kept as grey or as RGB.
+# What images of the same pixels have in common; entropy depends on whether they are stored as grey or as RGB.
 LOOKS = ["phash", "width", "height", *(measure for measure in MEASURES if measure != "entropy")]
 BLOCK = 4_000_000  # pairs compared at a time
 SEARCH = 20  # comparisons in the time that it takes to find the first
@@ -101,17 +101,17 @@ def _merged(sets: Places, starts: Places, ends: Places) -> Places:
 
 
 def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, small: pd.Series) -> pd.Series:
-    """Numbers the sets of pictures that are the same or nearly so, each row with its set's number.
+    """Numbers the sets of images that are the same or nearly so, each row with its set's number.
 
-    Two pictures are near where their perceptual hashes differ in at most `distance` of 64 bits; a chain
+    Two images are near where their perceptual hashes differ in at most `distance` of 64 bits; a chain
     of near ones is one set.
 
-    Pictures whose size and every measure are equal show the same pixels, in whatever file.
+    Images whose size and every measure are equal show the same pixels, in whatever file.
 
     Args:
-        manifest: readable pictures with `sha256`, `phash`, size and measures.
-        telling: whether the hash of a picture says anything; that of a blank one doesn't.
-        small: pictures with so few pixels that different ones have near hashes; equal ones still count.
+        manifest: readable images with `sha256`, `phash`, size and measures.
+        telling: whether the hash of an image says anything; that of a blank one doesn't.
+        small: images with so few pixels that different ones have near hashes; equal ones still count.
     """
     content, contents = pd.factorize(manifest["sha256"])
     hashed, hashes = pd.factorize(manifest["phash"])

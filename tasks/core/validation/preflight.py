@@ -1,4 +1,4 @@
-"""What can be told before anything runs: that what params.yaml names is there."""
+"""What can be checked before anything runs: that what params.yaml names is there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check(images: Path, labels: Path, schema: Path) -> None:
     """
     if images != DIGITS and not images.is_dir():
         home = "; write ~ out in full" if str(images).startswith("~") else ""
-        raise DataError(f"data.images: {images} is not a folder; point it at your pictures{home}")
+        raise DataError(f"data.images: {images} is not a folder; point it at your images{home}")
     if not labels.is_file():
         raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
     if not schema.is_file():

@@ -1,4 +1,4 @@
-"""The scan that fills the manifest: every picture opened once, and not again while it stays the same."""
+"""The scan that fills the manifest: every image opened once, and not again while it stays the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.core.base.errors import DataError
-from tasks.core.data import images
+from tasks.core.data import image_io
 from tasks.core.data.config import Processes
 from tasks.core.data.discovery import Entry
 from tasks.core.data.manifest import SCHEMA
@@ -24,14 +24,14 @@ from tasks.core.data.parallel import each, suited
 from tasks.core.validation.image_quality import SAMPLE, measures
 from tasks.core.validation.scan_cache import ScanCache, Status
 
-CHUNK = 128  # pictures that a process takes at a time
+CHUNK = 128  # images that a process takes at a time
 
-Facts = dict[str, Any]  # the columns that hang on a file's content alone
+Facts = dict[str, Any]  # the columns that depend on a file's content alone
 
 
 @dataclass(frozen=True)
 class Job:
-    """A picture to describe, and what is known of it from an earlier scan."""
+    """An image to describe, and what is known of it from an earlier scan."""
 
     entry: Entry
     file: str
@@ -41,11 +41,11 @@ class Job:
 
 
 def scan(folder: Path, entries: Iterable[Entry], compute: Processes) -> pd.DataFrame:
-    """Opens every picture once and describes it: a manifest, in the order of `entries`.
+    """Opens every image once and describes it: a manifest, in the order of `entries`.
 
     A file that was described before and has the same size and times is not opened again; one whose times
-    alone have changed is read, and decoded only if its content is another. A picture that can't be read gets
-    a row too, with `error` saying why. Few small pictures are read in this process alone.
+    alone have changed is read, and decoded only if its content is another. An image that can't be read gets
+    a row too, with `error` saying why. Few small images are read in this process alone.
     """
     batches = _batches(folder, entries, compute)
     return pd.DataFrame(pa.Table.from_batches(batches, SCHEMA).to_pandas())
@@ -96,7 +96,7 @@ def _status(file: str) -> Status | None:
 
 
 def describe(chunk: list[Job]) -> list[Job]:
-    """Fills in what is not known of these pictures."""
+    """Fills in what is not known of these images."""
     return [job if job.trusted else Job(job.entry, job.file, job.status, _facts(job)) for job in chunk]
 
 
@@ -107,9 +107,9 @@ def _facts(job: Job) -> Facts:
         facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         if job.known and job.known.get("sha256") == facts["sha256"]:
             return job.known
-        picture = images.opened(data)
-        facts |= {"format": picture.format, "mode": picture.mode}
-        rgb, (width, height) = images.reduced(picture, SAMPLE)
+        image = image_io.opened(data)
+        facts |= {"format": image.format, "mode": image.mode}
+        rgb, (width, height) = image_io.reduced(image, SAMPLE)
     except DataError as error:
         return facts | {"error": str(error)}
     except MemoryError:  # of this moment and not of the file: without its digest it is not kept

@@ -1,4 +1,4 @@
-"""What earlier scans found, so that pictures that haven't changed are not opened again."""
+"""What earlier scans found, so that images that haven't changed are not opened again."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _connect(file: Path) -> sqlite3.Connection:
 
 
 def _code() -> str:
-    """What the results hang on besides the files: our reading and measuring, and whose decoder."""
+    """What the results depend on besides the files: the code that reads and measures, and the decoder."""
     core = Path(__file__).parents[1]
     own = ("data/images", "data/manifest", "validation/image_quality", "validation/scan")
     sources = [sha256(core / f"{name}.py") for name in own]

@@ -1,4 +1,4 @@
-"""What a data set's pictures are expected to be like: suggested from those there are, edited by a person."""
+"""What a data set's images are expected to be like: suggested from those there are, edited by a person."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.core.base.errors import ParamError
 from tasks.core.base.params import Count, Section, Text
 
 ROOM = 2  # times beyond the sizes seen that a suggestion lets in
-DRIFT = 0.2  # suggested; by chance alone, 0.1 is rare from 400 pictures on
+DRIFT = 0.2  # suggested; by chance alone, 0.1 is rare from 400 images on
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def load(file: Path) -> Schema:
     return params.read(file, Schema)
 
 
-def suggested(pictures: pd.DataFrame) -> Schema:
-    """A schema that lets these readable pictures in, and such as are like them."""
+def suggested(images: pd.DataFrame) -> Schema:
+    """A schema that lets these readable images in, and such as are like them."""
     return Schema(
-        classes=tuple(sorted(pictures["label"].unique())),
-        formats=tuple(sorted(pictures["format"].unique())),
-        width=_range(pictures["width"]),
-        height=_range(pictures["height"]),
+        classes=tuple(sorted(images["label"].unique())),
+        formats=tuple(sorted(images["format"].unique())),
+        width=_range(images["width"]),
+        height=_range(images["height"]),
         drift=DRIFT,
     )
 
@@ -87,8 +87,8 @@ def text(schema: Schema) -> str:
 
 
 HEAD = """\
-# What your pictures have to be like: suggested from those there were, for you to edit. Leave out what
+# What your images have to be like: suggested from those there were, for you to edit. Leave out what
 # doesn't matter. Width and height are in pixels. `drift` is how far the distribution of a quality
-# measure may move from the pictures accepted last (Kolmogorov-Smirnov, 0-1). params.yaml:
+# measure may move from the images accepted last (Kolmogorov-Smirnov, 0-1). params.yaml:
 # validate.severity says what is an error.
 """

@@ -14,20 +14,20 @@ SHORTCUTS = {
     "brightness": ["brightness"],
     "saturation": ["saturation"],
 }
-SHORTCUT_SAMPLE = 5000  # pictures are enough to see a shortcut that matters
+SHORTCUT_SAMPLE = 5000  # images are enough to see a shortcut that matters
 FOLDS = 5
 
 
-def shortcut_skills(pictures: pd.DataFrame) -> dict[str, float]:
+def shortcut_skills(images: pd.DataFrame) -> dict[str, float]:
     """How well the classes can be told apart by one trivial property alone.
 
-    A decision tree learns the label from that property, and is tried on pictures it hasn't seen.
+    A decision tree learns the label from that property, and is tried on images it hasn't seen.
 
     Returns:
         For each property its skill: 0 no better than guessing, 1 perfect (balanced accuracy, rescaled).
     """
-    counts = pictures["label"].value_counts()
-    sample = pictures[pictures["label"].map(counts) >= FOLDS].sort_values("sha256").head(SHORTCUT_SAMPLE)
+    counts = images["label"].value_counts()
+    sample = images[images["label"].map(counts) >= FOLDS].sort_values("sha256").head(SHORTCUT_SAMPLE)
     sample = sample[sample.groupby("label")["label"].transform("size") >= FOLDS]
     classes = sample["label"].nunique()
     if classes < 2:

@@ -1,4 +1,4 @@
-"""Pictures that a small network can tell apart."""
+"""Images that a small network can tell apart."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_classes(
     count: int = 12,
     size: tuple[int, int] = (40, 32),
 ) -> None:
-    """Writes `count` noisy PNG pictures of each class's own colour; a class is a colour's name."""
+    """Writes `count` noisy PNG images of each class's own colour; a class is a colour's name."""
     rng = np.random.default_rng(1)
     for label in classes:
         (folder / label).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""One way to read a picture, for scanning, building and predicting alike."""
+"""One way to read an image, for scanning, building and predicting alike."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, for 
 
 
 def opened(data: bytes) -> Image.Image:
-    """Reads a picture's header, and no pixels yet.
+    """Reads an image's header, and no pixels yet.
 
     Raises:
-        DataError: empty, not a picture, or larger than `MAX_PIXELS`. Says so without the file's name.
+        DataError: empty, not an image, or larger than `MAX_PIXELS`. Says so without the file's name.
     """
     if not data:
         raise DataError("is empty (0 bytes)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd EXIF and of size, which is judged below
         try:
-            picture = Image.open(BytesIO(data), formats=FORMATS)
+            image = Image.open(BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
-            raise DataError("is not a picture") from None
+            raise DataError("is not an image") from None
         except Image.DecompressionBombError:
             raise DataError("is too large to open safely") from None
         except MemoryError:
             raise
         except Exception as error:  # of every kind, over a broken file
             raise DataError(f"has a broken header ({error})") from None
-    if picture.width * picture.height > MAX_PIXELS:
-        raise DataError(f"is too large: {picture.width} x {picture.height} pixels")
-    return picture
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"is too large: {image.width} x {image.height} pixels")
+    return image
 
 
-def decoded(picture: Image.Image) -> Image.Image:
+def decoded(image: Image.Image) -> Image.Image:
     """Decodes the first frame as RGB, upright by its EXIF orientation, transparency on white.
 
-    What is RGB and upright already is not copied: `picture` itself is loaded and returned.
+    What is RGB and upright already is not copied: `image` itself is loaded and returned.
 
     Raises:
         DataError: truncated or corrupt.
@@ -62,43 +62,43 @@ def decoded(picture: Image.Image) -> Image.Image:
     """
     try:
         # libtiff writes on stderr what Pillow raises as well
-        with quiet() if picture.format == "TIFF" else warnings.catch_warnings():
+        with quiet() if image.format == "TIFF" else warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture.load()
-            return _upright(_rgb(picture), _orientation(picture))
+            image.load()
+            return _upright(_rgb(image), _orientation(image))
     except MemoryError:
         raise
     except Exception as error:  # of every kind, over a broken file
         raise DataError(f"is truncated or corrupt ({error})") from None
 
 
-def reduced(picture: Image.Image, side: int) -> tuple[Image.Image, tuple[int, int]]:
-    """Decodes a picture of which no more than `side` pixels of each side are wanted.
+def reduced(image: Image.Image, side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Decodes an image of which no more than `side` pixels of each side are wanted.
 
     A JPEG can be decoded at a half, a quarter or an eighth of its size, in a fraction of the time.
 
     Returns:
-        What `decoded` gives, and the width and height of the whole picture, upright.
+        What `decoded` gives, and the width and height of the whole image, upright.
     """
-    whole = picture.size
-    picture.draft(None, (side, side))
-    shrunk = picture.size != whole
-    turned = shrunk and _orientation(picture) in (5, 6, 7, 8)
-    rgb = decoded(picture)
+    whole = image.size
+    image.draft(None, (side, side))
+    shrunk = image.size != whole
+    turned = shrunk and _orientation(image) in (5, 6, 7, 8)
+    rgb = decoded(image)
     return rgb, (whole[::-1] if turned else whole) if shrunk else rgb.size
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """What EXIF says, 1 (upright) to 8; broken EXIF says nothing, and nothing against the pixels."""
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # of every kind
         return 1
 
 
-def _upright(picture: Image.Image, orientation: int) -> Image.Image:
-    """Turns a picture. Pillow's own function for it writes EXIF anew, and fails where that is odd."""
-    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turns an image. Pillow's own function for it writes EXIF again, and fails where that is odd."""
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 _TURNS = {
@@ -112,54 +112,54 @@ _TURNS = {
 }
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _eight_bit(picture)
-    if picture.has_transparency_data:
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit(image)
+    if image.has_transparency_data:
         # Colours under transparent pixels are arbitrary; white is what a page would show.
-        picture = picture.convert("RGBA")
-        ground = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(ground, picture)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image) -> Image.Image:
     """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it.
 
     White is 65535 where a file has 16 bits. 32 bits and floats don't say what it is: of what is usual, it is
-    the least that holds the picture.
+    the least that holds the image.
     """
-    values = np.asarray(picture).astype(np.float64)
-    whites = [1.0, 255.0, 65535.0] if picture.mode == "F" else [255.0, 65535.0]
-    if picture.mode.startswith("I;16") or picture.format == "PPM":
+    values = np.asarray(image).astype(np.float64)
+    whites = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
+    if image.mode.startswith("I;16") or image.format == "PPM":
         whites = [65535.0]
     highest = values.max(initial=0)
     top = next((white for white in whites if highest <= white), whites[-1])
     return Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
 
 
-def resized(picture: Image.Image, size: int, how: Resize) -> Pixels:
-    """Fits an RGB picture into a square of `size` pixels, antialiased.
+def resized(image: Image.Image, size: int, how: Resize) -> Pixels:
+    """Fits an RGB image into a square of `size` pixels, antialiased.
 
     Args:
         how: `stretch` ignores the aspect ratio, `crop` fills the square and cuts what is left
-            over, `pad` fits the picture whole on black.
+            over, `pad` fits the image whole on black.
 
     Returns:
         uint8 of shape (size, size, 3).
     """
     square, bilinear = (size, size), Image.Resampling.BILINEAR
     if how == "crop":
-        picture = ImageOps.fit(picture, square, bilinear)
+        image = ImageOps.fit(image, square, bilinear)
     elif how == "pad":
-        picture = ImageOps.pad(picture, square, bilinear)
+        image = ImageOps.pad(image, square, bilinear)
     else:
-        picture = picture.resize(square, bilinear)
-    return np.asarray(picture)
+        image = image.resize(square, bilinear)
+    return np.asarray(image)
 
 
 def read(path: Path, size: int, how: Resize) -> Pixels:
-    """Reads a picture file at the size a model wants: uint8 of shape (size, size, 3).
+    """Reads an image file at the size a model wants: uint8 of shape (size, size, 3).
 
     Raises:
         DataError: names the file, what is wrong with it, and what to do.

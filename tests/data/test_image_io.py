@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
-from tasks.core.data import images
+from tasks.core.data import image_io
 
 ORANGE = (250, 130, 10)
 
@@ -24,14 +24,14 @@ def plain(mode: str = "RGB") -> Image.Image:
     return Image.new("RGB", (20, 10), ORANGE).convert(mode)
 
 
-def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def decoded(data: bytes) -> np.ndarray:
-    return np.asarray(images.decoded(images.opened(data))).astype(int)
+    return np.asarray(image_io.decoded(image_io.opened(data))).astype(int)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_grey_of_16_bits_is_scaled_and_not_clipped() -> None:
 
 @pytest.mark.parametrize("highest", [200, 255, 256, 4095])
 def test_dark_grey_of_16_bits_stays_dark_whatever_its_brightest_pixel(highest: int) -> None:
-    picture = Image.fromarray(np.linspace(0, highest, 256).astype(np.uint16).reshape(16, 16))
+    image = Image.fromarray(np.linspace(0, highest, 256).astype(np.uint16).reshape(16, 16))
     for kind in ("PNG", "TIFF", "PPM"):
-        assert decoded(saved(picture, kind)).max() == round(highest / 257)
+        assert decoded(saved(image, kind)).max() == round(highest / 257)
 
 
 @pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
@@ -78,18 +78,18 @@ def test_transparency_becomes_white() -> None:
 
 
 def test_exif_orientation_is_applied() -> None:
-    picture = Image.new("RGB", (20, 10), "black")
-    picture.paste("white", (0, 0, 10, 10))  # the left half
+    image = Image.new("RGB", (20, 10), "black")
+    image.paste("white", (0, 0, 10, 10))  # the left half
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: left comes to the top
-    pixels = decoded(saved(picture, "JPEG", exif=exif))
+    pixels = decoded(saved(image, "JPEG", exif=exif))
     assert pixels.shape == (20, 10, 3)
     assert pixels[:8].min() > 200
     assert pixels[12:].max() < 50
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:
-    """One byte of the EXIF changed, behind its header: without that Pillow takes the file for no picture."""
+    """One byte of the EXIF changed, behind its header: without that Pillow takes the file for no image."""
     start = data.index(b"Exif") + 6 + 8
     broken = bytearray(data)
     broken[start + rng.randrange(48)] = rng.randrange(256)
@@ -102,7 +102,7 @@ def test_broken_exif_says_nothing_against_the_pixels() -> None:
     sound = saved(plain().resize((800, 600)), "JPEG", exif=exif, dpi=(72, 72))
     rng = random.Random(5)
     for data in [flipped(sound, rng) for _ in range(150)]:
-        rgb, size = images.reduced(images.opened(data), 256)
+        rgb, size = image_io.reduced(image_io.opened(data), 256)
         assert sorted(size) == [600, 800]
         assert np.abs(np.asarray(rgb).mean(axis=(0, 1)) - ORANGE).max() < 5
 
@@ -127,7 +127,7 @@ NOISE = Image.effect_noise((64, 64), 90)
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"just some text", "not a picture"),
+        (b"just some text", "not an image"),
         (saved(NOISE, "PNG")[:900], "truncated"),
         (saved(NOISE, "JPEG")[:900], "truncated"),
         (bomb(), "too large"),
@@ -135,11 +135,11 @@ NOISE = Image.effect_noise((64, 64), 90)
     ids=["empty", "text", "truncated png", "truncated jpeg", "bomb"],
 )
 def test_what_can_not_be_read_is_refused_in_one_line(tmp_path: Path, data: bytes, words: str) -> None:
-    file = tmp_path / "a picture.jpg"
+    file = tmp_path / "an image.jpg"
     file.write_bytes(data)
     with pytest.raises(DataError, match=words) as caught:
-        images.read(file, 32, "stretch")
-    assert "a picture.jpg" in str(caught.value) and "\n" not in str(caught.value)
+        image_io.read(file, 32, "stretch")
+    assert "an image.jpg" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_what_can_not_be_read_is_refused_in_one_line(tmp_path: Path, data: bytes
     [("stretch", False, True), ("crop", False, False), ("pad", True, True)],
 )
 def test_the_three_ways_to_fit_a_square(how: Resize, corner_is_black: bool, edges_are_kept: bool) -> None:
-    picture = Image.new("RGB", (80, 40), "white")
-    picture.paste("red", (0, 0, 8, 40))
-    pixels = images.resized(picture, 20, how)
+    image = Image.new("RGB", (80, 40), "white")
+    image.paste("red", (0, 0, 8, 40))
+    pixels = image_io.resized(image, 20, how)
     assert pixels.shape == (20, 20, 3)
     assert (pixels[0, 10].max() == 0) == corner_is_black
     assert (pixels[10, 0, 1] < 100) == edges_are_kept
@@ -158,7 +158,7 @@ def test_the_three_ways_to_fit_a_square(how: Resize, corner_is_black: bool, edge
 @pytest.mark.parametrize("kind", ["raw", "png"])
 def test_packing_loses_nothing(kind: Packing) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
-    data = images.encoded(pixels, kind)
+    data = image_io.encoded(pixels, kind)
     unpack: Callable[[bytes], np.ndarray] = (
         (lambda d: np.frombuffer(d, np.uint8).reshape(8, 8, 3)) if kind == "raw" else decoded
     )
@@ -169,11 +169,11 @@ def test_packing_loses_nothing(kind: Packing) -> None:
 def test_of_a_large_jpeg_less_is_decoded_and_the_whole_size_told(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = Image.effect_noise((1200, 1199), 60)  # at an eighth, both sides round to 150
+    image = Image.effect_noise((1200, 1199), 60)  # at an eighth, both sides round to 150
     data = BytesIO()
-    picture.save(data, "JPEG", exif=exif)
-    small, size = images.reduced(images.opened(data.getvalue()), 100)
+    image.save(data, "JPEG", exif=exif)
+    small, size = image_io.reduced(image_io.opened(data.getvalue()), 100)
     assert small.size == (150, 150)
     assert size == ((1200, 1199) if orientation == 1 else (1199, 1200))
     with pytest.raises(DataError, match="truncated"):
-        images.reduced(images.opened(data.getvalue()[:-5000]), 100)
+        image_io.reduced(image_io.opened(data.getvalue()[:-5000]), 100)
