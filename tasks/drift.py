@@ -114,7 +114,7 @@ def summary(result: dict[str, Any]) -> str:
     """What came out, in a line."""
     names = dict.fromkeys(check["name"] for check in result["checks"] if check["drifted"])
     unread = f", {result['unreadable']} of them unreadable" if result["unreadable"] else ""
-    few = "compared with {images} of {tested} test images".format(**result["reference"])
+    few = "compared with {pictures} of {tested} test images".format(**result["reference"])
     left = result["reference"]["pictures"] < result["reference"]["tested"]
     verdict = f"drift of {', '.join(names)}" if names else "no drift"
     return f"{verdict} ({result['pictures']} images{unread}{f'; {few}' if left else ''})"

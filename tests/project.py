@@ -71,7 +71,7 @@ class Project:
         project = cls.copy(top / "project", commit)
         save_tiny_backbone(top / "backbone")
         project.set(
-            images=str(top / "pictures"),
+            data__images=str(top / "pictures"),
             backbone=str(top / "backbone"),
             image_size="32",
             epochs="2",
@@ -100,11 +100,13 @@ class Project:
         return os.environ | {"PREFECT_HOME": str(home), "PATH": own + os.pathsep + os.environ["PATH"]}
 
     def set(self, **values: str) -> None:
-        """Sets values in params.yaml by their last name, which must be there once."""
+        """Sets values in params.yaml by their last name, which must be there once, or by `section__name`."""
         file = self.folder / "params.yaml"
         text = file.read_text("utf-8")
         for name, value in values.items():
-            text, count = re.subn(rf"(?m)^(\s+{name}:) [^#\n]*", rf"\1 {value}  ", text)
+            section, _, key = name.rpartition("__")
+            within = rf"^{section}:\n(?:[ #].*\n|\n)*?" if section else "^"
+            text, count = re.subn(rf"(?m)({within}\s+{key}:) [^#\n]*", rf"\1 {value}  ", text)
             assert count == 1, f"{name} stands {count} times in params.yaml"
         file.write_text(text, "utf-8")
 

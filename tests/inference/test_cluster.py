@@ -145,7 +145,7 @@ def test_an_image_that_can_not_be_read_is_named_and_left_out(
     assert colours(found.rows) == THREE
     named = {
         "empty\\nfile.png is empty",
-        "note.jpg is not a pict",
+        "note.jpg is not an image",
         "pipe.png is no regular",
         ".png has a name that is not UTF-8",
     }
@@ -157,7 +157,7 @@ def test_an_image_that_can_not_be_read_is_named_and_left_out(
 def test_a_folder_without_a_readable_image_is_refused(world: World, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/a.png").touch()
-    with pytest.raises(DataError, match="images has 0 images that can be read"):
+    with pytest.raises(DataError, match="pictures has 0 images that can be read"):
         world.cluster(tmp_path / "output", None, tmp_path / "pictures")
     assert not (tmp_path / "output").exists()
 

@@ -20,7 +20,7 @@ def project(tmp_path: Path) -> Project:
     for label in ("blue", "green", "red"):
         (tmp_path / f"pictures/{label}/050.png").rename(tmp_path / f"{label}.png")
     project = Project.copy(tmp_path / "project")
-    project.set(images=str(tmp_path / "pictures"))
+    project.set(data__images=str(tmp_path / "pictures"))
     opening = '    with shard.file.open("wb") as file:\n'
     edit(project.folder / "tasks/build.py", "PER_SHARD = 500", "PER_SHARD = 4")
     edit(

@@ -109,7 +109,7 @@ def test_a_mistake_reaches_the_shell_as_one_line(workplace: Path, stage: str, mo
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
-        (lambda f: change(f, "images: images ", "images: "), ("data.images", "no value")),
+        (lambda f: change(f, "images: pictures ", "images: "), ("data.images", "no value")),
         (lambda f: change(f, "labels: data/labels.csv", 'labels: ""'), ("data.labels", "''")),
         (lambda f: change(f, "\ndata:", "\ndate:"), ("date is not a parameter", "data")),
         (lambda f: (f / "params.yaml").write_text(""), ("params.yaml", "data is missing")),
@@ -118,7 +118,7 @@ def test_a_mistake_reaches_the_shell_as_one_line(workplace: Path, stage: str, mo
             lambda f: change(f, "backbone: efficientnet_lite0", "backbone: resnext"),
             ("'resnext'", "SavedModel"),
         ),
-        (lambda f: change(f, "images: images", "images: ~/pictures"), ("~/pictures", "write ~ out")),
+        (lambda f: change(f, "images: pictures", "images: ~/pictures"), ("~/pictures", "write ~ out")),
         (lambda f: subprocess.run(["git", "init", "--quiet", f], check=True), ("no commit", "git commit")),
     ],
     ids=["no value", "empty", "section", "empty file", "scheduler", "backbone", "home", "commit"],

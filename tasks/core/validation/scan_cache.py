@@ -100,6 +100,6 @@ def _connect(file: Path) -> sqlite3.Connection:
 def _code() -> str:
     """What the results depend on besides the files: the code that reads and measures, and the decoder."""
     core = Path(__file__).parents[1]
-    own = ("data/images", "data/manifest", "validation/image_quality", "validation/scan")
+    own = ("data/image_io", "data/manifest", "validation/image_quality", "validation/scan")
     sources = [sha256(core / f"{name}.py") for name in own]
     return " ".join([*sources, PIL.__version__, np.__version__])
