@@ -331,6 +331,7 @@ def test_without_golden_images_to_ship_artifacts_are_proved_with_some(tiny: Tiny
     assert not (tmp_path / "golden").exists()
 
 
+@pytest.mark.slow
 def test_an_hdf5_file_that_names_a_backbones_folder_is_run(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +376,7 @@ def test_what_is_timed_is_what_rules_may_name(exported: Path) -> None:
     assert set(TIMED) == {*runtimes.measure_load(exported / "model.tflite"), "latency_ratio"}
 
 
+@pytest.mark.slow
 def test_times_and_memory_are_measured_of_each(exported: Path) -> None:
     found = latency.with_times(exported, read_json(exported / "artifacts.json")["artifacts"])
     assert found["saved_model"]["latency_ratio"] == 1
@@ -383,6 +385,7 @@ def test_times_and_memory_are_measured_of_each(exported: Path) -> None:
         assert fact["peak_memory_bytes"] > 1e7
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(exported: Path, tiny: Tiny, tmp_path: Path) -> None:
     export_in_a_process(tiny, tmp_path, "2")
     first, second = (

@@ -47,6 +47,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_stages_that_are_started_share_their_work_out(tmp_path: Path) -> None:
     """As DVC starts them: there a stage's module is `__main__`, whose names no other process finds."""
     write_classes(tmp_path / "pictures", count=MIN_SHARED_WORK // 3 + 1, size=(16, 16))
@@ -154,6 +155,7 @@ def set_compute(folder: Path, line: str, value: str) -> None:
     file.write_text(text.replace(f"  {line} ", f"  {value} "), "utf-8")
 
 
+@pytest.mark.slow
 def test_processes_that_always_die_are_one_line(workplace: Path) -> None:
     (workplace / "validate.py").write_text(SCRIPT)
     set_compute(workplace, "workers: 0", "workers: 2")
@@ -163,6 +165,7 @@ def test_processes_that_always_die_are_one_line(workplace: Path) -> None:
     assert line.startswith("validate: processes were killed 3 times") and "compute.workers" in line
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_one_line_and_soon(workplace: Path) -> None:
     address = f"tcp://127.0.0.1:{free_ports()[0]}"
     set_compute(workplace, "scheduler: none", f"scheduler: {address}")

@@ -99,6 +99,7 @@ def test_what_dvc_repro_did_the_flow_finds_done() -> None:
     assert run()[0] == dict.fromkeys(("first", "middle", "last"), "Cached")
 
 
+@pytest.mark.slow
 def test_without_a_lock_outputs_are_restored_and_called_cached(repository: Path) -> None:
     run()
     for name in ("dvc.lock", "first.txt", "middle.txt", "last.txt"):
@@ -149,6 +150,7 @@ def test_a_slip_in_the_parameters_is_told_in_one_line(
     assert capsys.readouterr().err.splitlines()[-1].startswith("params.yaml: data.image is not a parameter")
 
 
+@pytest.mark.slow
 def test_results_go_to_a_remote_and_come_back(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +164,7 @@ def test_results_go_to_a_remote_and_come_back(
     assert (repository / "last.txt").read_text() == "good\ngood\n"
 
 
+@pytest.mark.slow
 def test_latencies_that_went_with_artifacts_are_measured_again(repository: Path) -> None:
     measure = "mkdir -p export && echo measured >> export/export.json"
     stage = f"  latency:\n    cmd: {measure}\n    deps: [first.txt]\n"
@@ -173,6 +176,7 @@ def test_latencies_that_went_with_artifacts_are_measured_again(repository: Path)
     assert (repository / "export/export.json").read_text() == "measured\n"
 
 
+@pytest.mark.slow
 def test_data_that_is_versioned_by_itself_is_no_stage(repository: Path) -> None:
     subprocess.run(["dvc", "add", "-q", "source.txt"], check=True)
     assert dvc_api.survey()[0] == ["first", "middle", "last"]
@@ -203,6 +207,7 @@ def test_a_failed_run_raises_what_has_failed_where_nobody_asks_for_its_state(rep
         pipeline.pipeline()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("repository")
 def test_targets_are_all_that_is_done_with_what_they_need() -> None:
     assert run(targets=("middle",))[0] == dict.fromkeys(("first", "middle"), "Completed")
@@ -220,6 +225,7 @@ def test_only_what_hangs_on_a_change_runs() -> None:
     assert run()[0] == {"first": "Cached", "middle": "Cached", "last": "Completed"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("repository")
 def test_what_follows_a_stage_that_was_restored_is_looked_at_again() -> None:
     run()
@@ -230,12 +236,14 @@ def test_what_follows_a_stage_that_was_restored_is_looked_at_again() -> None:
     assert Path("last.txt").read_text() == "good\ngood\n"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("repository")
 def test_forced_stages_run_though_they_are_up_to_date() -> None:
     run()
     assert run(force=True, targets=("first",))[0] == {"first": "Completed"}
 
 
+@pytest.mark.slow
 def test_parameters_are_set_as_dvc_sets_them(repository: Path) -> None:
     stage = "  tuned:\n    cmd: cp params.yaml tuned.txt\n    params: [train.epochs]\n    outs: [tuned.txt]\n"
     (repository / "dvc.yaml").write_text(THREE_STAGES + stage)
@@ -368,6 +376,7 @@ def test_only_what_a_network_has_ended_is_tried_again(
     assert (repository / "tries.txt").read_text() == "try\n" * tries
 
 
+@pytest.mark.slow
 def test_a_remote_that_is_away_is_tried_again(
     repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -379,6 +388,7 @@ def test_a_remote_that_is_away_is_tried_again(
     assert "Retry 1/1" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("repository")
 def test_null_means_if_there_is_a_remote() -> None:
     assert "push" not in run(push=None, pull=None)[0]
@@ -427,6 +437,7 @@ def test_metrics_are_set_beside_those_of_the_last_commit() -> None:
     assert rows == [{"metric": "test.accuracy", "value": 0.75, "before": 0.5, "change": "+0.25"}]
 
 
+@pytest.mark.slow
 def test_images_that_dvc_tracks_are_pulled_before_they_are_missed(repository: Path) -> None:
     subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "../store"], check=True)
     (repository / "mine/a").mkdir(parents=True)
@@ -444,6 +455,7 @@ def test_images_that_dvc_tracks_are_pulled_before_they_are_missed(repository: Pa
     assert (repository / "mine/a/2.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("repository")
 def test_data_that_dvc_tracks_does_not_keep_a_schedule_from_skipping() -> None:
     Path("mine").mkdir()
@@ -454,6 +466,7 @@ def test_data_that_dvc_tracks_does_not_keep_a_schedule_from_skipping() -> None:
     assert run(only_if_changed=True) == ({}, "every stage is up to date")
 
 
+@pytest.mark.slow
 def test_a_command_that_was_mended_is_tried_again(repository: Path) -> None:
     (repository / "dvc.yaml").write_text(THREE_STAGES.replace("cp first.txt middle.txt", "exit 2"))
     assert run(only_if_changed=True)[0]["middle"] == "Failed"
@@ -462,6 +475,7 @@ def test_a_command_that_was_mended_is_tried_again(repository: Path) -> None:
     assert run(only_if_changed=True)[0]["middle"] == "Completed"
 
 
+@pytest.mark.slow
 def test_what_was_killed_is_tried_again(repository: Path) -> None:
     (repository / "dvc.yaml").write_text(THREE_STAGES.replace("cp source.txt first.txt", "kill -9 $$"))
     for _ in range(2):
@@ -495,6 +509,7 @@ def test_workers_end_with_a_run_by_hand() -> None:
     assert done.stdout.split() == ["-9"]
 
 
+@pytest.mark.slow
 def test_a_remote_that_is_away_is_no_reason_not_to_try_again(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from tests.structure import ROOT
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_rollback_tells_nobody_of_what_it_takes_back(
     variants: Path, monkeypatch: pytest.MonkeyPatch
@@ -40,6 +41,7 @@ def test_a_rollback_tells_nobody_of_what_it_takes_back(
     assert champion() == "v1.0.0"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_an_interrupt_while_tags_are_made_takes_them_back() -> None:
     script = """
@@ -79,6 +81,7 @@ def test_a_rollback_needs_what_it_puts_back(variants: Path, tmp_path: Path) -> N
     assert champion() == "v1.0.0"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_promotion_of_an_earlier_version_can_be_taken_back(variants: Path) -> None:
     for name in ("poor", "good"):

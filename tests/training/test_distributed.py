@@ -32,6 +32,7 @@ def history(models: Path) -> pd.DataFrame:
     return pd.read_csv(models / "history.csv").set_index(["phase", "epoch"])
 
 
+@pytest.mark.slow
 def test_two_devices_learn_what_one_does(tiny: Tiny, tmp_path: Path, alone: pd.DataFrame) -> None:
     (printed,) = finish(start(tiny, tmp_path / "models", strategy="mirrored", devices=2, **SETTINGS))
     assert "2 replicas (MirroredStrategy)" in printed

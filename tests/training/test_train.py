@@ -179,6 +179,7 @@ def test_every_recipe_learns(tiny: Tiny, tmp_path: Path, changes: dict[str, Any]
     assert best["phase"] == "fine_tune"
 
 
+@pytest.mark.slow
 def test_each_training_has_tensorboards_logs_by_itself(tiny: Tiny, tmp_path: Path) -> None:
     for seed in (1, 2):
         tiny.train(tmp_path / "models", logs=tmp_path / "logs", seed=seed, epochs=1, head_epochs=1)

@@ -86,6 +86,7 @@ def varied(count: int) -> list[Image.Image]:
     return images
 
 
+@pytest.mark.slow
 def test_the_verdicts_are_cleanvisions(tmp_path: Path) -> None:
     from cleanvision import Imagelab
 
