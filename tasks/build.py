@@ -108,6 +108,7 @@ def build(
         console.say(f"build: warning, {warning}")
     if warning := splits.few(frame["label"], frame["split"]):
         console.say(f"build: warning, {warning}")
+    counts = pd.crosstab(frame["label"], frame["split"])
     classes = sorted(frame["label"].unique())
     frame["place"] = frame["label"].map({label: place for place, label in enumerate(classes)})
     notes = cache_folder() / "shards.json"
@@ -125,7 +126,7 @@ def build(
         digests |= {shard.source: digest for shard, digest in _write_shards(new, compute)}
         facts = {
             "class_names": classes,
-            "counts": {name: _counts(frame[frame["split"] == name], classes) for name in SPLITS},
+            "counts": {name: counts[name].to_dict() for name in SPLITS},
             "image_size": side,
             "resize": p.resize,
             "record": p.record,
@@ -158,11 +159,6 @@ def _write_shards(new: list[Shard], compute: Processes) -> Iterator[tuple[Shard,
         for shard, digest in zip(new, each(shards.write, new, compute), strict=True):
             progress.update(len(shard.images))
             yield shard, digest
-
-
-def _counts(rows: pd.DataFrame, classes: list[str]) -> dict[str, int]:
-    counts = rows["label"].value_counts()
-    return {name: int(counts.get(name, 0)) for name in classes}
 
 
 def main() -> None:

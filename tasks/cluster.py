@@ -14,7 +14,7 @@ import re
 import statistics
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,9 +43,8 @@ OUTPUT = Path("reports/clusters")
 TABLE = "clusters.csv"
 PAGE = "index.html"
 WRITTEN = "clusters.sha256"  # the table's digest as it was written, in the form of `sha256sum --check`
-OURS = re.compile(
-    r"clusters\.csv|clusters\.sha256|index\.html|cluster-\d+\.png|\.DS_Store|Thumbs\.db"
-)  # and file managers'
+# And file managers'.
+OURS = re.compile(r"clusters\.csv|clusters\.sha256|index\.html|cluster-\d+\.png|\.DS_Store|Thumbs\.db")
 TEMPLATE = html.TEMPLATES / "cluster.html"
 
 SEED = 123
@@ -94,15 +93,13 @@ def shuffled(folder: Path) -> list[str]:
 
 def typical_side(folder: Path, paths: Iterable[str]) -> float:
     """Median of the shorter sides, in pixels, of up to `MAX_SIZED` images by their headers; 0 of none."""
-    return statistics.median(list(islice(_sides(folder, paths), MAX_SIZED)) or [0])
-
-
-def _sides(folder: Path, paths: Iterable[str]) -> Iterator[int]:
+    sides: list[int] = []
     for path in paths:
-        try:
-            yield min(image_io.opened(_content(folder, path)).size)
-        except DataError:
-            continue  # named when its pixels are read
+        with suppress(DataError):  # named when its pixels are read
+            sides.append(min(image_io.opened(_content(folder, path)).size))
+        if len(sides) == MAX_SIZED:
+            break
+    return statistics.median(sides or [0])
 
 
 def _content(folder: Path, path: str) -> bytes:
@@ -141,15 +138,6 @@ def features(images: Iterator[tuple[str, image_io.Pixels]], model: Model) -> Ite
         values = layer(classifier.to_float(np.stack(pixels))).numpy()
         # Of length 1, so that a distance says how much directions differ, as the cosine does.
         yield list(paths), values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keeps BLAS and OpenMP to one thread: more add up in the order they end in, and round as that falls."""
-    import sklearn.cluster  # noqa: F401, only libraries that are loaded are kept
-
-    with threadpool_limits(1):
-        yield
 
 
 def reduce(batches: Iterator[Batch]) -> Batch:
@@ -206,19 +194,6 @@ def silhouettes(points: Points, max_k: int) -> dict[int, float]:
 def different(points: Points) -> int:
     """How many points are not copies of others."""
     return len(np.unique(points.round(DECIMALS), axis=0))
-
-
-def check_enough(folder: Path, points: Points, k: int) -> None:
-    """Checks that there can be as many clusters.
-
-    Raises:
-        DataError: there are not as many different images.
-    """
-    if (count := different(points)) < k:
-        raise DataError(
-            f"{folder} has {len(points)} images that can be read, {count} of them different: too few for "
-            f"{k} clusters; give more images{' or a smaller --k' if k > 2 else ''}"
-        )
 
 
 def find_clusters(paths: list[str], points: Points, k: int | None, max_k: int) -> Clusters:
@@ -297,13 +272,20 @@ def cluster(folder: Path, output: Path, k: int | None, max_k: int, model: Model,
         DataError: too few images, or an output folder that holds something else.
         ParamError, BackboneError: the backbone can't be used.
     """
+    import sklearn.cluster  # noqa: F401, only libraries that are loaded are kept to one thread
+
     check_output(output, folder)
     paths = shuffled(folder)
     side = typical_side(folder, paths)
     size = store.image_size(model.backbone, model.image_size, side, model.sha256)
-    with one_thread():
+    with threadpool_limits(1):  # more add up in the order they end in, and round as that falls
         paths, points = reduce(features(read_images(folder, paths, size, how), model))
-        check_enough(folder, points, k or 2)
+        least, count = k or 2, different(points)
+        if count < least:
+            raise DataError(
+                f"{folder} has {len(points)} images that can be read, {count} of them different: too few for "
+                f"{least} clusters; give more images{' or a smaller --k' if least > 2 else ''}"
+            )
         clusters = find_clusters(paths, points, k, max_k)
     write(output, folder, clusters.rows)
     return clusters

@@ -6,7 +6,7 @@ The expectations are those of params.yaml: validate, and of data.schema, where t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,13 +109,7 @@ def _found(outcome: Outcome) -> str:
 
 
 def _examples(outcome: Outcome) -> str:
-    return outcome.details or _some(outcome.paths, outcome.count)
-
-
-def _some(paths: Sequence[str], count: int) -> str:
-    """The first few of so many paths."""
-    more = f" and {count - SHOWN} more" if count > SHOWN else ""
-    return ", ".join(paths[:SHOWN]) + more
+    return outcome.details or checks.listed(outcome.paths, SHOWN)
 
 
 def line(faults: list[Outcome]) -> str:
@@ -171,8 +165,8 @@ def validate(
         console.say(f"validate: {row}")
     faults = _faults(outcomes)
     if len(readable) < len(images) and not any(fault.kind == "unreadable" for fault in faults):
-        paths = list(images["path"][images["error"].notna()])
-        console.say(f"validate: unreadable and left out: {_some(paths, len(paths))}")
+        unread = checks.listed(images["path"][images["error"].notna()], SHOWN)
+        console.say(f"validate: unreadable and left out: {unread}")
     if faults:
         old = f"; {PAGE} is still that of an earlier run" if PAGE.exists() else ""
         raise Rejected(f"{line(faults)}; {DATA_DOCS}/index.html shows all{old}")

@@ -90,23 +90,17 @@ def images_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[
     Raises:
         DataError: a folder that can't be listed, or is a link.
     """
-    for path in _files_below(folder):
-        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122, a tenth of Path's time
-        if suffix in image_io.SUFFIXES:
-            yield path
-        elif skipped is not None:
-            skipped[Path(path).suffix.lower()] += 1
-
-
-def _files_below(folder: Path) -> Iterator[str]:
     start = len(str(folder)) + 1
     for top, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not _hidden(name))
         for name in folders:
             _refuse_link(f"{top}/{name}")
-        for name in sorted(files):
-            if not _hidden(name):
+        for name in sorted(name for name in files if not _hidden(name)):
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122, a tenth of Path's time
+            if suffix in image_io.SUFFIXES:
                 yield f"{top}/{name}"[start:]
+            elif skipped is not None:
+                skipped[Path(name).suffix.lower()] += 1
 
 
 def _refuse_link(folder: str) -> None:

@@ -65,7 +65,9 @@ def decoded(image: Image.Image) -> Image.Image:
         with quiet() if image.format == "TIFF" else warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image.load()
-            return _upright(_rgb(image), _orientation(image))
+            rgb, turn = _rgb(image), _TURNS.get(_orientation(image))
+            # Pillow's own function for it writes EXIF again, and fails where that is odd.
+            return rgb if turn is None else rgb.transpose(turn)
     except MemoryError:
         raise
     except Exception as error:  # of every kind, over a broken file
@@ -94,11 +96,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # of every kind
         return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turns an image. Pillow's own function for it writes EXIF again, and fails where that is odd."""
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 _TURNS = {

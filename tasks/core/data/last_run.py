@@ -6,16 +6,18 @@ not what later runs should go by. Both are still in DVC's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Name = TypeVar("Name")
 
 
 def last_output(path: Path) -> Path | None:
     """The content of an output that is a file; none where nothing was accepted, or it isn't in the cache."""
     with _open_output(path) as out:
-        return _present(out.cache, out.hash_info.value) if out else None
+        return _present(out.cache, {path: out.hash_info.value}).get(path) if out else None
 
 
 def is_another(path: Path) -> bool:
@@ -30,8 +32,7 @@ def last_output_files(path: Path) -> dict[str, Path]:
         tree = out.get_obj() if out else None
         if tree is None:
             return {}
-        files = {"/".join(key): _present(out.cache, oid.value) for key, (_, oid) in tree.iteritems()}
-        return {name: file for name, file in files.items() if file}
+        return _present(out.cache, {"/".join(key): oid.value for key, (_, oid) in tree.iteritems()})
 
 
 def last_inputs(stage: str, paths: list[Path]) -> tuple[dict[Path, Path], dict[str, Any]]:
@@ -48,14 +49,12 @@ def last_inputs(stage: str, paths: list[Path]) -> tuple[dict[Path, Path], dict[s
     try:
         with Repo(".") as repo:
             found = repo.stage.load_one(name=stage)
-            known = {dep.def_path: dep.hash_info.value for dep in found.deps if dep.hash_info}
-            files = {
-                path: _present(repo.cache.local, known[str(path)]) for path in paths if str(path) in known
-            }
+            known = {Path(dep.def_path): dep.hash_info.value for dep in found.deps if dep.hash_info}
+            files = {path: known[path] for path in paths if path in known}
             values = {
                 key: value for dep in found.params for key, value in (dep.hash_info.value or {}).items()
             }
-            return {path: file for path, file in files.items() if file}, values
+            return _present(repo.cache.local, files), values
     except (NotDvcRepoError, StageNotFound):
         return {}, {}
 
@@ -74,6 +73,7 @@ def _open_output(path: Path) -> Iterator[Any]:
         yield None
 
 
-def _present(cache: Any, digest: str) -> Path | None:
-    file = Path(cache.oid_to_path(digest))
-    return file if file.is_file() else None
+def _present(cache: Any, digests: Mapping[Name, str]) -> dict[Name, Path]:
+    """The files of those contents that are in the cache."""
+    files = {name: Path(cache.oid_to_path(digest)) for name, digest in digests.items()}
+    return {name: file for name, file in files.items() if file.is_file()}

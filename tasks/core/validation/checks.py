@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, replace
 
-import numpy as np
 import pandas as pd
 from great_expectations.expectations.row_conditions import Column
 from scipy.stats import ks_2samp
@@ -114,7 +113,7 @@ def _files(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
         f"at most {p.max_unreadable} (validate.max_unreadable)",
         gxe.ExpectColumnValuesToBeNull(column="error", mostly=tolerating(p.max_unreadable, len(frame))),
         "replace them, take them out, or raise validate.max_unreadable to leave them out",
-        details=_listed(f"{path} {why}" for path, why in unread.items()),
+        details=listed(f"{path} {why}" for path, why in unread.items()),
     )
     for side in ("width", "height"):
         yield Check(
@@ -148,14 +147,14 @@ def _classes(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
 
 
 def _sizes(sizes: pd.Series) -> str:
-    return _listed(f"{label} ({size})" for label, size in sizes.items())
+    return listed(f"{label} ({size})" for label, size in sizes.items())
 
 
-def _listed(texts: Iterable[str]) -> str:
-    """The first few of what a line can hold."""
-    listed = list(texts)
-    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-    return ", ".join(listed[:NAMED]) + more
+def listed(texts: Iterable[str], shown: int = NAMED) -> str:
+    """The first few of what a line can hold, and how many more there are."""
+    named = list(texts)
+    more = f" and {len(named) - shown} more" if len(named) > shown else ""
+    return ", ".join(named[:shown]) + more
 
 
 def _at_most_one() -> Iterator[Check]:
@@ -188,15 +187,13 @@ def _prevalent(frame: pd.DataFrame, p: Validate) -> dict[str, float]:
     Of those that would be warnings: what is to be an error is one however many images have it.
     """
     warned = {kind for kind, severity in asdict(p.severity).items() if severity == "warning"}
-    shares = {kind: _share(frame, column, low, high) for kind, _, column, low, high in _bounds(frame, p)}
-    return {kind: round(share, 4) for kind, share in shares.items() if kind in warned and share > PREVALENT}
-
-
-def _share(frame: pd.DataFrame, column: str, low: float | None, high: float | None) -> float:
-    """The share of readable images out of bounds."""
-    values = frame[column].dropna()
-    inside = values.between(-np.inf if low is None else low, np.inf if high is None else high)
-    return float((~inside).mean()) if len(values) else 0.0
+    usual = {}
+    for kind, _, column, low, high in _bounds(frame, p):
+        values = frame[column].dropna()
+        share = float(((values < low) | (values > high)).mean())  # a bound of None is passed by no value
+        if kind in warned and share > PREVALENT:
+            usual[kind] = round(share, 4)
+    return usual
 
 
 def _bounds(frame: pd.DataFrame, p: Validate) -> list[Bounds]:
@@ -243,7 +240,7 @@ def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
                 column="label", value_set=list(schema.classes), row_condition=Column("error").is_null()
             ),
             f"bring their images back, {EDIT}",
-            details=_listed(label for label in schema.classes if label not in present),
+            details=listed(label for label in schema.classes if label not in present),
         )
     if schema.formats is not None:
         yield Check(

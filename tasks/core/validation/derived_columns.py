@@ -11,9 +11,7 @@ from tasks.core.validation.config import Validate
 from tasks.core.validation.groups import MergedGroups
 from tasks.core.validation.near_duplicates import near_duplicates
 
-MIN_HASH_SIDE = (
-    64  # pixels; hashes of smaller images lie so close together that only equal ones tell anything
-)
+MIN_HASH_SIDE = 64  # pixels; hashes of smaller images lie so close that only equal ones tell anything
 ENTROPY_SCALE = 10  # bits; CleanVision's score of information is entropy over this
 
 

@@ -84,7 +84,7 @@ def _joined(sets: Places, hashes: Hashes, part: Hashes, wanted: Hashes, distance
         at += np.repeat((beyond - known)[block], repeats) * (at >= np.repeat(known[block], repeats))
         near = _near(hashes, first, order[at], distance)
         if near.any():
-            sets = _merged(sets, sets[first[near]], sets[order[at][near]])
+            sets = _components(sets[first[near]], sets[order[at][near]], len(sets))[sets]
         todo = todo[block.stop :]
     return sets
 
@@ -94,10 +94,11 @@ def _near(hashes: Hashes, first: Places, second: Places, distance: int) -> npt.N
     return near
 
 
-def _merged(sets: Places, starts: Places, ends: Places) -> Places:
-    graph = coo_matrix((np.ones(len(starts), bool), (starts, ends)), (len(sets), len(sets)))
-    merged: Places = connected_components(graph, directed=False)[1][sets]
-    return merged
+def _components(starts: Places, ends: Places, size: int) -> Places:
+    """Numbers the parts of a graph that its edges connect: for each node that of its part."""
+    graph = coo_matrix((np.ones(len(starts), bool), (starts, ends)), (size, size))
+    parts: Places = connected_components(graph, directed=False)[1]
+    return parts
 
 
 def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, small: pd.Series) -> pd.Series:
@@ -125,5 +126,4 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, s
     starts = np.concatenate([content[telling], large, content])
     ends = np.concatenate([hashed[telling], large[first][place], pixels])
     size = len(contents) + len(hashes) + len(manifest)
-    graph = coo_matrix((np.ones(len(starts), bool), (starts, ends)), (size, size))
-    return pd.Series(connected_components(graph, directed=False)[1][content], manifest.index)
+    return pd.Series(_components(starts, ends, size)[content], manifest.index)

@@ -54,7 +54,9 @@ def scan(folder: Path, entries: Iterable[Entry], compute: Processes) -> pd.DataF
 def _batches(folder: Path, entries: Iterable[Entry], compute: Processes) -> Iterator[pa.RecordBatch]:
     with ScanCache.open() as cache:
         start = time.time_ns()
-        jobs, ahead = tee(_jobs(folder, chunk, cache) for chunk in _chunks(entries, CHUNK))
+        source = iter(entries)
+        chunks = iter(lambda: list(islice(source, CHUNK)), [])
+        jobs, ahead = tee(_jobs(folder, chunk, cache) for chunk in chunks)
         compute = suited(compute, (job.status.size if job.status else 0 for chunk in ahead for job in chunk))
         del ahead  # or all jobs would be kept for it
         for chunk in each(describe, jobs, compute, is_done=_is_known):
@@ -65,12 +67,6 @@ def _batches(folder: Path, entries: Iterable[Entry], compute: Processes) -> Iter
 
 def _is_known(chunk: list[Job]) -> bool:
     return all(job.trusted for job in chunk)
-
-
-def _chunks(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    source = iter(entries)
-    while chunk := list(islice(source, size)):
-        yield chunk
 
 
 def _jobs(folder: Path, entries: list[Entry], cache: ScanCache) -> list[Job]:
