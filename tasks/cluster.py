@@ -246,23 +246,18 @@ def _digest(table: Path) -> str:
 
 def write(output: Path, folder: Path, rows: pd.DataFrame) -> None:
     """Writes the table, a contact sheet of each cluster and the page that shows them."""
+    clusters: list[dict[str, Any]] = [
+        {"label": label, "size": len(members), "shown": members["path"][:MAX_SHOWN].tolist()}
+        for label, members in rows.groupby("label")
+    ]
+    page = html.rendered(TEMPLATE, box=box, clusters=clusters, images=len(rows))
     with replacing(output) as temporary:
         temporary.mkdir()
         write_text(temporary / TABLE, rows.to_csv(index=False, lineterminator="\n"))
         write_text(temporary / WRITTEN, _digest(temporary / TABLE))
-        write_text(temporary / PAGE, page(rows))
-        for label, members in rows.groupby("label"):
-            files = [folder / path for path in members["path"][:MAX_SHOWN]]
-            contact_sheet(files).save(temporary / f"{label}.png")
-
-
-def page(rows: pd.DataFrame) -> str:
-    """The page of all contact sheets; it lies beside them."""
-    clusters = [
-        {"label": label, "size": len(members), "shown": members["path"][:MAX_SHOWN].tolist()}
-        for label, members in rows.groupby("label")
-    ]
-    return html.rendered(TEMPLATE, box=box, clusters=clusters, images=len(rows))
+        write_text(temporary / PAGE, page)
+        for one in clusters:
+            contact_sheet(folder / path for path in one["shown"]).save(temporary / f"{one['label']}.png")
 
 
 def cluster(folder: Path, output: Path, k: int | None, max_k: int, model: Model, how: Resize) -> Clusters:

@@ -18,15 +18,11 @@ import pyarrow as pa
 from tasks.core.base.errors import DataError
 from tasks.core.data import image_io
 
-HINTS = {
-    name: split
-    for split, names in {
-        "train": ("train", "training"),
-        "validation": ("validation", "val", "valid", "dev"),
-        "test": ("test", "testing"),
-    }.items()
-    for name in names
-}  # what people call the splits, in lower case
+HINTS = (  # what people call the splits, in lower case
+    dict.fromkeys(("train", "training"), "train")
+    | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
+    | dict.fromkeys(("test", "testing"), "test")
+)
 COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are the user's own
 
 
@@ -201,9 +197,8 @@ def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
             f"data.labels: {labels} lists {missing[0]!r}, which is not in {folder} ({len(missing)} of "
             f"{len(entries)} are not); paths start at data.images"
         )
-    for parent in sorted(
-        {parent for entry in entries for parent in PurePath(entry.path).parents if parent.name}
-    ):
+    parents = {parent for entry in entries for parent in PurePath(entry.path).parents if parent.name}
+    for parent in sorted(parents):
         _refuse_link(f"{folder}/{parent}")
 
 

@@ -7,7 +7,7 @@ not what later runs should go by. Both are still in DVC's cache.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,17 +46,13 @@ def last_inputs(stage: str, paths: list[Path]) -> tuple[dict[Path, Path], dict[s
     from dvc.repo import Repo
     from dvc.stage.exceptions import StageNotFound
 
-    try:
-        with Repo(".") as repo:
-            found = repo.stage.load_one(name=stage)
-            known = {Path(dep.def_path): dep.hash_info.value for dep in found.deps if dep.hash_info}
-            files = {path: known[path] for path in paths if path in known}
-            values = {
-                key: value for dep in found.params for key, value in (dep.hash_info.value or {}).items()
-            }
-            return _present(repo.cache.local, files), values
-    except (NotDvcRepoError, StageNotFound):
-        return {}, {}
+    with suppress(NotDvcRepoError, StageNotFound), Repo(".") as repo:
+        found = repo.stage.load_one(name=stage)
+        known = {Path(dep.def_path): dep.hash_info.value for dep in found.deps if dep.hash_info}
+        files = {path: known[path] for path in paths if path in known}
+        values = {key: value for dep in found.params for key, value in (dep.hash_info.value or {}).items()}
+        return _present(repo.cache.local, files), values
+    return {}, {}
 
 
 @contextmanager

@@ -79,10 +79,8 @@ def text(schema: Schema) -> str:
     yaml.default_flow_style = None  # a list or a range on one line
     yaml.allow_unicode = True
     yaml.width = 100
-    facts = asdict(schema)
-    lists = {name: list(value) for name, value in facts.items() if isinstance(value, tuple)}
     stream = StringIO()
-    yaml.dump(facts | lists, stream)
+    yaml.dump(asdict(schema), stream)
     return HEAD + stream.getvalue()
 
 

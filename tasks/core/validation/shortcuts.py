@@ -46,5 +46,4 @@ def _skill(sample: pd.DataFrame, columns: list[str], classes: int) -> float:
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     guessed = cross_val_predict(tree, coded.to_numpy(float), sample["label"], cv=folds)
-    chance = 1 / classes
-    return max(0.0, float((balanced_accuracy_score(sample["label"], guessed) - chance) / (1 - chance)))
+    return max(0.0, float(balanced_accuracy_score(sample["label"], guessed, adjusted=True)))
