@@ -102,12 +102,6 @@ def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, 
     }
 
 
-def label_issues(frames: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    """Gives what `label_errors.json` holds, from the predictions of each split."""
-    frame = pd.concat([frame.assign(split=split) for split, frame in frames.items()], ignore_index=True)
-    return label_errors.described(frame, *predictions.arrays(frame))
-
-
 def evaluate(
     models: Path, dataset: Path, manifest: Path, labels: Path, p: Evaluate
 ) -> tuple[dict[str, Any], int]:
@@ -129,9 +123,11 @@ def measure(
     images = read_parquet(manifest).set_index("path").loc[frames["test"]["path"]]
     # The user's columns aren't in the manifest, where a new one would build and train again.
     parted = slices.parts(images, own_columns(labels).reindex(images.index))
+    table = frames["test"].join(parted.reset_index(drop=True).add_prefix(predictions.SLICE))
+    table.insert(1, "sha256", images["sha256"].to_numpy())
     said = baseline_classes(data, p.batch_size)
-    classes = {name: np.array(data.class_names)[places] for name, places in said.items()}
-    table = prediction_table(frames["test"], images["sha256"].to_numpy(), parted, classes)
+    for name, places in said.items():
+        table[predictions.BASELINE + name] = np.array(data.class_names)[places]
     answers = {split: predictions.answers(frame) for split, frame in frames.items()}
     result: dict[str, Any] = {
         split: estimates.headline(answer, p.calibration_bins, p.bootstrap, p.seed)
@@ -152,21 +148,13 @@ def measure(
     }
     if p.robustness:
         result["robustness"] = robustness(predict_batch, data, p)
-    issues = label_issues(frames)
+    judged = pd.concat([frame.assign(split=split) for split, frame in frames.items()], ignore_index=True)
+    issues = label_errors.described(judged, *predictions.arrays(judged))
     predictions.write(PREDICTIONS, table)
     _write_tables(table, curves, result.get("robustness", {}), p.calibration_bins)
     write_json(LABEL_ERRORS, issues)
     write_json(METRICS, result)
     return result, len(issues)
-
-
-def prediction_table(
-    test: pd.DataFrame, sha256: Array, parted: pd.DataFrame, said: dict[str, Array]
-) -> pd.DataFrame:
-    """The whole table of predictions: with digest and slice of each image, and what each baseline says."""
-    table = test.join(parted.reset_index(drop=True).add_prefix(predictions.SLICE))
-    table.insert(1, "sha256", sha256)
-    return table.assign(**{predictions.BASELINE + name: classes for name, classes in said.items()})
 
 
 def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[str, Any], bins: int) -> None:

@@ -67,12 +67,7 @@ def sample(data: Dataset, split: str, count: int) -> dict[str, Array]:
 
 
 def export(
-    models: Path,
-    dataset: Path,
-    images: Path,
-    folder: Path,
-    p: Export,
-    temperature: float,
+    models: Path, dataset: Path, images: Path, folder: Path, p: Export, temperature: float
 ) -> dict[str, Any]:
     """Writes and proves each format into `folder`; one that fails is not left there."""
     model, contract = classifier.load(models)

@@ -30,10 +30,7 @@ def main() -> None:
         read_json(METRICS),
         read_parquet(PREDICTIONS),
         None if p.gate.champion == NONE else champion.predictions(p.gate.champion),
-        p.evaluate.min_slice,
-        p.evaluate.calibration_bins,
-        p.evaluate.bootstrap,
-        p.evaluate.seed,
+        p.evaluate,
     )
     verdict = gates.evaluate_gates(evaluator, p.gate.rules, p.gate.on_inconclusive)
     write_json(GATES, verdict)

@@ -20,7 +20,7 @@ from tasks.core.data.manifest import readable
 from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation.config import Evaluate
 from tasks.core.evaluation.metrics import METRICS
-from tasks.core.evaluation.predictions import PROBABILITY
+from tasks.core.evaluation.predictions import answers as answers_of
 from tasks.core.evaluation.rejection import rejection_reasons
 from tasks.core.reporting import charts, html, thumbnails
 from tasks.core.reporting.config import Report
@@ -123,13 +123,10 @@ def least_confident(answers: pd.DataFrame, album: thumbnails.Album, count: int) 
     return with_images(chosen.to_dict("records"), album)
 
 
-def with_confidence(predictions: pd.DataFrame) -> pd.DataFrame:
+def with_confidence(table: pd.DataFrame) -> pd.DataFrame:
     """`path`, `label` and `predicted`, with the `confidence` of the answer, and whether it is `right`."""
-    columns = [column for column in predictions.columns if column.startswith(PROBABILITY)]
-    frame = predictions[["path", "label", "predicted"]].copy()
-    frame["confidence"] = predictions[columns].max(axis=1)
-    frame["right"] = frame["label"] == frame["predicted"]
-    return frame
+    given = answers_of(table)
+    return table[["path", "label", "predicted"]].assign(confidence=given.confidence, right=given.right)
 
 
 def with_images(rows: list[dict[Any, Any]], album: thumbnails.Album) -> list[dict[Any, Any]]:

@@ -16,12 +16,13 @@ from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.base.errors import DarkroomError, ParamError, Rejected
 from tasks.core.evaluation import gates, predictions
-from tasks.core.evaluation.config import Rule
+from tasks.core.evaluation.config import Evaluate, Rule
 from tasks.core.release import champion
 from tests.structure import ROOT
 
 NAMES = ("cat", "dog", "owl")
 N = 300
+SETTINGS = Evaluate(64, calibration_bins=15, bootstrap=500, seed=1, min_slice=30, robustness=0)
 GOOD = {"onnx": {"passed": True, "why": "fine"}}
 ACCURACY = "test.accuracy"
 
@@ -55,7 +56,7 @@ def evaluator(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gates.G
         "per_class": {"cat": {"recall": 0.5}},
         "slices": cells,
     }
-    return gates.GateEvaluator(measured, ours, theirs, 30, 15, 500, 1)
+    return gates.GateEvaluator(measured, ours, theirs, SETTINGS)
 
 
 def result(

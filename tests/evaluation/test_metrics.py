@@ -48,8 +48,10 @@ def test_a_metric_that_the_table_alone_has_is_measured_and_may_be_ruled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And has the interval that its row says, and is bounded if that says so."""
-    wrong = Metric("error", lambda answers: 1 - answers.right.mean(), hits=lambda answers: ~answers.right)
-    entropy = Metric("entropy", lambda answers: answers.own.mean(), "probabilities", bounded=False)
+    wrong = Metric(
+        "error", lambda answers, _bins: 1 - answers.right.mean(), hits=lambda answers: ~answers.right
+    )
+    entropy = Metric("entropy", lambda answers, _bins: answers.own.mean(), "probabilities", bounded=False)
     for metric in (wrong, entropy):
         monkeypatch.setitem(METRICS, metric.name, metric)
     found, n = estimates.headline(ANSWERS, 15, 50, 1), len(LABELS)

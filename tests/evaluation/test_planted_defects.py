@@ -53,9 +53,8 @@ def gates_of(place: Tiny) -> dict[str, Any]:
     place.train(place.models)
     p = dataclasses.replace(P.evaluate, robustness=0)
     evaluate.evaluate(place.models, place.dataset, place.folder / "manifest.parquet", labels, p)
-    evaluator = gates.GateEvaluator(
-        read_json(paths.METRICS), read_parquet(paths.PREDICTIONS), None, 30, 15, 200, 1
-    )
+    settings = dataclasses.replace(p, bootstrap=200, seed=1, min_slice=30, calibration_bins=15)
+    evaluator = gates.GateEvaluator(read_json(paths.METRICS), read_parquet(paths.PREDICTIONS), None, settings)
     return gates.evaluate_gates(evaluator, P.gate.rules, "fail")
 
 

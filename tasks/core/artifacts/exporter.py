@@ -35,8 +35,8 @@ class Exporter:
 
     def __init__(self, model: Any, contract: Contract, backbone: str, images: Array) -> None:
         self.model, self.contract, self.backbone, self.images = model, contract, backbone, images
-        spec = tf.TensorSpec((None, contract.image_size, contract.image_size, 3), tf.float32, "image")
-        self.spec = [spec]
+        side = contract.image_size
+        self.spec = [tf.TensorSpec((None, side, side, 3), tf.float32, "image")]
 
         @tf.function(input_signature=self.spec)
         def serve(image: Any) -> dict[str, Any]:
@@ -98,16 +98,10 @@ class Exporter:
         with console.quiet():
             content = converter.convert()
         path.write_bytes(content)
-        self._attach(path)
-
-    def _attach(self, path: Path) -> None:
-        """Appends a zip with the labels, which is how TFLite files carry other files."""
-        with zipfile.ZipFile(path, "a") as extra:
-            for name, text in (
-                (CONTRACT, self.contract.text() + "\n"),
-                ("labels.txt", lines(self.contract.class_names)),
-            ):
-                extra.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), text)
+        carried = {CONTRACT: self.contract.text() + "\n", "labels.txt": lines(self.contract.class_names)}
+        with zipfile.ZipFile(path, "a") as extra:  # appended, as TFLite files carry other files
+            for name, text in carried.items():
+                extra.writestr(zipfile.ZipInfo(name), text)  # of 1980, whenever it is written
 
     def onnx(self, path: Path) -> None:
         """Writes an ONNX file: input `image` with a free batch size, output `probabilities`."""
@@ -115,11 +109,8 @@ class Exporter:
 
         model, _ = tf2onnx.convert.from_function(self.serve, self.spec, opset=OPSET)
         onnx_graph.canonicalize(model)
-        for key, value in (
-            ("classifier", self.contract.text()),
-            ("class_names", "\n".join(self.contract.class_names)),
-        ):
-            model.metadata_props.add(key=key, value=value)
+        names = "\n".join(self.contract.class_names)
+        onnx.helper.set_model_props(model, {"classifier": self.contract.text(), "class_names": names})
         onnx.checker.check_model(model, full_check=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
 

@@ -13,6 +13,7 @@ from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import write_json, write_text
 from tasks.core.data import image_io
+from tasks.core.data.image_io import Pixels
 
 RESIZED = {
     "stretch": "image.resize(square, Image.Resampling.BILINEAR)",
@@ -49,11 +50,7 @@ PLAIN = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes that every reader reads al
 
 
 def write(
-    folder: Path,
-    images: Path,
-    paths: list[str],
-    contract: Contract,
-    predict: Callable[[image_io.Pixels], Array],
+    folder: Path, images: Path, paths: list[str], contract: Contract, predict: Callable[[Pixels], Array]
 ) -> Array:
     """Writes images as JPEG or PNG files, and `golden.json` with the probabilities that they should get.
 

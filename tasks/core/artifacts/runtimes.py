@@ -92,10 +92,8 @@ class TFLite:
         with zipfile.ZipFile(path) as extra:
             self.contract = json.loads(extra.read(CONTRACT))
         self.interpreter = Interpreter(str(path), num_threads=THREADS)
-        (image,), (probabilities,) = (
-            self.interpreter.get_input_details(),
-            self.interpreter.get_output_details(),
-        )
+        (image,) = self.interpreter.get_input_details()
+        (probabilities,) = self.interpreter.get_output_details()
         self.image, self.probabilities = image["index"], probabilities["index"]
         self.batch = 0
         side = self.contract["image_size"]

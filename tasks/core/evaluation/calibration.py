@@ -58,11 +58,8 @@ def temperature(labels: Array, probabilities: Array) -> float:
     targets[np.arange(n), labels] = 1 - doubt
 
     def loss(log: float) -> float:
-        return float(
-            -(targets * np.log(np.maximum(scaled(probabilities, np.exp(log)), MIN_PROBABILITY)))
-            .sum(axis=1)
-            .mean()
-        )
+        logs = np.log(np.maximum(scaled(probabilities, np.exp(log)), MIN_PROBABILITY))
+        return float(-(targets * logs).sum(axis=1).mean())
 
     edge = np.log(MAX_TEMPERATURE)
     found = minimize_scalar(loss, bounds=(-edge, edge), method="bounded", options={"xatol": 1e-6})

@@ -14,7 +14,7 @@ from tasks.core.base.errors import ParamError
 from tasks.core.base.files import flat
 from tasks.core.base.paths import METRICS
 from tasks.core.evaluation import estimates, metrics, predictions
-from tasks.core.evaluation.config import CHAMPION, Rule
+from tasks.core.evaluation.config import CHAMPION, Evaluate, Rule
 from tasks.core.evaluation.metrics import Answers
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -45,17 +45,13 @@ class GateEvaluator:
     measured: as in `metrics.json`.
     candidate: the table of predictions.
     champion: that of the champion, if there is one.
-    min_slice: images that a bootstrap needs, as a slice does (`evaluate.min_slice`).
-    bins, resamples, seed: of the calibration error and the bootstrap; as `evaluate` has them.
+    p: bins, resamples, seed, and the images that a bootstrap needs, as a slice does (`min_slice`).
     """
 
     measured: dict[str, Any]
     candidate: pd.DataFrame
     champion: pd.DataFrame | None
-    min_slice: int
-    bins: int
-    resamples: int
-    seed: int
+    p: Evaluate
 
     def outcome(self, place: int, rule: Rule) -> Outcome:
         """Holds the model against one rule.
@@ -73,20 +69,22 @@ class GateEvaluator:
         return self._change(rule) if rule.against else self._level(place, rule)
 
     def _level(self, place: int, rule: Rule) -> Outcome:
-        value = self._of_slice(rule) if rule.slice else self._number(place, rule)
+        if rule.slice:
+            value = _metric(rule).of(predictions.answers(self._part(rule)), self.p.calibration_bins)
+        else:
+            value = self._number(place, rule)
         met = rule.margin(value, value) >= 0
         return Outcome(
             "pass" if met else "fail",
             _name(rule),
-            f"{_name(rule)} is {value:.6g}, which {'is' if met else 'is not'} {_limit(rule)}",
+            f"{_name(rule)} is {value:.6g}, which {'is' if met else 'is not'} {rule.said('g')}",
             value,
         )
 
-    def _of_slice(self, rule: Rule) -> float:
-        return _metric(rule).of(predictions.answers(self._part(rule)), self.bins)
-
     def _number(self, place: int, rule: Rule) -> float:
-        known = numbers(self.measured)
+        known: dict[str, float] = {
+            name: value for name, value in flat(self.measured).items() if type(value) in (int, float)
+        }
         if rule.metric not in known:
             near = _near(rule.metric, list(known))
             raise ParamError(f"gate.rules.{place}.metric is {rule.metric!r}, which was not measured; {near}")
@@ -97,21 +95,20 @@ class GateEvaluator:
         candidate, reference = self._pair(rule)
         name, n, metric = _name(rule), len(candidate), _metric(rule)
         exact = metric.hits and not rule.relative  # such an interval knows how few there are
-        if n < (1 if exact else self.min_slice):
+        if n < (1 if exact else self.p.min_slice):
             few = f"{n} test images that both have answered are too few to tell (evaluate.min_slice)"
             return Outcome("inconclusive", name, f"{name}: {few}")
-        before, after = (metric.of(answers, self.bins) for answers in (reference, candidate))
+        before, after = (metric.of(answers, self.p.calibration_bins) for answers in (reference, candidate))
         if rule.relative and before == 0:
             return Outcome(
                 "inconclusive", name, f"{name}: a share of {rule.against}'s, which is 0, says nothing"
             )
-        change, (low, high) = estimates.change(
-            candidate, reference, metric, rule.relative, self.bins, self.resamples, self.seed
-        )
+        settings = (self.p.calibration_bins, self.p.bootstrap, self.p.seed)
+        change, (low, high) = estimates.change(candidate, reference, metric, rule.relative, *settings)
         verdict, says = _verdict(rule, low, high)
         why = (
             f"{name}: {before:.6g} becomes {after:.6g}, a {'relative ' if rule.relative else ''}change of "
-            f"{change:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {n} images), which {says} {_limit(rule)}"
+            f"{change:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {n} images), which {says} {rule.said('+g')}"
         )
         return Outcome(verdict, name, why, change, (low, high))
 
@@ -137,10 +134,9 @@ class GateEvaluator:
 
     def _cells(self) -> dict[str, tuple[str, str, dict[str, Any]]]:
         """The kind, the value and the facts of each slice, by the name that rules give it."""
-        kinds = self.measured["slices"]
         return {
             f"{kind}={cell}": (kind, cell, fact)
-            for kind, cells in kinds.items()
+            for kind, cells in self.measured["slices"].items()
             for cell, fact in cells.items()
         }
 
@@ -149,8 +145,7 @@ class GateEvaluator:
         if name not in cells:
             raise ParamError(f"gate.rules.{place}.slice is {name!r}; {_near(name, list(cells))}")
         fact = cells[name][2]
-        few = f"its {fact['n']} images are too few to judge (evaluate.min_slice)"
-        return None if fact["judged"] else few
+        return None if fact["judged"] else f"its {fact['n']} images are too few to judge (evaluate.min_slice)"
 
     def _part(self, rule: Rule) -> pd.DataFrame:
         if not rule.slice:
@@ -181,11 +176,6 @@ def evaluate_gates(
     return {"passed": all(gate["passed"] for gate in gates), "gates": gates}
 
 
-def numbers(measured: dict[str, Any]) -> dict[str, float]:
-    """All numbers of `metrics.json` by their dotted paths."""
-    return {name: value for name, value in flat(measured).items() if type(value) in (int, float)}
-
-
 def _near(name: str, known: list[str]) -> str:
     """Which names are meant, or else some of those that there are."""
     if meant := get_close_matches(name, known, MAX_NAMES):
@@ -201,10 +191,6 @@ def _metric(rule: Rule) -> metrics.Metric:
 def _name(rule: Rule) -> str:
     part = f" of {'the worst slice' if rule.slice == 'worst' else rule.slice}" if rule.slice else ""
     return f"{rule.metric}{part}{f' against {rule.against}' if rule.against else ''}"
-
-
-def _limit(rule: Rule) -> str:
-    return rule.said("+g" if rule.against else "g")
 
 
 def _verdict(rule: Rule, low: float, high: float) -> tuple[Verdict, str]:

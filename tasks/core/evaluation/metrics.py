@@ -67,7 +67,7 @@ class Metric:
     """A row of the table: what is measured of a split, and what is done with the number.
 
     name: in metrics.json and in rules.
-    function: takes the answers, and the number of bins too if it is `binned`.
+    of: from the answers, and the number of bins for those that have bins.
     needs: what it is computed from. Baselines give classes alone; a temperature changes probabilities alone.
     hits: of a share, the images that count, bool (n,). Its intervals are exact; others are bootstrapped.
     bounded: whether it is from 0 to 1.
@@ -76,16 +76,12 @@ class Metric:
     """
 
     name: str
-    function: Callable[..., float]
+    of: Callable[[Answers, int], float]
     needs: Needs = "classes"
     hits: Callable[[Answers], Array] | None = None
     bounded: bool = True
-    binned: bool = False
     title: str | None = None
     min_classes: int = 2
-
-    def of(self, answers: Answers, bins: int) -> float:
-        return self.function(answers, bins) if self.binned else self.function(answers)
 
 
 def right(answers: Answers) -> Array:
@@ -113,7 +109,7 @@ def f1(hits: Array, true: Array, predicted: Array) -> Array:
     return scores
 
 
-def log_loss(answers: Answers) -> float:
+def log_loss(answers: Answers, _bins: int) -> float:
     """Mean negative log-likelihood in nats, probabilities clipped at 1e-7."""
     return float(-np.log(np.clip(answers.own, 1e-7, 1)).mean())
 
@@ -122,16 +118,16 @@ def ece(answers: Answers, bins: int) -> float:
     return calibration.error(answers.confidence, answers.right, bins)
 
 
-def _share(hits: Callable[[Answers], Array]) -> Callable[[Answers], float]:
-    return lambda answers: float(np.mean(hits(answers)))
+def _share(hits: Callable[[Answers], Array]) -> Callable[[Answers, int], float]:
+    return lambda answers, _bins: float(np.mean(hits(answers)))
 
 
-def _macro(of_each: Callable[..., Array]) -> Callable[[Answers], float]:
+def _macro(of_each: Callable[..., Array]) -> Callable[[Answers, int], float]:
     """The mean over the classes that are there or predicted.
 
     By hand, and not by scikit-learn, since the bootstrap asks for it a thousand times.
     """
-    return lambda answers: float(np.mean(of_each(*answers.counts_present)))
+    return lambda answers, _bins: float(np.mean(of_each(*answers.counts_present)))
 
 
 METRICS = {
@@ -143,7 +139,7 @@ METRICS = {
         Metric("macro_recall", _macro(recall)),
         Metric("macro_f1", _macro(f1), title="Macro F1"),
         Metric("log_loss", log_loss, "probabilities", bounded=False, title="Log loss"),
-        Metric("ece", ece, "probabilities", binned=True, title="Calibration error"),
+        Metric("ece", ece, "probabilities", title="Calibration error"),
     )
 }
 

@@ -88,7 +88,9 @@ def compare_numbers(name: str, old: Numbers, new: Numbers, limits: DriftLimits) 
     Where the old images are all alike the index can't see a fall, which is in the same bin; the other can.
     """
     edges = np.unique(np.quantile(old, np.arange(1, BINS) / BINS))
-    counts = np.stack([_binned(values, edges) for values in (old, new)])
+    counts = np.stack(
+        [np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) for each in (old, new)]
+    )
     within = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
     texts = (f"up to {edges[0]:.3g}", *within, f"above {edges[-1]:.3g}")
     shares = _shares(texts, counts)
@@ -109,7 +111,6 @@ def compare_classes(old: pd.Series, new: pd.Series, limits: DriftLimits) -> Chec
 
 
 def _shares(bins: tuple[str, ...], counts: Counts) -> dict[str, Any]:
-    """What a check shows of its bins: their names, and the shares of the old and of the new images."""
     old, new = (counts / counts.sum(axis=1, keepdims=True)).tolist()
     return {"bins": bins, "old": tuple(old), "new": tuple(new)}
 
@@ -126,10 +127,6 @@ def _check(
     value, p_value = round(value, 6), float(f"{p_value:.3g}")
     drifted = value > limit and p_value < limits.significance
     return Check(name, statistic, value, limit, p_value, drifted, **shares)
-
-
-def _binned(values: Numbers, edges: Numbers) -> Counts:
-    return np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
 
 
 def stability(counts: Counts) -> float:

@@ -18,10 +18,8 @@ Array = npt.NDArray[np.float32]
 GRID = 8  # windows along each side, each twice as wide as their distance
 SHOWN = 256  # pixels of a side of the drawing
 CAPTION = 20  # of the line below it
-COOL, WARM = (
-    np.array([11, 92, 173.0]),
-    np.array([200, 60, 20.0]),
-)  # colour-blind people can distinguish them too
+COOL = np.array([11, 92, 173.0])  # colour-blind people can distinguish it from the other too
+WARM = np.array([200, 60, 20.0])
 
 
 def occlusion(image: Array, predict: Callable[[Array], Array], place: int) -> Array:
@@ -60,9 +58,8 @@ def drawing(pixels: Pixels, drops: Array, caption: str) -> Image.Image:
     square = (SHOWN, SHOWN)
     image = Image.fromarray(pixels).resize(square, Image.Resampling.BILINEAR)
     strength = drops / max(float(np.abs(drops).max()), 1e-6)
-    smooth = np.asarray(Image.fromarray(strength).resize(square, Image.Resampling.BICUBIC))[..., None].clip(
-        -1, 1
-    )
+    resized = Image.fromarray(strength).resize(square, Image.Resampling.BICUBIC)
+    smooth = np.asarray(resized).clip(-1, 1)[..., None]
     grey = np.asarray(image.convert("L"), np.float32)[..., None]
     colour = np.where(smooth > 0, WARM, COOL)
     share = np.abs(smooth) * 0.7

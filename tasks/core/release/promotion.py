@@ -136,10 +136,7 @@ def judge(
         comparison.recounted_slices(candidate.revision.json(METRICS), pair.candidate, min_slice),
         pair.candidate,
         pair.champion,
-        min_slice,
-        p.evaluate.calibration_bins,
-        p.evaluate.bootstrap,
-        p.evaluate.seed,
+        p.evaluate,
     )
     verdict = gates.evaluate_gates(evaluator, p.gate.rules, p.gate.on_inconclusive)
     for note in pair.notes:

@@ -56,32 +56,24 @@ def chart(title: str, history: pd.DataFrame, columns: dict[str, str]) -> Chart:
     return Chart(title, lines, ticks, len(history))
 
 
-@dataclass(frozen=True)
-class Dots:
-    """A reliability curve: for each bin (x, y, radius, label), in pixels of a square of `SQUARE`."""
+def reliability(curves: pd.DataFrame) -> dict[str, list[tuple[float, float, float, str]]]:
+    """Confidence to the right, accuracy upwards, areas by the number of images; a curve for each `when`.
 
-    name: str
-    dots: list[tuple[float, float, float, str]]
-
-
-def reliability(curves: pd.DataFrame) -> list[Dots]:
-    """Confidence to the right, accuracy upwards, areas by the number of images; a curve for each `when`."""
+    Returns:
+        Of each curve for each bin (x, y, radius, label), in pixels of a square of `SQUARE`.
+    """
     most = curves.groupby("when")["n"].sum().max()
 
     def dot(row: Any) -> tuple[float, float, float, str]:
         radius = max(2.0, 16 * (row.n / most) ** 0.5)
         text = f"{row.n} images: confidence {row.confidence:.3f}, accuracy {row.accuracy:.3f}"
-        return (
-            round(row.confidence * SQUARE, 1),
-            round((1 - row.accuracy) * SQUARE, 1),
-            round(radius, 1),
-            text,
-        )
+        x, y = row.confidence * SQUARE, (1 - row.accuracy) * SQUARE
+        return round(x, 1), round(y, 1), round(radius, 1), text
 
-    return [
-        Dots(str(when), [dot(row) for row in part.itertuples()])
-        for when, part in sorted(curves.groupby("when"), key=lambda item: str(item[0]), reverse=True)
-    ]
+    return {
+        str(when): [dot(row) for row in curves[curves["when"] == when].itertuples()]
+        for when in sorted(curves["when"].unique(), reverse=True)
+    }
 
 
 @dataclass(frozen=True)

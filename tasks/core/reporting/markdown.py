@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}  # of a gate's verdict
-MARKUP = re.compile(
-    r"[&\\`*|<>\[\]#~@]|(?<![^\W_])_|_(?![^\W_])"
-)  # no _ within a word; an @ would call someone
+# No _ within a word; an @ would call someone.
+MARKUP = re.compile(r"[&\\`*|<>\[\]#~@]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def section(title: str, text: str, level: int = 3) -> str:
