@@ -57,11 +57,10 @@ def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
         remove(folder / name)
     table, answered = (_table(folder / name) for name in (TABLE, REFERENCE))
     source = scoring.facts(folder / TABLE)
-    old = _table(MANIFEST, source.get("version", ""))
+    old = readable(_table(MANIFEST, source.get("version", "")))
     unread = table[table["predicted"].isna()]
     tested = len(answered)
     new, answered = (frame[frame["predicted"].notna()] for frame in (table, answered))
-    old = readable(old)
     if len(answered) < MIN_REFERENCE_SHARE * tested:
         place = scoring.facts(folder / REFERENCE).get("folder", "their folder")
         whose = source.get("model", "the model")

@@ -92,8 +92,11 @@ def export(
         kind: verification.apply_rules(kind, facts[kind], p.rules, times.get(kind, {})) for kind in p.formats
     }
     for fact in artifacts.values():
-        _report(fact)
-        if not fact["passed"]:
+        if fact["passed"]:
+            size = fact["bytes"] / 1e6
+            console.say(f"export: {fact['file']}, {size:.1f} MB, agreement {fact['agreement']:.4f}")
+        else:
+            console.say(f"export: left out, {fact['why']}")
             remove(folder / fact["file"])
     write_text(folder / "labels.txt", lines(contract.class_names))
     write_text(folder / paths.CONTRACT, contract.text() + "\n")
@@ -121,14 +124,6 @@ def write_and_check(
         return {kind: failed[kind] if kind in failed else running[kind].result() for kind in formats}
     finally:
         beside.shutdown(wait=False, cancel_futures=True)
-
-
-def _report(fact: dict[str, Any]) -> None:
-    if fact["passed"]:
-        size = fact["bytes"] / 1e6
-        console.say(f"export: {fact['file']}, {size:.1f} MB, agreement {fact['agreement']:.4f}")
-    else:
-        console.say(f"export: left out, {fact['why']}")
 
 
 def main() -> None:

@@ -48,16 +48,6 @@ class Source:
     name: str
     data: bytes | None = None
 
-    def pixels(self, contract: Contract) -> image_io.Pixels:
-        """Reads it as the contract says.
-
-        Raises:
-            DataError: names it, and what is wrong with it.
-        """
-        path = Path(self.name)
-        data = image_io.content(path) if self.data is None else self.data
-        return image_io.pixels(data, path, contract.image_size, contract.resize)
-
 
 def list_sources(names: list[str], stdin: Any = None) -> list[Source]:
     """Replaces folders by the images below them, patterns by what they match, and `-` by what comes in.
@@ -104,8 +94,10 @@ def read_images(
 ) -> Iterator[tuple[Source, image_io.Pixels]]:
     """Reads images as the contract says; those that can't be read are named, and put in `unread`."""
     for source in sources:
+        path = Path(source.name)
         try:
-            yield source, source.pixels(contract)
+            data = image_io.content(path) if source.data is None else source.data
+            yield source, image_io.pixels(data, path, contract.image_size, contract.resize)
         except DataError as error:
             console.warn(f"predict: {error}")
             unread.append(source.name)

@@ -62,23 +62,14 @@ def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any
     """
     matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=names)
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
-    return [
-        {
-            "label": name,
-            "cells": [
-                {
-                    "count": n,
-                    "share": s,
-                    "to": names[column],
-                    "anchor": anchor(row, column) if n and row != column else None,
-                }
-                for column, (n, s) in enumerate(zip(counts, of_row, strict=True))
-            ],
-        }
-        for row, (name, counts, of_row) in enumerate(
-            zip(names, matrix.tolist(), shares.tolist(), strict=True)
-        )
-    ]
+
+    def cell(row: int, column: int) -> dict[str, Any]:
+        n, share = int(matrix[row, column]), float(shares[row, column])
+        link = anchor(row, column) if n and row != column else None
+        return {"count": n, "share": share, "to": names[column], "anchor": link}
+
+    places = range(len(names))
+    return [{"label": names[row], "cells": [cell(row, column) for column in places]} for row in places]
 
 
 def anchor(row: int, column: int) -> str:
@@ -98,6 +89,7 @@ def mistakes(
     wrong = answers[~answers["right"]].sort_values(
         ["confidence", "path"], ascending=[False, True], kind="stable"
     )
+    of_kind = wrong.groupby(["label", "predicted"])
     kinds = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(MAX_MISTAKE_KINDS)
     count = min(count, max(1, MAX_MISTAKE_IMAGES // max(1, len(kinds))))
     return [
@@ -106,12 +98,7 @@ def mistakes(
             "predicted": predicted,
             "count": n,
             "anchor": anchor(names.index(label), names.index(predicted)),
-            "rows": with_images(
-                wrong[(wrong["label"] == label) & (wrong["predicted"] == predicted)]
-                .head(count)
-                .to_dict("records"),
-                album,
-            ),
+            "rows": with_images(of_kind.get_group((label, predicted)).head(count).to_dict("records"), album),
         }
         for (label, predicted), n in kinds
     ]

@@ -247,7 +247,7 @@ def test_an_artifact_is_run_where_the_project_can_not_be_imported(
     )
     monkeypatch.setattr(runtimes, "__file__", str(script))
     with pytest.raises(ModelError, match="No module named 'tasks'"):
-        isolation.time_artifact(exported / "model.onnx")
+        isolation.time_artifacts(exported, {"onnx": "model.onnx"})
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
@@ -259,7 +259,7 @@ def test_onnx_and_tflite_need_no_tensorflow(
     text = Path(runtimes.__file__).read_text()
     script.write_text(text.replace("import json\n", forbid + "import json\n", 1))
     monkeypatch.setattr(runtimes, "__file__", str(script))
-    assert isolation.time_artifact(exported / name)["latency_ms"] > 0
+    assert isolation.time_artifacts(exported, {name: name})[name]["latency_ms"] > 0
 
 
 def facts(**changes: Any) -> dict[str, Any]:

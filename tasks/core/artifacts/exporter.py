@@ -75,8 +75,7 @@ class Exporter:
             layer.set_weights(trained)
         side = self.contract.image_size
         images = keras.Input((side, side, 3), name="image")
-        head = self.model.get_layer("head")
-        logits = head(layer(images))
+        logits = self.model.get_layer("head")(layer(images))
         model = keras.Model(images, keras.layers.Softmax(name="probabilities")(logits), name="classifier")
         with h5py.File(path, "w") as file:  # opened once: what is being started may hold its lock
             with console.quiet():  # Keras would rather have its own format

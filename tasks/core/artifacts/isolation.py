@@ -54,14 +54,8 @@ def probe(artifact: Path, golden: Path, patience: float) -> tuple[dict[str, Arra
     return _answers("probe", artifact, golden, patience=patience)
 
 
-def time_artifact(artifact: Path) -> dict[str, Any]:
-    """What `runtimes.measure_load` measures; a `ModelError` where it can't be run."""
-    times: dict[str, Any] = _run("time", artifact)
-    return times
-
-
 def time_artifacts(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str, Any]]:
-    """Times artifacts, and adds `latency_ratio`, of one image and to the SavedModel's, where there is one.
+    """What `runtimes.measure_load` measures, and `latency_ratio`, of one image, to the SavedModel's if any.
 
     Args:
         files: their names in the folder.
@@ -69,7 +63,7 @@ def time_artifacts(folder: Path, files: dict[Kind, str]) -> dict[Kind, dict[str,
     Raises:
         ModelError: one can't be run.
     """
-    times = {kind: time_artifact(folder / name) for kind, name in files.items()}
+    times: dict[Kind, dict[str, Any]] = {kind: _run("time", folder / name) for kind, name in files.items()}
     base = next((facts["latency_ms"] for kind, facts in times.items() if kind == "saved_model"), None)
     return {
         kind: UNTIMED | facts | {"latency_ratio": round(facts["latency_ms"] / base, 4) if base else None}
@@ -100,12 +94,7 @@ def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) ->
     settings = folders_of_others() | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         done = subprocess.run(
-            words,
-            env=os.environ | settings,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=patience,
+            words, env=os.environ | settings, check=False, capture_output=True, text=True, timeout=patience
         )
     except subprocess.TimeoutExpired:
         raise ModelError(f"{artifact} had not answered after {patience:g} seconds") from None

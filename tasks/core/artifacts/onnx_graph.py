@@ -6,6 +6,7 @@ tf2onnx walks through sets, so that order and names of nodes and constants chang
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 
@@ -76,8 +77,6 @@ def _in_order(graph: Any) -> Iterator[Any]:
 
 def _replace(field: Any, items: list[Any]) -> None:
     """Puts copies of these messages in the place of a repeated field's own."""
-    copies = [type(item)() for item in items]
-    for copy, item in zip(copies, items, strict=True):
-        copy.CopyFrom(item)
+    copies = deepcopy(items)
     del field[:]
     field.extend(copies)

@@ -55,5 +55,4 @@ def bootstrap(of: Callable[[Array], Array | float], labels: Array, resamples: in
     draws = np.array(
         [of(order[first + (rng.random(len(labels)) * many).astype(int)]) for _ in range(resamples)]
     )
-    ends: Array = np.percentile(draws, [2.5, 97.5], axis=0).T
-    return ends
+    return np.percentile(draws, [2.5, 97.5], axis=0).T

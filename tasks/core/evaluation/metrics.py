@@ -105,8 +105,7 @@ def recall(hits: Array, true: Array, _predicted: Array) -> Array:
 
 
 def f1(hits: Array, true: Array, predicted: Array) -> Array:
-    scores: Array = 2 * hits / np.maximum(true + predicted, 1)
-    return scores
+    return 2 * hits / np.maximum(true + predicted, 1)
 
 
 def log_loss(answers: Answers, _bins: int) -> float:

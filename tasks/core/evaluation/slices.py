@@ -69,19 +69,20 @@ def described(parted: pd.DataFrame, images: pd.DataFrame, right: Array, min_slic
         quartiles `range`, the smallest and largest value in them.
     """
     numbers = _numbers(images)
-    result: dict[str, Any] = {}
-    for column in parted:
-        result[str(column)] = {}
+    result: dict[str, dict[str, Any]] = {}
+    for column in map(str, parted):
+        result[column] = {}
         for value in sorted(set(parted[column])):
             chosen = (parted[column] == value).to_numpy()
-            facts = _described(right[chosen], min_slice)
+            answered = right[chosen]
+            facts: dict[str, Any] = {
+                "n": len(answered),
+                "accuracy": rounded(answered.mean()),
+                "interval_95": [rounded(end) for end in wilson(answered)],
+                "judged": len(answered) >= min_slice,
+            }
             if column in numbers:
                 values = numbers[column].to_numpy()[chosen]
                 facts["range"] = [rounded(values.min()), rounded(values.max())]
-            result[str(column)][value] = facts
+            result[column][value] = facts
     return result
-
-
-def _described(right: Array, min_slice: int) -> dict[str, Any]:
-    n, interval = len(right), [rounded(end) for end in wilson(right)]
-    return {"n": n, "accuracy": rounded(right.mean()), "interval_95": interval, "judged": n >= min_slice}

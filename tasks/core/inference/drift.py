@@ -92,12 +92,11 @@ def compare_numbers(name: str, old: Numbers, new: Numbers, limits: DriftLimits) 
         [np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) for each in (old, new)]
     )
     within = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
-    texts = (f"up to {edges[0]:.3g}", *within, f"above {edges[-1]:.3g}")
-    shares = _shares(texts, counts)
+    bins = (f"up to {edges[0]:.3g}", *within, f"above {edges[-1]:.3g}")
     ks = ks_2samp(old, new)
     return [
-        _check(name, "PSI", stability(counts), limits.psi, independence(counts), limits, shares),
-        _check(name, "KS", float(ks.statistic), limits.ks, float(ks.pvalue), limits, shares),
+        _check(name, "PSI", stability(counts), limits.psi, independence(counts), limits, bins, counts),
+        _check(name, "KS", float(ks.statistic), limits.ks, float(ks.pvalue), limits, bins, counts),
     ]
 
 
@@ -105,14 +104,9 @@ def compare_classes(old: pd.Series, new: pd.Series, limits: DriftLimits) -> Chec
     """Compares the mix of classes by Jensen's and Shannon's distance: the root of Lin's (1991), base 2."""
     names = sorted({*old, *new})
     counts = np.stack([one.value_counts().reindex(names, fill_value=0).to_numpy() for one in (old, new)])
-    shares = _shares(tuple(names), counts)
-    distance = float(jensenshannon(shares["old"], shares["new"], base=2))
-    return _check(CLASSES, "JS distance", distance, limits.js, independence(counts), limits, shares)
-
-
-def _shares(bins: tuple[str, ...], counts: Counts) -> dict[str, Any]:
-    old, new = (counts / counts.sum(axis=1, keepdims=True)).tolist()
-    return {"bins": bins, "old": tuple(old), "new": tuple(new)}
+    distance = float(jensenshannon(*counts, base=2))
+    p_value = independence(counts)
+    return _check(CLASSES, "JS distance", distance, limits.js, p_value, limits, tuple(names), counts)
 
 
 def _check(
@@ -122,11 +116,13 @@ def _check(
     limit: float,
     p_value: float,
     limits: DriftLimits,
-    shares: dict[str, Any],
+    bins: tuple[str, ...],
+    counts: Counts,
 ) -> Check:
     value, p_value = round(value, 6), float(f"{p_value:.3g}")
     drifted = value > limit and p_value < limits.significance
-    return Check(name, statistic, value, limit, p_value, drifted, **shares)
+    old, new = (counts / counts.sum(axis=1, keepdims=True)).tolist()
+    return Check(name, statistic, value, limit, p_value, drifted, bins, tuple(old), tuple(new))
 
 
 def stability(counts: Counts) -> float:

@@ -84,9 +84,8 @@ def score(
     rows = images[images["error"].isna()]
     jobs = list(shards(model, folder, rows, batch_size))
     compute = suited(compute, [0] * len(rows))
-    progress = tqdm(total=len(rows), desc="score", unit=" images", disable=None, leave=False)
     parts = []
-    with progress:
+    with tqdm(total=len(rows), desc="score", unit=" images", disable=None, leave=False) as progress:
         for shard in each(predict_shard, jobs, compute, is_done=lambda job: job.part.exists()):
             parts.append(read_parquet(shard.part))
             if parts[-1].isna().any(axis=None):

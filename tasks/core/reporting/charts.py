@@ -91,17 +91,15 @@ def robustness_curves(robustness: dict[str, Any]) -> list[RobustnessCurve]:
     values = {name: [robustness["unharmed"], *severities.values()] for name, severities in corruptions}
     low = min(0.9, math.floor(min(map(min, values.values())) * 10) / 10)
     width, height = CURVE_SIZE
-    return [
-        RobustnessCurve(
-            name,
-            list(each),
-            [
-                (round(place * width / (len(each) - 1), 1), round((1 - value) / (1 - low) * height, 1))
-                for place, value in enumerate(each)
-            ],
-        )
-        for name, each in values.items()
-    ]
+
+    def points(each: list[float]) -> list[tuple[float, float]]:
+        step = width / (len(each) - 1)
+        return [
+            (round(place * step, 1), round((1 - value) / (1 - low) * height, 1))
+            for place, value in enumerate(each)
+        ]
+
+    return [RobustnessCurve(name, each, points(each)) for name, each in values.items()]
 
 
 @dataclass(frozen=True)
