@@ -55,4 +55,5 @@ def bootstrap(of: Callable[[Array], Array | float], labels: Array, resamples: in
     draws = np.array(
         [of(order[first + (rng.random(len(labels)) * many).astype(int)]) for _ in range(resamples)]
     )
-    return np.percentile(draws, [2.5, 97.5], axis=0).T
+    ends: Array = np.percentile(draws, [2.5, 97.5], axis=0).T
+    return ends

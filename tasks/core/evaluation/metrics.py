@@ -105,7 +105,8 @@ def recall(hits: Array, true: Array, _predicted: Array) -> Array:
 
 
 def f1(hits: Array, true: Array, predicted: Array) -> Array:
-    return 2 * hits / np.maximum(true + predicted, 1)
+    scores: Array = 2 * hits / np.maximum(true + predicted, 1)
+    return scores
 
 
 def log_loss(answers: Answers, _bins: int) -> float:

@@ -43,7 +43,8 @@ def occlusion(image: Array, predict: Callable[[Array], Array], place: int) -> Ar
         top, left = max(0, edges[row] - margin), max(0, edges[column] - margin)
         copy[top : edges[row + 1] + margin, left : edges[column + 1] + margin] = mean
     before = predict(image[None])[0, place]
-    return (before - predict(hidden)[:, place]).reshape(GRID, GRID).astype(np.float32)
+    drops: Array = (before - predict(hidden)[:, place]).reshape(GRID, GRID).astype(np.float32)
+    return drops
 
 
 def drawing(pixels: Pixels, drops: Array, caption: str) -> Image.Image:
