@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -62,20 +63,36 @@ def _run_once(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
 
 
 def stop(child: subprocess.Popen[str], words: Sequence[str]) -> None:
-    """Ends what DVC does for us, once the stage has given its earlier outputs back, or after a while."""
+    """Ends what DVC does for us, once the stage has restored its earlier outputs, or after a while.
+
+    DVC may end before its stage, which it has only just started; so the whole group of processes counts.
+    """
     began = asked = time.monotonic()
-    os.killpg(child.pid, signal.SIGINT)  # DVC itself ignores it, and waits for its stage
+    _signal(child, signal.SIGINT)  # DVC itself ignores it, and waits for its stage
     output = child.stdout.fileno() if child.stdout else -1
-    while child.poll() is None and time.monotonic() < began + GRACE:
+    while (is_deaf := has_group(child)) and time.monotonic() < began + GRACE:
         if time.monotonic() > asked + AGAIN:  # a process that is just being started may not have heard it
             asked = time.monotonic()
-            os.killpg(child.pid, signal.SIGINT)
+            _signal(child, signal.SIGINT)
         # Read past Python's buffer, which the loop that was interrupted may hold: a full pipe would stop it.
         if select.select([output], [], [], 0.1)[0] and not os.read(output, 65536):
             time.sleep(0.1)
-    is_deaf = child.poll() is None
     if is_deaf:
-        os.killpg(child.pid, signal.SIGKILL)
+        _signal(child, signal.SIGKILL)
     child.wait()
     if is_deaf and "repro" in words:
         process.check_out(words[-1])
+
+
+def _signal(child: subprocess.Popen[str], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, number)
+
+
+def has_group(child: subprocess.Popen[str]) -> bool:
+    """Whether a process of the child's group runs; one that nobody has waited for is no such."""
+    for found in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getpgid(found.pid) == child.pid and found.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False

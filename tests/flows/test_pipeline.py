@@ -25,6 +25,7 @@ from flows.run import Run
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import remove
 from tasks.core.release import dvc_api
+from tests.live import until
 from tests.project import FIRST_COMMIT
 from tests.structure import ROOT
 
@@ -497,6 +498,19 @@ def test_a_stage_that_does_not_heed_its_end_is_killed(
     assert run(stage_hours=2 / 3600)[0] == {"deaf": "TimedOut"}
     assert not running()
     assert (repository / "copy.txt").read_text() == "good\n"
+
+
+def test_what_outlives_dvc_is_ended_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt may end DVC while it starts a stage, which then has no parent, and may ignore it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dvc_command, "GRACE", 1)
+    deaf = "trap '' INT; touch started; sleep 600"
+    script = f"import subprocess, time; subprocess.Popen(['sh', '-c', {deaf!r}]); time.sleep(600)"
+    words = [sys.executable, "-c", script]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    until(Path("started").exists, 60)
+    dvc_command.stop(child, ["pull"])
+    until(lambda: not dvc_command.has_group(child))
 
 
 def test_workers_end_with_a_run_by_hand() -> None:
