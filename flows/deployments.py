@@ -39,7 +39,10 @@ def deploy() -> None:
     with get_client(sync_client=True) as client:
         make_pool(client)
         for wanted in automations(client):
-            make_automation(client, wanted)
+            if known := client.read_automations_by_name(wanted.name):
+                client.update_automation(known[0].id, wanted)
+            else:
+                client.create_automation(wanted)
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         check=False,
@@ -103,15 +106,6 @@ def block_id(client: SyncPrefectClient, block: str) -> str:
             f"{AUTOMATIONS} names the block {block}, but there is none; see `prefect block ls`"
         ) from None
     return str(found.id)
-
-
-def make_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    """Makes an automation, or updates the one of its name."""
-    known = client.read_automations_by_name(wanted.name)
-    if known:
-        client.update_automation(known[0].id, wanted)
-    else:
-        client.create_automation(wanted)
 
 
 def print_next_runs() -> None:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from prefect import get_run_logger
+
 from flows.children import start
 from flows.run import Run
 from flows.working_copy import Busy, Say, retry_while_busy
@@ -22,11 +24,12 @@ from tasks.core.release import dvc_api
 GRACE, AGAIN = 60, 3  # seconds that a stage has for its end, and between two demands for it
 
 
-def run(*words: str, say: Say) -> tuple[int, list[str]]:
-    """Runs a command and passes on its output as it comes; returns exit code and lines.
+def run(*words: str) -> tuple[int, list[str]]:
+    """Runs a command and passes its output on to the run's log as it comes; returns exit code and lines.
 
     It waits while another DVC command is at work on the same files.
     """
+    say = get_run_logger().info
 
     def attempt() -> tuple[int, list[str]]:
         code, lines = _run_once(words, say)

@@ -62,9 +62,8 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     images = Path(folder or p.monitor.images)
     if only_if_there and not folder and not (images.is_dir() and any(images_below(images))):
         return Completed(name="Skipped", message=f"{images} holds no images")
-    with working_copy.exclusive_run(
-        get_run_logger().info, wait=True
-    ):  # a pipeline at work may be writing the model
+    # A pipeline at work may be writing the model.
+    with working_copy.exclusive_run(get_run_logger().info, wait=True):
         for step in (partial(score_images, model or p.monitor.model, images, p), partial(compare, p)):
             state = step(return_state=True)
             if not state.is_completed():

@@ -92,10 +92,7 @@ def pipeline(
 
 
 def prepare(targets: tuple[str, ...], settings: tuple[str, ...]) -> tuple[list[str], set[str]]:
-    """Sets parameters, and looks for what there is to do, and for what would end it later with less to say.
-
-    Returns:
-        What `dvc_api.survey` does.
+    """Sets parameters, sees what would end a run later with less to say, and gives what `survey` does.
 
     Raises:
         DarkroomError, DvcError: what can't be done; params.yaml is then as it was.
@@ -177,9 +174,7 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
     """Has DVC bring one stage up to date."""
     if not (is_due or force):
         return Completed(name=CACHED, message=f"{stage} is up to date")
-    code, lines = dvc_command.run(
-        "repro", "--single-item", *(["--force"] if force else []), stage, say=get_run_logger().info
-    )
+    code, lines = dvc_command.run("repro", "--single-item", *(["--force"] if force else []), stage)
     if code:
         return stopped(dvc_api.complaint(stage, lines), dvc_api.stage_exit(lines))
     if dvc_api.has_run(lines):
@@ -190,7 +185,7 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
 @task(retries=3, retry_delay_seconds=[1, 5, 15], cache_policy=NO_CACHE, persist_result=False)
 def transfer(*words: str) -> State:
     """Fetches or pushes data and runs; a network may come back, so this is tried again."""
-    code, lines = dvc_command.run(*words, say=get_run_logger().info)
+    code, lines = dvc_command.run(*words)
     if code:
         return stopped(dvc_api.complaint(words[0], lines), Unreachable.exit_code)
     return Completed(message=f"{words[0]} is done")

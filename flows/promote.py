@@ -67,13 +67,12 @@ def promote(
         if to not in registry.STAGES:
             raise DarkroomError(f"there is no stage {to}; give {' or '.join(registry.STAGES)}")
         cache_folder().mkdir(parents=True, exist_ok=True)
-        # A rollback needs nothing of this folder, and waits for nobody who is at work in it.
-        lock = nullcontext() if rollback else working_copy.exclusive_run(get_run_logger().info, wait=False)
-        # In our cache, which the workers of a cluster see too.
         with (
+            # In our cache, which the workers of a cluster see too.
             tempfile.TemporaryDirectory(dir=cache_folder()) as folder,
             Run.current().undoing(partial(remove, Path(folder))),
-            lock,
+            # A rollback needs nothing of this folder, and waits for nobody who is at work in it.
+            nullcontext() if rollback else working_copy.exclusive_run(get_run_logger().info, wait=False),
         ):
             git.check_identity()
             git.check_clock()

@@ -89,7 +89,7 @@ class Run:
     def _stop_early(self, _signum: int, _frame: FrameType | None) -> None:
         """Ends a command that is still importing: an exception would come out of the middle of an import."""
         if self.server:
-            self.server.stop()
+            self.server.child.terminate()
         console.warn("interrupted before it began")
         os._exit(process.INTERRUPTED)
 
@@ -110,7 +110,7 @@ class Run:
         with suppress(Exception), get_client(sync_client=True) as client:
             client.set_flow_run_state(runtime.flow_run.id, Cancelled(message="interrupted"), force=True)
         if self.server:
-            self.server.stop()
+            self.server.child.terminate()
         self.end_workers()
         console.warn(f"{cli.name()}: interrupted")
         os._exit(process.INTERRUPTED)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -73,7 +73,8 @@ def main() -> int:
             start_child(children, "the server", partial(start_server, address))
         with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: key}):
             deploy()
-            words = ("prefect", "worker", "start", "--pool", POOL, "--name", worker_name())
+            worker = f"{socket.gethostname()}-{Path.cwd().name}"
+            words = ("prefect", "worker", "start", "--pool", POOL, "--name", worker)
             start_child(children, "the worker", partial(start, *words, env=os.environ | {"TMPDIR": folder}))
             console.say(f"serve: the UI is at {ui(address)}, the reports at {reports}")
             print_next_runs()
@@ -100,23 +101,14 @@ def ui(address: str) -> str:
     return address.removesuffix("/api")
 
 
-def worker_name() -> str:
-    return f"{socket.gethostname()}-{Path.cwd().name}"
-
-
-@contextmanager
-def exclusive_service(address: str) -> Iterator[None]:
+def exclusive_service(address: str) -> AbstractContextManager[Any]:
     """Lets one of us into a working copy; another one has nothing to do, and says so."""
     try:
-        lock = working_copy.lock(LOCK)
+        return working_copy.lock(LOCK)
     except zc.lockfile.LockError:
         number = LOCK.read_text().strip()
         console.say(f"serve: this folder is served already, by process {number}: {ui(address)}")
         sys.exit(0)
-    try:
-        yield
-    finally:
-        lock.close()
 
 
 @contextmanager

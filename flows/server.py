@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -54,10 +54,6 @@ class Temporary:
         """What it has written."""
         self.output.seek(0)
         return self.output.read().decode(errors="replace")
-
-    def stop(self) -> None:
-        """Ends it; nobody needs to see it go."""
-        self.child.terminate()
 
 
 def url() -> str:
@@ -95,7 +91,7 @@ def is_up(address: str) -> bool:
             return bool(response.status == 200)
     except HTTPError as error:
         return error.code in (401, 403)  # there, and wants a key
-    except (URLError, OSError, ValueError):
+    except (OSError, ValueError):
         return False
 
 
@@ -106,7 +102,15 @@ def reporting(own: Temporary | None) -> Iterator[None]:
     Raises:
         DarkroomError: there is none where there should be one, or ours can't start, or it went away.
     """
-    wait_until_ready(own)
+    gc.freeze()
+    gc.enable()
+    if own:
+        wait(own.url, own.child, own.log)
+    elif not is_up(url()):
+        raise DarkroomError(
+            f"no Prefect server answers at {url()}; start it (`make serve` starts one on this machine), "
+            f"or run without: add {ALONE}"
+        )
     # Both have been imported by now.
     from httpx import HTTPError as Failure
     from prefect.settings import (
@@ -128,29 +132,14 @@ def reporting(own: Temporary | None) -> Iterator[None]:
         ) from None
 
 
-def wait_until_ready(own: Temporary | None) -> None:
-    """Waits for the server, once everything is imported."""
-    gc.freeze()
-    gc.enable()
-    if own is None:
-        if not is_up(url()):
-            raise DarkroomError(
-                f"no Prefect server answers at {url()}; start it (`make serve` starts one on this machine), "
-                f"or run without: add {ALONE}"
-            )
-        return
-    wait(own.url, own.child, own.log)
-
-
 def start_temporary() -> Temporary:
     port = free_port()
     output = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as we do)
     child = launch(port, output, PREFECT__SERVER_EPHEMERAL="1", PREFECT_UI_ENABLED="0")
-    temporary = Temporary(f"http://127.0.0.1:{port}/api", child, output)
-    os.environ[URL] = temporary.url
-    atexit.register(temporary.stop)  # and so run last of all, when Prefect has sent what there is to tell
+    os.environ[URL] = f"http://127.0.0.1:{port}/api"
+    atexit.register(child.terminate)  # and so run last of all, when Prefect has sent what there is to tell
     key()
-    return temporary
+    return Temporary(os.environ[URL], child, output)
 
 
 def free_port() -> int:
@@ -171,9 +160,8 @@ def launch(port: int, output: Any, **settings: str) -> subprocess.Popen[bytes]:
     home = str(Path(__file__).parents[1])
     # Prefect lets pages of any origin in, and who may start a run may name the command that it starts.
     origins = ",".join(f"http://{host}:{port}" for host in LOOPBACK)
-    words = ["uvicorn", "--app-dir", home, "--factory", "flows.server:app"]
     return start(
-        *words,
+        *("uvicorn", "--app-dir", home, "--factory", "flows.server:app"),
         *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"),
         env=os.environ
         | {"PREFECT__SERVER_FINAL": "1", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,36 +32,31 @@ class Busy(DarkroomError):
     """Something else is at work in this folder."""
 
 
-@contextmanager
-def exclusive_run(say: Say, wait: bool) -> Iterator[None]:
+def exclusive_run(say: Say, wait: bool) -> AbstractContextManager[Any]:
     """Lets one run at a time into a working copy; the kernel lets go of the lock, however a run ends.
 
     Raises:
         Busy: there is one, and this one is not to wait.
     """
 
-    def take() -> Any:
+    def take() -> AbstractContextManager[Any]:
         try:
             return lock(LOCK)
         except zc.lockfile.LockError:
             whose = LOCK.read_text().strip() or "unknown"
             raise Busy(f"another run is at work in this folder (process {whose})") from None
 
-    taken = retry_while_busy(take, say) if wait else take()
-    try:
-        yield
-    finally:
-        taken.close()
+    return retry_while_busy(take, say) if wait else take()
 
 
-def lock(path: Path) -> Any:
-    """Takes a lock that ends with this process, with its pid in the file; `close()` gives it back.
+def lock(path: Path) -> AbstractContextManager[Any]:
+    """Takes a lock that ends with this process, with its pid in the file; the end of a `with` gives it back.
 
     Raises:
         zc.lockfile.LockError: another process has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return zc.lockfile.LockFile(str(path), content_template="{pid}")
+    return closing(zc.lockfile.LockFile(str(path), content_template="{pid}"))
 
 
 def retry_while_busy(ask: Callable[[], Answer], say: Say) -> Answer:
