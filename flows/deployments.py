@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -37,7 +38,9 @@ def deploy() -> None:
         DarkroomError: prefect.yaml or automations.yaml has a slip.
     """
     with get_client(sync_client=True) as client:
-        make_pool(client)
+        template = ProcessWorker.get_default_base_job_template()
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
         for wanted in automations(client):
             if known := client.read_automations_by_name(wanted.name):
                 client.update_automation(known[0].id, wanted)
@@ -53,14 +56,6 @@ def deploy() -> None:
     if done.returncode:
         cause = done.stdout.rpartition("╯")[2].partition("For further")[0]  # below the frame of a summary
         raise DarkroomError(f"prefect.yaml can't be deployed: {brief(cause)}")
-
-
-def make_pool(client: SyncPrefectClient) -> None:
-    try:
-        client.read_work_pool(POOL)
-    except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
 
 
 def automations(client: SyncPrefectClient) -> Iterator[AutomationCore]:
@@ -96,16 +91,13 @@ def block_id(client: SyncPrefectClient, block: str) -> str:
     """
     kind, _, name = block.partition("/")
     try:
-        found = (
-            client.read_block_document_by_name(name, kind)
-            if name
-            else client.read_block_document(UUID(block))
-        )
+        if name:
+            return str(client.read_block_document_by_name(name, kind).id)
+        return str(client.read_block_document(UUID(block)).id)
     except (ObjectNotFound, ValueError):
         raise DarkroomError(
             f"{AUTOMATIONS} names the block {block}, but there is none; see `prefect block ls`"
         ) from None
-    return str(found.id)
 
 
 def print_next_runs() -> None:

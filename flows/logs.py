@@ -15,7 +15,7 @@ from tasks.core.base.errors import DarkroomError
 def tidy() -> None:
     """Leaves out what is of no use to who reads along, and has runs go on when nobody does any more."""
     for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
-        for known in (_of_a_page_that_is_there, _of_what_counts, _of_what_is_new, _without_traceback):
+        for known in (_is_of_use, _without_traceback):
             logging.getLogger(name).addFilter(known)
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it says that it isn't done yet, and is soon
     Console.on_broken_pipe = _go_on  # type: ignore[method-assign, assignment]
@@ -28,21 +28,16 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def _of_a_page_that_is_there(record: logging.LogRecord) -> bool:
-    """An ephemeral server has no UI, but Prefect prints an address for one."""
-    return Run.current().server is None or not record.getMessage().startswith("View at ")
-
-
-def _of_what_counts(record: logging.LogRecord) -> bool:
-    """Drops the lines that a hook runs, and that a task has failed for good, which its state says."""
+def _is_of_use(record: logging.LogRecord) -> bool:
     text = record.getMessage()
+    # An ephemeral server has no UI, but Prefect prints an address for one.
+    has_no_page = Run.current().server is not None and text.startswith("View at ")
+    # A task has failed for good, which its state says.
     has_failed = record.levelno == logging.ERROR and text.startswith("Task run failed with ")
-    return not (has_failed or re.match(r"(Running hook '|Hook '.*successfully$)", text))
-
-
-def _of_what_is_new(record: logging.LogRecord) -> bool:
-    """In a worker's process Prefect raises what a failed run holds, and shows two tracebacks of that."""
-    return not (record.exc_info and isinstance(record.exc_info[1], DarkroomError))
+    is_a_hook = re.match(r"(Running hook '|Hook '.*successfully$)", text)
+    # In a worker's process Prefect raises what a failed run holds, and shows two tracebacks of that.
+    is_known = record.exc_info and isinstance(record.exc_info[1], DarkroomError)
+    return not (has_no_page or has_failed or is_a_hook or is_known)
 
 
 def _go_on(_console: Console) -> None:

@@ -84,14 +84,12 @@ def is_wanted() -> bool:
 
 def is_up(address: str) -> bool:
     """Whether a Prefect server answers at `address`, an URL that ends in /api."""
-    if not address:
-        return False
     try:
         with urlopen(f"{address}/health", timeout=ANSWER) as response:
             return bool(response.status == 200)
     except HTTPError as error:
         return error.code in (401, 403)  # there, and wants a key
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # not there, or no URL
         return False
 
 

@@ -66,9 +66,8 @@ def unfinished() -> list[str]:
 
 
 def of_gates(gates: list[dict[str, Any]]) -> str:
-    return (
-        table(("", "gate"), ((MARKS[gate["verdict"]], gate["why"]) for gate in gates)) if gates else "None."
-    )
+    rows = ((MARKS[gate["verdict"]], gate["why"]) for gate in gates)
+    return table(("", "gate"), rows) if gates else "None."
 
 
 def of_metrics(base: str) -> str:
@@ -122,12 +121,7 @@ def of_confusion(file: Path) -> str:
 
 def of_artifacts(artifacts: dict[str, dict[str, Any]]) -> str:
     rows = (
-        (
-            "✓" if fact["passed"] else "✗",
-            fact["file"],
-            f"{fact.get('bytes', 0) / 1e6:.1f}",
-            fact["why"],
-        )
+        ("✓" if fact["passed"] else "✗", fact["file"], f"{fact.get('bytes', 0) / 1e6:.1f}", fact["why"])
         for fact in artifacts.values()
     )
     return table(("", "file", "MB", ""), rows) if artifacts else "None: a gate said no."

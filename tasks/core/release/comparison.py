@@ -14,7 +14,7 @@ from tasks.core.base.errors import DataError, ModelError, Rejected
 from tasks.core.base.paths import EXPORT, MANIFEST, PREDICTIONS
 from tasks.core.data.config import Processes
 from tasks.core.data.manifest import readable
-from tasks.core.evaluation import metrics, predictions
+from tasks.core.evaluation import predictions
 from tasks.core.inference import scoring
 from tasks.core.release.revision import Revision
 from tasks.core.release.shipped import Shipped
@@ -138,12 +138,3 @@ def recounted_slices(facts: dict[str, Any], answers: pd.DataFrame, min_slice: in
         for kind, cells in facts["slices"].items()
     }
     return facts | {"slices": slices}
-
-
-def measures(table: pd.DataFrame, bins: int) -> dict[str, float]:
-    """The metrics of a table as `predictions.parquet`, by name, rounded as in `metrics.json`.
-
-    Args:
-        bins: of the calibration error.
-    """
-    return metrics.measure(predictions.answers(table), bins)

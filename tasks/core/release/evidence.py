@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tasks.core.base.errors import DataError
@@ -47,10 +47,6 @@ class Evidence:
     calibrated: dict[str, float] | None = None
     rollback: bool = False
     format: int = FORMAT
-
-    def uncompared(self) -> Evidence:
-        """What is true of a version whomever it was compared with."""
-        return replace(self, champion=None, compared=None, gates=[], notes=[])
 
     def message(self, headline: str) -> str:
         """The message of a tag."""

@@ -65,13 +65,11 @@ def check_identity() -> None:
     Raises:
         DarkroomError: git has none.
     """
-    try:
-        run("var", "GIT_COMMITTER_IDENT")
-    except DarkroomError:
+    if attempt("var", "GIT_COMMITTER_IDENT").returncode:
         raise DarkroomError(
             "git doesn't know who you are, and a version says who has made it: "
             'git config user.name "Your Name"; git config user.email you@example.com'
-        ) from None
+        )
 
 
 def check_clock() -> None:

@@ -6,13 +6,12 @@ The card has the sections of Mitchell et al., Model Cards for Model Reporting (2
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 from tasks.core.base.paths import MANIFEST
 from tasks.core.release import git
 from tasks.core.release.evidence import Evidence
 from tasks.core.release.git import MODEL
-from tasks.core.release.registry import STAGES, Assignment, Registry, Version
+from tasks.core.release.registry import STAGES, Registry, Version
 from tasks.core.reporting.markdown import bullets, plain, section, table
 from tasks.core.reporting.parameters import shown
 
@@ -99,23 +98,16 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
     now, then = Evidence.of(version.tag), Evidence.of(before.tag) if before else None
     lines = [_accuracy(now, then) if now else "made by hand, without evidence"]
     if now and then:
-        lines += _changes(*(shown(_unset(one.about)) for one in (then, now)))
+        unset = ("classes", "pictures", "tested")  # what parameters don't say
+        lines += _changes(*(shown({name: one.about[name] for name in unset}) for one in (then, now)))
     if before:
         lines += _changes(*(shown(git.parameters(one.commit)) for one in (before, version)))
     if now and then and now.digests[DATA] != then.digests[DATA]:
         lines.append("other data")
-    lines += [f"{git.date(one.tag)}: {_way(one)}" for one in known.of(version)]
+    for one in known.of(version):
+        evidence = Evidence.of(one.tag)
+        lines.append(f"{git.date(one.tag)}: {evidence.verdict if evidence else f'{one.what}, by hand'}")
     return section(f"{version.name}, {git.date(version.tag)}", bullets(lines), 2)
-
-
-def _unset(about: dict[str, Any]) -> dict[str, Any]:
-    """What parameters don't say."""
-    return {name: about[name] for name in ("classes", "pictures", "tested")}
-
-
-def _way(one: Assignment) -> str:
-    evidence = Evidence.of(one.tag)
-    return evidence.verdict if evidence else f"{one.what}, by hand"
 
 
 def _accuracy(now: Evidence, then: Evidence | None) -> str:

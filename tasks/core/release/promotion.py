@@ -16,7 +16,7 @@ from tasks.core.base.errors import DarkroomError, DataError, Rejected
 from tasks.core.base.files import sha256
 from tasks.core.base.paths import EXPORT, METRICS, PREDICTIONS
 from tasks.core.data.config import Processes
-from tasks.core.evaluation import gates
+from tasks.core.evaluation import gates, metrics, predictions
 from tasks.core.evaluation.config import Evaluate, Gate
 from tasks.core.inference.config import Monitor
 from tasks.core.release import comparison, dvc_api, git, registry, shipped
@@ -89,8 +89,6 @@ def version_of(head: Revision, known: Registry) -> Version | None:
     """The version that HEAD is, or whose dvc.lock it still has: what came since has changed no model."""
     if found := known.at(head.commit):
         return found
-    if not (known.versions and head.holds(LOCK)):
-        return None
     digest = head.digest(LOCK)
     for version in reversed(known.versions):
         evidence = Evidence.of(version.tag)
@@ -153,7 +151,7 @@ def judge(
     return {
         "champion": champion.tag,
         "compared": {
-            side: comparison.measures(table, p.evaluate.calibration_bins) | {"n": len(table)}
+            side: metrics.measure(predictions.answers(table), p.evaluate.calibration_bins) | {"n": len(table)}
             for side, table in sides.items()
         },
         "gates": verdict["gates"],
@@ -270,7 +268,8 @@ def roll_back(to: str, known: Registry, probed: dict[str, Any], push: bool, undo
     headline = f"{before.tag} back into {to}"
     verdict = f"put back into {to} in place of {current.tag}"
     if evidence := Evidence.of(before.tag):
-        back = replace(evidence.uncompared(), verdict=verdict, probe=probed, rollback=True, format=FORMAT)
+        uncompared = replace(evidence, champion=None, compared=None, gates=[], notes=[])
+        back = replace(uncompared, verdict=verdict, probe=probed, rollback=True, format=FORMAT)
         message = back.message(headline)
     else:  # one that was made by hand has none
         message = f'{headline}\n\n{{"rollback": true}}\n'
@@ -307,7 +306,8 @@ def verify(tag: str) -> str:
             if not (export / file).exists() or sha256(export / file) != digest
         ]
     bins = git.parameters(revision.commit)["evaluate"]["calibration_bins"]
-    for name, value in comparison.measures(revision.parquet(PREDICTIONS), bins).items():
+    measured = metrics.measure(predictions.answers(revision.parquet(PREDICTIONS)), bins)
+    for name, value in measured.items():
         if value != evidence.metrics.get(name, value):  # a measure that came later is not in it
             faults.append(
                 f"test.{name} of the stored predictions is {value}, and not {evidence.metrics[name]}"

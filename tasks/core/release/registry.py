@@ -75,9 +75,9 @@ class Registry:
             if not commit:
                 continue  # a lightweight tag, which GTO passes over too
             found = parse_name(tag, raise_on_fail=False)
-            action = found.get("action")
-            if found.get("name") != MODEL or action is None:
+            if found.get("name") != MODEL:
                 continue
+            action = found.get("action")
             if action == Action.REGISTER:
                 versions.append(Version(found["version"], commit))
             elif action == Action.DEREGISTER:

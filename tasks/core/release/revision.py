@@ -45,12 +45,7 @@ class Revision:
 
     @contextmanager
     def _having(self, path: Path) -> Iterator[None]:
-        """Says which file it was that can't be had.
-
-        Raises:
-            DataError: it is in no cache and no remote.
-            Unreachable: the remote can't be asked.
-        """
+        """Says which file it was that can't be had."""
         from tasks.core.release import dvc_api
 
         try:
@@ -129,26 +124,21 @@ class Revision:
             + "`dvc push` where it was made"
         )
 
-    def files(self, folder: Path) -> Iterator[Path]:
-        """The files below a folder; the file itself, if it is one."""
-        name = folder.as_posix()
-        with self._having(folder):
-            found = [name] if self._files.isfile(name) else sorted(self._files.find(name))
-        yield from (Path(one) for one in found)
-
     def fetch(self, path: Path, target: Path) -> Path:
         """Writes a file, or a folder with all that is in it, below `target`; returns where it then is.
 
         Raises:
             DataError: as `read`, or there is no such thing.
         """
-        names = list(self.files(path))
+        whole = path.as_posix()
+        with self._having(path):
+            names = [whole] if self._files.isfile(whole) else sorted(self._files.find(whole))
         if not names:
             raise DataError(f"{self.name} holds no {path}; take a commit with the dvc.lock of a whole run")
         for name in names:
             file = target / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(self._read(name))
+            file.write_bytes(self._read(Path(name)))
         return target / path
 
     def json(self, path: Path) -> Any:
