@@ -10,11 +10,7 @@ from tasks.core.base import process
 
 
 def start(*words: str, **options: Any) -> subprocess.Popen[Any]:
-    """Starts `python -m WORDS`, in a session of its own: a ctrl-c is ours to pass on.
-
-    Args:
-        options: of `subprocess.Popen`.
-    """
+    """Starts `python -m WORDS` by `Popen`, in a session of its own: a ctrl-c is ours to pass on."""
     return subprocess.Popen(
         [sys.executable, "-m", *words],
         start_new_session=True,

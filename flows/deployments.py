@@ -84,11 +84,7 @@ def automations(client: SyncPrefectClient) -> Iterator[AutomationCore]:
 
 
 def block_id(client: SyncPrefectClient, block: str) -> str:
-    """The id of a block that is named by TYPE/NAME, as `prefect block ls` does it, or by its id.
-
-    Raises:
-        DarkroomError: there is none.
-    """
+    """The id of a block that is named by TYPE/NAME, as `prefect block ls` does it, or by its id."""
     kind, _, name = block.partition("/")
     try:
         if name:

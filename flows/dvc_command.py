@@ -30,14 +30,7 @@ def run(*words: str) -> tuple[int, list[str]]:
     It waits while another DVC command is at work on the same files.
     """
     say = get_run_logger().info
-
-    def attempt() -> tuple[int, list[str]]:
-        code, lines = _run_once(words, say)
-        if code and dvc_api.was_busy(lines):
-            raise Busy("another DVC command is at work here")
-        return code, lines
-
-    return retry_while_busy(attempt, say)
+    return retry_while_busy(partial(_run_once, words, say), say)
 
 
 def _run_once(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
@@ -62,6 +55,8 @@ def _run_once(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
         except BaseException:  # Prefect turns a SIGTERM, and the end of a task's time, into an exception
             stop(child, words)
             raise
+    if child.returncode and dvc_api.was_busy(lines):
+        raise Busy("another DVC command is at work here")
     return child.returncode, lines
 
 

@@ -28,9 +28,8 @@ analytics.try_mark_milestone = lambda milestone: False  # noqa: ARG005 (it is ca
 
 def emit_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A state hook: says that a run ended badly, and why, in a payload of `name`, `state` and `message`."""
-    event = REJECTED if state.name == "Rejected" else FAILED
     emit_event(
-        event,
+        REJECTED if state.name == "Rejected" else FAILED,
         resource={
             "prefect.resource.id": f"darkroom.run.{flow_run.id}",
             "prefect.resource.name": flow_run.name,

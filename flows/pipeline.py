@@ -241,17 +241,10 @@ def main(run: Run) -> int:
         help=f"end a stage that takes longer ({HOURS:g})",
     )
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
-    given = parser.parse_args()
+    given = vars(parser.parse_args())
+    del given["no_server"]  # which `Run.begin` has seen to
     with server.reporting(run.server), run.by_hand():
-        state = pipeline(
-            targets=tuple(given.targets),
-            set=tuple(given.set),
-            pull=given.pull,
-            push=given.push,
-            force=given.force,
-            stage_hours=given.stage_hours,
-            return_state=True,
-        )
+        state = pipeline(**given, return_state=True)
     return outcome.report_failure(state)
 
 

@@ -83,11 +83,7 @@ def main() -> int:
 
 
 def own_address() -> str:
-    """Where to serve.
-
-    Raises:
-        DarkroomError: the server that is named is another machine's.
-    """
+    """Where to serve; another machine's server is refused."""
     address = server.url() or "http://127.0.0.1:4200/api"
     if urlsplit(address).hostname not in server.LOOPBACK:
         raise DarkroomError(
@@ -189,11 +185,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 def watch(children: list[Child]) -> int:
-    """Waits for a ctrl-c, and starts again what ends before.
-
-    Raises:
-        DarkroomError: one ends as soon as it is started.
-    """
+    """Waits for a ctrl-c, and starts again what ends before, unless that ends as soon as it is started."""
     try:
         while True:
             time.sleep(0.5)

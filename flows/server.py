@@ -199,10 +199,7 @@ def _keep_to_this_machine(application: Any) -> Any:
 
 
 def wait(address: str, child: subprocess.Popen[bytes], log: Callable[[], str]) -> None:
-    """Waits until a server that was started answers.
-
-    Args:
-        log: gives what it has written.
+    """Waits until a server that was started answers; `log` gives what it has written.
 
     Raises:
         DarkroomError: it can't start.

@@ -41,11 +41,7 @@ class Model:
         return self.revision.parquet(path) if self.revision else read_parquet(path)
 
     def images(self, now: Path) -> Path:
-        """The folder that the paths of the model's manifest are from.
-
-        Args:
-            now: the one of this working copy.
-        """
+        """The folder that the paths of the model's manifest are from; in this working copy it is `now`."""
         if not self.revision:
             return now
         return Path(git.parameters(self.revision.commit)["data"]["images"])

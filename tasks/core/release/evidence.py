@@ -56,21 +56,15 @@ class Evidence:
     def lines(self) -> list[str]:
         """What a person wants to know of it."""
         lines = [self.verdict]
-        lines += [
-            f"{name} {self.metrics[name]:.4f}{self._calibrated(name)}{self._before(name)}"
-            for name in HEADLINES
-        ]
+        for name in HEADLINES:
+            line = f"{name} {self.metrics[name]:.4f}"
+            if self.calibrated and name in self.calibrated:
+                line += f", calibrated as the artifacts are {self.calibrated[name]:.4f}"
+            if self.compared:
+                candidate, champion = (self.compared[side][name] for side in ("challenger", "champion"))
+                line += f"; on the same images {candidate:.4f}, and {champion:.4f} of {self.champion}"
+            lines.append(line)
         return lines + self.notes + [f"{gate['verdict']}: {gate['why']}" for gate in self.gates]
-
-    def _calibrated(self, name: str) -> str:
-        known = self.calibrated or {}
-        return f", calibrated as the artifacts are {known[name]:.4f}" if name in known else ""
-
-    def _before(self, name: str) -> str:
-        if not self.compared:
-            return ""
-        candidate, champion = (self.compared[side][name] for side in ("challenger", "champion"))
-        return f"; on the same images {candidate:.4f}, and {champion:.4f} of {self.champion}"
 
     @classmethod
     def of(cls, tag: str) -> Evidence | None:

@@ -54,11 +54,6 @@ def check_place() -> None:
         raise DarkroomError("there is no commit yet, and a version is one: git add --all; git commit")
 
 
-def is_on_a_branch(commit: str) -> bool:
-    """Whether the remote has a branch with a commit, as far as is known here."""
-    return bool(run("branch", "--remotes", "--contains", commit))
-
-
 def check_identity() -> None:
     """Looks for the name that a tag carries.
 

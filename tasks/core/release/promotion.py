@@ -49,8 +49,7 @@ def check(head: Revision, push: bool) -> None:
         raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
     if not head.holds(LOCK):
         raise DarkroomError("dvc.lock is not committed: git add dvc.lock; git commit")
-    _, pending = dvc_api.survey()
-    if pending:
+    if pending := dvc_api.survey()[1]:
         names = ", ".join(sorted(pending))
         raise DarkroomError(
             f"what is here is not what dvc.lock says of {names}; "
@@ -239,7 +238,7 @@ def publish(push: bool) -> str:
 
 def branch_hint(push: bool, version: Version) -> str:
     """Says so if others have a version's tag, and its commit on no branch."""
-    if not push or git.is_on_a_branch(version.commit):
+    if not push or git.run("branch", "--remotes", "--contains", version.commit):  # as far as is known here
         return ""
     return f"; {git.REMOTE} has its commit on no branch, so `git push` that too"
 
