@@ -23,7 +23,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import events, logs, outcome, server, working_copy
+from flows import logs, outcome, server, working_copy
+from flows.events import address, emit_drift, emit_failure
 from flows.outcome import code_of, failed_by, stopped
 from tasks import drift, score
 from tasks.check import Params
@@ -43,9 +44,7 @@ def run_name() -> str:
     return str(runtime.flow_run.parameters.get("folder") or "new images")
 
 
-@flow(
-    name="monitor", flow_run_name=run_name, on_failure=[events.emit_failure], on_crashed=[events.emit_failure]
-)
+@flow(name="monitor", flow_run_name=run_name, on_failure=[emit_failure], on_crashed=[emit_failure])
 def monitor(folder: str | None = None, model: str | None = None, only_if_there: bool = False) -> State[Any]:
     """Scores a folder and compares it with what the model was made with.
 
@@ -72,7 +71,7 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     result = read_json(MONITORED / drift.RESULT)
     if not result["drifted"]:
         return Completed(message=drift.summary(result))
-    events.emit_drift(images, result, retrain=p.monitor.retrain_on_drift)
+    emit_drift(images, result, retrain=p.monitor.retrain_on_drift)
     return Completed(name=DRIFTED, message=drift.summary(result))
 
 
@@ -98,7 +97,7 @@ def compare(p: Params) -> State[Any]:
         return failed_by(error)
     lines = [f"- {'✗' if check['drifted'] else '✓'} {check['why']}" for check in result["checks"]]
     create_markdown_artifact("\n".join(lines), key="drift", description=drift.summary(result))
-    create_link_artifact(events.address(MONITORED / drift.PAGE), key="drift-report", link_text="Drift report")
+    create_link_artifact(address(MONITORED / drift.PAGE), key="drift-report", link_text="Drift report")
     return Completed(message=drift.summary(result))
 
 

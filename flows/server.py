@@ -46,7 +46,6 @@ ANSWER = 5  # seconds that a server has to say that it is there
 class Temporary:
     """A server that ends with this process, however that ends."""
 
-    url: str
     child: subprocess.Popen[bytes]
     output: IO[bytes]
 
@@ -103,7 +102,7 @@ def reporting(own: Temporary | None) -> Iterator[None]:
     gc.freeze()
     gc.enable()
     if own:
-        wait(own.url, own.child, own.log)
+        wait(url(), own.child, own.log)
     elif not is_up(url()):
         raise DarkroomError(
             f"no Prefect server answers at {url()}; start it (`make serve` starts one on this machine), "
@@ -137,7 +136,7 @@ def start_temporary() -> Temporary:
     os.environ[URL] = f"http://127.0.0.1:{port}/api"
     atexit.register(child.terminate)  # and so run last of all, when Prefect has sent what there is to tell
     key()
-    return Temporary(os.environ[URL], child, output)
+    return Temporary(child, output)
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, suppress
@@ -17,7 +16,7 @@ from ruamel.yaml.nodes import MappingNode
 from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.base.errors import DarkroomError, ParamError, brief
-from tasks.core.base.files import read_json, write_json, write_text
+from tasks.core.base.files import read_json, replacing, write_json
 from tasks.core.release import dvc_api
 
 LOCK = Path(".dvc/tmp/pipeline.lock")
@@ -99,14 +98,12 @@ def override(settings: Sequence[str]) -> None:
     text = params.FILE.read_text("utf-8")
     for path, value in dvc_api.settings(settings):
         text = replaced(text, path, value)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / params.FILE.name
-        draft.write_text(text, "utf-8")
+    with replacing(params.FILE) as draft:
+        draft.write_text(text, "utf-8", newline="\n")
         try:
             params.read(draft, Params)
         except ParamError as error:
             raise ParamError(str(error).replace(str(draft), "set")) from None
-    write_text(params.FILE, text)
 
 
 def replaced(text: str, path: list[str], value: Any) -> str:

@@ -43,11 +43,7 @@ def attempt(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def check_place() -> None:
-    """Looks whether this is the root of a repository of git and DVC that has a commit.
-
-    Raises:
-        DarkroomError: it isn't.
-    """
+    """Raises a DarkroomError unless this is the root of a repository of git and DVC that has a commit."""
     if attempt("rev-parse", "--git-dir").returncode or not Path(".dvc").is_dir():
         raise DarkroomError("here is no repository of git and DVC; run it in the root of a clone")
     if attempt("rev-parse", "--verify", "HEAD").returncode:
@@ -55,11 +51,7 @@ def check_place() -> None:
 
 
 def check_identity() -> None:
-    """Looks for the name that a tag carries.
-
-    Raises:
-        DarkroomError: git has none.
-    """
+    """Raises a DarkroomError if git has no name that a tag could carry."""
     if attempt("var", "GIT_COMMITTER_IDENT").returncode:
         raise DarkroomError(
             "git doesn't know who you are, and a version says who has made it: "

@@ -39,11 +39,7 @@ class Params(params.Section):
 
 
 def check(head: Revision, push: bool) -> None:
-    """Checks that what is here is what was gated and committed, and that others can have it.
-
-    Raises:
-        DarkroomError: it isn't, or they can't.
-    """
+    """Raises a DarkroomError unless what is here was gated and committed, and others can have it."""
     if changed := git.run("diff", "--name-only", "HEAD"):
         file = changed.splitlines()[0]
         raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
@@ -61,11 +57,7 @@ def check(head: Revision, push: bool) -> None:
 
 
 def check_remote(push: bool) -> None:
-    """Checks that DVC has a remote, if the tags are to be pushed.
-
-    Raises:
-        DarkroomError: it has none.
-    """
+    """Raises a DarkroomError if the tags are to be pushed and DVC has no remote."""
     if push and not dvc_api.has_remote():
         raise DarkroomError(
             "DVC has no remote from which others could fetch it: `dvc remote add --default NAME URL`"
@@ -73,11 +65,7 @@ def check_remote(push: bool) -> None:
 
 
 def check_not_withdrawn(head: Revision, known: Registry) -> None:
-    """Checks that a commit was no version that is one no more.
-
-    Raises:
-        DarkroomError: it was.
-    """
+    """Raises a DarkroomError if a commit was a version that has been withdrawn."""
     if gone := next((one for one in known.withdrawn if one.commit == head.commit), None):
         raise DarkroomError(
             f"this commit was {gone.tag}, which was withdrawn; git commit --allow-empty makes another one"
