@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 CODE = (".py", ".tsv", ".html")  # suffixes of what a room of tasks/core holds
 HOST = re.sub(r"\W", "-", socket.gethostname())  # a pid says nothing where machines share a folder
 
@@ -60,18 +62,8 @@ def _remove_left_overs(path: Path) -> None:
     """Removes what killed processes of this machine began to write here, and what this one did before."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.{HOST}.*.tmp"):
         pid = left.name.split(".")[-3]
-        if not pid.isdigit() or int(pid) == os.getpid() or not _runs(int(pid)):
+        if not pid.isdigit() or int(pid) == os.getpid() or not psutil.pid_exists(int(pid)):
             remove(left)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # asks, and sends nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # someone else's
-    return True
 
 
 def remove(path: Path) -> None:
