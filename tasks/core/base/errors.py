@@ -1,14 +1,4 @@
-"""Everything that can be a user's to mend, as one tree.
-
-DarkroomError       one clear line on stderr
-├── ParamError      a value in params.yaml                  exit 2
-├── DataError       an image, a folder, a labels file      exit 2
-├── BackboneError   a backbone that can't be read           exit 2
-│   └── Unreachable one that a network keeps from us        exit 75, which may pass
-├── ModelError      an artifact that can't be read          exit 2
-├── WorkerError     worker processes or a cluster           exit 2
-└── Rejected        a check or a gate said no               exit 1
-"""
+"""Everything that can be a user's to mend, as one tree: each ends as one clear line on stderr."""
 
 from __future__ import annotations
 
