@@ -130,7 +130,7 @@ def test_every_name_of_the_catalogue_is_asked_for_at_its_own_address(hub: Hub) -
 )
 def test_what_may_pass_is_tried_again(hub: Hub, mishap: Answer, model: Path) -> None:
     hub.mishaps.append(mishap)
-    assert store.digest(NAME) == sha256(model)
+    assert store.facts(NAME).sha256 == sha256(model)
     assert len(hub.asked) == 4
 
 
@@ -285,7 +285,7 @@ def test_one_that_was_in_the_cache_before_stays_whatever_the_pin(model: Path) ->
     with pytest.raises(BackboneError, match=r"model\.sha256") as caught:
         classifier.backbone_layer(NAME, trainable=True, sha256="0" * 64)
     assert "removed" not in str(caught.value)
-    assert store.digest(NAME) == sha256(model)
+    assert store.facts(NAME).sha256 == sha256(model)
 
 
 def test_a_folder_of_the_users_is_refused_and_stays(model: Path) -> None:
@@ -300,10 +300,10 @@ def test_a_folder_of_the_users_is_refused_and_stays(model: Path) -> None:
 @pytest.mark.usefixtures("hub")
 def test_the_pin_holds_after_the_cache_was_changed(fixed: Path, model: Path) -> None:
     """What was noted of a model counts for its very files, and for no others in their place."""
-    digest = store.digest(NAME)
+    digest = store.facts(NAME).sha256
     shutil.rmtree(hub_folder(HANDLE))
     shutil.copytree(fixed, hub_folder(HANDLE))
-    assert store.digest(NAME) == sha256(fixed) != digest == sha256(model)
+    assert store.facts(NAME).sha256 == sha256(fixed) != digest == sha256(model)
     with pytest.raises(BackboneError, match=digest):
         store.locate(NAME, digest)
 
@@ -313,7 +313,7 @@ def test_the_pin_holds_after_the_cache_was_changed(fixed: Path, model: Path) -> 
 def test_a_spoilt_note_costs_time_and_nothing_else(model: Path, note: str) -> None:
     store.locate(NAME)
     hub_folder(HANDLE).with_name(f"{hub_folder(HANDLE).name}.json").write_text(note)
-    assert store.digest(NAME) == sha256(model)
+    assert store.facts(NAME).sha256 == sha256(model)
 
 
 # Image sizes.

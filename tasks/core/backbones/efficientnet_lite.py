@@ -41,12 +41,8 @@ def weights_file(package: str) -> Path:
     except PackageNotFoundError:
         found = []
     if not found:
-        raise BackboneError(f"the built-in backbone's weights are missing; {_remedy(package)}")
+        raise BackboneError(f"the built-in backbone's weights are missing; install {package} again")
     return Path(str(found[0].locate()))
-
-
-def _remedy(package: str) -> str:
-    return f"install {package} again"
 
 
 class _Storage:
@@ -117,10 +113,10 @@ def read_state_dict(path: Path, package: str) -> Weights:
                 _fill(unpickler.storages[key], file)
             return {name: _contiguous(tensor) for name, tensor in tensors.items()}
     except BackboneError as error:
-        raise BackboneError(f"{path} is refused: {error}; {_remedy(package)}") from None
+        raise BackboneError(f"{path} is refused: {error}; install {package} again") from None
     except Exception as error:  # a hostile or broken pickle can raise anything
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BackboneError(f"{path} holds no readable weights ({text}); {_remedy(package)}") from None
+        raise BackboneError(f"{path} holds no readable weights ({text}); install {package} again") from None
 
 
 def _contiguous(tensor: Any) -> npt.NDArray[Any]:

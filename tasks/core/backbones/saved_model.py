@@ -22,9 +22,7 @@ class Declared:
 
     image_size: int | None  # side in pixels of the only squares it takes
     features: int | None
-    is_stochastic: (
-        bool  # whether it may draw random numbers of its own in training, as for a dropout of its own
-    )
+    is_stochastic: bool  # whether it may draw random numbers in training, as for a dropout of its own
 
 
 def declared(folder: Path) -> Declared:
@@ -33,7 +31,7 @@ def declared(folder: Path) -> Declared:
     Raises:
         ValueError: there is no SavedModel in this folder.
     """
-    graph = _graph(folder)
+    graph = _saved(folder).meta_graphs[0]
     inputs, outputs = _called(graph.object_graph_def) or _signature(graph.signature_def)
     sides = {tuple(dim.size for dim in shape.dim[1:3]) for shape in inputs if len(shape.dim) == 4}
     lengths = {shape.dim[1].size for shape in outputs if len(shape.dim) == 2}
@@ -69,10 +67,6 @@ def _drawing(graph: Any) -> Iterator[Any]:
     functions = graph.graph_def.library.function
     nodes = chain(graph.graph_def.node, *(function.node_def for function in functions))
     return (node for node in nodes if "seed" in node.attr and "seed2" in node.attr)
-
-
-def _graph(folder: Path) -> Any:
-    return _saved(folder).meta_graphs[0]
 
 
 def _saved(folder: Path) -> Any:

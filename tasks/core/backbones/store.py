@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.core.backbones import catalogue
-from tasks.core.backbones.catalogue import BUILT_IN, SAVED_MODEL, UNPINNED
+from tasks.core.backbones.catalogue import SAVED_MODEL, UNPINNED
 from tasks.core.base import files
-from tasks.core.base.errors import BackboneError, ParamError, brief
+from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import read_json, remove, replacing, write_json
 from tasks.core.base.paths import cache_folder, hub_folder
 
@@ -92,16 +92,6 @@ def locate(name: str, sha256: str = UNPINNED) -> str:
     return handle if catalogue.is_address(handle) else str(folder(name))
 
 
-def digest(name: str) -> str:
-    """The sha256 of the content of a backbone's SavedModel folder; it is fetched or converted if need be.
-
-    Raises:
-        ParamError: no such backbone.
-        BackboneError: it can't be fetched, made or read.
-    """
-    return facts(name).sha256
-
-
 def facts(name: str, sha256: str = UNPINNED) -> Facts:
     """What is known of a backbone, once it is here: fetched or converted the first time.
 
@@ -114,12 +104,11 @@ def facts(name: str, sha256: str = UNPINNED) -> Facts:
     cached = _cache_path(name)
     was_here = cached is None or _is_here(cached)
     place = folder(name)
-    note = _note(place) if cached else None
-    found = _noted(place) if note else None
+    found = _noted(place) if cached else None
     if not found:
         found = _read(place)
-        if note:
-            write_json(note, asdict(found) | {"files": _files(place)})
+        if cached:
+            write_json(_note(place), asdict(found) | {"files": _files(place)})
     if sha256 not in (UNPINNED, found.sha256):
         for left in () if was_here else place.parent.glob(f"{place.name}*"):
             remove(left)
@@ -220,11 +209,3 @@ def _convert(name: str, folder: Path) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise BackboneError(f"model.backbone: {name} can't be made from its weights ({last})")
-
-
-def unreadable(name: str, error: Exception) -> BackboneError:
-    """The error for a backbone that was named well but can't be loaded."""
-    return BackboneError(
-        f"model.backbone: {name} can't be loaded ({type(error).__name__}: {brief(error)}); "
-        f"use {BUILT_IN}, another of the catalogue, or a folder that holds a SavedModel"
-    )

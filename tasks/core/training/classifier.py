@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.backbones import catalogue, saved_model, store
-from tasks.core.backbones.catalogue import UNPINNED
+from tasks.core.backbones.catalogue import BUILT_IN, UNPINNED
 from tasks.core.backbones.tensorflow_setup import hub, keras, tf
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import BackboneError, ModelError, brief
@@ -36,7 +36,10 @@ def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_
         with seeded or nullcontext(handle) as source:
             return hub.KerasLayer(str(source), trainable=trainable, name="backbone")
     except Exception as error:  # TF Hub raises whatever its resolver met: URL, tar, protobuf
-        raise store.unreadable(name, error) from error
+        raise BackboneError(
+            f"model.backbone: {name} can't be loaded ({type(error).__name__}: {brief(error)}); "
+            f"use {BUILT_IN}, another of the catalogue, or a folder that holds a SavedModel"
+        ) from error
 
 
 def network(backbone: Any, classes: int, image_size: int, l2: float = 0.0) -> Any:
@@ -115,7 +118,7 @@ def load(folder: Path) -> tuple[Any, Contract]:
 def _check_backbone(file: Path, name: str, sha256: str) -> None:
     if catalogue.package(name):  # made here of locked weights; its bytes tell of TensorFlow's build, too
         return
-    found = store.digest(name)
+    found = store.facts(name).sha256
     if found != sha256:
         raise ModelError(
             f"{file} was trained on {name} with sha256 {sha256}, which by now has {found}; bring the other "
