@@ -71,18 +71,6 @@ class Hardware:
         """Keeps float16's gradients from vanishing by scaling the loss; elsewhere the optimizer itself."""
         return keras.mixed_precision.LossScaleOptimizer(inner) if self.precision == "float16" else inner
 
-    def check(self, batch_size: int) -> None:
-        """Refuses a batch that the devices can't share equally.
-
-        Raises:
-            ParamError: says what it must be.
-        """
-        if batch_size % self.replicas:
-            raise ParamError(
-                f"train.batch_size is {batch_size}; {self.replicas} devices share each batch, "
-                f"so make it a multiple of {self.replicas}"
-            )
-
 
 def variables(optimizer: Any) -> list[Any]:
     """All that an optimizer remembers. Keras leaves the scale of a loss out of its own list."""

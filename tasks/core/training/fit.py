@@ -67,7 +67,8 @@ def fit(
     console.say(f"train: {name} on {hardware.line()}")
     keras.utils.set_random_seed(params.seed)
     found = store.facts(name, model_params.sha256)
-    facts = {"backbone": name, "backbone_sha256": found.sha256, "versions": _versions()}
+    versions = {package: version(package) for package in ("tensorflow", "tf-keras", "tensorflow-hub")}
+    facts = {"backbone": name, "backbone_sha256": found.sha256, "versions": versions}
     source = fingerprint([facts, hardware.devices, hardware.precision, hardware.deterministic])
     stochastic = (
         found.is_stochastic and params.fine_tune and params.batch_norm == "batch"
@@ -114,16 +115,16 @@ def fit(
 
 
 def _check_batch_size(data: Dataset, params: Train, hardware: Hardware) -> None:
-    hardware.check(params.batch_size)
+    if params.batch_size % hardware.replicas:
+        raise ParamError(
+            f"train.batch_size is {params.batch_size}; {hardware.replicas} devices share each batch, "
+            f"so make it a multiple of {hardware.replicas}"
+        )
     if params.batch_size > data.size("train"):
         raise ParamError(
             f"train.batch_size is {params.batch_size}, but there are {data.size('train')} training images; "
             "make it no more than that"
         )
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("tensorflow", "tf-keras", "tensorflow-hub")}
 
 
 def fit_head(
