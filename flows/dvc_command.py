@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 from prefect import get_run_logger
 
 from flows.children import start
