@@ -302,7 +302,7 @@ def test_drift_starts_the_pipeline_if_it_is_to(service: Service, retrain: bool) 
     """The event is the real one, and so is the automation that prefect.yaml makes of it."""
     tell = (
         "from pathlib import Path; from flows import events; "
-        f"events.emit_drift(Path('new'), {{'images': 1, 'checks': []}}, retrain={retrain})"
+        f"events.emit_drift(Path('new'), {{'pictures': 1, 'checks': []}}, retrain={retrain})"
     )
     subprocess.run(
         [sys.executable, "-c", tell], cwd=service.folder, env=environment(service.project), check=True
