@@ -53,7 +53,8 @@ import sys, time
 from pathlib import Path
 from tasks import predict, train
 import cleanlab, dask, distributed, dvc.api, dvclive, great_expectations, gto.api, onnx, prefect, tf2onnx
-held = [predict.runtimes.detect(path)(path) for path in map(Path, sys.argv[2:])]
+detect = getattr(predict.runtimes, "detect", None) or predict.runtimes.kind  # its name in earlier commits
+held = [detect(path)(path) for path in map(Path, sys.argv[2:])]
 time.sleep(float(sys.argv[1]))
 """
 
