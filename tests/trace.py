@@ -47,13 +47,13 @@ ARTIFACTS = (
 )
 
 # As a notebook does it: imports all that we use, and has a model of each runtime for a while. By way of the
-# stages and commands, whose names stay, so that earlier commits can be run too.
+# stages and commands, whose names stay, so that earlier commits can be run too, where `detect` is `kind`.
 HOLD = """
 import sys, time
 from pathlib import Path
 from tasks import predict, train
 import cleanlab, dask, distributed, dvc.api, dvclive, great_expectations, gto.api, onnx, prefect, tf2onnx
-detect = getattr(predict.runtimes, "detect", None) or predict.runtimes.kind  # its name in earlier commits
+detect = getattr(predict.runtimes, "detect", None) or predict.runtimes.kind
 held = [detect(path)(path) for path in map(Path, sys.argv[2:])]
 time.sleep(float(sys.argv[1]))
 """
