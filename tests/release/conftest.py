@@ -131,7 +131,8 @@ def template(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         + "  rules: [{metric: test.accuracy, against: champion, min: 0.0}]\n"
         + text[rules[1] :]
     )
-    (folder / "params.yaml").write_text(text.replace("images: data/digits", f"images: {variants / 'pictures'}"))
+    text = text.replace("images: data/digits", f"images: {variants / 'pictures'}")
+    (folder / "params.yaml").write_text(text)
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / ".gitignore").write_text(".dvc/tmp\n")
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(top / "origin")], check=True)
