@@ -507,9 +507,9 @@ def test_what_outlives_dvc_is_ended_with_it(tmp_path: Path, monkeypatch: pytest.
     deaf = "trap '' INT; touch started; sleep 600"
     script = f"import subprocess, time; subprocess.Popen(['sh', '-c', {deaf!r}]); time.sleep(600)"
     words = [sys.executable, "-c", script]
-    child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    until(Path("started").exists, 60)
-    dvc_command.stop(child, ["pull"])
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
+        until(Path("started").exists, 600)
+        dvc_command.stop(child, ["pull"])
     until(lambda: not dvc_command.has_group(child))
 
 

@@ -391,3 +391,9 @@ def test_mixup_mixes_images_and_labels_alike() -> None:
     assert np.allclose(np.sum(mixed_labels, axis=1), 1)
     assert not np.allclose(mixed_labels, labels)
     assert mixed(images, labels, keys, 0.0) == (images, labels)
+
+
+def test_another_draw_at_the_end_changes_no_other() -> None:
+    """So that an augmentation that is added leaves what the others do as it was."""
+    longer = tf.random.stateless_uniform([len(Draw) + 3], key(7, 3, "red/001.png"), -1.0, 1.0)
+    assert np.array_equal(draw(key(7, 3, "red/001.png")), longer[:-3])
