@@ -27,7 +27,7 @@ analytics.try_mark_milestone = lambda milestone: False  # noqa: ARG005 (it is ca
 
 
 def emit_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A state hook: says that a run ended badly, and why, in a payload of `name`, `state` and `message`."""
+    """A state hook: says that a run ended badly, in a payload of `flow`, `run`, `state` and `message`."""
     emit_event(
         REJECTED if state.name == "Rejected" else FAILED,
         resource={
@@ -42,7 +42,7 @@ def emit_drift(folder: Path, result: dict[str, Any], retrain: bool) -> None:
     """Says that the images of a folder have drifted.
 
     Args:
-        result: of `tasks.drift`; the payload has its `images` and, as `message`, what has drifted.
+        result: of `tasks.drift`; the payload has its `pictures` and, as `message`, what has drifted.
         retrain: a label of the event, which the trigger of the deployment `nightly` looks for.
     """
     causes = [check["why"] for check in result["checks"] if check["drifted"]]

@@ -35,7 +35,7 @@ from tasks.core.base.files import replacing, sha256, write_text
 from tasks.core.base.params import Data
 from tasks.core.data import image_io
 from tasks.core.data.config import Build
-from tasks.core.data.discovery import images_below
+from tasks.core.data.discovery import list_images
 from tasks.core.reporting import html
 from tasks.core.reporting.contact_sheet import box, contact_sheet
 
@@ -83,11 +83,7 @@ def shuffled(folder: Path) -> list[str]:
     Raises:
         DataError: no such folder, or no image in it.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one with images")
-    paths = list(images_below(folder))
-    if not paths:
-        raise DataError(f"{folder} holds no images; give a folder that does")
+    paths = list_images(folder)
     return [paths[place] for place in np.random.default_rng(SEED).permutation(len(paths))]
 
 

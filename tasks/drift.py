@@ -45,8 +45,8 @@ def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
     """Compares the table in a folder with the manifest and the test images, and writes what it finds there.
 
     Returns:
-        `drifted`, the `folder`, the `model` and when it was `scored`, `images`, `unreadable`, of the
-        `reference` how many `images` are left of those `tested`, and `checks`, each as `drift.Check` with
+        `drifted`, the `folder`, the `model` and when it was `scored`, `pictures`, `unreadable`, of the
+        `reference` how many `pictures` are left of those `tested`, and `checks`, each as `drift.Check` with
         its `why`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Stage `gate`: holds a model against the rules of params.yaml.
 
-It writes the verdict and ends well whatever the verdict is: DVC keeps the outputs of stages that
-end well only, and a person wants to look at a rejected model too. Stage `verdict`, the last one,
+It writes the verdict and ends with exit code 0 whatever that is: DVC keeps the outputs of stages that
+succeed only, and a person wants to look at a rejected model too. Stage `verdict`, the last one,
 is where a no ends the run.
 """
 

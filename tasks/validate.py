@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from tasks.core.base import cli, console, params
-from tasks.core.base.errors import DataError, Rejected
+from tasks.core.base.errors import DataError, Rejected, first_of
 from tasks.core.base.files import replacing, write_json, write_text
 from tasks.core.base.params import Data
 from tasks.core.base.paths import DATA_DOCS, MANIFEST, PAGE, VALIDATION
@@ -109,7 +109,7 @@ def _found(outcome: Outcome) -> str:
 
 
 def _examples(outcome: Outcome) -> str:
-    return outcome.details or checks.listed(outcome.paths, SHOWN)
+    return outcome.details or first_of(outcome.paths, SHOWN)
 
 
 def line(faults: list[Outcome]) -> str:
@@ -165,7 +165,7 @@ def validate(
         console.say(f"validate: {row}")
     faults = _faults(outcomes)
     if len(readable) < len(images) and not any(fault.kind == "unreadable" for fault in faults):
-        unread = checks.listed(images["path"][images["error"].notna()], SHOWN)
+        unread = first_of(images["path"][images["error"].notna()].tolist(), SHOWN)
         console.say(f"validate: unreadable and left out: {unread}")
     if faults:
         old = f"; {PAGE} is still that of an earlier run" if PAGE.exists() else ""

@@ -1,4 +1,4 @@
-"""Reading encoded images within a TensorFlow graph, as `images` reads files."""
+"""Reading encoded images within a TensorFlow graph, as `image_io` reads files."""
 
 from __future__ import annotations
 

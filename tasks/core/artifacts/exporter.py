@@ -104,7 +104,7 @@ class Exporter:
 
     def onnx(self, path: Path) -> None:
         """Writes an ONNX file: input `image` with a free batch size, output `probabilities`."""
-        import tf2onnx  # brings TensorFlow along, which `runtime` must load first
+        import tf2onnx  # brings TensorFlow along, which `tensorflow_setup` must load first
 
         model, _ = tf2onnx.convert.from_function(self.serve, self.spec, opset=OPSET)
         onnx_graph.canonicalize(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class DarkroomError(Exception):
     """Something the user can mend; its text names the file or key, the value and the remedy."""
@@ -44,3 +46,9 @@ class Rejected(DarkroomError):
 def brief(error: object) -> str:
     """What another's error says, on one line and no longer than fits there."""
     return " ".join(str(error).split())[:200]
+
+
+def first_of(texts: Sequence[str], count: int) -> str:
+    """The first few of what a line can hold, and how many more there are."""
+    more = f" and {len(texts) - count} more" if len(texts) > count else ""
+    return ", ".join(texts[:count]) + more

@@ -99,6 +99,20 @@ def images_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[
                 skipped[Path(name).suffix.lower()] += 1
 
 
+def list_images(folder: Path) -> list[str]:
+    """Paths of all images below a folder, as `images_below` gives them.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give one with images")
+    paths = list(images_below(folder))
+    if not paths:
+        raise DataError(f"{folder} holds no images; give a folder that does")
+    return paths
+
+
 def _refuse_link(folder: str) -> None:
     if os.path.islink(folder):  # noqa: PTH114
         raise DataError(

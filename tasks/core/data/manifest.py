@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pyarrow as pa
 
-MEASURES = ("brightness", "contrast", "saturation", "sharpness", "entropy")  # of quality; see `measures`
+# Of quality, as `image_quality.measures` gives them: these make slices, drift and the plots of the page too.
+MEASURES = ("brightness", "contrast", "saturation", "sharpness", "entropy")
 
 _TEXT, _NUMBER = pa.string(), pa.float64()
 SCHEMA = pa.schema(

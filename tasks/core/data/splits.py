@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from tasks.core.base.errors import DataError
+from tasks.core.base.errors import DataError, first_of
 from tasks.core.data.parquet import read_parquet, write_parquet
 
 SPLITS = ("train", "validation", "test")
@@ -138,7 +138,5 @@ def few(labels: pd.Series, splits: pd.Series) -> str | None:
     counts = counts[counts < MIN_TEST_IMAGES]
     if counts.empty:
         return None
-    named = ", ".join(f"{label} {count}" for label, count in counts.head(SHOWN).items())
-    more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-    few = f"fewer than {MIN_TEST_IMAGES} images for test of {named}{more}"
-    return f"{few}: what is measured on so few says little"
+    named = first_of([f"{label} {count}" for label, count in counts.items()], SHOWN)
+    return f"fewer than {MIN_TEST_IMAGES} images for test of {named}: what is measured on so few says little"

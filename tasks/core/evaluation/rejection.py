@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
-def rejection_reasons(gates: list[dict[str, Any]], artifacts: dict[str, dict[str, Any]]) -> list[str]:
+def rejection_reasons(gates: list[dict[str, Any]], artifacts: Mapping[Any, dict[str, Any]]) -> list[str]:
     """A sentence for each gate and each artifact that said no, with the parameter that has the rule.
 
     Args:

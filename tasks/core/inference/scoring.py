@@ -27,7 +27,7 @@ from tasks.core.base.files import fingerprint, remove, sha256
 from tasks.core.base.paths import cache_folder
 from tasks.core.data import image_io
 from tasks.core.data.config import Processes
-from tasks.core.data.discovery import Entry, images_below
+from tasks.core.data.discovery import Entry, list_images
 from tasks.core.data.manifest import MEASURES
 from tasks.core.data.parallel import each, suited
 from tasks.core.data.parquet import read_parquet, write_parquet
@@ -63,11 +63,7 @@ def describe(folder: Path, compute: Processes) -> pd.DataFrame:
     Raises:
         DataError: no such folder, or no image in it.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one with images")
-    entries = [Entry(path, "", None, None) for path in sorted(images_below(folder))]
-    if not entries:
-        raise DataError(f"{folder} holds no images; give a folder that does")
+    entries = [Entry(path, "", None, None) for path in sorted(list_images(folder))]
     return scan(folder, entries, compute)[list(DESCRIBED)]
 
 

@@ -18,7 +18,7 @@ class Evidence:
     """A version's, or that of its way into a stage.
 
     about: what kind of model it is: `classes`, `image_size`, `resize`, `backbone`, `intended_use`, and how
-        many `images` it was made of and `tested` on.
+        many `pictures` it was made of and `tested` on.
     digests: SHA-256 by path, of data, parameters, metrics, predictions, gates.
     artifacts: SHA-256 by file; of a folder, of the names and digests of all that is in it.
     probe: by file, what `probe.probe` gives.

@@ -32,7 +32,7 @@ def probe(shipped: Shipped, folder: Path, rules: tuple[ArtifactRule, ...]) -> di
         rules: `export.rules`, which say how far answers to golden images may be from what is expected.
 
     Returns:
-        For each file `golden_difference`, none without golden images, and what `isolation.timed` gives.
+        For each file `golden_difference`, none without golden images, and what `isolation.probe` measures.
 
     Raises:
         Rejected: one answers otherwise.

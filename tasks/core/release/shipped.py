@@ -41,11 +41,11 @@ class Shipped:
             Rejected: they have not, or no artifact passed.
             DataError: the artifacts can't be had.
         """
-        verdict, facts = revision.json(GATES), revision.json(ARTIFACTS)["artifacts"]
-        found = rejection_reasons(verdict["gates"], facts)
-        if found or not facts:
+        gates, shipped = revision.json(GATES)["gates"], cls.of(revision)
+        found = rejection_reasons(gates, shipped.artifacts)
+        if found or not shipped.artifacts:
             raise Rejected(f"{revision.name} was rejected: {'; '.join(found) or 'it has no artifact'}")
-        return cls(revision, facts)
+        return shipped
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the artifacts, by file."""

@@ -70,9 +70,8 @@ def fit(
     versions = {package: version(package) for package in ("tensorflow", "tf-keras", "tensorflow-hub")}
     facts = {"backbone": name, "backbone_sha256": found.sha256, "versions": versions}
     source = fingerprint([facts, hardware.devices, hardware.precision, hardware.deterministic])
-    stochastic = (
-        found.is_stochastic and params.fine_tune and params.batch_norm == "batch"
-    )  # else it is run as in use
+    # Else the backbone runs as it does in use.
+    stochastic = found.is_stochastic and params.fine_tune and params.batch_norm == "batch"
     with hardware.strategy.scope():
         backbone = classifier.backbone_layer(
             name,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, replace
 
 import pandas as pd
 from great_expectations.expectations.row_conditions import Column
 from scipy.stats import ks_2samp
 
+from tasks.core.base.errors import first_of
 from tasks.core.data.manifest import MEASURES
 from tasks.core.validation.config import Validate
 from tasks.core.validation.derived_columns import ENTROPY_SCALE
@@ -93,8 +94,9 @@ def checks(
     Returns:
         The checks, and the share of each quality that is not looked for, since most images have it.
     """
-    usual = _prevalent(frame, p)
-    found = [*_files(frame, p), *_classes(frame, p), *_at_most_one(), *_qualities(frame, p, usual)]
+    bounds = _bounds(frame, p)
+    usual = _prevalent(frame, p, bounds)
+    found = [*_files(frame, p), *_classes(frame, p), *_at_most_one(), *_qualities(frame, bounds, usual)]
     found += [*_shortcuts(frame, p), *_expected(frame, schema), *_drift(frame, accepted, schema)]
     severities = asdict(p.severity)
     asked = [
@@ -113,7 +115,7 @@ def _files(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
         f"at most {p.max_unreadable} (validate.max_unreadable)",
         gxe.ExpectColumnValuesToBeNull(column="error", mostly=tolerating(p.max_unreadable, len(frame))),
         "replace them, take them out, or raise validate.max_unreadable to leave them out",
-        details=listed(f"{path} {why}" for path, why in unread.items()),
+        details=first_of([f"{path} {why}" for path, why in unread.items()], NAMED),
     )
     for side in ("width", "height"):
         yield Check(
@@ -147,14 +149,7 @@ def _classes(frame: pd.DataFrame, p: Validate) -> Iterator[Check]:
 
 
 def _sizes(sizes: pd.Series) -> str:
-    return listed(f"{label} ({size})" for label, size in sizes.items())
-
-
-def listed(texts: Iterable[str], shown: int = NAMED) -> str:
-    """The first few of what a line can hold, and how many more there are."""
-    named = list(texts)
-    more = f" and {len(named) - shown} more" if len(named) > shown else ""
-    return ", ".join(named[:shown]) + more
+    return first_of([f"{label} ({size})" for label, size in sizes.items()], NAMED)
 
 
 def _at_most_one() -> Iterator[Check]:
@@ -163,11 +158,11 @@ def _at_most_one() -> Iterator[Check]:
         yield Check(kind, name, expects, expectation, remedy)
 
 
-def _qualities(frame: pd.DataFrame, p: Validate, usual: Container[str]) -> Iterator[Check]:
+def _qualities(frame: pd.DataFrame, bounds: list[Bounds], usual: Container[str]) -> Iterator[Check]:
     """CleanVision's checks, with its thresholds in params.yaml."""
     if frame["error"].notna().all():
         return  # and the quartiles of no image
-    for kind, name, column, low, high in _bounds(frame, p):
+    for kind, name, column, low, high in bounds:
         if kind in usual:
             continue
         named = (("at least", low and max(low, 0)), ("at most", high))
@@ -181,14 +176,14 @@ def _qualities(frame: pd.DataFrame, p: Validate, usual: Container[str]) -> Itera
         )
 
 
-def _prevalent(frame: pd.DataFrame, p: Validate) -> dict[str, float]:
+def _prevalent(frame: pd.DataFrame, p: Validate, bounds: list[Bounds]) -> dict[str, float]:
     """The qualities that most images have, each with its share: they tell of the data and not of faults.
 
     Of those that would be warnings: what is to be an error is one however many images have it.
     """
     warned = {kind for kind, severity in asdict(p.severity).items() if severity == "warning"}
     usual = {}
-    for kind, _, column, low, high in _bounds(frame, p):
+    for kind, _, column, low, high in bounds:
         values = frame[column].dropna()
         share = float(((values < low) | (values > high)).mean())  # a bound of None is passed by no value
         if kind in warned and share > PREVALENT:
@@ -240,7 +235,7 @@ def _expected(frame: pd.DataFrame, schema: Schema) -> Iterator[Check]:
                 column="label", value_set=list(schema.classes), row_condition=Column("error").is_null()
             ),
             f"bring their images back, {EDIT}",
-            details=listed(label for label in schema.classes if label not in present),
+            details=first_of([label for label in schema.classes if label not in present], NAMED),
         )
     if schema.formats is not None:
         yield Check(
