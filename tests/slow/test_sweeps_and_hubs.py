@@ -59,7 +59,7 @@ def test_a_name_of_the_catalogue_is_fetched_once_and_trained_on(
         asked = list(hub.asked)
         stop(hub)
     assert asked == [f"{PATH}?tf-hub-format=compressed", f"/archive{PATH}"], "once for all stages"
-    project.set(learning_rate="0.02")
+    project.set(train__learning_rate="0.02")
     again = project.run("dvc", "repro", "evaluate")
     assert again.returncode == 0, again.stdout
     assert "Running stage 'train'" in again.stdout and "fetch:" not in again.stdout

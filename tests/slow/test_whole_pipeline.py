@@ -172,7 +172,7 @@ def test_a_rejected_model_is_shown_and_not_exported(project: Project) -> None:
     [
         ({"epochs": "ten"}, ("train.epochs", "'ten'", "whole number")),
         ({"backbone": "resnext"}, ("model.backbone", "'resnext'", "efficientnet_lite0")),
-        ({"images": "nowhere"}, ("data.images", "nowhere", "folder")),
+        ({"data__images": "nowhere"}, ("data.images", "nowhere", "folder")),
         ({"bootstrap": "10"}, ("evaluate.bootstrap", "10", "100")),
     ],
     ids=lambda value: next(iter(value)),
