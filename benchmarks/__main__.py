@@ -4,8 +4,6 @@ Both sides of a comparison run in turn, several times, and the least of each cou
 for both, and noise only ever adds. Writes benchmarks/results.json.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -3,8 +3,6 @@
 Run it after `make run`, on an idle machine: python -m benchmarks.after_training
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import tempfile

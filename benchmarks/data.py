@@ -1,7 +1,5 @@
 """Images to measure with, made on the spot."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 The folder holds the four .gz files in IDX format as Debian's package `dataset-fashion-mnist` installs them.
 """
 
-from __future__ import annotations
-
 import argparse
 import gzip
 import sys

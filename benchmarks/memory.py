@@ -3,8 +3,6 @@
 It works in a process of its own, since a process never forgets its peak. Linux only: the kernel keeps count.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -4,8 +4,6 @@ It works in clones of the last commit, and wants an idle machine for ten minutes
 python -m benchmarks.orchestration
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What is measured: our work on a folder of images, and the work that it is held against."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -9,8 +9,6 @@ of those after the first, and the accuracy is that of the epochs trained. Writes
 benchmarks/versus_notebook.json.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """The results of a run as Prefect shows them: metrics, gates, the confusion matrix, a link to the report."""
 
-from __future__ import annotations
-
 import base64
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Processes that the flows start, and which end with them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """What `make serve` keeps up to date in Prefect: work pool, deployments of prefect.yaml, automations."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

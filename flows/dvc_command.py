@@ -1,7 +1,5 @@
 """Runs DVC's command line, which ends with the run that it is for."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal

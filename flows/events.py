@@ -5,8 +5,6 @@ darkroom.run.rejected   a gate or an artifact's check said no
 darkroom.drift          new images are not what the model was made with
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What Prefect's log need not say, and what it need not end for."""
 
-from __future__ import annotations
-
 import logging
 import re
 

@@ -6,8 +6,6 @@ It writes reports/monitor/predictions.parquet and index.html. Drift ends it with
 as the event `darkroom.drift`; with `monitor.retrain_on_drift` that starts the deployment `nightly`.
 """
 
-from __future__ import annotations
-
 from flows.run import Run
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """How a flow ends, and what the command that ran it makes of that."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

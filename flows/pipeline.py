@@ -8,8 +8,6 @@ A task ends as `Completed` if its stage ran, `Cached` if DVC had its outputs alr
 with the stage's own words. No server is needed: without one, Prefect has an ephemeral one.
 """
 
-from __future__ import annotations
-
 from flows.run import Run
 
 if __name__ == "__main__":

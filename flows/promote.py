@@ -9,8 +9,6 @@ A version and a stage are annotated git tags in GTO's form, with the evidence as
 tagged unless all of it passed; run again, it finds its work done.
 """
 
-from __future__ import annotations
-
 from flows.run import Run
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@
 Ctrl-c ends it all. Nothing listens beyond loopback. A server that is there already is used as it is.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

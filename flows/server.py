@@ -4,8 +4,6 @@ Nothing here imports Prefect, which would start one too, later, and leave it run
 killed.
 """
 
-from __future__ import annotations
-
 import atexit
 import gc
 import os

@@ -1,7 +1,5 @@
 """The working copy that a flow runs in: one run at a time, what failed last, and its params.yaml."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Sequence

@@ -6,8 +6,6 @@
 Features are the numbers that a backbone gives for an image, known once it has been fetched or used.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict

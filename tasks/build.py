@@ -1,7 +1,5 @@
 """Stage `build`: splits the readable images and packs them, resized, into TFRecords."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 A slip is reported in a second, before DVC starts, whose own messages don't name the parameter.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

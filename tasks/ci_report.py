@@ -6,8 +6,6 @@ It is Markdown, for a comment on a pull request on any CI, in reports/ci.md. Run
 that ended with a no.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

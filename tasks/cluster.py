@@ -8,8 +8,6 @@ and use as `data.labels`; a contact sheet of each cluster, the most typical imag
 which shows them all. An image that can't be read is named on stderr and left out.
 """
 
-from __future__ import annotations
-
 import re
 import statistics
 import sys

@@ -5,8 +5,6 @@ Handwritten Digits", so that the pipeline has something to work on before you po
 at your own. No network is used.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

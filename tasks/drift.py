@@ -8,8 +8,6 @@ of quality, in how sure the model is, or in the mix of classes that it sees. par
 `monitor`.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any

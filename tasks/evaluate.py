@@ -3,8 +3,6 @@
 Only images for validation and test are judged: of those that it was trained on, a model knows the label.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Nothing is exported of a model that a gate rejected: `export/artifacts.json` then says so alone.
 """
 
-from __future__ import annotations
-
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ succeed only, and a person wants to look at a rejected model too. Stage `verdict
 is where a no ends the run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tasks.core.base import cli, console, params

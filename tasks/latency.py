@@ -5,8 +5,6 @@ added. These differ from run to run, so DVC neither hashes nor caches that file;
 makes it again anywhere.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

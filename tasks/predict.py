@@ -10,8 +10,6 @@ or one image from stdin. An image that can't be read is named on stderr and pass
 1, and 2 if none could be read.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import glob

@@ -1,7 +1,5 @@
 """Stage `report`: one page for a person, with no need of a network or a server."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass

@@ -9,8 +9,6 @@ for a few. An image that can't be read has a row that says why. Beside predictio
 reference.parquet, of the test images, for `tasks.drift`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path

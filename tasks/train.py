@@ -1,7 +1,5 @@
 """Stage `train`: fits a classifier, and writes its weights, its facts and its history."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -4,8 +4,6 @@ Exit 1 if an expectation of severity `error` is not met, with a table of what wa
 The expectations are those of params.yaml: validate, and of data.schema, where that says something.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path

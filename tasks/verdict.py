@@ -4,8 +4,6 @@ It is the last stage, so that metrics, predictions, gates and the report are wri
 then: the run has failed, and everything is there to see why.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from tasks.core.base import cli, console

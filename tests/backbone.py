@@ -1,7 +1,5 @@
 """A backbone small enough to train in a test."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

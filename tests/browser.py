@@ -1,7 +1,5 @@
 """A browser to look at pages with. Which one is there, the machine says; a test that finds none says so."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

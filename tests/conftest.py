@@ -1,7 +1,5 @@
 """What every test may count on."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Iterator

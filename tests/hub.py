@@ -1,7 +1,5 @@
 """A server on this machine that speaks TF Hub's protocol, and misbehaves as it is told."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 import threading

@@ -1,7 +1,5 @@
 """Images that a small network can tell apart."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A place for .ci/install to work in, with just those Pythons that a test gives it."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Processes that are started and waited for, and a small repository for them to work in."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """A copy of this checkout to run whole pipelines in, with images and a backbone small enough for it."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -9,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tests.structure import ROOT
 
@@ -28,7 +27,7 @@ class Project:
     folder: Path
 
     @classmethod
-    def copy(cls, folder: Path, commit: str | None = None) -> Project:
+    def copy(cls, folder: Path, commit: str | None = None) -> Self:
         """Copies the files that git knows, as a commit or the working tree has them, without `dvc.lock`."""
         if commit:
             subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(folder)], check=True)
@@ -51,7 +50,7 @@ class Project:
         return cls._begun(folder)
 
     @classmethod
-    def _begun(cls, folder: Path) -> Project:
+    def _begun(cls, folder: Path) -> Self:
         """Makes a repository of its own of a folder of files."""
         project = cls(folder)
         settings = folder / "prefect.toml"
@@ -64,7 +63,7 @@ class Project:
         return project
 
     @classmethod
-    def small(cls, top: Path, commit: str | None = None) -> Project:
+    def small(cls, top: Path, commit: str | None = None) -> Self:
         """A copy in `top`/project that trains quickly, on `top`/pictures and a tiny backbone."""
         from tests.backbone import save_tiny_backbone
 

@@ -4,8 +4,6 @@ The clones are of the last commit, lie in different folders, share no cache, and
 seeds, time zones and locales. Exit 1 if any output differs.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Stages and commands, called in the test's own process: importing what they need takes seconds each time."""
 
-from __future__ import annotations
-
 import importlib
 
 from tasks.core.base.errors import DarkroomError

@@ -1,7 +1,5 @@
 """What the code says of itself, read as text: imports, and the parameters that a stage reads."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Processes in a terminal, as a person starts them: some packages do there what they don't in a pipe."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The benchmarks run, and their two sides do the same work; how fast they are is not judged here."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 

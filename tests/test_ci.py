@@ -1,7 +1,5 @@
 """What CI shows a reviewer is true and safe to show, and the workflows are sound."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

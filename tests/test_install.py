@@ -1,7 +1,5 @@
 """`make` finds a Python that the lock is for, or says in one line what to install. Nothing is fetched."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

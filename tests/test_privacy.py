@@ -5,8 +5,6 @@ the opposite: so a switch that is lost, renamed or useless is found. tests/slow/
 is really reached.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

@@ -1,7 +1,5 @@
 """Holds dvc.yaml, the layout and the documents against the code, so that no fact drifts from its twin."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

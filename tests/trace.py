@@ -7,8 +7,6 @@ that is started, in a terminal and with nothing set that says that this is CI: s
 then. Exit 1 if something beyond loopback was reached, or a name was looked up.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -4,8 +4,6 @@ The JSON holds the folder of a `Tiny` data set, the target, the strategy, the nu
 and changes to the section `train`.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Workers, and work for them that kills them in the middle of it."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import signal

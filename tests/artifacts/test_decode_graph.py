@@ -1,7 +1,5 @@
 """A SavedModel that takes bytes reads an image as training did: turned, on white, of the same size."""
 
-from __future__ import annotations
-
 import functools
 import struct
 import zlib

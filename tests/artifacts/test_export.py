@@ -1,7 +1,5 @@
 """Every artifact says what the model says, is proved as it ships, and comes out the same bytes."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json

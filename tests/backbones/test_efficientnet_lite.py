@@ -1,7 +1,5 @@
 """The built-in backbone: its file is read without trust, its network sees, its SavedModel trains."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import re

@@ -1,7 +1,5 @@
 """A backbone is named, fetched, checked and sized before any work, and then needs no network."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

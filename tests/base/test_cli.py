@@ -1,7 +1,5 @@
 """However a stage ends, it ends with one line and the right exit code, and costs nobody a result."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

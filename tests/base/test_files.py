@@ -1,7 +1,5 @@
 """Files appear whole or not at all, and a folder's digest depends on names and contents alone."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

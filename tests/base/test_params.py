@@ -1,7 +1,5 @@
 """A slip in params.yaml is found before any work, and told in the words of the file."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

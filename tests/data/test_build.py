@@ -1,7 +1,5 @@
 """Splits never part what belongs together, and records hold what the images hold."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import struct

@@ -1,7 +1,5 @@
 """Whatever lies in the folder: nothing hangs, nothing blows up, and each bad file is one clear line."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

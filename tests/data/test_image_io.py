@@ -1,7 +1,5 @@
 """Whatever a camera or a tool writes is read as the same upright RGB, or refused in one line."""
 
-from __future__ import annotations
-
 import random
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """What was accepted last comes from DVC's cache, and it is told where that lacks it."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The three layouts are told apart, and every image gets a true row."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """However many workers there are, wherever they are, and whatever befalls them: the same bytes come out."""
 
-from __future__ import annotations
-
 import http.server
 import os
 import socket

@@ -1,7 +1,5 @@
 """An image's split stays put whatever comes and goes, and never parts a group."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Corruptions harm an image more with each severity, alike each time, and nothing else of it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

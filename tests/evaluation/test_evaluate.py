@@ -1,7 +1,5 @@
 """What is measured is what was predicted; a label that there is reason to doubt is named, and no other."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from pathlib import Path

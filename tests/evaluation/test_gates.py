@@ -1,7 +1,5 @@
 """A gate says no by name, value and threshold, a no ends the run, and what can't be told is told."""
 
-from __future__ import annotations
-
 import subprocess
 from dataclasses import replace
 from pathlib import Path

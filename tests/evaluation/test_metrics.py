@@ -1,7 +1,5 @@
 """The numbers are what their names say, by hand and by scikit-learn."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

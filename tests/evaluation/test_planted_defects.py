@@ -1,7 +1,5 @@
 """Planted defects, each of which must turn the right gate red: who guards must be seen to guard."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Slices part the test images by what may matter, and small ones are not judged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

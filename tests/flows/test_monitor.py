@@ -1,7 +1,5 @@
 """New images that have drifted are told of, others are not."""
 
-from __future__ import annotations
-
 import errno
 import shutil
 import signal

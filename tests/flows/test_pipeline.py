@@ -1,7 +1,5 @@
 """The flow does what DVC would, and tells truly what ran, what was cached and what failed."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """What `make serve` reads is taken as it is meant, and a slip in it is told in one line."""
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 

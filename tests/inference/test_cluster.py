@@ -1,7 +1,5 @@
 """Images without labels fall into the groups that an eye would make, and no hand's work is lost."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

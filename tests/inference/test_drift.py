@@ -1,7 +1,5 @@
 """Drift is said where there is some, and not where few images happen to look like it."""
 
-from __future__ import annotations
-
 import html
 import json
 import math

@@ -1,7 +1,5 @@
 """One command predicts whatever it is pointed at, with any artifact, and loses nothing to a bad image."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """A folder is scored whole, whoever does the work, and nothing is scored twice."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a pipeline would make of several models, and a repository to promote them in."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Iterator

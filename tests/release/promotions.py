@@ -1,7 +1,5 @@
 """What the tests of promotions do again and again."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What is asked of DVC beyond its documented API is there in the installed DVC, and means the same."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The model that is in a stage, as monitoring finds it."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is not promoted, and what is said of it."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """What others have, know and can fetch, by the remotes of git and of DVC."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

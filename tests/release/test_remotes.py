@@ -1,7 +1,5 @@
 """Data goes to an S3-compatible store and comes back, by credentials that stand in no file."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A promotion that is taken back, or interrupted."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Promotion's story: who may take whose place, by which evidence, and the way back."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

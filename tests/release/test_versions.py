@@ -1,7 +1,5 @@
 """Versions as their tags and their evidence have them, also those that were made by hand."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The page shows what it says it shows, holds each image once, and needs nothing but itself."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import html

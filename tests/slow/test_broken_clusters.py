@@ -1,7 +1,5 @@
 """A Dask cluster that can't do the work says so in one line, and keeps no one waiting."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

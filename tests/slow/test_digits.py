@@ -1,7 +1,5 @@
 """The first five minutes of a new user: the built-in images, cold, in two clones, to the byte."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What can fail around a flow ends in one line or in waiting, and leaves nothing for the user to mend."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A data set that grows a little is built again a little, also by DVC, which takes the old one away first."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

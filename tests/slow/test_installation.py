@@ -3,8 +3,6 @@
 Both ask the package index, and are passed over where it can't be reached.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

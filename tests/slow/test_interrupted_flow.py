@@ -1,7 +1,5 @@
 """A flow that is ended ends its stage too, with the earlier outputs back and nothing left running."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sqlite3

@@ -4,8 +4,6 @@ strace records what is reached. Where it isn't there, as on a Mac, tests/test_pr
 each package by its own functions.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Promotion as its users see it: real models in all seven formats, by commands alone, from first to last."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`make serve` runs what is deployed, loses nothing when a process of it is killed, and leaves nothing."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

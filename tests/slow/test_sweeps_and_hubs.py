@@ -1,7 +1,5 @@
 """What training promises of the whole pipeline: sweeps by DVC, and a backbone that comes from a hub."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

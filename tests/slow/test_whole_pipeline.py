@@ -3,8 +3,6 @@
 The tests run in order and each goes on from where the one before left the project.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

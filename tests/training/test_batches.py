@@ -1,7 +1,5 @@
 """What training is fed: every image once a pass, full batches, and the same ones after an interruption."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from typing import Any

@@ -1,7 +1,5 @@
 """One place decides what trains, and says what doesn't go together."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

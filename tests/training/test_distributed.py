@@ -1,7 +1,5 @@
 """Several devices, and several machines, learn what one does at the same batch."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import time

@@ -1,7 +1,5 @@
 """A training that is interrupted goes on from its last finished epoch, and ends with the same bytes."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Training learns, keeps its best epoch, and gives the same bytes for the same seed."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from pathlib import Path

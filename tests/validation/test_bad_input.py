@@ -1,7 +1,5 @@
 """Every mistake a user can make is one clear line, the right exit code, and loses nothing."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Every fault of a data set is found, and nothing else is."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace

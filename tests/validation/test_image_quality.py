@@ -1,7 +1,5 @@
 """Measures are what their definitions say, and give CleanVision's verdicts."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 from pathlib import Path

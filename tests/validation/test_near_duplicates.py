@@ -1,7 +1,5 @@
 """Near hashes are found, all of them and no others, and neither time nor memory runs away."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations

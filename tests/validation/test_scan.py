@@ -1,7 +1,5 @@
 """A scan opens what has changed and nothing else, and remembers nothing that was not so."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Parameters of the artifacts, and what each of them must reach."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 

@@ -1,7 +1,5 @@
 """Reading encoded images within a TensorFlow graph, as `image_io` reads files."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tasks.core.backbones.tensorflow_setup import tf

@@ -1,7 +1,5 @@
 """Writing one classifier in every format, with class names and preprocessing inside each."""
 
-from __future__ import annotations
-
 import tempfile
 import zipfile
 from pathlib import Path

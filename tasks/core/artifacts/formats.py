@@ -4,8 +4,6 @@ To add one, add its name to `Format`, a row here, its writer to `exporter.Export
 runtimes reads it, a class and its mark to `runtimes`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

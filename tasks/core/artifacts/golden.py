@@ -1,7 +1,5 @@
 """Encoded images that go with the artifacts, and what to expect of them: to try one where it will run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs an artifact in a process of its own that has its runtime and can't import this project."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -3,8 +3,6 @@
 tf2onnx walks through sets, so that order and names of nodes and constants change from run to run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any

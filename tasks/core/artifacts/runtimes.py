@@ -13,8 +13,6 @@ memory in bytes, as JSON. `probe` does both in short: the images in GOLDEN, if t
 load.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """What an artifact must show before it is shipped: it is run as its user will run it, and compared."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What `model.backbone` may say: a name of the catalogue, an address, or a folder."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import dataclass
 from difflib import get_close_matches

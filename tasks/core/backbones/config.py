@@ -1,7 +1,5 @@
 """Parameters of the model: its backbone, and what is put upon it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """Fetches models into TF Hub's own cache: with an end to waiting, second tries, and a look at what came."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

@@ -5,8 +5,6 @@ instead of swish, no squeeze-and-excitation. Weights: packages like `efficientne
 (Apache-2.0). They come in torch's legacy file format, read here without torch and without trust.
 """
 
-from __future__ import annotations
-
 import math
 import pickle
 import sys

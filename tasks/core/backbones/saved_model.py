@@ -1,7 +1,5 @@
 """What a SavedModel says of itself, read from its file without loading its graph."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

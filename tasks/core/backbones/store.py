@@ -1,7 +1,5 @@
 """Where a backbone comes from: built in, an address, or a folder; and the image sizes it takes."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Import `tf`, `keras` and `hub` from here and nowhere else: what must be set befo
 is loaded is set here.
 """
 
-from __future__ import annotations
-
 import atexit
 import importlib.util
 import logging

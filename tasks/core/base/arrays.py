@@ -1,7 +1,5 @@
 """What is common to all that counts with arrays."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a stage or a command starts, and how it ends: exit 0, 1 for a no, 2 for a mistake."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal
@@ -120,7 +118,7 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _unheard(lost: sys.UnraisableHookArgs) -> None:
+def _unheard(lost: "sys.UnraisableHookArgs") -> None:
     """Interrupts again where Python has to ignore what is raised: when it clears away what nobody refers to.
 
     TensorFlow makes so much of that while it traces a model that one ctrl-c in three went by unheard.

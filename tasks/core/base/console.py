@@ -1,7 +1,5 @@
 """Lines for a person on stdout and stderr, and keeping others from writing there."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

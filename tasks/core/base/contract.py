@@ -1,10 +1,8 @@
 """What anyone must know to use a classifier."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Resize = Literal["stretch", "crop", "pad"]  # of an image into a square
 Packing = Literal["jpeg", "png", "raw"]  # of a record
@@ -24,7 +22,7 @@ class Contract:
     resize: Resize
 
     @classmethod
-    def of(cls, facts: dict[str, Any]) -> Contract:
+    def of(cls, facts: dict[str, Any]) -> Self:
         """Takes the contract out of a dict that may say more."""
         return cls(tuple(facts["class_names"]), facts["image_size"], facts["resize"])
 

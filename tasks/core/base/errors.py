@@ -1,7 +1,5 @@
 """Everything that can be a user's to mend, as one tree: each ends as one clear line on stderr."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -1,7 +1,5 @@
 """Files that appear whole or not at all, and come out the same bytes each time."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import json

@@ -4,8 +4,6 @@ The sections stand in the `config.py` of their room; here is what they are made 
 is of several.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import re

@@ -3,8 +3,6 @@
 They stand in `dvc.yaml` too, which can't read Python; a test holds the two against each other.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

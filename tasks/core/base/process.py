@@ -3,8 +3,6 @@
 It begins before the rest of a stage is imported, which takes seconds in which a process can be ended too.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

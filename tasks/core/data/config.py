@@ -1,7 +1,5 @@
 """Parameters of the data set, and of the processes that read images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

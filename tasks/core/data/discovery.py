@@ -1,7 +1,5 @@
 """Finding the images of a folder: three layouts, recognized automatically."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import sys

@@ -1,7 +1,5 @@
 """One way to read an image, for scanning, building and predicting alike."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from io import BytesIO

@@ -4,8 +4,6 @@ DVC takes a stage's outputs away before it starts the stage, and what a rejected
 not what later runs should go by. Both are still in DVC's cache.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path

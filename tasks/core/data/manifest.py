@@ -1,7 +1,5 @@
 """The manifest: one row an image."""
 
-from __future__ import annotations
-
 import pandas as pd
 import pyarrow as pa
 

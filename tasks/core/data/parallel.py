@@ -1,7 +1,5 @@
 """Work on many things at once: in processes of this machine, or on a Dask cluster."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib.util
 import logging

@@ -1,7 +1,5 @@
 """Tables as Parquet files, with exactly the columns and types that they should have."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -4,8 +4,6 @@ A module of its own: processes find what they work with by its module's name, an
 started is `__main__`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property

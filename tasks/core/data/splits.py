@@ -1,7 +1,5 @@
 """Which images train, which choose the best epoch, and which test: a choice that stays put."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace

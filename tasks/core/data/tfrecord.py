@@ -4,8 +4,6 @@ Both formats are small and fixed: the frame of a record, and the protocol buffer
 reads the result back with TensorFlow itself.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Mapping
 from itertools import chain

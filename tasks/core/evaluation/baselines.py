@@ -1,7 +1,5 @@
 """Classifiers that any worthwhile one must beat: the most frequent class, and colours alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Whether a classifier is as sure as it is right, and the temperature that makes it so (Guo et al., 2017)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ Perturbations" (2019). The severities are our own, milder than theirs; lengths a
 images come at the model's size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from io import BytesIO
 

@@ -1,7 +1,5 @@
 """Metrics with their intervals: of one model, and of the change from one to another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a model must reach: rules held against what was measured, a baseline or a champion."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """How sure one can be of a number that was measured on so many images: intervals at 95 %."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Images whose label is likely to be wrong, by confident learning (Northcutt, Jiang and Chuang, 2021)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,11 +1,9 @@
 """How good a classifier is. `METRICS` is the one list of what is measured; all else that is done reads it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -32,15 +30,15 @@ class Answers:
     above: Array
 
     @classmethod
-    def of(cls, labels: Array, probabilities: Array) -> Answers:
+    def of(cls, labels: Array, probabilities: Array) -> Self:
         """Takes int (n,), and float (n, classes) with rows that sum to 1."""
         own = probabilities[np.arange(len(labels)), labels]
         above = (probabilities > own[:, None]).sum(axis=1)
         return cls(labels, probabilities.argmax(axis=1), probabilities.max(axis=1), own, above)
 
-    def __getitem__(self, rows: Array) -> Answers:
+    def __getitem__(self, rows: Array) -> Self:
         """Those to some images: places, which may repeat, or a mask."""
-        return Answers(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -5,8 +5,6 @@ probability of each class; `slice_<kind>`, the part that the image is in; `basel
 classifier says.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Why a model is rejected."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Parts of the test images that a model may be worse on than on the whole."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

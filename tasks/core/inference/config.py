@@ -1,7 +1,5 @@
 """Parameters of monitoring: the model that is watched, and how far new images may drift."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tasks.core.base.params import Count, Fraction, Positive, Section, Share, Switch, Text

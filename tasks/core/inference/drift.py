@@ -5,8 +5,6 @@ same comparison is below `significance`. The effect size alone isn't enough: 50 
 ones have a stability index of 0.18 on average, by the number of images alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Any exported artifact as one thing: images in, probabilities out, by its own runtime."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tasks.core.artifacts import runtimes

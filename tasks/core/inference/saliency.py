@@ -4,8 +4,6 @@ Occlusion (Zeiler and Fergus, "Visualizing and Understanding Convolutional Netwo
 classifier and looks at nothing inside, so that it explains an artifact of any format.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -4,8 +4,6 @@ The table has a row for each image: `path`, `sha256` and the five measures of qu
 `error` where it can't be read, `predicted`, `confidence` (the largest probability), `p_<class>`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import suppress

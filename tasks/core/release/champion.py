@@ -1,7 +1,5 @@
 """The model in use, which a new one is compared with."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from tasks.core.base.errors import DataError, ParamError, Unreachable

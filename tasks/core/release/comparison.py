@@ -1,7 +1,5 @@
 """The answers of a candidate and of a champion to the same images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path

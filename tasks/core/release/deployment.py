@@ -1,7 +1,5 @@
 """The model that scores images: an artifact that is here, or that of the version in a stage."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ DVC. `tasks.core.data.last_run` keeps its own part, since an edit here must not 
 this module takes half a second.
 """
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Sequence

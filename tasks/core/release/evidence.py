@@ -1,10 +1,8 @@
 """What speaks for a version: the message of its tag, for people first and then, as JSON, for programs."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from tasks.core.base.errors import DataError
 from tasks.core.release import git, registry
@@ -67,7 +65,7 @@ class Evidence:
         return lines + self.notes + [f"{gate['verdict']}: {gate['why']}" for gate in self.gates]
 
     @classmethod
-    def of(cls, tag: str) -> Evidence | None:
+    def of(cls, tag: str) -> Self | None:
         """Reads what a tag carries; none if it was made by hand.
 
         Raises:
@@ -82,7 +80,7 @@ class Evidence:
         raise DataError(f"{tag} carries evidence of a later version of this project; `git pull` it")
 
     @classmethod
-    def read(cls, tag: str) -> Evidence:
+    def read(cls, tag: str) -> Self:
         """Reads what a tag carries.
 
         Raises:

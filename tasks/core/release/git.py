@@ -1,7 +1,5 @@
 """The git commands of a promotion: commits, the model's annotated tags, and those of the remote."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

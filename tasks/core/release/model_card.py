@@ -3,8 +3,6 @@
 The card has the sections of Mitchell et al., Model Cards for Model Reporting (2019), that evidence can fill.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from tasks.core.base.paths import MANIFEST

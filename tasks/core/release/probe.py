@@ -3,8 +3,6 @@
 As TFX's InfraValidator asks it of a SavedModel.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Puts a version into a stage, or takes that back: what has to be so, by which evidence, and the tags."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

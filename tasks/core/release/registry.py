@@ -4,12 +4,10 @@ classifier@v1.2.0         a version: the commit it was made at, with its evidenc
 classifier#production#3   the third assignment of all; the last of a stage says which version is in it
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from gto import api
 from gto.constants import Action
@@ -66,7 +64,7 @@ class Registry:
     assignments: tuple[Assignment, ...]  # the earliest first
 
     @classmethod
-    def read(cls) -> Registry:
+    def read(cls) -> Self:
         """Reads the tags of this repository."""
         versions, withdrawn, assignments = [], set(), []
         form = "--format=%(refname:strip=2) %(*objectname) %(contents)%00"

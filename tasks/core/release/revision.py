@@ -3,8 +3,6 @@
 Each is held against the digest in that commit's dvc.lock, so that what was altered on the way is not used.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

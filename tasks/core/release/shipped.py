@@ -1,10 +1,8 @@
 """What a commit ships: the artifacts of a model whose gates have all passed, and what is said of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.base import params, paths
@@ -29,12 +27,12 @@ class Shipped:
     artifacts: dict[Format, dict[str, Any]]
 
     @classmethod
-    def of(cls, revision: Revision) -> Shipped:
+    def of(cls, revision: Revision) -> Self:
         """What a revision has, whether or not its gates have passed."""
         return cls(revision, revision.json(ARTIFACTS)["artifacts"])
 
     @classmethod
-    def gated(cls, revision: Revision) -> Shipped:
+    def gated(cls, revision: Revision) -> Self:
         """What a revision has, if its gates have all passed.
 
         Raises:

@@ -1,7 +1,5 @@
 """What a page draws, reduced to places and percents that its template puts into SVG and CSS."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

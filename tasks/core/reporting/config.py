@@ -1,7 +1,5 @@
 """Parameters of the report."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tasks.core.base.params import Natural, Section, Text

@@ -1,7 +1,5 @@
 """Many images on one, to be looked at together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What templates become: pages and drawings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

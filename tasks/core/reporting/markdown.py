@@ -1,7 +1,5 @@
 """Markdown of texts that are not ours: names of classes and files, messages."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Contact sheets: small images for a page, which holds each of them once."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

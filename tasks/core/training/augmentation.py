@@ -1,7 +1,5 @@
 """Random changes to training images and their features, the same for the same seed, pass and image."""
 
-from __future__ import annotations
-
 import math
 from enum import IntEnum, auto
 from typing import Any

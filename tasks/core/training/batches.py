@@ -1,7 +1,5 @@
 """What training is fed: full batches out of one endless stream, in an order that seed and epoch decide."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What happens in and after each epoch of a training."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import Any

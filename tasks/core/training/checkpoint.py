@@ -1,7 +1,5 @@
 """What an interrupted training goes on from: everything that its next epoch depends on."""
 
-from __future__ import annotations
-
 import json
 import time
 from contextlib import suppress

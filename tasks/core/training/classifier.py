@@ -1,7 +1,5 @@
 """The classifier: a backbone, and a dense head that gives logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Parameters of training, and of what it runs on."""
 
-from __future__ import annotations
-
 from dataclasses import astuple, dataclass
 from typing import Annotated, Literal
 

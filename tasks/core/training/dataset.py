@@ -1,11 +1,9 @@
 """Reading a built data set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, without_autotune
 from tasks.core.base.contract import Packing, Resize
@@ -32,7 +30,7 @@ class Dataset:
     shards: dict[str, str]  # file name -> sha256
 
     @classmethod
-    def load(cls, folder: Path) -> Dataset:
+    def load(cls, folder: Path) -> Self:
         """Reads `dataset.json`.
 
         Raises:

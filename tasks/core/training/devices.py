@@ -1,7 +1,5 @@
 """What trains: which devices, in what precision, with which compiler. Chosen here, reported in one line."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass

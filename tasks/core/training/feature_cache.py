@@ -1,7 +1,5 @@
 """What a frozen backbone says of images: computed once, and kept by what it depends on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 An interrupted training resumes after its last finished epoch, and ends with the weights of an unbroken one.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is wrong with a data set, as checks over the manifest with its derived columns."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterator
 from dataclasses import asdict, replace
 

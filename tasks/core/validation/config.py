@@ -1,7 +1,5 @@
 """Parameters of validation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

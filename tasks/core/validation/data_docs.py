@@ -4,8 +4,6 @@ Left alone, they hold the time and time zone of the run, random ids, and an imag
 a site name its own renderers and views: those at the end of this module leave all that out.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the checks look at beside the manifest's own columns."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

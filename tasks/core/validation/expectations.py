@@ -1,7 +1,5 @@
 """Great Expectations over the manifest: what each check found."""
 
-from __future__ import annotations
-
 import html
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The groups that no split may part: those of the user, and sets of near-duplicates."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

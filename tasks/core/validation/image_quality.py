@@ -5,8 +5,6 @@ are measured on a sample of the pixels and edges on a reduced copy, so that a sc
 decoding does.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which images are the same or nearly so: an index of their perceptual hashes."""
 
-from __future__ import annotations
-
 from itertools import combinations, pairwise
 from math import comb
 

@@ -1,7 +1,5 @@
 """What can be checked before anything runs: that what params.yaml names is there."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

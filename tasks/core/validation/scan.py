@@ -1,7 +1,5 @@
 """The scan that fills the manifest: every image opened once, and not again while it stays the same."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

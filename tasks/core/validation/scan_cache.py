@@ -1,14 +1,12 @@
 """What earlier scans found, so that images that haven't changed are not opened again."""
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import PIL
@@ -46,7 +44,7 @@ class ScanCache:
 
     @classmethod
     @contextmanager
-    def open(cls) -> Iterator[ScanCache]:
+    def open(cls) -> Iterator[Self]:
         """Opens the database, and begins a new one where the old can't be read."""
         file = cache_folder() / "scan.sqlite"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,5 @@
 """What a data set's images are expected to be like: suggested from those there are, edited by a person."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Properties of the files that give the classes away, so that a model may learn them and nothing else."""
 
-from __future__ import annotations
-
 import pandas as pd
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
