@@ -21,9 +21,9 @@ from tasks.core.data import discovery, manifest
 from tasks.core.data.config import Processes
 from tasks.core.data.last_run import is_another, last_output
 from tasks.core.data.parquet import read_parquet, write_parquet
-from tasks.core.validation import checks, derived_columns, groups, schema
+from tasks.core.validation import derived_columns, groups, schema
 from tasks.core.validation.config import Validate
-from tasks.core.validation.expectations import Outcome, run
+from tasks.core.validation.outcome import Outcome
 from tasks.core.validation.scan import scan
 
 SHOWN = 3  # images that a line of the table names
@@ -139,6 +139,8 @@ def validate(
         Rejected: an expectation of severity `error` is not met; the findings are written before.
     """
     images, skipped = scan_images(folder, labels, compute)
+    from tasks.core.validation import checks, expectations  # seconds, by Great Expectations
+
     console.say(f"validate: {len(images)} images, {images['label'].nunique()} classes")
     if skipped:
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.items())
@@ -151,7 +153,7 @@ def validate(
     frame = derived_columns.with_derived_columns(images, near_set, merged)
     with replacing(DATA_DOCS) as site:
         asked, prevalent = checks.checks(frame, p, expected, before)
-        outcomes = run(frame, asked, site)
+        outcomes = expectations.run(frame, asked, site)
     write_parquet(MANIFEST, images, manifest.SCHEMA)
     for kind, share in prevalent.items():
         console.say(

@@ -14,14 +14,8 @@ from great_expectations.expectations.row_conditions import Column
 
 from tasks.core.validation import expectations
 from tasks.core.validation.data_docs import RESULTS_PAGE, SUITE_PAGE
-from tasks.core.validation.expectations import (
-    SHOWN,
-    Check,
-    ExpectNumberToBeAtMost,
-    Outcome,
-    gxe,
-    tolerating,
-)
+from tasks.core.validation.expectations import SHOWN, Check, ExpectNumberToBeAtMost, gxe, tolerating
+from tasks.core.validation.outcome import Outcome
 from tests.browser import in_a_browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,6 +285,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_anywhere_and_at_any_time_the_site_is_the_same_bytes_and_all_that_is_written(
     tmp_path: Path,
 ) -> None:

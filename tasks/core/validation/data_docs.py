@@ -18,7 +18,9 @@ from great_expectations.data_context.types.base import (
 from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
 from great_expectations.render.renderer.site_index_page_renderer import SiteIndexPageRenderer
 from great_expectations.render.view.view import DefaultJinjaIndexPageView, DefaultJinjaPageView
-from jinja2 import ChoiceLoader, DictLoader
+from jinja2 import ChoiceLoader, DictLoader, FileSystemBytecodeCache
+
+from tasks.core.base.paths import cache_folder
 
 RUN = RunIdentifier("validate", datetime(1970, 1, 1, tzinfo=UTC))
 RESULTS_PAGE = "validations/manifest/validate/19700101T000000.000000Z/data-manifest.html"
@@ -108,6 +110,9 @@ class _View(DefaultJinjaPageView):
         super().__init__(**options)
         assert isinstance(self.env.loader, ChoiceLoader)
         self.env.loader.loaders = [DictLoader(TEMPLATES), *self.env.loader.loaders]
+        compiled = cache_folder() / "templates"  # GX would compile them anew for each page
+        compiled.mkdir(parents=True, exist_ok=True)
+        self.env.bytecode_cache = FileSystemBytecodeCache(str(compiled))
 
     def render(self, document: Any, template: Any = None, **options: Any) -> str:
         return FROM_ELSEWHERE.sub("", super().render(document, template, **options))  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from great_expectations.core import ExpectationValidationResult
 from great_expectations.expectations.expectation import BatchExpectation, Expectation
 
 from tasks.core.validation.data_docs import RUN, config
+from tasks.core.validation.outcome import Outcome
 
 gxe: Any = gx.expectations  # all that a check may hold; GX itself looks at the arguments
 SHOWN = 20  # offending images that a page names
@@ -41,22 +42,6 @@ class Check:
     remedy: str
     severity: Literal["error", "warning"] = "error"
     details: str = ""  # what to name where single paths don't say it: classes, reasons
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a check found, in values that JSON can hold."""
-
-    kind: str
-    name: str
-    severity: Literal["error", "warning"]
-    passed: bool
-    expected: str
-    observed: Any  # where the check looks at single images: how many offend
-    count: int  # images that offend, tolerated ones among them
-    paths: tuple[str, ...]  # all of these, in order
-    remedy: str
-    details: str
 
 
 def tolerating(count: int, rows: int) -> float:
