@@ -22,9 +22,9 @@ prefect.logging.configuration.setup_logging()
 os.environ.setdefault("DARKROOM_CACHE", str(ROOT / ".cache"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """A Prefect server and database for the tests of a module."""
+    """A Prefect server and database for all tests that need them."""
     from prefect.testing.utilities import prefect_test_harness  # seconds
 
     with prefect_test_harness(server_startup_timeout=120):
@@ -76,7 +76,7 @@ class Tiny:
         from tasks.core.training.devices import choose_devices
 
         p = params.read(ROOT / "params.yaml", Params)
-        quick = {"epochs": 3, "head_epochs": 40, "batch_size": 8, "learning_rate": 0.05}
+        quick = {"epochs": 3, "head_epochs": 20, "batch_size": 8, "learning_rate": 0.05}
         settings = dataclasses.replace(p.train, **(quick | changes))
         model = dataclasses.replace(p.model, backbone=str(self.folder / backbone))
         chosen = hardware or choose_devices("one", "float32", False, deterministic=True)

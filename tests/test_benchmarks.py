@@ -38,6 +38,7 @@ def test_the_photographs_are_the_same_each_time_and_no_two_alike(tmp_path: Path)
     assert one == two and len(set(one)) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["scan", "validate"])
 def test_peak_memory_is_that_of_the_work(tmp_path: Path, work: str) -> None:
     write_tiny(tmp_path / "pictures", 40)

@@ -64,7 +64,9 @@ def says(code: str, folder: Path, environment: dict[str, str]) -> str:
     return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
-@pytest.mark.parametrize("switch", ASKED)
+@pytest.mark.parametrize(
+    "switch", [pytest.param(name, marks=[pytest.mark.slow] if "SERVER" in name else []) for name in ASKED]
+)
 def test_a_package_that_is_switched_off_says_so(switch: str, tmp_path: Path) -> None:
     for name, environment, expected in (("off", BARE | OFF, ""), ("on", BARE, "AssertionError")):
         (tmp_path / name).mkdir()
@@ -104,6 +106,7 @@ def test_dvc_looks_for_no_update_here(tmp_path: Path) -> None:
     assert subprocess.run(words, cwd=ROOT, env=BARE, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_flow_in_a_terminal_writes_no_identity(tmp_path: Path) -> None:
     """DO_NOT_TRACK keeps Prefect from sending, but not from writing the id of a device for it."""
     plain = "import prefect; prefect.flow(print)"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from tasks.core.backbones import catalogue, efficientnet_lite
+from tasks.core.backbones import catalogue, efficientnet_lite, store
 from tasks.core.backbones.tensorflow_setup import hub, keras, tf
 from tasks.core.base.errors import BackboneError
 from tasks.core.base.files import sha256
@@ -281,21 +281,8 @@ def test_its_layer_names_do_not_depend_on_what_was_built_before(imagenet_classif
 
 
 @pytest.fixture(scope="module")
-def conversions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Made side by side in two fresh processes, each with its own order of sets."""
-    folder = tmp_path_factory.mktemp("backbones")
-    processes = []
-    for seed in ("1", "2"):
-        command = [sys.executable, "-c", CONVERT, str(folder / seed)]
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment))
-    assert [process.wait() for process in processes] == [0, 0]
-    return [folder / "1", folder / "2"]
-
-
-@pytest.fixture(scope="module")
-def loaded(conversions: list[Path]) -> Any:
-    return hub.KerasLayer(str(conversions[0]), trainable=True)
+def loaded() -> Any:
+    return hub.KerasLayer(store.locate("efficientnet_lite0"), trainable=True)
 
 
 @pytest.fixture
@@ -342,7 +329,13 @@ def moved(before: dict[str, np.ndarray], layer: Any) -> set[str]:
     return {name for name, value in values(layer).items() if not np.array_equal(before[name], value)}
 
 
-def test_every_fresh_process_converts_to_the_same_bytes(conversions: list[Path]) -> None:
-    """So that its digest is a key for what hangs on it, and can be pinned."""
-    one, other = conversions
-    assert sha256(one) == sha256(other)
+@pytest.mark.slow
+def test_every_fresh_process_converts_to_the_same_bytes(tmp_path: Path) -> None:
+    """So that its digest is a key for what depends on it. Each process has an order of sets of its own."""
+    processes = []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-c", CONVERT, str(tmp_path / seed)]
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+    assert [process.wait() for process in processes] == [0, 0]
+    assert sha256(tmp_path / "1") == sha256(tmp_path / "2")

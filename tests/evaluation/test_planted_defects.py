@@ -121,7 +121,7 @@ def shipped_with(tiny: Tiny, folder: Path, *formats: Format) -> dict[str, Any]:
 
 
 def test_sound_artifacts_are_shipped(tiny: Tiny, tmp_path: Path) -> None:
-    facts = shipped_with(tiny, tmp_path, "saved_model", "tflite", "tflite_int8", "onnx")
+    facts = shipped_with(tiny, tmp_path, "tflite", "tflite_int8", "onnx")
     assert all(fact["passed"] for fact in facts.values()), facts
 
 
@@ -174,8 +174,8 @@ def test_an_onnx_file_that_is_wrong(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, measures: list[str]
 ) -> None:
     with_serve(monkeypatch, change)
-    facts = shipped_with(tiny, tmp_path, "saved_model", "onnx")
-    assert facts["saved_model"]["passed"]
+    facts = shipped_with(tiny, tmp_path, "tflite", "onnx")
+    assert facts["tflite"]["passed"]
     for measure in measures:
         assert measure in facts["onnx"]["why"]
     with pytest.raises(Rejected, match=r"model\.onnx"):

@@ -47,6 +47,13 @@ stages:
     outs: [first.txt]
 """
 
+ONE_STAGE = """
+stages:
+  work:
+    cmd: 'grep -q good source.txt || { echo "work: source.txt says no good" >&2; exit 2; }'
+    deps: [source.txt]
+"""
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -135,10 +142,11 @@ def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 def test_the_command_ends_with_the_exit_code_of_the_stage(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (repository / "dvc.yaml").write_text(ONE_STAGE)
     assert start(monkeypatch) == 0
     (repository / "source.txt").write_text("bad\n")
     assert start(monkeypatch) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "middle: first.txt says no good"
+    assert capsys.readouterr().err.splitlines()[-1] == "work: source.txt says no good"
 
 
 def test_a_slip_in_the_parameters_is_told_in_one_line(
@@ -201,8 +209,9 @@ def test_hours_that_are_none_are_told(hours: float) -> None:
 
 def test_a_failed_run_raises_what_has_failed_where_nobody_asks_for_its_state(repository: Path) -> None:
     """As in a worker's process."""
+    (repository / "dvc.yaml").write_text(ONE_STAGE)
     (repository / "source.txt").write_text("bad\n")
-    with pytest.raises(DarkroomError, match=r"^middle: first\.txt says no good$"):
+    with pytest.raises(DarkroomError, match=r"^work: source\.txt says no good$"):
         pipeline.pipeline()
 
 
@@ -290,25 +299,24 @@ def test_a_setting_that_is_none_leaves_the_parameters_as_they_are(
 
 
 def test_a_verdict_is_told_apart_from_a_failure(repository: Path) -> None:
-    stage = (
-        "  verdict:\n    cmd: 'echo \"verdict: rejected: accuracy is 0.1\"; exit 1'\n    deps: [last.txt]\n"
-    )
-    (repository / "dvc.yaml").write_text(THREE_STAGES + stage)
+    command = """'echo "verdict: rejected: accuracy is 0.1"; exit 1'"""
+    (repository / "dvc.yaml").write_text(f"stages:\n  verdict:\n    cmd: {command}\n    deps: [source.txt]\n")
     state = pipeline.pipeline(return_state=True)
     assert state.name == "Rejected"
     assert state.message == "verdict: rejected: accuracy is 0.1"
 
 
 def test_a_schedule_does_not_try_again_what_has_failed(repository: Path) -> None:
+    (repository / "dvc.yaml").write_text(ONE_STAGE)
     run()
     assert run(only_if_changed=True) == ({}, "every stage is up to date")
     (repository / "source.txt").write_text("bad\n")
-    assert run(only_if_changed=True)[0] == {"first": "Completed", "middle": "Failed"}
+    assert run(only_if_changed=True)[0] == {"work": "Failed"}
     states, message = run(only_if_changed=True)
     assert not states
-    assert "nothing has changed since a run that failed: middle: first.txt says no good" in message
+    assert "nothing has changed since a run that failed: work: source.txt says no good" in message
     (repository / "source.txt").write_text("good again\n")
-    assert run(only_if_changed=True)[0] == dict.fromkeys(("first", "middle", "last"), "Completed")
+    assert run(only_if_changed=True)[0] == {"work": "Completed"}
 
 
 @pytest.mark.usefixtures("repository")
@@ -410,6 +418,7 @@ def test_results_are_shown_beside_the_run(repository: Path) -> None:
     for name, text in files.items():
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (repository / name).write_text(text)
+    (repository / "dvc.yaml").write_text(ONE_STAGE)
     state = pipeline.pipeline(return_state=True)
     with get_client(sync_client=True) as client:
         assert state.state_details.flow_run_id

@@ -2,14 +2,12 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 
 from tasks.core.artifacts import formats, golden
 from tasks.core.artifacts.exporter import Exporter, lines
@@ -40,14 +38,7 @@ stages:
 """
 
 
-@pytest.fixture(scope="package")
-def prefect_server() -> Iterator[None]:
-    """One Prefect server and database for all tests of this folder."""
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def variants(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a pipeline would make of a model that knows its colours, `good`, and of one that mixes up two."""
     folder = tmp_path_factory.mktemp("variants")
@@ -116,7 +107,7 @@ def made(folder: Path, images: Path, manifest: pd.DataFrame, model: Any, contrac
     write_json(export / "artifacts.json", {"exported": True, "artifacts": facts})
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def template(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `here` is a copy of, with the remotes beside it."""
     top = tmp_path_factory.mktemp("template")

@@ -99,6 +99,7 @@ def cluster(tiny: Tiny, targets: list[Path]) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_devices_can_not_share_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     process = start(tiny, tmp_path / "models", strategy="mirrored", devices=2, batch_size=7)
     printed, _ = process.communicate()

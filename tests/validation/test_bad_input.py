@@ -172,6 +172,7 @@ def test_a_verdict_of_validation_is_exit_1_and_names_the_files(
     assert "validate." in line, "the line names the parameter"
 
 
+@pytest.mark.slow
 def test_a_verdict_reaches_the_shell_as_one_line(workplace: Path) -> None:
     named = zero_bytes(workplace)
     done = run("validate", workplace)
