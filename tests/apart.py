@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Tiny
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 
 def start(

@@ -1,10 +1,7 @@
 """What every test may count on."""
 
-import dataclasses
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gto.log  # noqa: F401
@@ -13,6 +10,7 @@ import pytest
 
 from tests.browser import BROWSER
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 # Before TensorFlow is imported: this, like importing GTO, closes the handlers of logging that are there, and
 # absl's, which comes with TensorFlow, closes pytest's own stderr along with it.
@@ -40,48 +38,6 @@ def browser() -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield started
         started.close()
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """A small data set of three colours, a backbone of one convolution, and a way to train on them."""
-
-    folder: Path
-
-    @property
-    def images(self) -> Path:
-        return self.folder / "pictures"
-
-    @property
-    def dataset(self) -> Path:
-        return self.folder / "dataset"
-
-    @property
-    def models(self) -> Path:
-        return self.folder / "models"
-
-    def train(
-        self,
-        target: Path,
-        backbone: str = "backbone",
-        hardware: Any = None,
-        logs: Path | None = None,
-        **changes: Any,
-    ) -> dict[str, Any]:
-        """Trains into `target`, with values of the section `train` changed; returns the best epoch's row."""
-        from tasks import train
-        from tasks.check import Params
-        from tasks.core.base import params
-        from tasks.core.training.dataset import Dataset
-        from tasks.core.training.devices import choose_devices
-
-        p = params.read(ROOT / "params.yaml", Params)
-        quick = {"epochs": 3, "head_epochs": 20, "batch_size": 8, "learning_rate": 0.05}
-        settings = dataclasses.replace(p.train, **(quick | changes))
-        model = dataclasses.replace(p.model, backbone=str(self.folder / backbone))
-        chosen = hardware or choose_devices("one", "float32", False, deterministic=True)
-        live = target.with_name(f"{target.name}-live")
-        return train.train(Dataset.load(self.dataset), target, live, settings, model, chosen, logs)
 
 
 @pytest.fixture(scope="session")

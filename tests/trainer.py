@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.training.devices import choose_devices
-from tests.conftest import Tiny
+from tests.tiny import Tiny
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ from tasks.core.data import image_io
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.training import classifier
 from tasks.core.training.dataset import Dataset
-from tests.conftest import Tiny
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 LABELS = ["blue", "green", "red"]
 P = params.read(ROOT / "params.yaml", Params)

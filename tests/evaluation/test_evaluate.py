@@ -17,9 +17,9 @@ from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import write_parquet
 from tasks.core.evaluation import label_errors
 from tasks.core.evaluation.corruptions import CORRUPTIONS
-from tests.conftest import Tiny
 from tests.images import ALONE, scanned
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 LABELS = np.repeat([0, 1, 2], 20)
 

@@ -22,9 +22,9 @@ from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.evaluation import gates
 from tasks.core.validation import schema
-from tests.conftest import Tiny
 from tests.images import ALONE, scanned, write_classes
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 P = params.read(ROOT / "params.yaml", Params)
 COLOURS = ("blue", "green", "red")

@@ -24,9 +24,9 @@ from tasks.core.base.paths import MANIFEST, PREDICTIONS
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import write_parquet
 from tasks.core.training import classifier
-from tests.conftest import Tiny
 from tests.images import scanned, write_classes
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

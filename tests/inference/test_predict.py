@@ -21,8 +21,8 @@ from tasks.core.base.errors import DataError
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.training import classifier
-from tests.conftest import Tiny
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 LABELS = ["blue", "green", "red"]
 HERE: tuple[Format, ...] = ("onnx", "tflite")  # quick to open; the others have the same way in

@@ -26,8 +26,8 @@ from tasks.core.inference.predictor import load_predictor
 from tasks.core.inference.scoring import REFERENCE, TABLE, Shard
 from tasks.core.release.deployment import Model
 from tasks.core.training import classifier
-from tests.conftest import Tiny
 from tests.images import ALONE, scanned
+from tests.tiny import Tiny
 from tests.workers import local_cluster
 
 TWO = Processes(workers=2, scheduler="none")

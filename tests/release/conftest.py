@@ -20,9 +20,9 @@ from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.evaluation import estimates, predictions
 from tasks.core.release.shipped import ARTIFACTS
 from tasks.core.training import classifier
-from tests.conftest import Tiny
 from tests.images import scanned, write_classes
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 COUNT = 100  # images of each class, all of them test images
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")

@@ -12,8 +12,8 @@ from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.training.batches import Batches, class_weights, sheet
 from tasks.core.training.dataset import Dataset
-from tests.conftest import Tiny
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 WIDTH = 16
 

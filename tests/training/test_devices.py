@@ -10,7 +10,7 @@ from tasks.core.backbones.tensorflow_setup import keras, tf
 from tasks.core.base.errors import ParamError
 from tasks.core.training import devices
 from tasks.core.training.devices import Hardware, choose_devices, variables
-from tests.conftest import Tiny
+from tests.tiny import Tiny
 
 
 def chosen(**changes: Any) -> Hardware:

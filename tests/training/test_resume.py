@@ -15,8 +15,8 @@ from tasks.core.base.paths import MODEL_FACTS, cache_folder
 from tasks.core.training import checkpoint, classifier
 from tasks.core.training.checkpoint import ABANDONED, Backup, TrainingState
 from tests.apart import finish, start
-from tests.conftest import Tiny
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 SETTINGS: dict[str, Any] = {"epochs": 5, "patience": 5, "head_epochs": 2, "learning_rate": 0.02}
 FILES = (classifier.WEIGHTS, MODEL_FACTS, "history.csv")

@@ -22,8 +22,8 @@ from tasks.core.training.batches import Batches
 from tasks.core.training.config import Augment, Train
 from tasks.core.training.dataset import Dataset
 from tests.backbone import FEATURES, save_tensorflow_1_backbone
-from tests.conftest import Tiny
 from tests.structure import ROOT
+from tests.tiny import Tiny
 
 STILL = Augment(0, 0, 0, 0, False, 0, 0)
 TURNED = dataclasses.replace(STILL, rotation=10)
