@@ -32,9 +32,8 @@ class Project:
         if commit:
             subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(folder)], check=True)
             subprocess.run(["git", "checkout", "--quiet", commit], cwd=folder, check=True)
-            shutil.rmtree(folder / ".git")
             (folder / "dvc.lock").unlink(missing_ok=True)
-            return cls._begun(folder)
+            return cls.begun(folder)
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
             cwd=ROOT,
@@ -47,12 +46,13 @@ class Project:
             if source.is_file() and name != "dvc.lock":
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
-        return cls._begun(folder)
+        return cls.begun(folder)
 
     @classmethod
-    def _begun(cls, folder: Path) -> Self:
-        """Makes a repository of its own of a folder of files."""
+    def begun(cls, folder: Path) -> Self:
+        """Makes a repository of its own, with one commit, of a folder of files or a clone."""
         project = cls(folder)
+        shutil.rmtree(folder / ".git", ignore_errors=True)
         settings = folder / "prefect.toml"
         settings.write_text(without_server(settings.read_text("utf-8")), "utf-8")
         project.git("init", "--quiet")

@@ -13,6 +13,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from tasks.core.base import cli
+from tests.project import Project
 from tests.structure import ROOT
 
 SETTINGS = (
@@ -21,11 +22,17 @@ SETTINGS = (
 )
 
 
-def run_cold(folder: Path, settings: dict[str, str]) -> dict[str, str]:
-    """Clones the last commit, runs the pipeline and returns the digest of each output."""
+def run_cold(folder: Path, settings: dict[str, str], **values: str) -> dict[str, str]:
+    """Clones the last commit, runs the pipeline and returns the digest of each output.
+
+    Args:
+        settings: of the environment.
+        values: that are set in params.yaml.
+    """
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     (folder / "dvc.lock").unlink(missing_ok=True)
     (folder / ".venv").symlink_to(sys.prefix)
+    Project(folder).set(**values)
     own = str(Path(sys.executable).parent)
     environment = {name: value for name, value in os.environ.items() if name != "DARKROOM_CACHE"}
     environment |= {"PATH": own + os.pathsep + os.environ["PATH"]} | settings

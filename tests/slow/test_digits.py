@@ -1,42 +1,145 @@
-"""The first five minutes of a new user: the built-in images, cold, in two clones, to the byte."""
+"""The built-in images as a new user meets them: a cold run in a clone, and then the way into production.
+
+The story comes last: it goes on in the clone of the cold run.
+"""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tasks.core.base.files import read_json
 from tests import reproduce
+from tests.project import Project
 
 pytestmark = pytest.mark.slow
 
+CODE = re.compile(r"(?s)```python\n(.*?)```")
+
 
 @pytest.fixture(scope="module")
-def clones(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two clones of the last commit, each run cold under settings of its own."""
-    top = tmp_path_factory.mktemp("digits")
-    folders = [top / "one", top / "another" / "place"]
-    for folder, settings in zip(folders, reproduce.SETTINGS, strict=True):
-        reproduce.run_cold(folder, settings)
-    return folders
+def cold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the last commit, after a cold run with every parameter as shipped."""
+    folder = tmp_path_factory.mktemp("digits") / "clone"
+    reproduce.run_cold(folder, {})
+    return folder
 
 
-def test_digits_are_learnt(clones: list[Path]) -> None:
-    metrics = json.loads((clones[0] / "reports/metrics.json").read_text())
+def test_digits_are_learnt(cold: Path) -> None:
+    metrics = json.loads((cold / "reports/metrics.json").read_text())
     assert metrics["test"]["accuracy"] >= 0.98
     assert metrics["test"]["n"] == 359
     low, high = metrics["test"]["interval_95"]["accuracy"]
     assert low <= metrics["test"]["accuracy"] <= high
 
 
-def test_every_artifact_agrees_with_the_model(clones: list[Path]) -> None:
-    export = json.loads((clones[0] / "export/export.json").read_text())
+def test_every_artifact_agrees_with_the_model(cold: Path) -> None:
+    export = json.loads((cold / "export/export.json").read_text())
     assert len(export["artifacts"]) == 7
     for fact in export["artifacts"].values():
         assert fact["agreement"] >= 0.99
-        assert (clones[0] / "export" / fact["file"]).exists()
+        assert (cold / "export" / fact["file"]).exists()
 
 
-def test_two_cold_runs_give_the_same_bytes(clones: list[Path]) -> None:
-    first, second = (reproduce.digests(folder / "dvc.lock") for folder in clones)
-    assert first == second
-    assert (clones[0] / "dvc.lock").read_bytes() == (clones[1] / "dvc.lock").read_bytes()
+class Scratch:
+    """The clone as a repository of its own, with bare ones that stand for the remotes of git and DVC."""
+
+    def __init__(self, folder: Path, top: Path) -> None:
+        self.project = Project.begun(folder)
+        self.origin = top / "origin"
+        self.git("init", "--quiet", "--bare", "--initial-branch", "main", str(self.origin))
+        self.git("remote", "add", "origin", str(self.origin))
+        self.done("dvc", "remote", "add", "--quiet", "--default", "store", str(top / "store"))
+        params = self.project.folder / "params.yaml"
+        rule = "{metric: test.accuracy, against: champion, min: "
+        text = params.read_text("utf-8")
+        assert text.count(f"{rule}-0.02}}") == 1
+        params.write_text(text.replace(f"{rule}-0.02}}", f"{rule}0.0}}"), "utf-8")
+
+    def git(self, *words: str) -> None:
+        self.project.git(*words)
+
+    def done(self, *words: str) -> str:
+        done = self.project.run(*words)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def model(self, **values: str) -> str:
+        """Makes a model, and commits and pushes it; returns what was said of its stages."""
+        self.project.set(**values)
+        said = self.done("dvc", "repro")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", f"{values}")
+        self.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
+        self.done("dvc", "push", "--quiet")
+        return said
+
+
+def promote(project: Project, *words: str) -> tuple[int, str]:
+    """Returns the exit code, and the last line of what is said."""
+    done = project.run("flows.promote", *words)
+    print(done.stdout)
+    return done.returncode, done.stdout.splitlines()[-1]
+
+
+def test_the_story_of_promotion(cold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its users see it: by commands alone, from first to last. What is in `full` is as shipped."""
+    monkeypatch.delenv("DARKROOM_CACHE")  # the clone has its own
+    scratch = Scratch(cold, tmp_path)
+    here = ("--to", "production", "--push")
+    full = {
+        "fine_tune": "true",
+        "epochs": "6",
+        "formats": "[saved_model, h5, tflite, tflite_fp16, tflite_dynamic, tflite_int8, onnx]",
+        "robustness": "300",
+    }
+    simple = {"fine_tune": "false", "formats": "[tflite, onnx]", "robustness": "0"}
+    equal = {"epochs": "5", "formats": "[onnx]", "robustness": "0"}
+    stays = "promote: classifier@v1.1.0 stays: "
+
+    scratch.model(**full | simple)
+    assert promote(scratch.project, *here) == (
+        0,
+        "promote: classifier@v1.0.0 is in production, by classifier#production#1",
+    )
+    assert "Running stage 'train'" not in scratch.model(**full), "the cold run has trained it"
+    assert promote(scratch.project, *here) == (
+        0,
+        "promote: classifier@v1.1.0 is in production, by classifier#production#2",
+    )
+    scratch.model(**full | equal)
+    code, said = promote(scratch.project, *here)
+    assert code == 1, "an equal one"
+    assert said.startswith(stays + "inconclusive: test.accuracy against champion: 0.99"), said
+    scratch.model(**full | simple)
+    code, said = promote(scratch.project, *here)
+    assert code == 1, "a worse one"
+    assert said.startswith(stays + "fail: test.accuracy against champion: 0.99"), said
+
+    back = "is back in production in place of classifier@v1.1.0, by classifier#production#3"
+    code, said = promote(scratch.project, *here, "--rollback")
+    assert (code, said) == (0, f"promote: classifier@v1.0.0 {back}")
+    scratch.model(**full, thumbnails="12")
+    assert promote(scratch.project, *here)[0] == 0, "the better one again"
+
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(scratch.origin), str(clone)], check=True)
+    code, said = promote(Project(clone), "--verify", "classifier@v1.1.0")
+    assert code == 0
+    assert "is what it says: 14 digests, and the metrics of the predictions that are stored" in said
+
+    consumer = tmp_path / "consumer"
+    consumer.mkdir()
+    words = ["dvc", "artifacts", "get", str(scratch.origin), "classifier", "--stage", "production"]
+    subprocess.run([sys.executable, "-m", *words, "-o", "got", "-q"], cwd=consumer, check=True)
+    # Somebody who has the artifact, its runtime and nothing of this project does as is said beside them.
+    (code,) = CODE.findall((consumer / "got/golden/README.md").read_text("utf-8"))
+    words = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(words, cwd=consumer / "got", check=True, capture_output=True, text=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    rows = read_json(consumer / "got/golden/golden.json")
+    assert [(line[0], line[1]) for line in lines] == [(row["file"], row["class"]) for row in rows]
+    assert max(float(line[2]) for line in lines) < 0.001
