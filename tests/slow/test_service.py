@@ -1,12 +1,15 @@
-"""`make serve` runs what is deployed, loses nothing when a process of it is killed, and leaves nothing."""
+"""`make serve` runs what is deployed, loses nothing when a process of it is killed, and leaves nothing.
+
+The tests share one service, but for that which ends it. Those that kill a part of it, and see it work again,
+are the last.
+"""
 
 import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,8 @@ class Service:
     process: subprocess.Popen[bytes]
     url: str
     log: Path
+    renewed: int = 0
+    read: int = 0  # characters of the log that are another test's
 
     @property
     def folder(self) -> Path:
@@ -79,11 +84,10 @@ class Service:
         (found,) = self.ask("flow_runs/filter", {"flow_runs": {"id": {"any_": [identifier]}}})
         return found["state"]["name"], found["state"]["message"] or ""
 
-    def runs(self) -> list[tuple[str, str]]:
-        """State and message of the runs of `nightly` that are no mere plan."""
+    def runs(self) -> set[str]:
+        """The runs of `nightly` that no schedule has made."""
         found = self.ask("flow_runs/filter", {"deployments": {"name": {"any_": ["nightly"]}}})
-        states = [(one["state"]["name"], one["state"]["message"] or "") for one in found]
-        return [state for state in states if state[0] != "Scheduled"]
+        return {one["id"] for one in found if not one["auto_scheduled"]}
 
     def start(self, deployment: str) -> str:
         """Has a deployment run; returns the run's id."""
@@ -103,6 +107,21 @@ class Service:
         everyone = psutil.Process(self.process.pid).children(recursive=True)
         return next(one for one in everyone if words in " ".join(one.cmdline()))
 
+    def renew(self) -> None:
+        """Makes the folder what it was before the first run, once no run is at work there."""
+        (self.folder / "hold").unlink(missing_ok=True)
+        until(lambda: not working(self.folder, "prefect.engine"))
+        for name in ("started", "ran.txt", "first.txt", "second.txt", "dvc.lock"):
+            (self.folder / name).unlink(missing_ok=True)
+        self.renewed += 1  # so that no run, done or failed, is known of what is there now
+        (self.folder / "source.txt").write_text(f"{self.renewed}\n")
+        (self.folder / "second.py").write_text(SECOND)
+        self.read = len(self.log.read_text())
+
+    def said(self) -> str:
+        """What the service has said since then."""
+        return self.log.read_text()[self.read :]
+
     def ran(self) -> list[str]:
         return (self.folder / "ran.txt").read_text().split()
 
@@ -111,17 +130,27 @@ def environment(project: Project) -> dict[str, str]:
     return {name: value for name, value in project.environment().items() if name != "PREFECT_API_URL"}
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    project = Project.copy(tmp_path / "project")
+def working(folder: Path, words: str = "") -> list[psutil.Process]:
+    """Processes that work in a folder, with these words in their command lines."""
+
+    def is_one(process: psutil.Process) -> bool:
+        try:
+            return process.cwd() == str(folder) and words in " ".join(process.cmdline())
+        except psutil.Error:
+            return False
+
+    return [one for one in psutil.process_iter() if is_one(one)]
+
+
+@contextmanager
+def served(top: Path) -> Iterator[Service]:
+    project = Project.copy(top / "project")
     (port,) = free_ports()
     settings = project.folder / "prefect.toml"
     settings.write_text(settings.read_text("utf-8").replace(":1/", f":{port}/"))
     (project.folder / "dvc.yaml").write_text(STAGES)
-    (project.folder / "second.py").write_text(SECOND)
-    (project.folder / "source.txt").write_text("one\n")
     (project.folder / "data/digits").mkdir(parents=True, exist_ok=True)
-    log = tmp_path / "log"
+    log = top / "log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.serve"],
@@ -131,11 +160,11 @@ def service(tmp_path: Path) -> Iterator[Service]:
             stderr=stream,
             start_new_session=True,
         )
-    served = Service(project, process, f"http://127.0.0.1:{port}/api", log)
+    service = Service(project, process, f"http://127.0.0.1:{port}/api", log)
     try:
         until(lambda: "ctrl-c ends it" in log.read_text() or process.poll() is not None, 120)
         assert process.poll() is None, log.read_text()
-        yield served
+        yield service
     finally:
         everyone = [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
         process.send_signal(signal.SIGINT)
@@ -145,6 +174,37 @@ def service(tmp_path: Path) -> Iterator[Service]:
             one.kill()
     assert code == 0, log.read_text()
     assert not left, "ctrl-c ends all of it"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with served(tmp_path_factory.mktemp("shared")) as service:
+        yield service
+
+
+@pytest.fixture
+def service(shared: Service) -> Service:
+    """The one that is shared, with a pipeline that has not run."""
+    shared.renew()
+    return shared
+
+
+@pytest.fixture
+def own_service(tmp_path: Path) -> Iterator[Service]:
+    """One for a test that ends it."""
+    with served(tmp_path) as service:
+        service.renew()
+        yield service
+
+
+def test_a_run_whose_worker_was_killed_ends_with_the_service(own_service: Service) -> None:
+    service = own_service
+    service.held()
+    service.child("prefect worker start").kill()
+    until(lambda: "the worker has ended" in service.said())
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(60) == 0
+    until(lambda: not working(service.folder), 30)
 
 
 def test_a_deployment_runs_and_a_second_serve_finds_it_served(service: Service) -> None:
@@ -203,23 +263,12 @@ def test_a_browser_that_looks_at_the_ui_is_sent_nowhere_else(service: Service, b
         assert {one.failure for one in asked_elsewhere(path)} <= {"csp"}, path
 
 
-def test_a_run_whose_worker_was_killed_ends_with_the_service(service: Service) -> None:
-    service.held()
-    service.child("prefect worker start").kill()
-    until(lambda: "the worker has ended" in service.log.read_text())
-    service.process.send_signal(signal.SIGINT)
-    assert service.process.wait(60) == 0
-    until(lambda: not [one for one in psutil.process_iter() if _works_in(one, service.folder, "")], 30)
-
-
 def test_a_run_that_failed_says_so_in_a_line(service: Service) -> None:
     (service.folder / "second.py").write_text("import sys; sys.exit('second: no good')")
     run = service.start("pipeline/nightly")
     until(lambda: service.run(run)[0] == "Failed")
     assert service.run(run)[1] == "second: no good"
-    until(
-        lambda: not [one for one in psutil.process_iter() if _works_in(one, service.folder, "prefect.engine")]
-    )
+    until(lambda: not working(service.folder, "prefect.engine"))
     assert "Traceback" not in service.log.read_text()
 
 
@@ -227,24 +276,43 @@ def test_a_run_that_is_cancelled_ends_its_stage(service: Service) -> None:
     run = service.held()
     service.prefect("flow-run", "cancel", run)
     until(lambda: service.run(run)[0] == "Cancelled")
-    assert not [one for one in psutil.process_iter() if _works_in(one, service.folder, "second.py")]
+    assert not working(service.folder, "second.py")
     (service.folder / "hold").unlink()
     assert service.project.run("dvc", "repro").returncode == 0, "no lock is left"
     assert service.ran() == ["first", "second", "second"]
 
 
-def _works_in(process: psutil.Process, folder: Path, words: str) -> bool:
-    try:
-        return process.cwd() == str(folder) and words in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
+def test_what_finds_nothing_new_costs_little(service: Service) -> None:
+    """No task is made for it; benchmarks measure its CPU time."""
+    first = service.start("pipeline/nightly")
+    until(lambda: service.run(first)[0] == "Completed")
+    run = service.start("pipeline/on-new-data")
+    until(lambda: service.run(run)[0] == "Skipped")
+    assert service.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}}) == []
+
+
+def test_drift_starts_the_pipeline_if_it_is_to(service: Service) -> None:
+    """The events are the real ones, and so is the automation that prefect.yaml makes of the second."""
+    tell = (
+        "from pathlib import Path; from flows import events\n"
+        "for retrain in (False, True):\n"
+        "    events.emit_drift(Path('new'), {'pictures': 1, 'checks': []}, retrain=retrain)"
+    )
+    before = service.runs()
+    subprocess.run(
+        [sys.executable, "-c", tell], cwd=service.folder, env=environment(service.project), check=True
+    )
+    until((service.folder / "second.txt").exists)
+    well = ("Completed", "every stage is up to date (2 completed)")
+    until(lambda: well in [service.run(one) for one in service.runs() - before])
+    assert len(service.runs() - before) == 1, "none by the first event, which the server got earlier"
 
 
 def test_a_killed_worker_costs_nothing(service: Service) -> None:
     """Its run goes on without it, and another worker takes the next one."""
     run = service.held()
     service.child("prefect worker start").kill()
-    until(lambda: "the worker has ended" in service.log.read_text())
+    until(lambda: "the worker has ended" in service.said())
     (service.folder / "hold").unlink()
     until(lambda: service.run(run)[0] == "Completed")
     assert service.ran() == ["first", "second"]
@@ -259,7 +327,7 @@ def test_a_run_that_died_with_its_worker_is_picked_up(service: Service) -> None:
     worker, flow = service.child("prefect worker start"), service.child("prefect.engine")
     for one in (worker, flow):
         one.kill()
-    until(lambda: not [one for one in psutil.process_iter() if _works_in(one, service.folder, "second.py")])
+    until(lambda: not working(service.folder, "second.py"))
     (service.folder / "hold").unlink()
     assert service.run(run)[0] == "Running", "nobody has told the server"
     again = service.start("pipeline/on-new-data")
@@ -271,7 +339,7 @@ def test_a_run_that_died_with_its_worker_is_picked_up(service: Service) -> None:
 def test_a_killed_server_comes_back_and_the_run_with_it(service: Service) -> None:
     run = service.held()
     service.child("flows.server:app").kill()
-    until(lambda: "the server has ended" in service.log.read_text())
+    until(lambda: "the server has ended" in service.said())
     until(lambda: _answers(service), 120)
     (service.folder / "hold").unlink()
     until(lambda: service.run(run)[0] == "Completed")
@@ -284,30 +352,3 @@ def _answers(service: Service) -> bool:
             return True
     except OSError:
         return False
-
-
-def test_what_finds_nothing_new_costs_little(service: Service) -> None:
-    """No task is made for it; benchmarks measure its CPU time."""
-    first = service.start("pipeline/nightly")
-    until(lambda: service.run(first)[0] == "Completed")
-    run = service.start("pipeline/on-new-data")
-    until(lambda: service.run(run)[0] == "Skipped")
-    assert service.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}}) == []
-
-
-@pytest.mark.parametrize("retrain", [True, False])
-def test_drift_starts_the_pipeline_if_it_is_to(service: Service, retrain: bool) -> None:
-    """The event is the real one, and so is the automation that prefect.yaml makes of it."""
-    tell = (
-        "from pathlib import Path; from flows import events; "
-        f"events.emit_drift(Path('new'), {{'pictures': 1, 'checks': []}}, retrain={retrain})"
-    )
-    subprocess.run(
-        [sys.executable, "-c", tell], cwd=service.folder, env=environment(service.project), check=True
-    )
-    if retrain:
-        until((service.folder / "second.txt").exists)
-        until(lambda: ("Completed", "every stage is up to date (2 completed)") in service.runs())
-    else:
-        time.sleep(10)
-        assert service.runs() == []
