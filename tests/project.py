@@ -33,7 +33,7 @@ class Project:
             subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(folder)], check=True)
             subprocess.run(["git", "checkout", "--quiet", commit], cwd=folder, check=True)
             (folder / "dvc.lock").unlink(missing_ok=True)
-            return cls.begun(folder)
+            return cls.make_repository(folder)
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
             cwd=ROOT,
@@ -46,10 +46,10 @@ class Project:
             if source.is_file() and name != "dvc.lock":
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
-        return cls.begun(folder)
+        return cls.make_repository(folder)
 
     @classmethod
-    def begun(cls, folder: Path) -> Self:
+    def make_repository(cls, folder: Path) -> Self:
         """Makes a repository of its own, with one commit, of a folder of files or a clone."""
         project = cls(folder)
         shutil.rmtree(folder / ".git", ignore_errors=True)

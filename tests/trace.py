@@ -229,7 +229,7 @@ def interrupt(running: Terminal) -> None:
     python.send_signal(signal.SIGINT)
 
 
-def told(story: Story) -> bool:
+def run_and_say(story: Story) -> bool:
     """Runs the story and says what it has reached and left; whether that was nothing but loopback."""
     story.prepare()
     story.tell()
@@ -257,7 +257,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         top = Path(arguments.keep or temporary).resolve()
         commits = arguments.commits or [None]
-        clean = [told(Story(top / (commit or WORKING_COPY), commit)) for commit in commits]
+        clean = [run_and_say(Story(top / (commit or WORKING_COPY), commit)) for commit in commits]
     return 0 if all(clean) else 1
 
 

@@ -48,7 +48,7 @@ class Scratch:
     """The clone as a repository of its own, with bare ones that stand for the remotes of git and DVC."""
 
     def __init__(self, folder: Path, top: Path) -> None:
-        self.project = Project.begun(folder)
+        self.project = Project.make_repository(folder)
         self.origin = top / "origin"
         self.git("init", "--quiet", "--bare", "--initial-branch", "main", str(self.origin))
         self.git("remote", "add", "origin", str(self.origin))
