@@ -23,7 +23,7 @@ else
 endif
 
 slow: ready
-	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Prefect's server, UI, schedules and a worker, on this machine only; ctrl-c ends them.
 serve: ready

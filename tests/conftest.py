@@ -1,7 +1,9 @@
 """What every test may count on."""
 
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gto.log  # noqa: F401
@@ -9,6 +11,7 @@ import prefect.logging.configuration
 import pytest
 
 from tests.browser import BROWSER
+from tests.live import free_ports, until
 from tests.structure import ROOT
 from tests.tiny import Tiny
 
@@ -20,6 +23,11 @@ prefect.logging.configuration.setup_logging()
 os.environ.setdefault("DARKROOM_CACHE", str(ROOT / ".cache"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole pipelines, which take minutes, come first: else one worker is left with them in the end."""
+    items.sort(key=lambda item: "slow" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """A Prefect server and database for all tests that need them."""
@@ -27,6 +35,20 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a server leaves in a new PREFECT_HOME, to be copied: to make its database takes seconds."""
+    from flows import server
+
+    home = tmp_path_factory.mktemp("new") / "prefect"
+    (port,) = free_ports()
+    child = server.launch(port, subprocess.DEVNULL, PREFECT_HOME=str(home), PREFECT_UI_ENABLED="0")
+    until(lambda: server.is_up(f"http://127.0.0.1:{port}/api"), 120)
+    child.terminate()
+    child.wait(60)
+    return home
 
 
 @pytest.fixture

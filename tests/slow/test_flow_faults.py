@@ -1,5 +1,6 @@
 """What can fail around a flow ends in one line or in waiting, and leaves nothing for the user to mend."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,10 +33,11 @@ STAGE = held_stage("first", "result", "ran", "x")
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def repository(prefect_home: Path, tmp_path: Path) -> Path:
     """A DVC repository of two stages, of which the second waits while `hold` is there."""
     folder = tmp_path / "repository"
     live.repository(folder, PIPELINE, STAGE, "one")
+    shutil.copytree(prefect_home, tmp_path / "prefect")
     return folder
 
 
@@ -168,11 +170,11 @@ def test_a_full_prefect_home_is_named(repository: Path, tmp_path: Path) -> None:
     assert not (repository / "ran").exists()
 
 
-def test_a_full_disk_is_named_and_room_is_all_that_it_takes(tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_room_is_all_that_it_takes(prefect_home: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "2m") as disk:
         folder = disk / "repository"
         live.repository(folder, PIPELINE, STAGE, "one")
-        home = {"PREFECT_HOME": str(tmp_path / "prefect")}
+        home = {"PREFECT_HOME": str(shutil.copytree(prefect_home, tmp_path / "prefect"))}
         assert run(folder, "flows.pipeline", **home)[0] == 0
         (folder / "work.py").write_text(STAGE.replace('Path("first").read_text()', '"x" * 4_000_000'))
         (folder / "source").write_text("two")

@@ -1,6 +1,7 @@
 """A flow that is ended ends its stage too, with the earlier outputs back and nothing left running."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -37,12 +38,21 @@ cli.stage(main)
 """
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A DVC repository whose one stage has run once, and next time takes long."""
-    folder = tmp_path / "repository"
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC repository whose one stage has run once."""
+    folder = tmp_path_factory.mktemp("prepared") / "repository"
     live.repository(folder, PIPELINE, STAGE, "first")
     subprocess.run(["dvc", "repro", "-q"], cwd=folder, env=environment(folder), check=True)
+    return folder
+
+
+@pytest.fixture
+def repository(prepared: Path, prefect_home: Path, tmp_path: Path) -> Path:
+    """Its copy, in which that stage takes long next time."""
+    folder = tmp_path / "repository"
+    shutil.copytree(prepared, folder)
+    shutil.copytree(prefect_home, tmp_path / "prefect")
     (folder / "source").write_text("second")
     return folder
 

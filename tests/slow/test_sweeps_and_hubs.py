@@ -21,7 +21,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     for name in ("DARKROOM_CACHE", "TFHUB_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     write_classes(tmp_path / "pictures", count=20)
-    return Project.small(tmp_path)
+    project = Project.small(tmp_path)
+    project.set(epochs="1", robustness="0")
+    return project
 
 
 def test_a_sweep_runs_from_a_queue_and_shares_the_features(project: Project) -> None:
