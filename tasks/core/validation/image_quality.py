@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-Floats = npt.NDArray[np.float32]
-
 SAMPLE = 128  # pixels of the longer side from which colours are measured
 EDGES = 64  # pixels of the longer side on which edges are looked for
 HASH_SIDE, HASH_LOW = 32, 8  # the hash is of the lowest 8 x 8 frequencies of an image of 32 x 32
