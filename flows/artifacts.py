@@ -69,7 +69,7 @@ def confusion(answers: pd.DataFrame) -> str:
     counts = pd.crosstab(answers["label"], answers["predicted"]).reindex(
         index=names, columns=names, fill_value=0
     )
-    text = html.rendered(
+    text = html.render(
         TEMPLATE,
         names=names,
         counts=counts.to_numpy().tolist(),

@@ -147,7 +147,7 @@ def steps(
     for name in names:
         is_due = name in pending
         if touched and not is_due:
-            is_due = bool(working_copy.retry_while_busy(partial(dvc_api.changed, name), say))
+            is_due = bool(working_copy.retry_while_busy(partial(dvc_api.changed_stages, name), say))
         touched |= is_due
         unmeasured = name == "latency" and not TIMED_ARTIFACTS.exists()  # which DVC doesn't know of
         stage = reproduce.with_options(task_run_name=name, timeout_seconds=limit)

@@ -95,7 +95,7 @@ def override(settings: Sequence[str]) -> None:
     """
     text = params.FILE.read_text("utf-8")
     for path, value in dvc_api.settings(settings):
-        text = replaced(text, path, value)
+        text = replace_value(text, path, value)
     with replacing(params.FILE) as draft:
         draft.write_text(text, "utf-8", newline="\n")
         try:
@@ -104,7 +104,7 @@ def override(settings: Sequence[str]) -> None:
             raise ParamError(str(error).replace(str(draft), "set")) from None
 
 
-def replaced(text: str, path: list[str], value: Any) -> str:
+def replace_value(text: str, path: list[str], value: Any) -> str:
     """A YAML text with another value under a path of keys, and all else as it was, comments included.
 
     DVC's own `--set-param` writes the whole file again, and loses those within lists.

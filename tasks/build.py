@@ -21,7 +21,7 @@ from tasks.core.data import shards, splits
 from tasks.core.data.config import Build, Processes
 from tasks.core.data.last_run import last_output_files
 from tasks.core.data.manifest import readable
-from tasks.core.data.parallel import each, suited
+from tasks.core.data.parallel import each, limit_workers
 from tasks.core.data.parquet import read_parquet
 from tasks.core.data.shards import Image, Recipe, Shard
 from tasks.core.data.splits import SPLITS
@@ -120,7 +120,7 @@ def build(
         digests = {shard.source: reuse(shard, earlier, sources) for shard in wanted}
         new = [shard for shard in wanted if digests[shard.source] is None]
         size = dict(zip(frame["path"], frame["bytes"], strict=True))
-        compute = suited(compute, (size[image.path] for shard in new for image in shard.images))
+        compute = limit_workers(compute, (size[image.path] for shard in new for image in shard.images))
         digests |= {shard.source: digest for shard, digest in _write_shards(new, compute)}
         facts = {
             "class_names": classes,

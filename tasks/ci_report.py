@@ -59,7 +59,7 @@ def report(base: str) -> str:
 
 def unfinished() -> list[str]:
     """Stages that would run again, or have left nothing; `verdict` would after each no."""
-    pending = sorted(dvc_api.changed() - {"verdict"})
+    pending = sorted(dvc_api.changed_stages() - {"verdict"})
     return pending if pending or ARTIFACTS.exists() else [EXPORT.name]
 
 

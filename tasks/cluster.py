@@ -75,7 +75,7 @@ class Params(params.Section):
     model: Model
 
 
-def shuffled(folder: Path) -> list[str]:
+def shuffle_paths(folder: Path) -> list[str]:
     """Paths of all images below a folder, in a seeded order, of which any beginning is a fair sample.
 
     Raises:
@@ -90,7 +90,7 @@ def typical_side(folder: Path, paths: Iterable[str]) -> float:
     sides: list[int] = []
     for path in paths:
         with suppress(DataError):  # named when its pixels are read
-            sides.append(min(image_io.opened(_content(folder, path)).size))
+            sides.append(min(image_io.open_image(_content(folder, path)).size))
         if len(sides) == MAX_SIZED:
             break
     return statistics.median(sides or [0])
@@ -244,7 +244,7 @@ def write(output: Path, folder: Path, rows: pd.DataFrame) -> None:
         {"label": label, "size": len(members), "shown": members["path"][:MAX_SHOWN].tolist()}
         for label, members in rows.groupby("label")
     ]
-    page = html.rendered(TEMPLATE, box=box, clusters=clusters, images=len(rows))
+    page = html.render(TEMPLATE, box=box, clusters=clusters, images=len(rows))
     with replacing(output) as temporary:
         temporary.mkdir()
         write_text(temporary / TABLE, rows.to_csv(index=False, lineterminator="\n"))
@@ -264,7 +264,7 @@ def cluster(folder: Path, output: Path, k: int | None, max_k: int, model: Model,
     import sklearn.cluster  # noqa: F401, only libraries that are loaded are kept to one thread
 
     check_output(output, folder)
-    paths = shuffled(folder)
+    paths = shuffle_paths(folder)
     side = typical_side(folder, paths)
     size = store.image_size(model.backbone, model.image_size, side, model.sha256)
     with threadpool_limits(1):  # more add up in the order they end in, and round as that falls

@@ -97,7 +97,7 @@ def _table(path: Path, version: str = "") -> pd.DataFrame:
 
 def page(result: dict[str, Any], found: list[Check], unsure: pd.DataFrame, unread: pd.DataFrame) -> str:
     """The page a person reads."""
-    return html.rendered(
+    return html.render(
         TEMPLATE,
         result=result,
         checks=found,

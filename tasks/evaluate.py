@@ -30,7 +30,7 @@ from tasks.core.evaluation import (
     slices,
 )
 from tasks.core.evaluation.config import Evaluate
-from tasks.core.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from tasks.core.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tasks.core.evaluation.metrics import Answers
 from tasks.core.training import classifier
 from tasks.core.training.classifier import Predict
@@ -85,7 +85,7 @@ def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, 
     hits: dict[str, dict[str, Array]] = {}
     for name in CORRUPTIONS:
         console.say(f"evaluate: {len(labels)} images corrupted by {name}")
-        hits[name] = {str(s): right(corrupted(images, name, s, p.seed)) for s in SEVERITIES}
+        hits[name] = {str(s): right(corrupt(images, name, s, p.seed)) for s in SEVERITIES}
     each = np.mean([hit for severities in hits.values() for hit in severities.values()], axis=0)
     interval = intervals.bootstrap(lambda rows: each[rows].mean(), labels, p.bootstrap, p.seed)
     return {
@@ -132,10 +132,10 @@ def measure(
         for split, answer in answers.items()
     }
     result["per_class"] = metrics.per_class(answers["test"], data.class_names)
-    result["slices"] = slices.described(parted, images, answers["test"].right, p.min_slice)
+    result["slices"] = slices.describe(parted, images, answers["test"].right, p.min_slice)
     temperature = calibration.temperature(*predictions.arrays(frames["validation"]))
     known, before = predictions.arrays(frames["test"])
-    after = Answers.of(known, calibration.scaled(before, temperature))
+    after = Answers.of(known, calibration.apply_temperature(before, temperature))
     curves = {"before": answers["test"], "after": after}
     result["calibration"] = {"temperature": temperature} | {
         when: metrics.measure(of, p.calibration_bins, "probabilities") for when, of in curves.items()
@@ -147,7 +147,7 @@ def measure(
     if p.robustness:
         result["robustness"] = robustness(predict_batch, data, p)
     judged = pd.concat([frame.assign(split=split) for split, frame in frames.items()], ignore_index=True)
-    issues = label_errors.described(judged, *predictions.arrays(judged))
+    issues = label_errors.describe(judged, *predictions.arrays(judged))
     predictions.write(PREDICTIONS, table)
     _write_tables(table, curves, result.get("robustness", {}), p.calibration_bins)
     write_json(LABEL_ERRORS, issues)

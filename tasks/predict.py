@@ -75,7 +75,7 @@ def _from_name(name: str) -> list[Source]:
 def _from_stdin(stdin: Any) -> list[Source]:
     data = stdin.read()
     try:
-        image_io.opened(data)
+        image_io.open_image(data)
     except DataError:
         try:
             lines = data.decode().splitlines()

@@ -216,12 +216,12 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
     )
     lowest = math.floor(lowest * 10) / 10
     own_split = splits.read(paths.DATASET, images["path"])
-    return html.rendered(
+    return html.render(
         TEMPLATE,
         album=album,
         anchors={kind["anchor"] for kind in wrong},
         artifacts=artifacts["artifacts"],
-        augmented=thumbnails.embedded(paths.TRAINING / paths.AUGMENTED),
+        augmented=thumbnails.embed(paths.TRAINING / paths.AUGMENTED),
         bars=charts.bars(dataset["counts"]),
         cards=[m for m in METRICS.values() if m.title and len(names) >= m.min_classes],
         calibrated=parameters.get("export.calibrate") == "true",

@@ -193,7 +193,7 @@ def suggest() -> int:
         raise DataError(f"data.schema: {file} says something already; delete it to have a new one suggested")
     scanned, _ = scan_images(Path(p.data.images), Path(p.data.labels), p.compute)
     images = manifest.readable(scanned)
-    write_text(file, schema.text(schema.suggested(images)))
+    write_text(file, schema.text(schema.suggest(images)))
     console.say(f"validate: {file} is suggested from {len(images)} images; edit it, then run the pipeline")
     return 0
 

@@ -148,7 +148,7 @@ def test_bombs_are_refused_and_never_go_off(tmp_path: Path) -> None:
         start = peak()
         for file in sorted(pathlib.Path(sys.argv[1]).iterdir()):
             try:
-                said = image_io.decoded(image_io.opened(file.read_bytes())).size
+                said = image_io.decode(image_io.open_image(file.read_bytes())).size
             except errors.DataError as error:
                 said = str(error)
             print(json.dumps([file.name, said, peak() - start]))
@@ -182,7 +182,7 @@ def test_a_broken_file_is_never_a_fault_of_ours(kind: str, capfd: pytest.Capture
         for _ in range(rng.choice([0, 1, 4, 16])):
             data[rng.randrange(min(len(data), 120))] = rng.choice([0, 127, 128, 255])
         try:
-            image_io.reduced(image_io.opened(bytes(data)), 8)
+            image_io.shrink(image_io.open_image(bytes(data)), 8)
         except DataError as error:
             refused += 1
             assert "\n" not in str(error)

@@ -29,7 +29,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def decoded(data: bytes) -> np.ndarray:
-    return np.asarray(image_io.decoded(image_io.opened(data))).astype(int)
+    return np.asarray(image_io.decode(image_io.open_image(data))).astype(int)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_broken_exif_says_nothing_against_the_pixels() -> None:
     sound = saved(plain().resize((800, 600)), "JPEG", exif=exif, dpi=(72, 72))
     rng = random.Random(5)
     for data in [flipped(sound, rng) for _ in range(150)]:
-        rgb, size = image_io.reduced(image_io.opened(data), 256)
+        rgb, size = image_io.shrink(image_io.open_image(data), 256)
         assert sorted(size) == [600, 800]
         assert np.abs(np.asarray(rgb).mean(axis=(0, 1)) - ORANGE).max() < 5
 
@@ -147,7 +147,7 @@ def test_what_can_not_be_read_is_refused_in_one_line(tmp_path: Path, data: bytes
 def test_the_three_ways_to_fit_a_square(how: Resize, corner_is_black: bool, edges_are_kept: bool) -> None:
     image = Image.new("RGB", (80, 40), "white")
     image.paste("red", (0, 0, 8, 40))
-    pixels = image_io.resized(image, 20, how)
+    pixels = image_io.resize_image(image, 20, how)
     assert pixels.shape == (20, 20, 3)
     assert (pixels[0, 10].max() == 0) == corner_is_black
     assert (pixels[10, 0, 1] < 100) == edges_are_kept
@@ -156,7 +156,7 @@ def test_the_three_ways_to_fit_a_square(how: Resize, corner_is_black: bool, edge
 @pytest.mark.parametrize("kind", ["raw", "png"])
 def test_packing_loses_nothing(kind: Packing) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
-    data = image_io.encoded(pixels, kind)
+    data = image_io.encode(pixels, kind)
     unpack: Callable[[bytes], np.ndarray] = (
         (lambda d: np.frombuffer(d, np.uint8).reshape(8, 8, 3)) if kind == "raw" else decoded
     )
@@ -170,8 +170,8 @@ def test_of_a_large_jpeg_less_is_decoded_and_the_whole_size_told(orientation: in
     image = Image.effect_noise((1200, 1199), 60)  # at an eighth, both sides round to 150
     data = BytesIO()
     image.save(data, "JPEG", exif=exif)
-    small, size = image_io.reduced(image_io.opened(data.getvalue()), 100)
+    small, size = image_io.shrink(image_io.open_image(data.getvalue()), 100)
     assert small.size == (150, 150)
     assert size == ((1200, 1199) if orientation == 1 else (1199, 1200))
     with pytest.raises(DataError, match="truncated"):
-        image_io.reduced(image_io.opened(data.getvalue()[:-5000]), 100)
+        image_io.shrink(image_io.open_image(data.getvalue()[:-5000]), 100)

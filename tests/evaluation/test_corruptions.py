@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tasks.core.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from tasks.core.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 IMAGES = np.stack(
     [
@@ -19,7 +19,7 @@ IMAGES = np.stack(
 def test_each_severity_harms_more_and_keeps_the_shape(name: str) -> None:
     harm = []
     for severity in SEVERITIES:
-        found = corrupted(IMAGES, name, severity, 1)
+        found = corrupt(IMAGES, name, severity, 1)
         assert found.shape == IMAGES.shape
         assert found.dtype == np.uint8
         harm.append(np.abs(found.astype(int) - IMAGES).mean())
@@ -28,19 +28,19 @@ def test_each_severity_harms_more_and_keeps_the_shape(name: str) -> None:
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_the_seed_decides_and_the_place_of_others_does_not(name: str) -> None:
-    once, again = (corrupted(IMAGES, name, 2, 1) for _ in range(2))
+    once, again = (corrupt(IMAGES, name, 2, 1) for _ in range(2))
     assert np.array_equal(once, again)
-    assert np.array_equal(corrupted(IMAGES[:1], name, 2, 1)[0], once[0])
+    assert np.array_equal(corrupt(IMAGES[:1], name, 2, 1)[0], once[0])
     if name in ("brightness", "noise", "rotation"):
-        assert any(not np.array_equal(corrupted(IMAGES, name, 2, seed), once) for seed in range(2, 8))
+        assert any(not np.array_equal(corrupt(IMAGES, name, 2, seed), once) for seed in range(2, 8))
 
 
 def test_brightness_goes_both_ways_and_contrast_keeps_the_mean() -> None:
     grey = np.full((20, 8, 8, 3), 128, np.uint8)
-    assert set(corrupted(grey, "brightness", 2, 1).reshape(20, -1)[:, 0]) == {77, 179}
-    assert abs(corrupted(IMAGES, "contrast", 3, 1).mean() - IMAGES.mean()) < 1
+    assert set(corrupt(grey, "brightness", 2, 1).reshape(20, -1)[:, 0]) == {77, 179}
+    assert abs(corrupt(IMAGES, "contrast", 3, 1).mean() - IMAGES.mean()) < 1
 
 
 def test_a_turned_image_has_no_black_corners() -> None:
     white = np.full((1, 64, 64, 3), 255, np.uint8)
-    assert corrupted(white, "rotation", 3, 1).min() == 255
+    assert corrupt(white, "rotation", 3, 1).min() == 255

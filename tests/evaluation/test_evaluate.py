@@ -65,7 +65,7 @@ def test_the_least_credible_label_comes_first_and_nothing_is_printed(
     probabilities[45] = sure_of(np.array([2]), confidence=0.99)[0]
     text = {"label": labels.astype(str), "predicted": LABELS.astype(str), "split": "test"}
     frame = pd.DataFrame({"path": [f"{row}.png" for row in range(60)], **text})
-    found = label_errors.described(frame, labels, probabilities)
+    found = label_errors.describe(frame, labels, probabilities)
     assert [(row["path"], row["label"], row["suggested"]) for row in found] == [
         ("45.png", "0", "2"),
         ("5.png", "1", "0"),

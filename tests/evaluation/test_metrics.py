@@ -161,7 +161,7 @@ def test_the_temperature_that_logits_were_divided_by_is_found(true: float) -> No
     seen = softmax(logits * true, axis=1)  # too sure of itself by that factor
     found = calibration.temperature(labels, seen)
     assert found == pytest.approx(true, rel=0.1)
-    assert np.allclose(calibration.scaled(seen, true), softmax(logits, axis=1), atol=1e-6)
+    assert np.allclose(calibration.apply_temperature(seen, true), softmax(logits, axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [36, 300])
@@ -169,7 +169,7 @@ def test_without_a_mistake_the_temperature_keeps_some_doubt(n: int) -> None:
     """Else the loss would be least if the model were never in doubt, and a mistake to come be a sure one."""
     labels = np.arange(n) % 5
     seen = 0.1 + 0.5 * np.eye(5)[labels]
-    confidence = calibration.scaled(seen, calibration.temperature(labels, seen)).max(axis=1).mean()
+    confidence = calibration.apply_temperature(seen, calibration.temperature(labels, seen)).max(axis=1).mean()
     assert confidence == pytest.approx(1 - 1 / (n + 2), abs=1e-3)
 
 

@@ -90,7 +90,7 @@ def test_a_leaked_duplicate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_class_that_was_dropped(workplace: Tiny) -> None:
-    known = schema.suggested(scanned(workplace.images, Path("labels.csv")))
+    known = schema.suggest(scanned(workplace.images, Path("labels.csv")))
     assert "classes without an image" not in why_not(known)
     shutil.rmtree("pictures/red")
     said = why_not(known)

@@ -65,7 +65,7 @@ def test_a_weak_slice_is_told_and_a_small_one_is_not_judged() -> None:
     images = rows(format=["PNG"] * 95 + ["JPEG"] * 5)
     parted = slices.parts(images, nothing(images))
     right = np.arange(N) >= 25  # wrong on the darkest quarter
-    found = slices.described(parted, images, right, 10)
+    found = slices.describe(parted, images, right, 10)
     assert found["brightness"]["q1"]["accuracy"] == 0
     assert found["brightness"]["q1"]["range"] == [0, 0.24]
     assert found["brightness"]["q2"]["accuracy"] == 1

@@ -266,14 +266,14 @@ def test_parameters_are_set_as_dvc_sets_them(repository: Path) -> None:
 
 def test_a_value_is_replaced_and_nothing_else() -> None:
     text = "a:\n  b: 1  # why\n  c:\n    - {x: 1}  # one\n    - {x: 2}  # two\n  # last\nd: 5\n"
-    assert working_copy.replaced(text, ["a", "b"], [1, "x"]) == text.replace("b: 1", 'b: [1, "x"]')
-    assert working_copy.replaced(text, ["d"], None) == text.replace("d: 5", "d: null")
-    assert YAML(typ="safe").load(working_copy.replaced(text, ["a", "c"], 3)) == {
+    assert working_copy.replace_value(text, ["a", "b"], [1, "x"]) == text.replace("b: 1", 'b: [1, "x"]')
+    assert working_copy.replace_value(text, ["d"], None) == text.replace("d: 5", "d: null")
+    assert YAML(typ="safe").load(working_copy.replace_value(text, ["a", "c"], 3)) == {
         "a": {"b": 1, "c": 3},
         "d": 5,
     }
     with pytest.raises(DarkroomError, match=r"a\.b\.c is not in"):
-        working_copy.replaced(text, ["a", "b", "c"], 1)
+        working_copy.replace_value(text, ["a", "b", "c"], 1)
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_processes_and_a_cluster_write_the_same_bytes(
     model: Path, tiny: Tiny, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "SHARD", 13)
-    monkeypatch.setattr(scoring, "suited", lambda compute, _: compute)  # few as they are
+    monkeypatch.setattr(scoring, "limit_workers", lambda compute, _: compute)  # few as they are
     digests = set()
     with local_cluster(2) as cluster:
         for place, compute in enumerate((ALONE, TWO, Processes(1, cluster.scheduler_address))):

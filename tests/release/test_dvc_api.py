@@ -97,11 +97,11 @@ def test_stages_and_their_state() -> None:
         assert dvc_api.survey(["last"]) == (["first", "last"], set())
         with pytest.raises(DarkroomError, match=r"nothing is no stage of .*, which has first, last, bad"):
             dvc_api.survey(["nothing"])
-        assert dvc_api.changed() == {"bad"}
-        assert dvc_api.changed("first") == set()
+        assert dvc_api.changed_stages() == {"bad"}
+        assert dvc_api.changed_stages("first") == set()
         before = dvc_api.inputs()
         Path("source").write_text("two")
-        assert (dvc_api.changed("first"), dvc_api.inputs() == before) == ({"first"}, False)
+        assert (dvc_api.changed_stages("first"), dvc_api.inputs() == before) == ({"first"}, False)
         Path("source").write_text("one")
         assert dvc_api.inputs() == before
         assert dvc_api.missing() == []

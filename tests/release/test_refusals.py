@@ -142,7 +142,7 @@ def test_a_champion_that_has_learned_the_test_images_is_no_measure(variants: Pat
 def test_slices_are_as_large_as_they_still_are() -> None:
     cells = {"a": {"n": 90, "judged": True}, "b": {"n": 90, "judged": True}, "c": {"n": 5, "judged": False}}
     answers = pd.DataFrame({"slice_camera": ["a"] * 40 + ["b"] * 20})
-    found = comparison.recounted_slices({"slices": {"camera": cells}, "test": 1}, answers, min_slice=30)
+    found = comparison.recount_slices({"slices": {"camera": cells}, "test": 1}, answers, min_slice=30)
     facts = {"a": {"n": 40, "judged": True}, "b": {"n": 20, "judged": False}, "c": {"n": 0, "judged": False}}
     assert found == {"slices": {"camera": facts}, "test": 1}
 

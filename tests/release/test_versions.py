@@ -23,16 +23,16 @@ def test_what_gto_takes_back_is_taken_back() -> None:
     for count in range(1, 4):
         subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", f"{count}"], check=True)
         registry.register(f"v1.{count}.0", "HEAD", "text")
-        registry.assign("production", Registry.read().named(f"v1.{count}.0"), "text")
+        registry.assign("production", Registry.read().find(f"v1.{count}.0"), "text")
     known = Registry.read()
     assert [one.name for one in known.history("production")] == ["v1.3.0", "v1.2.0", "v1.1.0"]
     assert known.history("staging") == []
-    registry.assign("staging", known.named("v1.1.0"), "v1.1.0 is back into staging tomorrow")
-    registry.assign("staging", known.named("v1.2.0"), "text")
-    registry.assign("staging", known.named("v1.1.0"), "the good one goes back into staging")
+    registry.assign("staging", known.find("v1.1.0"), "v1.1.0 is back into staging tomorrow")
+    registry.assign("staging", known.find("v1.2.0"), "text")
+    registry.assign("staging", known.find("v1.1.0"), "the good one goes back into staging")
     history = Registry.read().history("staging")
     assert [one.name for one in history] == ["v1.1.0", "v1.2.0", "v1.1.0"], "words by hand take nothing back"
-    registry.assign("production", known.named("v1.2.0"), "classifier@v1.2.0 back into production")
+    registry.assign("production", known.find("v1.2.0"), "classifier@v1.2.0 back into production")
     history = Registry.read().history("production")
     assert [one.name for one in history] == ["v1.2.0", "v1.1.0"], "as tags of format 2 have it"
     gto.api.unassign(".", "classifier", version="v1.2.0", stage="production")

@@ -99,7 +99,7 @@ def test_a_shuffle_that_holds_few_images_still_brings_all(
 ) -> None:
     monkeypatch.setattr("tasks.core.training.dataset.SHUFFLE_BYTES", 10_000)  # three images
     data = batches.data
-    paths = [example["path"] for example in parsed(data, data.shuffled("train", 5))]
+    paths = [example["path"] for example in parsed(data, data.read_shuffled("train", 5))]
     assert len(set(paths)) == len(paths) == batches.data.size("train")
 
 
@@ -120,7 +120,7 @@ def test_a_class_without_training_images_breaks_nothing(batches: Batches) -> Non
 def test_the_sheet_shows_each_image_plain_and_changed(batches: Batches) -> None:
     shown = np.asarray(sheet(batches.data, batches.p), int)
     assert shown.shape == (6 * 36, 8 * 36, 3)
-    first = parsed(batches.data, batches.data.shuffled("train", batches.p.seed))
+    first = parsed(batches.data, batches.data.read_shuffled("train", batches.p.seed))
     plain = next(iter(first))["image"]
     assert np.array_equal(shown[4:36, 4:36], plain)
     assert not np.array_equal(shown[4:36, 40:72], plain)

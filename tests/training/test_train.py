@@ -17,7 +17,7 @@ from tasks.core.base import params
 from tasks.core.base.errors import BackboneError, ModelError, ParamError
 from tasks.core.base.files import read_json
 from tasks.core.training import classifier, feature_cache, fit
-from tasks.core.training.augmentation import Draw, augmented, draw, key, mixed
+from tasks.core.training.augmentation import Draw, augment, draw, key, mix_up
 from tasks.core.training.batches import Batches
 from tasks.core.training.config import Augment, Train
 from tasks.core.training.dataset import Dataset
@@ -205,7 +205,7 @@ def test_a_backbone_that_draws_by_itself_is_told_from_one_that_does_not(
     tiny: Tiny, name: str, draws: bool
 ) -> None:
     """Its draws are begun again at each epoch, which costs time where there are none."""
-    assert saved_model.declared(tiny.folder / name).is_stochastic == draws
+    assert saved_model.inspect(tiny.folder / name).is_stochastic == draws
 
 
 @pytest.mark.parametrize(("batch_norm", "moves"), [("batch", True), ("frozen", False)])
@@ -343,12 +343,12 @@ def numbers(**drawn: float) -> Any:
 
 
 def test_no_strength_is_no_change() -> None:
-    assert np.allclose(augmented(IMAGE, tf.ones((1, len(Draw))), STILL), IMAGE, atol=1e-6)
+    assert np.allclose(augment(IMAGE, tf.ones((1, len(Draw))), STILL), IMAGE, atol=1e-6)
 
 
 def test_rotation_is_in_degrees() -> None:
     p = dataclasses.replace(STILL, rotation=40)
-    turned = augmented(IMAGE, numbers(ANGLE=1.0), p).numpy()[0, ..., 0]
+    turned = augment(IMAGE, numbers(ANGLE=1.0), p).numpy()[0, ..., 0]
     expected = Image.fromarray((IMAGE[0, ..., 0] * 255).astype(np.uint8)).rotate(
         40, Image.Resampling.BILINEAR
     )
@@ -358,7 +358,7 @@ def test_rotation_is_in_degrees() -> None:
 def test_a_flip_mirrors_left_and_right() -> None:
     p = dataclasses.replace(STILL, horizontal_flip=True)
     ramp = np.broadcast_to(np.linspace(0, 1, 33, dtype=np.float32)[None, None, :, None], (1, 33, 33, 3))
-    flipped, kept = (augmented(ramp, numbers(FLIP=flip), p).numpy() for flip in (-0.5, 0.5))
+    flipped, kept = (augment(ramp, numbers(FLIP=flip), p).numpy() for flip in (-0.5, 0.5))
     assert np.allclose(flipped, ramp[:, :, ::-1], atol=1e-5)
     assert np.allclose(kept, ramp, atol=1e-5)
 
@@ -367,15 +367,15 @@ def test_a_crop_shows_a_part_and_never_more() -> None:
     p = dataclasses.replace(STILL, crop=0.5)
     ramp = np.broadcast_to(np.linspace(0, 1, 33, dtype=np.float32)[None, None, :, None], (1, 33, 33, 3))
     smallest, left = (numbers(WINDOW_SIDE=1.0, WINDOW_RIGHT=place) for place in (0.0, -1.0))
-    middle, edge = (augmented(ramp, draws, p).numpy()[0, 16, :, 0] for draws in (smallest, left))
+    middle, edge = (augment(ramp, draws, p).numpy()[0, 16, :, 0] for draws in (smallest, left))
     assert middle[[0, -1]] == pytest.approx([0.25, 0.75], abs=0.02)
     assert edge[[0, -1]] == pytest.approx([0, 0.5], abs=0.02)
 
 
 def test_brightness_and_contrast_change_the_mean_and_the_spread() -> None:
     image = np.clip(0.5 + IMAGE * 0.2, 0, 1)
-    brighter = augmented(image, numbers(BRIGHTNESS=1.0), dataclasses.replace(STILL, brightness=0.1))
-    flatter = augmented(image, numbers(CONTRAST=-1.0), dataclasses.replace(STILL, contrast=0.5))
+    brighter = augment(image, numbers(BRIGHTNESS=1.0), dataclasses.replace(STILL, brightness=0.1))
+    flatter = augment(image, numbers(CONTRAST=-1.0), dataclasses.replace(STILL, contrast=0.5))
     assert np.allclose(brighter, image + 0.1, atol=1e-6)
     assert np.std(flatter) == pytest.approx(np.std(image) / 2, rel=1e-3)
     assert np.mean(flatter) == pytest.approx(np.mean(image), rel=1e-3)
@@ -384,11 +384,11 @@ def test_brightness_and_contrast_change_the_mean_and_the_spread() -> None:
 def test_mixup_mixes_images_and_labels_alike() -> None:
     images, labels = np.eye(4, dtype=np.float32)[:, None, None, :], np.eye(4, dtype=np.float32)
     keys = tf.stack([key(1, 0, str(number)) for number in range(4)])
-    mixed_images, mixed_labels = mixed(images, labels, keys, 0.4)
+    mixed_images, mixed_labels = mix_up(images, labels, keys, 0.4)
     assert np.allclose(mixed_images[:, 0, 0], mixed_labels)
     assert np.allclose(np.sum(mixed_labels, axis=1), 1)
     assert not np.allclose(mixed_labels, labels)
-    assert mixed(images, labels, keys, 0.0) == (images, labels)
+    assert mix_up(images, labels, keys, 0.0) == (images, labels)
 
 
 def test_another_draw_at_the_end_changes_no_other() -> None:

@@ -321,7 +321,7 @@ def test_a_second_run_says_the_same() -> None:
 def suggestion() -> Schema:
     """What is suggested from the manifest that lies here, as a person finds it in the file."""
     file = Path("data/schema.yaml")
-    file.write_text(schema.text(schema.suggested(manifest.readable(read_parquet(MANIFEST)))), "utf-8")
+    file.write_text(schema.text(schema.suggest(manifest.readable(read_parquet(MANIFEST)))), "utf-8")
     return schema.load(file)
 
 

@@ -67,7 +67,7 @@ class Effort:
 
 @pytest.fixture
 def effort(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hashes, int], Effort]:
-    near, joined = near_duplicates._near, near_duplicates._joined
+    near, joined = near_duplicates._near, near_duplicates._join
 
     def taken(hashes: Hashes, distance: int) -> Effort:
         effort = Effort()
@@ -81,7 +81,7 @@ def effort(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hashes, int], Effort]:
             return joined(sets, *rest)
 
         monkeypatch.setattr(near_duplicates, "_near", near_counted)
-        monkeypatch.setattr(near_duplicates, "_joined", joined_counted)
+        monkeypatch.setattr(near_duplicates, "_join", joined_counted)
         near_duplicates.near_sets(hashes, distance)
         return effort
 

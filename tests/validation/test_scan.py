@@ -10,7 +10,7 @@ from PIL import Image
 
 from tasks.core.data import image_io, parallel
 from tasks.core.data.config import Processes
-from tasks.core.data.parallel import each, suited
+from tasks.core.data.parallel import each, limit_workers
 from tasks.core.validation import scan
 from tests import workers
 from tests.images import ALONE, scanned, write_classes
@@ -136,6 +136,6 @@ def test_deaths_over_different_work_do_not_add_up(tmp_path: Path) -> None:
 
 def test_a_few_small_images_are_read_before_processes_would_have_started() -> None:
     compute = Processes(8, "none")
-    assert suited(compute, [200] * 1797).workers == 1
-    assert suited(compute, [200] * 3000) is compute
-    assert suited(compute, [4_000_000] * 50) is compute, "photographs take longer"
+    assert limit_workers(compute, [200] * 1797).workers == 1
+    assert limit_workers(compute, [200] * 3000) is compute
+    assert limit_workers(compute, [4_000_000] * 50) is compute, "photographs take longer"

@@ -21,11 +21,11 @@ def images(encoded: Any, contract: Contract) -> Any:
         float32 (n, size, size, 3) in [0, 1].
     """
     shape = (contract.image_size, contract.image_size, 3)
-    read = lambda data: fitted(decoded(data), contract.image_size, contract.resize)  # noqa: E731
+    read = lambda data: fit_square(decode(data), contract.image_size, contract.resize)  # noqa: E731
     return tf.map_fn(read, encoded, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
-def decoded(data: Any) -> Any:
+def decode(data: Any) -> Any:
     """One image's pixels: float32 (height, width, 3), 0 to 255."""
     return tf.cond(tf.io.is_jpeg(data), lambda: _jpeg(data), lambda: _png(data))
 
@@ -108,26 +108,26 @@ def upright(pixels: Any, orientation: Any) -> Any:
     )
 
 
-def fitted(pixels: Any, side: int, how: Resize) -> Any:
+def fit_square(pixels: Any, side: int, how: Resize) -> Any:
     """Resizes an image as `images.resized` does: float32 (side, side, 3) in [0, 1]."""
     size = tf.cast(tf.shape(pixels)[:2], tf.float32)
     square = tf.constant([side, side])
     if how == "stretch":
-        result = _resampled(pixels, square, side / size, tf.zeros(2))
+        result = _resample(pixels, square, side / size, tf.zeros(2))
     elif how == "crop":
         scale = side / tf.reduce_min(size)
         offset = (size - tf.reduce_min(size)) / 2
-        result = _resampled(pixels, square, tf.stack([scale, scale]), -offset * scale)
+        result = _resample(pixels, square, tf.stack([scale, scale]), -offset * scale)
     else:
         inner = tf.cast(tf.round(size / tf.reduce_max(size) * side), tf.int32)
         inner = tf.maximum(inner, 1)
-        small = _resampled(pixels, inner, tf.cast(inner, tf.float32) / size, tf.zeros(2))
+        small = _resample(pixels, inner, tf.cast(inner, tf.float32) / size, tf.zeros(2))
         before = tf.cast(tf.round(tf.cast(square - inner, tf.float32) / 2), tf.int32)
         result = tf.pad(small, tf.concat([tf.stack([before, square - inner - before], 1), [[0, 0]]], 0))
     return tf.ensure_shape(result, (side, side, 3)) / 255
 
 
-def _resampled(pixels: Any, size: Any, scale: Any, translation: Any) -> Any:
+def _resample(pixels: Any, size: Any, scale: Any, translation: Any) -> Any:
     """Bilinear and antialiased, in whole steps of colour as Pillow has them."""
     values = tf.raw_ops.ScaleAndTranslate(
         images=pixels[None],

@@ -69,7 +69,7 @@ class Exporter:
         layer = self.model.get_layer("backbone")
         if catalogue.package(self.backbone):
             trained = [variable.numpy() for variable in layer.resolved_object.variables]
-            layer = efficientnet_lite.built_in(self.backbone)
+            layer = efficientnet_lite.build(self.backbone)
             layer.set_weights(trained)
         side = self.contract.image_size
         images = keras.Input((side, side, 3), name="image")

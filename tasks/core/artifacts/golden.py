@@ -84,11 +84,11 @@ def write(
 
 
 def _plain(data: bytes, contract: Contract) -> tuple[bytes, str]:
-    image = image_io.opened(data)
+    image = image_io.open_image(data)
     if image.format in ("JPEG", "PNG") and image.mode in PLAIN and _read_alike(data, contract):
         return data, {"JPEG": "jpg", "PNG": "png"}[image.format]
     buffer = BytesIO()
-    upright = image_io.decoded(image)
+    upright = image_io.decode(image)
     upright.info.clear()  # of EXIF and colour profiles
     upright.save(buffer, "PNG")
     return buffer.getvalue(), "png"

@@ -40,9 +40,9 @@ class ParityCheck:
             return facts | {"error": str(error)}
         if not all(np.isfinite(answer).all() for answer in answers.values()):
             return facts | {"error": f"{artifact.name} gives probabilities that are no numbers"}
-        return facts | {name: rounded(value) for name, value in self._compared(answers).items()}
+        return facts | {name: rounded(value) for name, value in self._compare(answers).items()}
 
-    def _compared(self, answers: dict[str, Array]) -> dict[str, float]:
+    def _compare(self, answers: dict[str, Array]) -> dict[str, float]:
         test = answers["test"]
         golden = [answers[name] for name in ("golden", "encoded") if name in answers]
         best = self.expected_golden.argmax(axis=1)

@@ -78,7 +78,7 @@ class Resolver(hub.compressed_module_resolver.HttpCompressedFileResolver):  # ty
         with NamedTemporaryFile(dir=folder) as archive:  # in there, where who waits for us sees it grow
             self._fetch(handle, archive)
             hub.file_utils.extract_tarfile_to_destination(archive, folder)
-        saved_model.declared(Path(folder))
+        saved_model.inspect(Path(folder))
 
     def _fetch(self, handle: str, archive: IO[bytes]) -> None:
         url = self._append_compressed_format_query(_mirrored(handle))
@@ -99,7 +99,7 @@ class Resolver(hub.compressed_module_resolver.HttpCompressedFileResolver):  # ty
         """Saves what an address gives. A proxy or a server may end early; the length tells."""
         archive.seek(0)
         archive.truncate()
-        with self._opened(url) as response:
+        with self._open(url) as response:
             length = response.length  # none where it comes in chunks, which tell for themselves
             bar: dict[str, Any] = {"total": length, "desc": "fetch", "disable": None, "leave": False}
             with tqdm.wrapattr(response, "read", **bar) as stream:
@@ -108,7 +108,7 @@ class Resolver(hub.compressed_module_resolver.HttpCompressedFileResolver):  # ty
             raise IncompleteRead(b"", length - archive.tell())
         archive.seek(0)
 
-    def _opened(self, url: str) -> Any:
+    def _open(self, url: str) -> Any:
         try:
             return urlopen(url, timeout=self.timeout, context=self._context)
         except HTTPError as error:

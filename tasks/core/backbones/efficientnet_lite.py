@@ -149,7 +149,7 @@ def network(name: str, weights: Weights, *, top: bool = False) -> Any:
     x = keras.layers.GlobalAveragePooling2D(name="features")(x)
     if top:
         kernel, bias = weights["_fc.weight"].T, weights["_fc.bias"]
-        x = _loaded(keras.layers.Dense(len(bias), name="logits"), x, [kernel, bias])
+        x = _load_weights(keras.layers.Dense(len(bias), name="logits"), x, [kernel, bias])
     return keras.Model(images, x, name=name)
 
 
@@ -189,14 +189,14 @@ def _convolve(
         layer = keras.layers.DepthwiseConv2D(size, **options)
     else:
         layer = keras.layers.Conv2D(kernel.shape[3], size, **options)
-    x = _loaded(layer, x, [kernel])
+    x = _load_weights(layer, x, [kernel])
     statistics = [weights[f"{norm}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
     normalize = keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=_name(norm))
-    x = _loaded(normalize, x, statistics)
+    x = _load_weights(normalize, x, statistics)
     return keras.layers.ReLU(6.0, name=_name(norm) + "_relu")(x) if activate else x
 
 
-def _loaded(layer: Any, x: Any, values: list[npt.NDArray[Any]]) -> Any:
+def _load_weights(layer: Any, x: Any, values: list[npt.NDArray[Any]]) -> Any:
     x = layer(x)
     layer.set_weights(values)
     return x
@@ -207,7 +207,7 @@ def _name(torch_name: str) -> str:
     return torch_name.lstrip("_").replace("._", "_").replace(".", "_")
 
 
-def built_in(name: str) -> Any:
+def build(name: str) -> Any:
     """Builds the feature extractor of this name with the weights of its installed package.
 
     Raises:
@@ -223,7 +223,7 @@ def convert(name: str, folder: Path) -> None:
     It has what TF Hub's common image signature asks of a reusable SavedModel, and nothing more:
     Keras' own export would trace every layer and take six times as long to write and to read.
     """
-    model = built_in(name)
+    model = build(name)
 
     @tf.function
     def call(inputs: Any, training: bool = False) -> Any:

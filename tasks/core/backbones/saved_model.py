@@ -23,13 +23,13 @@ class Declared:
     is_stochastic: bool  # whether it may draw random numbers in training, as for a dropout of its own
 
 
-def declared(folder: Path) -> Declared:
+def inspect(folder: Path) -> Declared:
     """Reads the shapes of what is called when the model is: its `__call__`, else its signature.
 
     Raises:
         ValueError: there is no SavedModel in this folder.
     """
-    graph = _saved(folder).meta_graphs[0]
+    graph = _read(folder).meta_graphs[0]
     inputs, outputs = _called(graph.object_graph_def) or _signature(graph.signature_def)
     sides = {tuple(dim.size for dim in shape.dim[1:3]) for shape in inputs if len(shape.dim) == 4}
     lengths = {shape.dim[1].size for shape in outputs if len(shape.dim) == 2}
@@ -43,12 +43,12 @@ def declared(folder: Path) -> Declared:
 
 
 @contextmanager
-def seeded(folder: Path, seed: int) -> Iterator[Path]:
+def copy_with_seed(folder: Path, seed: int) -> Iterator[Path]:
     """Gives a folder that holds the same model for a while, with this seed where it draws without one.
 
     TensorFlow refuses to draw without a seed where it is to be deterministic, and many models come so.
     """
-    saved = _saved(folder)
+    saved = _read(folder)
     for place, node in enumerate(_drawing(saved.meta_graphs[0])):
         if not node.attr["seed"].i and not node.attr["seed2"].i:  # TensorFlow's way to write: none
             node.attr["seed"].i, node.attr["seed2"].i = seed, place + 1
@@ -67,7 +67,7 @@ def _drawing(graph: Any) -> Iterator[Any]:
     return (node for node in nodes if "seed" in node.attr and "seed2" in node.attr)
 
 
-def _saved(folder: Path) -> Any:
+def _read(folder: Path) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2
 
     try:

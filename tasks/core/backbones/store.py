@@ -102,7 +102,7 @@ def facts(name: str, sha256: str = UNPINNED) -> Facts:
     cached = _cache_path(name)
     was_here = cached is None or _is_here(cached)
     place = folder(name)
-    found = _noted(place) if cached else None
+    found = _read_note(place) if cached else None
     if not found:
         found = _read(place)
         if cached:
@@ -146,7 +146,7 @@ def list_backbones() -> Iterator[Listed]:
     for row in catalogue.catalogue().values():
         place = _cache_path(row.name)
         here = place is not None and _is_here(place)
-        found = _noted(place) if place else None
+        found = _read_note(place) if place else None
         source = f"built in, {row.package}" if row.package else row.handle
         yield Listed(row.name, row.size, found.features if found else None, here, source)
 
@@ -175,7 +175,7 @@ def _note(place: Path) -> Path:
     return place.with_name(f"{place.name}.json")
 
 
-def _noted(place: Path) -> Facts | None:
+def _read_note(place: Path) -> Facts | None:
     """What was noted beside a model; none where it was not, or where its files are others by now."""
     try:
         note = read_json(_note(place))
@@ -194,7 +194,7 @@ def _read(place: Path) -> Facts:
     from tasks.core.backbones import saved_model  # brings TensorFlow along
 
     try:
-        declared = saved_model.declared(place)
+        declared = saved_model.inspect(place)
     except ValueError as error:
         raise BackboneError(f"model.backbone: {place} can't be loaded: {error}; fetch it again") from None
     return Facts(sha256=files.sha256(place), **asdict(declared))

@@ -44,7 +44,7 @@ def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
         _check_unchanged(before)
         return 0
 
-    code = _guarded(work)
+    code = _guard(work)
     if code not in (0, Rejected.exit_code):  # a verdict is whole, and someone wants to read it
         process.restore_outputs()
     sys.exit(code)
@@ -60,7 +60,7 @@ def command(main: Callable[[], int]) -> NoReturn:
             console.silence()
             return 0
 
-    sys.exit(_guarded(work))
+    sys.exit(_guard(work))
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -88,7 +88,7 @@ def name() -> str:
     return Path(sys.argv[0]).stem
 
 
-def _guarded(work: Callable[[], int]) -> int:
+def _guard(work: Callable[[], int]) -> int:
     """Turns every failure into one line on stderr and an exit code."""
     for number in process.SIGNALS:
         signal.signal(number, _interrupt)

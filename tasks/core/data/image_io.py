@@ -24,7 +24,7 @@ SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, for an error not a warning
 
 
-def opened(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
     """Reads an image's header, and no pixels yet.
 
     Raises:
@@ -49,7 +49,7 @@ def opened(data: bytes) -> Image.Image:
     return image
 
 
-def decoded(image: Image.Image) -> Image.Image:
+def decode(image: Image.Image) -> Image.Image:
     """Decodes the first frame as RGB, upright by its EXIF orientation, transparency on white.
 
     What is RGB and upright already is not copied: `image` itself is loaded and returned.
@@ -72,19 +72,19 @@ def decoded(image: Image.Image) -> Image.Image:
         raise DataError(f"is truncated or corrupt ({error})") from None
 
 
-def reduced(image: Image.Image, side: int) -> tuple[Image.Image, tuple[int, int]]:
+def shrink(image: Image.Image, side: int) -> tuple[Image.Image, tuple[int, int]]:
     """Decodes an image of which no more than `side` pixels of each side are wanted.
 
     A JPEG can be decoded at a half, a quarter or an eighth of its size, in a fraction of the time.
 
     Returns:
-        What `decoded` gives, and the width and height of the whole image, upright.
+        What `decode` gives, and the width and height of the whole image, upright.
     """
     whole = image.size
     image.draft(None, (side, side))
     shrunk = image.size != whole
     turned = shrunk and _orientation(image) in (5, 6, 7, 8)
-    rgb = decoded(image)
+    rgb = decode(image)
     return rgb, (whole[::-1] if turned else whole) if shrunk else rgb.size
 
 
@@ -133,7 +133,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
 
 
-def resized(image: Image.Image, size: int, how: Resize) -> Pixels:
+def resize_image(image: Image.Image, size: int, how: Resize) -> Pixels:
     """Fits an RGB image into a square of `size` pixels, antialiased.
 
     Args:
@@ -165,7 +165,7 @@ def read(path: Path, size: int, how: Resize) -> Pixels:
 def pixels(data: bytes, path: Path, size: int, how: Resize) -> Pixels:
     """What `read` gives, of a file's content that has been read already."""
     try:
-        return resized(decoded(opened(data)), size, how)
+        return resize_image(decode(open_image(data)), size, how)
     except DataError as error:
         raise DataError(f"{path} {error}; leave it out or replace it") from None
     except MemoryError:
@@ -187,7 +187,7 @@ def content(path: Path) -> bytes:
         raise DataError(f"{path} can't be read ({error.strerror}); check its permissions") from None
 
 
-def encoded(pixels: Pixels, kind: Packing) -> bytes:
+def encode(pixels: Pixels, kind: Packing) -> bytes:
     """Packs pixels for a record: `raw` is the bytes in row-major order, without a header."""
     if kind == "raw":
         return pixels.tobytes()

@@ -26,7 +26,7 @@ MIN_SHARED_WORK = 2000  # small images; fewer are read sooner than processes sta
 BYTES_PER_WORK = 30_000  # bytes; reading an image takes as long again for each so many of them
 
 
-def suited(compute: Processes, sizes: Iterable[int]) -> Processes:
+def limit_workers(compute: Processes, sizes: Iterable[int]) -> Processes:
     """No processes for what is read sooner than they start.
 
     Args:
@@ -68,7 +68,7 @@ def each(
     begun: deque[Any] = deque()
     try:
         for item in items:
-            begun.append(_finished(item) if is_done(item) else pool.submit(work, item))
+            begun.append(_finish(item) if is_done(item) else pool.submit(work, item))
             if len(begun) >= pool.ahead:
                 yield pool.result(begun)
         while begun:
@@ -77,7 +77,7 @@ def each(
         pool.close(begun)
 
 
-def _finished(item: Any) -> Future[Any]:
+def _finish(item: Any) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_result(item)
     return future
@@ -139,7 +139,7 @@ class _Cluster:
         return self.client.submit(work, item, pure=False)
 
     def result(self, begun: deque[Any]) -> Any:
-        distributed = _distributed()
+        distributed = _import_distributed()
         try:
             return begun.popleft().result()
         except distributed.KilledWorker:
@@ -157,7 +157,7 @@ class _Cluster:
             self.client.close()
 
 
-def _distributed() -> Any:
+def _import_distributed() -> Any:
     distributed = importlib.import_module("distributed")  # a second, for those who have a cluster
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised
@@ -165,7 +165,7 @@ def _distributed() -> Any:
 
 
 def _client(address: str) -> Any:
-    distributed = _distributed()
+    distributed = _import_distributed()
     try:
         asyncio.run(asyncio.wait_for(_greet(distributed, address), 2 * ANSWER))
         client = distributed.Client(address, timeout=ANSWER, set_as_default=False)

@@ -67,7 +67,7 @@ def write(shard: Shard) -> str:
     with shard.file.open("wb") as file:
         for image in shard.images:
             pixels = _pixels(shard.folder / image.path, image, shard.recipe)
-            features = {"image": image_io.encoded(pixels, shard.recipe.record), **asdict(image)}
+            features = {"image": image_io.encode(pixels, shard.recipe.record), **asdict(image)}
             texts = {key: value.encode() for key, value in features.items() if isinstance(value, str)}
             tfrecord.write(file, tfrecord.example(features | texts))
     return sha256(shard.file)

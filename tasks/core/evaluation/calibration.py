@@ -56,7 +56,7 @@ def temperature(labels: Array, probabilities: Array) -> float:
     targets[np.arange(n), labels] = 1 - doubt
 
     def loss(log: float) -> float:
-        logs = np.log(np.maximum(scaled(probabilities, np.exp(log)), MIN_PROBABILITY))
+        logs = np.log(np.maximum(apply_temperature(probabilities, np.exp(log)), MIN_PROBABILITY))
         return float(-(targets * logs).sum(axis=1).mean())
 
     edge = np.log(MAX_TEMPERATURE)
@@ -64,7 +64,7 @@ def temperature(labels: Array, probabilities: Array) -> float:
     return round(float(np.exp(found.x)), 4)
 
 
-def scaled(probabilities: Array, temperature: float) -> Array:
+def apply_temperature(probabilities: Array, temperature: float) -> Array:
     """What the softmax gives of logits divided by the temperature, from what it gave of the logits."""
     logs = np.log(np.maximum(probabilities.astype(float), MIN_PROBABILITY)) / temperature
     powers = np.exp(logs - logs.max(axis=1, keepdims=True))

@@ -59,7 +59,7 @@ CORRUPTIONS: dict[str, Callable[[Pixels, int, np.random.Generator], Pixels]] = {
 }
 
 
-def corrupted(images: Pixels, name: str, severity: int, seed: int) -> Pixels:
+def corrupt(images: Pixels, name: str, severity: int, seed: int) -> Pixels:
     """Harms each image, by a seed and its place: every severity draws alike.
 
     Args:

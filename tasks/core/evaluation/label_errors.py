@@ -31,7 +31,7 @@ def likely(labels: Array, probabilities: Array) -> list[int]:
     return [int(row) for row in rows]
 
 
-def described(predictions: pd.DataFrame, labels: Array, probabilities: Array) -> list[dict[str, Any]]:
+def describe(predictions: pd.DataFrame, labels: Array, probabilities: Array) -> list[dict[str, Any]]:
     """The likely label errors among predictions, the least credible label first.
 
     Args:

@@ -54,7 +54,7 @@ def _values(column: pd.Series) -> Array:
     return text.to_numpy(object)
 
 
-def described(parted: pd.DataFrame, images: pd.DataFrame, right: Array, min_slice: int) -> dict[str, Any]:
+def describe(parted: pd.DataFrame, images: pd.DataFrame, right: Array, min_slice: int) -> dict[str, Any]:
     """What `metrics.json` says of the slices: of what is measured, their accuracy alone.
 
     Args:

@@ -27,7 +27,7 @@ from tasks.core.data import image_io
 from tasks.core.data.config import Processes
 from tasks.core.data.discovery import Entry, list_images
 from tasks.core.data.manifest import MEASURES
-from tasks.core.data.parallel import each, suited
+from tasks.core.data.parallel import each, limit_workers
 from tasks.core.data.parquet import read_parquet, write_parquet
 from tasks.core.evaluation.predictions import PROBABILITY
 from tasks.core.inference.predictor import Predictor, load_predictor
@@ -77,7 +77,7 @@ def score(
     names = load_predictor(model).contract.class_names  # here first, where a mistake ends in one line
     rows = images[images["error"].isna()]
     jobs = list(shards(model, folder, rows, batch_size))
-    compute = suited(compute, [0] * len(rows))
+    compute = limit_workers(compute, [0] * len(rows))
     parts = []
     with tqdm(total=len(rows), desc="score", unit=" images", disable=None, leave=False) as progress:
         for shard in each(predict_shard, jobs, compute, is_done=lambda job: job.part.exists()):

@@ -121,7 +121,7 @@ def choose_artifacts(candidate: Shipped, champion: Shipped) -> tuple[dict[str, A
     return candidate.quickest(), champion.quickest()
 
 
-def recounted_slices(facts: dict[str, Any], answers: pd.DataFrame, min_slice: int) -> dict[str, Any]:
+def recount_slices(facts: dict[str, Any], answers: pd.DataFrame, min_slice: int) -> dict[str, Any]:
     """What `metrics.json` says, with the slices as large as they are in a table that may have fewer images.
 
     Args:

@@ -63,7 +63,7 @@ def survey(targets: Sequence[str] = ()) -> tuple[list[str], set[str]]:
         return names, set(repo.status()) & set(names)
 
 
-def changed(*stages: str) -> set[str]:
+def changed_stages(*stages: str) -> set[str]:
     """Stages and data that DVC sees something to do for; of some stages, or of all that there are."""
     with Repo(".") as repo:  # a new one each time: it keeps what it has once read
         return set(repo.status(targets=list(stages) or None))

@@ -24,7 +24,7 @@ def card(tag: str) -> str:
         DataError: there is no such version, or it carries no evidence.
     """
     known = Registry.read()
-    version = known.named(tag)
+    version = known.find(tag)
     of = Evidence.read(version.tag)
     about, classes = of.about, of.about["classes"]
     made = {

@@ -116,7 +116,7 @@ def judge(
             f"(evaluate.min_slice is {min_slice}); --no-champion does without"
         )
     evaluator = gates.GateEvaluator(
-        comparison.recounted_slices(candidate.revision.json(METRICS), pair.candidate, min_slice),
+        comparison.recount_slices(candidate.revision.json(METRICS), pair.candidate, min_slice),
         pair.candidate,
         pair.champion,
         p.evaluate,
@@ -269,7 +269,7 @@ def verify(tag: str) -> str:
     Raises:
         Rejected: something is not what the tag says.
     """
-    version = Registry.read().named(tag)
+    version = Registry.read().find(tag)
     evidence = Evidence.read(version.tag)
     revision = Revision(version.tag, published=True)
     faults = [] if revision.commit == evidence.commit else [f"the commit is {revision.commit}"]

@@ -95,7 +95,7 @@ class Registry:
         """The version that a commit is."""
         return next((one for one in self.versions if one.commit == commit), None)
 
-    def named(self, tag: str) -> Version:
+    def find(self, tag: str) -> Version:
         """The version of a tag, of a name such as v1.2.0, or in a stage.
 
         Raises:

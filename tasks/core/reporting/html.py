@@ -8,7 +8,7 @@ import jinja2
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def rendered(template: Path, **values: Any) -> str:
+def render(template: Path, **values: Any) -> str:
     """Fills in a template; values are escaped, and one that is missing is an error."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -52,7 +52,7 @@ class Album:
 def background(path: Path) -> str | None:
     """An image as CSS, in WebP within a data URI and never enlarged; none if it can't be read."""
     try:
-        small, _ = image_io.reduced(image_io.opened(image_io.content(path)), 2 * SIDE)
+        small, _ = image_io.shrink(image_io.open_image(image_io.content(path)), 2 * SIDE)
     except DataError:
         return None
     small.thumbnail((SIDE, SIDE))
@@ -60,7 +60,7 @@ def background(path: Path) -> str | None:
     return f"background-image:url({_data_uri(small, 75)}){edges}"
 
 
-def embedded(path: Path) -> str | None:
+def embed(path: Path) -> str | None:
     """A whole sheet as a data URI, in WebP; none if there is no such file."""
     if not path.is_file():
         return None
@@ -99,7 +99,7 @@ def of_classes(images: pd.DataFrame, album: Album, count: int) -> list[Sheet]:
     classes = images.sort_values("sha256").groupby("label")
     each = min(count, max(1, MAX_CLASS_THUMBNAILS // max(1, len(classes))))
     return [
-        Sheet(str(label), len(rows), [_taken(rows.drop_duplicates("sha256")["path"].head(each), album)])
+        Sheet(str(label), len(rows), [_take(rows.drop_duplicates("sha256")["path"].head(each), album)])
         for label, rows in classes
     ]
 
@@ -110,7 +110,7 @@ def of_findings(validation: dict[str, Any], album: Album, count: int) -> list[Sh
         Sheet(
             kind.replace("_", " ").capitalize(),
             len(finding["paths"]),
-            [_taken(paths, album) for paths in _limited(finding.get("sets", [finding["paths"]]), count)],
+            [_take(paths, album) for paths in _limit(finding.get("sets", [finding["paths"]]), count)],
             "sets" in finding,
             _notes(validation["expectations"], kind),
         )
@@ -118,11 +118,11 @@ def of_findings(validation: dict[str, Any], album: Album, count: int) -> list[Sh
     ]
 
 
-def _taken(paths: Iterable[str], album: Album) -> list[Thumbnail]:
+def _take(paths: Iterable[str], album: Album) -> list[Thumbnail]:
     return [album.image(path) for path in paths]
 
 
-def _limited(sets: Iterable[list[str]], count: int) -> Iterator[list[str]]:
+def _limit(sets: Iterable[list[str]], count: int) -> Iterator[list[str]]:
     """The first sets, until they hold `count` images; none is cut down to a single image."""
     for paths in sets:
         shown = paths[:count]

@@ -44,7 +44,7 @@ def dropout_mask(shape: list[int], key: Any, dropout: float) -> Any:
     return tf.cast(noise >= dropout, tf.float32) / (1 - dropout)
 
 
-def augmented(images: Any, draws: Any, p: Augment) -> Any:
+def augment(images: Any, draws: Any, p: Augment) -> Any:
     """Changes a batch of images at random.
 
     Args:
@@ -55,10 +55,10 @@ def augmented(images: Any, draws: Any, p: Augment) -> Any:
             half of the images; `brightness`, the most that is added or taken away; `contrast`, the share by
             which differences from the mean grow or shrink.
     """
-    return _lit(_moved(images, draws, p), draws, p)
+    return _lit(_move(images, draws, p), draws, p)
 
 
-def _moved(images: Any, draws: Any, p: Augment) -> Any:
+def _move(images: Any, draws: Any, p: Augment) -> Any:
     """Cuts, turns, shifts, zooms and flips in one resampling; what comes in from outside is mirrored."""
     if not any((p.rotation, p.translation, p.zoom, p.crop, p.horizontal_flip)):
         return images
@@ -98,7 +98,7 @@ def _lit(images: Any, draws: Any, p: Augment) -> Any:
     return tf.clip_by_value(changed, 0.0, 1.0)
 
 
-def mixed(images: Any, labels: Any, keys: Any, alpha: float) -> tuple[Any, Any]:
+def mix_up(images: Any, labels: Any, keys: Any, alpha: float) -> tuple[Any, Any]:
     """Mixes each image, and its label, with the next of the batch: mixup (Zhang et al., 2017).
 
     Args:

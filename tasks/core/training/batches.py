@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, without_autotune
-from tasks.core.training.augmentation import augmented, draw, dropout_mask, key, mixed
+from tasks.core.training.augmentation import augment, draw, dropout_mask, key, mix_up
 from tasks.core.training.classifier import to_float
 from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
@@ -42,23 +42,23 @@ class Batches:
         """Streams batches from the beginning of an epoch on, counted from 0, without end."""
         passes, into = divmod(epoch * self.steps * self.p.batch_size, self.data.size("train"))
         stream = tf.data.Dataset.range(passes, 2**31).flat_map(self._pass).skip(into)
-        stream = stream.map(self._drawn, AUTOTUNE).batch(self.p.batch_size, drop_remainder=True)
-        return _shareable(stream.map(self._finished, AUTOTUNE))
+        stream = stream.map(self._draw, AUTOTUNE).batch(self.p.batch_size, drop_remainder=True)
+        return _shareable(stream.map(self._finish, AUTOTUNE))
 
     def _pass(self, number: Any) -> Any:
         """The record of every training image once, in this pass's order, with the pass's number."""
-        return self.data.shuffled("train", self.p.seed + number).map(lambda record: (number, record))
+        return self.data.read_shuffled("train", self.p.seed + number).map(lambda record: (number, record))
 
-    def _drawn(self, number: Any, record: Any) -> Any:
+    def _draw(self, number: Any, record: Any) -> Any:
         example = self.data.parse(record)
         drawn_by = key(self.p.seed, number, example["path"])
         mask = dropout_mask([self.width], drawn_by + 1, self.dropout)
         return example | {"key": drawn_by, "dropout_mask": mask, "draws": draw(drawn_by)}
 
-    def _finished(self, batch: Any) -> Any:
+    def _finish(self, batch: Any) -> Any:
         labels = tf.one_hot(batch["label"], len(self.data.class_names))
-        images = augmented(to_float(batch["image"]), batch["draws"], self.p.augment)
-        images, labels = mixed(images, labels, batch["key"] + 2, self.p.mixup)
+        images = augment(to_float(batch["image"]), batch["draws"], self.p.augment)
+        images, labels = mix_up(images, labels, batch["key"] + 2, self.p.mixup)
         weights = tf.linalg.matvec(labels, class_weights(self.data, self.p))
         return (images, batch["dropout_mask"]), labels, weights
 
@@ -78,10 +78,10 @@ class Batches:
 def sheet(data: Dataset, params: Train) -> Image.Image:
     """Draws a few images, a row for each: as it is, and as the first passes change it."""
     rows = []
-    for example in data.shuffled("train", params.seed).map(data.parse).take(ROWS):
+    for example in data.read_shuffled("train", params.seed).map(data.parse).take(ROWS):
         plain = to_float(example["image"])[None]
         keys = [key(params.seed, number, example["path"]) for number in range(COLUMNS - 1)]
-        rows.append(tf.concat([plain, *(augmented(plain, draw(k)[None], params.augment) for k in keys)], 0))
+        rows.append(tf.concat([plain, *(augment(plain, draw(k)[None], params.augment) for k in keys)], 0))
     pixels = tf.cast(tf.round(tf.stack(rows) * 255), tf.uint8).numpy()
     gaps = [(0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)]
     tiles = np.pad(pixels, gaps, constant_values=255).transpose(0, 2, 1, 3, 4)

@@ -29,7 +29,7 @@ def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_
         BackboneError: it can't be fetched or loaded, or has another digest.
     """
     handle = store.locate(name, sha256)
-    seeded = None if draws_by is None else saved_model.seeded(store.folder(name), draws_by)
+    seeded = None if draws_by is None else saved_model.copy_with_seed(store.folder(name), draws_by)
     try:
         with seeded or nullcontext(handle) as source:
             return hub.KerasLayer(str(source), trainable=trainable, name="backbone")

@@ -70,20 +70,20 @@ class Dataset:
                 lambda place, _: (place + 1) * count // size > place * count // size
             )
             records = chosen.map(lambda _, record: record)
-        return self._batched(records, batch)
+        return self._batch(records, batch)
 
     def stream(self, names: Sequence[str], batch: int) -> Any:
         """Streams these files of records as `read` does, in the order given."""
-        return self._batched(tf.data.TFRecordDataset(self._paths(names)), batch)
+        return self._batch(tf.data.TFRecordDataset(self._paths(names)), batch)
 
-    def _batched(self, records: Any, batch: int) -> Any:
+    def _batch(self, records: Any, batch: int) -> Any:
         if self.record == "raw":  # a batch is parsed at once, in a third of the time
             stream = records.batch(batch).map(self._parse_all, num_parallel_calls=AUTOTUNE)
         else:
             stream = records.map(self.parse, num_parallel_calls=AUTOTUNE).batch(batch)
         return without_autotune(stream.prefetch(AUTOTUNE))
 
-    def shuffled(self, split: str, seed: Any) -> Any:
+    def read_shuffled(self, split: str, seed: Any) -> Any:
         """Streams a split's records in an order that depends on the seed, and nothing else.
 
         They come as they are on disk: what is dropped or drawn again later needs no parsing now.

@@ -41,7 +41,7 @@ def measures(rgb: Image.Image, mode: str = "RGB") -> dict[str, float | str]:
     pixels = np.asarray(sample).reshape(-1, 3)
     brightness = np.sqrt(pixels.astype(np.float32) ** 2 @ PERCEIVED) / 255
     p05, p99 = _percentiles(brightness, 5, 99)
-    edged = _at_most(_reduced(rgb).convert("L"), EDGES, Image.Resampling.BICUBIC)
+    edged = _at_most(_shrink(rgb).convert("L"), EDGES, Image.Resampling.BICUBIC)
     sharpness = _std(edged.filter(ImageFilter.FIND_EDGES))
     numbers = {
         "brightness": brightness.mean(),
@@ -64,7 +64,7 @@ def _at_most(image: Image.Image, side: int, how: Image.Resampling) -> Image.Imag
     return image.resize((max(1, int(image.width / ratio)), max(1, int(image.height / ratio))), how)
 
 
-def _reduced(image: Image.Image) -> Image.Image:
+def _shrink(image: Image.Image) -> Image.Image:
     """Averages blocks of pixels, which is quick, and leaves half as much again as edges need."""
     factor = 2 * max(image.size) // (3 * EDGES)
     return image.reduce(factor) if factor > 1 else image

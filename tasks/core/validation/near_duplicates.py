@@ -42,7 +42,7 @@ def near_sets(hashes: Hashes, distance: int) -> Places:
         for count in range(radius + 1):
             for bits in combinations(range(high - low), count):
                 flipped = part ^ np.uint64(sum(1 << bit for bit in bits))
-                sets = _joined(sets, hashes, part, flipped, distance)
+                sets = _join(sets, hashes, part, flipped, distance)
     return sets
 
 
@@ -62,7 +62,7 @@ def _cost(parts: int, count: int, distance: int) -> float:
     return searches * (SEARCH + count * 0.5**width)
 
 
-def _joined(sets: Places, hashes: Hashes, part: Hashes, wanted: Hashes, distance: int) -> Places:
+def _join(sets: Places, hashes: Hashes, part: Hashes, wanted: Hashes, distance: int) -> Places:
     """Joins the sets of near hashes, looking at pairs where the part of one is what the other one wants."""
     count = np.uint64(max(1, len(hashes)))
     todo = np.argsort(wanted)  # searching in order is quicker

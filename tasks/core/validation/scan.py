@@ -18,7 +18,7 @@ from tasks.core.data import image_io
 from tasks.core.data.config import Processes
 from tasks.core.data.discovery import Entry
 from tasks.core.data.manifest import SCHEMA
-from tasks.core.data.parallel import each, suited
+from tasks.core.data.parallel import each, limit_workers
 from tasks.core.validation.image_quality import SAMPLE, measures
 from tasks.core.validation.scan_cache import ScanCache, Status
 
@@ -55,7 +55,9 @@ def _batches(folder: Path, entries: Iterable[Entry], compute: Processes) -> Iter
         source = iter(entries)
         chunks = iter(lambda: list(islice(source, CHUNK)), [])
         jobs, ahead = tee(_jobs(folder, chunk, cache) for chunk in chunks)
-        compute = suited(compute, (job.status.size if job.status else 0 for chunk in ahead for job in chunk))
+        compute = limit_workers(
+            compute, (job.status.size if job.status else 0 for chunk in ahead for job in chunk)
+        )
         del ahead  # or all jobs would be kept for it
         for chunk in each(describe, jobs, compute, is_done=_is_known):
             if not _is_known(chunk):
@@ -101,9 +103,9 @@ def _facts(job: Job) -> Facts:
         facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         if job.known and job.known.get("sha256") == facts["sha256"]:
             return job.known
-        image = image_io.opened(data)
+        image = image_io.open_image(data)
         facts |= {"format": image.format, "mode": image.mode}
-        rgb, (width, height) = image_io.reduced(image, SAMPLE)
+        rgb, (width, height) = image_io.shrink(image, SAMPLE)
     except DataError as error:
         return facts | {"error": str(error)}
     except MemoryError:  # of this moment and not of the file: without its digest it is not kept

@@ -55,7 +55,7 @@ def load(file: Path) -> Schema:
     return params.read(file, Schema)
 
 
-def suggested(images: pd.DataFrame) -> Schema:
+def suggest(images: pd.DataFrame) -> Schema:
     """A schema that lets these readable images in, and such as are like them."""
     return Schema(
         classes=tuple(sorted(images["label"].unique())),
