@@ -139,12 +139,12 @@ def validate(
         Rejected: an expectation of severity `error` is not met; the findings are written before.
     """
     images, skipped = scan_images(folder, labels, compute)
-    from tasks.core.validation import checks, expectations  # seconds, by Great Expectations
-
     console.say(f"validate: {len(images)} images, {images['label'].nunique()} classes")
     if skipped:
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.items())
         console.say(f"validate: passed over, since no image is called so: {counts}")
+    from tasks.core.validation import checks, expectations  # seconds, by Great Expectations
+
     readable = images[images["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
     near_set = derived_columns.number_near_sets(readable, p)

@@ -1,7 +1,6 @@
 """What every test may count on."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import prefect.logging.configuration
 import pytest
 
 from tests.browser import BROWSER
-from tests.live import free_ports, until
+from tests.live import free_ports
 from tests.structure import ROOT
 from tests.tiny import Tiny
 
@@ -43,11 +42,16 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from flows import server
 
     home = tmp_path_factory.mktemp("new") / "prefect"
+    log = home.with_name("log")
     (port,) = free_ports()
-    child = server.launch(port, subprocess.DEVNULL, PREFECT_HOME=str(home), PREFECT_UI_ENABLED="0")
-    until(lambda: server.is_up(f"http://127.0.0.1:{port}/api"), 120)
-    child.terminate()
-    child.wait(60)
+    with log.open("wb") as stream:
+        child = server.launch(port, stream, PREFECT_HOME=str(home), PREFECT_UI_ENABLED="0")
+    try:
+        server.wait(f"http://127.0.0.1:{port}/api", child, log.read_text)
+        assert child.poll() is None, log.read_text()
+    finally:
+        child.terminate()
+        child.wait()
     return home
 
 

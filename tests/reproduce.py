@@ -22,22 +22,22 @@ SETTINGS = (
 )
 
 
-def run_cold(folder: Path, settings: dict[str, str], **values: str) -> dict[str, str]:
-    """Clones the last commit, runs the pipeline and returns the digest of each output.
-
-    Args:
-        settings: of the environment.
-        values: that are set in params.yaml.
-    """
+def clone(folder: Path) -> Project:
+    """Clones the last commit."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     (folder / "dvc.lock").unlink(missing_ok=True)
     (folder / ".venv").symlink_to(sys.prefix)
-    Project(folder).set(**values)
+    return Project(folder)
+
+
+def run_cold(project: Project, settings: dict[str, str]) -> dict[str, str]:
+    """Runs the pipeline with caches of its own and settings of the environment; the digest of each output."""
     own = str(Path(sys.executable).parent)
-    environment = {name: value for name, value in os.environ.items() if name != "DARKROOM_CACHE"}
+    caches = ("DARKROOM_CACHE", "TFHUB_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in caches}
     environment |= {"PATH": own + os.pathsep + os.environ["PATH"]} | settings
-    subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=environment, check=True)
-    return digests(folder / "dvc.lock")
+    subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=project.folder, env=environment, check=True)
+    return digests(project.folder / "dvc.lock")
 
 
 def digests(lock: Path) -> dict[str, str]:
@@ -50,7 +50,9 @@ def main() -> int:
     cli.parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as top:
         folders = [Path(top) / "one", Path(top) / "another" / "place"]
-        found = [run_cold(folder, settings) for folder, settings in zip(folders, SETTINGS, strict=True)]
+        found = [
+            run_cold(clone(folder), settings) for folder, settings in zip(folders, SETTINGS, strict=True)
+        ]
         same_lock = (folders[0] / "dvc.lock").read_bytes() == (folders[1] / "dvc.lock").read_bytes()
     for path in found[0] | found[1]:
         first, second = (digest.get(path, "missing") for digest in found)

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.settings import PREFECT_API_URL
 from ruamel.yaml import YAML
 
@@ -81,9 +82,9 @@ def run(**parameters: Any) -> tuple[dict[str, str], str]:
     """Runs the flow; returns each task's state by stage, and the flow's message."""
     state = pipeline.pipeline(**parameters, return_state=True)
     with get_client(sync_client=True) as client:
-        runs = client.read_task_runs()
-    own = [run for run in runs if run.flow_run_id == state.state_details.flow_run_id]
-    return {run.name: str(run.state_name) for run in own}, state.message or ""
+        wanted = FlowRunFilter.model_validate({"id": {"any_": [state.state_details.flow_run_id]}})
+        runs = client.read_task_runs(flow_run_filter=wanted)
+    return {run.name: str(run.state_name) for run in runs}, state.message or ""
 
 
 @pytest.mark.usefixtures("repository")

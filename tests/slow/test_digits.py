@@ -1,6 +1,6 @@
-"""The built-in images as a new user meets them: a cold run in a clone, and then the way into production.
+"""The built-in images as a new user meets them: a cold run, and then the way into production.
 
-The story comes last: it goes on in the clone of the cold run.
+The story comes last: it goes on where the cold run was.
 """
 
 import json
@@ -22,10 +22,10 @@ CODE = re.compile(r"(?s)```python\n(.*?)```")
 
 @pytest.fixture(scope="module")
 def cold(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the last commit, after a cold run with every parameter as shipped."""
-    folder = tmp_path_factory.mktemp("digits") / "clone"
-    reproduce.run_cold(folder, {})
-    return folder
+    """A copy of this checkout, after a cold run with every parameter as shipped."""
+    project = Project.copy(tmp_path_factory.mktemp("digits") / "project")
+    reproduce.run_cold(project, {})
+    return project.folder
 
 
 def test_digits_are_learnt(cold: Path) -> None:
@@ -45,10 +45,10 @@ def test_every_artifact_agrees_with_the_model(cold: Path) -> None:
 
 
 class Scratch:
-    """The clone as a repository of its own, with bare ones that stand for the remotes of git and DVC."""
+    """The copy, with bare repositories that stand for the remotes of git and DVC."""
 
     def __init__(self, folder: Path, top: Path) -> None:
-        self.project = Project.make_repository(folder)
+        self.project = Project(folder)
         self.origin = top / "origin"
         self.git("init", "--quiet", "--bare", "--initial-branch", "main", str(self.origin))
         self.git("remote", "add", "origin", str(self.origin))
@@ -87,7 +87,7 @@ def promote(project: Project, *words: str) -> tuple[int, str]:
 
 def test_the_story_of_promotion(cold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As its users see it: by commands alone, from first to last. What is in `full` is as shipped."""
-    monkeypatch.delenv("DARKROOM_CACHE")  # the clone has its own
+    monkeypatch.delenv("DARKROOM_CACHE")  # the copy has its own
     scratch = Scratch(cold, tmp_path)
     here = ("--to", "production", "--push")
     full = {
@@ -105,7 +105,8 @@ def test_the_story_of_promotion(cold: Path, tmp_path: Path, monkeypatch: pytest.
         0,
         "promote: classifier@v1.0.0 is in production, by classifier#production#1",
     )
-    assert "Running stage 'train'" not in scratch.model(**full), "the cold run has trained it"
+    said = scratch.model(**full)
+    assert "Running stage 'train'" not in said, "the cold run has trained it, if `full` is as shipped"
     assert promote(scratch.project, *here) == (
         0,
         "promote: classifier@v1.1.0 is in production, by classifier#production#2",

@@ -104,6 +104,13 @@ def test_a_mistake_reaches_the_shell_as_one_line(workplace: Path, stage: str, mo
     assert (workplace / "reports/validation.json").read_text() == OLD
 
 
+def test_a_mistake_is_told_before_great_expectations_is_imported() -> None:
+    """Which takes seconds."""
+    code = "import sys, tasks.validate; print('great_expectations' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [

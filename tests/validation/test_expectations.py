@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from great_expectations.expectations.row_conditions import Column
 
-from tasks.core.validation import expectations
+from tasks.core.validation import data_docs, expectations
 from tasks.core.validation.data_docs import RESULTS_PAGE, SUITE_PAGE
 from tasks.core.validation.expectations import SHOWN, Check, ExpectNumberToBeAtMost, gxe, tolerating
 from tasks.core.validation.outcome import Outcome
@@ -230,6 +230,19 @@ def test_every_page_is_reached_by_plain_links_that_lead_somewhere(tmp_path: Path
         assert set(pages) <= linked
         assert all(target.is_file() for target in linked)
         assert "<img" not in text and "newsletter" not in text
+
+
+def test_a_page_that_can_not_be_written_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GX logs the fault, and writes a page of nothing."""
+
+    def failing(*_: Any, **__: Any) -> str:
+        raise OSError("no room")
+
+    monkeypatch.setattr(data_docs._View, "render", failing)
+    with pytest.raises(RuntimeError, match=r"could not write index\.html"):
+        expectations.run(manifest(["cat"]), [readable()], tmp_path / "site")
 
 
 @in_a_browser

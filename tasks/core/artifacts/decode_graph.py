@@ -109,7 +109,7 @@ def upright(pixels: Any, orientation: Any) -> Any:
 
 
 def fit_square(pixels: Any, side: int, how: Resize) -> Any:
-    """Resizes an image as `images.resized` does: float32 (side, side, 3) in [0, 1]."""
+    """Resizes an image as `image_io.resize_image` does: float32 (side, side, 3) in [0, 1]."""
     size = tf.cast(tf.shape(pixels)[:2], tf.float32)
     square = tf.constant([side, side])
     if how == "stretch":

@@ -18,11 +18,11 @@ from great_expectations.data_context.types.base import (
 from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
 from great_expectations.render.renderer.site_index_page_renderer import SiteIndexPageRenderer
 from great_expectations.render.view.view import DefaultJinjaIndexPageView, DefaultJinjaPageView
-from jinja2 import ChoiceLoader, DictLoader, FileSystemBytecodeCache
-
-from tasks.core.base.paths import cache_folder
+from jinja2 import BytecodeCache, ChoiceLoader, DictLoader
+from jinja2.bccache import Bucket
 
 RUN = RunIdentifier("validate", datetime(1970, 1, 1, tzinfo=UTC))
+INDEX_PAGE = "index.html"
 RESULTS_PAGE = "validations/manifest/validate/19700101T000000.000000Z/data-manifest.html"
 SUITE_PAGE = "expectations/manifest.html"
 
@@ -103,6 +103,23 @@ FROM_ELSEWHERE = re.compile(
 )
 
 
+class _Compiled(BytecodeCache):
+    """Compiled templates, as long as this process lives: GX would compile them anew for each page."""
+
+    def __init__(self) -> None:
+        self.code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self.code:
+            bucket.bytecode_from_string(self.code[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self.code[bucket.key] = bucket.bytecode_to_string()
+
+
+COMPILED = _Compiled()
+
+
 class _View(DefaultJinjaPageView):
     """GX's pages with our templates over GX's, without random ids, and with nothing from elsewhere."""
 
@@ -110,9 +127,7 @@ class _View(DefaultJinjaPageView):
         super().__init__(**options)
         assert isinstance(self.env.loader, ChoiceLoader)
         self.env.loader.loaders = [DictLoader(TEMPLATES), *self.env.loader.loaders]
-        compiled = cache_folder() / "templates"  # GX would compile them anew for each page
-        compiled.mkdir(parents=True, exist_ok=True)
-        self.env.bytecode_cache = FileSystemBytecodeCache(str(compiled))
+        self.env.bytecode_cache = COMPILED
 
     def render(self, document: Any, template: Any = None, **options: Any) -> str:
         return FROM_ELSEWHERE.sub("", super().render(document, template, **options))  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from great_expectations.checkpoint.actions import UpdateDataDocsAction
 from great_expectations.core import ExpectationValidationResult
 from great_expectations.expectations.expectation import BatchExpectation, Expectation
 
-from tasks.core.validation.data_docs import RUN, config
+from tasks.core.validation.data_docs import INDEX_PAGE, RESULTS_PAGE, RUN, SUITE_PAGE, config
 from tasks.core.validation.outcome import Outcome
 
 gxe: Any = gx.expectations  # all that a check may hold; GX itself looks at the arguments
@@ -56,11 +56,14 @@ def run(frame: pd.DataFrame, checks: Sequence[Check], site: Path) -> list[Outcom
         One outcome for each check, in their order.
 
     Raises:
-        RuntimeError: a check could not be computed; GX's words say why.
+        RuntimeError: a check could not be computed, or a page not be written; GX's words or log say why.
     """
     checkpoint = _checkpoint(checks, site.absolute())
     rows = frame.sort_values("path", ignore_index=True)
     result = checkpoint.run(batch_parameters={"dataframe": rows}, run_id=RUN)
+    for page in (INDEX_PAGE, RESULTS_PAGE, SUITE_PAGE):
+        if not (site / page).is_file() or not (site / page).stat().st_size:  # GX logs it, and goes on
+            raise RuntimeError(f"Great Expectations could not write {page}; its log says why")
     shutil.rmtree(site / "static")  # 4 MB of logos, fonts and films that no page shows
     (validation,) = result.run_results.values()
     results: list[Any] = validation.results
