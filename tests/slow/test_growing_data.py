@@ -13,10 +13,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A hundred and twenty images in files of about four, three more to come; build says what it writes."""
-    write_classes(tmp_path / "pictures", count=41)
+    """A hundred and eighty images in files of about four, three more to come; build says what it writes."""
+    write_classes(tmp_path / "pictures", count=61)
     for label in ("blue", "green", "red"):
-        (tmp_path / f"pictures/{label}/020.png").rename(tmp_path / f"{label}.png")
+        (tmp_path / f"pictures/{label}/050.png").rename(tmp_path / f"{label}.png")
     project = Project.small(tmp_path)
     opening = '    with shard.file.open("wb") as file:\n'
     edit(project.folder / "tasks/build.py", "PER_SHARD = 500", "PER_SHARD = 4")
@@ -49,7 +49,7 @@ def test_only_the_files_that_new_images_fall_into_are_written(
     assert built(project) == set(content(dataset)) - {"dataset.json", "splits.parquet"}
     for label in ("blue", "green", "red"):
         added = project.folder.parent / f"{label}.png"
-        added.rename(added.parent / f"pictures/{label}/020.png")
+        added.rename(added.parent / f"pictures/{label}/050.png")
     assert 1 <= len(built(project)) <= 3
     grown = content(dataset)
     assert len(built(project, "--force")) == 0
