@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from tests.project import FIRST_COMMIT, without_server
 from tests.structure import ROOT
 
@@ -27,6 +29,18 @@ def free_ports(count: int = 1) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+def working(folder: Path, words: str = "") -> list[psutil.Process]:
+    """Processes that work in a folder, with these words in their command lines."""
+
+    def is_one(process: psutil.Process) -> bool:
+        try:
+            return process.cwd() == str(folder) and words in " ".join(process.cmdline())
+        except psutil.Error:
+            return False
+
+    return [one for one in psutil.process_iter() if is_one(one)]
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:

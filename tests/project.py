@@ -32,8 +32,9 @@ class Project:
         if commit:
             subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(folder)], check=True)
             subprocess.run(["git", "checkout", "--quiet", commit], cwd=folder, check=True)
+            shutil.rmtree(folder / ".git")
             (folder / "dvc.lock").unlink(missing_ok=True)
-            return cls.make_repository(folder)
+            return cls._make_repository(folder)
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
             cwd=ROOT,
@@ -46,13 +47,12 @@ class Project:
             if source.is_file() and name != "dvc.lock":
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
-        return cls.make_repository(folder)
+        return cls._make_repository(folder)
 
     @classmethod
-    def make_repository(cls, folder: Path) -> Self:
-        """Makes a repository of its own, with one commit, of a folder of files or a clone."""
+    def _make_repository(cls, folder: Path) -> Self:
+        """Makes a repository of its own of a folder of files."""
         project = cls(folder)
-        shutil.rmtree(folder / ".git", ignore_errors=True)
         settings = folder / "prefect.toml"
         settings.write_text(without_server(settings.read_text("utf-8")), "utf-8")
         project.git("init", "--quiet")

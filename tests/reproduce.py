@@ -4,7 +4,6 @@ The clones are of the last commit, lie in different folders, share no cache, and
 seeds, time zones and locales. Exit 1 if any output differs.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -32,10 +31,9 @@ def clone(folder: Path) -> Project:
 
 def run_cold(project: Project, settings: dict[str, str]) -> dict[str, str]:
     """Runs the pipeline with caches of its own and settings of the environment; the digest of each output."""
-    own = str(Path(sys.executable).parent)
     caches = ("DARKROOM_CACHE", "TFHUB_CACHE_DIR")
-    environment = {name: value for name, value in os.environ.items() if name not in caches}
-    environment |= {"PATH": own + os.pathsep + os.environ["PATH"]} | settings
+    environment = {name: value for name, value in project.environment().items() if name not in caches}
+    environment |= settings
     subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=project.folder, env=environment, check=True)
     return digests(project.folder / "dvc.lock")
 

@@ -1,6 +1,6 @@
 """Runs all that there is on small images, and says what it has reached of the network.
 
-  python -m tests.trace [--keep FOLDER] [COMMIT ...]
+  python -m tests.trace [COMMIT ...]
 
 Of this working copy, or of each commit. strace records every `connect` and whatever is sent, by every process
 that is started, in a terminal and with nothing set that says that this is CI: some packages call home only
@@ -32,7 +32,6 @@ from tests.terminal import Terminal, terminal
 WATCH = 60
 STRACE = ("strace", "-f", "--seccomp-bpf", "-qqq", "-yy", "-s256", "-etrace=connect,sendto,sendmsg,sendmmsg")
 DNS = 53
-WORKING_COPY = "working-copy"  # its folder, where another commit's has that one's name
 FOLDERS = ("home", "config", "cache", "data", "state", "runtime", "tmp")  # for what is written elsewhere
 KEPT = ("PATH", "LANG", "LC_ALL", "TERM", "TZ", "LD_LIBRARY_PATH")  # of the environment
 ARTIFACTS = (
@@ -118,6 +117,7 @@ class Story:
     top: Path
     commit: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    found: set[Reached] = field(default_factory=set)
 
     def prepare(self) -> None:
         """Makes the checkout, with images and a backbone small enough for it."""
@@ -147,12 +147,14 @@ class Story:
         Raises:
             DarkroomError: it did not end with exit code 0.
         """
+        log = self.log(step)
         python = str(self.project.folder / ".venv/bin/python")
-        command = [*STRACE, "-o", str(self.log(step)), python, *words]
+        command = [*STRACE, "-o", str(log), python, *words]
         with terminal(command, self.environment(), self.project.folder) as running:
             yield running
         if code := running.process.returncode:
             raise DarkroomError(f"{step}: exit code {code}\n{running.text()[-4000:]}")
+        self.found |= {Reached(step, what) for what in asked(log) if not is_here(what)}
 
     def run(self, step: str, *words: str) -> None:
         """Runs `python -m WORDS`."""
@@ -208,11 +210,6 @@ class Story:
                 interrupt(worker)
             interrupt(scheduler)
 
-    def found(self) -> set[Reached]:
-        """What the steps so far have asked of the network, beyond this machine."""
-        logs = self.top.glob("*.strace")
-        return {Reached(log.stem, what) for log in logs for what in asked(log) if not is_here(what)}
-
     def left(self, *folders: str) -> list[str]:
         """Files and empty folders that programs have left in the folders that are beside the checkout."""
         return sorted(
@@ -229,36 +226,27 @@ def interrupt(running: Terminal) -> None:
     python.send_signal(signal.SIGINT)
 
 
-def run_and_say(story: Story) -> bool:
-    """Runs the story and says what it has reached and left; whether that was nothing but loopback."""
-    story.prepare()
-    story.tell()
-    found = story.found()
-    print(f"\n{story.commit or 'this working copy'} has reached:")
-    for one in sorted(found, key=str):
-        print(f"  {one.step:<20} {one.what}")
-    if not found:
-        print("  nothing but loopback")
-    print("and left:")
-    for name in story.left(*FOLDERS):
-        print(f"  {name}")
-    return not found
-
-
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--keep", metavar="FOLDER", help="a new folder for the checkouts and strace's records"
-    )
     parser.add_argument("commits", metavar="COMMIT", nargs="*", help="default: this working copy")
-    arguments = parser.parse_args()
     if not shutil.which("strace"):
         raise DarkroomError("strace is not here, which records what is reached; install it, on Linux")
-    with tempfile.TemporaryDirectory() as temporary:
-        top = Path(arguments.keep or temporary).resolve()
-        commits = arguments.commits or [None]
-        clean = [run_and_say(Story(top / (commit or WORKING_COPY), commit)) for commit in commits]
-    return 0 if all(clean) else 1
+    clean = True
+    for commit in parser.parse_args().commits or [None]:
+        with tempfile.TemporaryDirectory() as folder:
+            story = Story(Path(folder).resolve(), commit)
+            story.prepare()
+            story.tell()
+            print(f"\n{commit or 'this working copy'} has reached:")
+            for one in sorted(story.found, key=str):
+                print(f"  {one.step:<20} {one.what}")
+            if not story.found:
+                print("  nothing but loopback")
+            print("and left:")
+            for name in story.left(*FOLDERS):
+                print(f"  {name}")
+            clean &= not story.found
+    return 0 if clean else 1
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests import live
-from tests.live import environment, until
+from tests.live import environment, until, working
 
 pytestmark = pytest.mark.slow
 
@@ -57,16 +57,6 @@ def repository(prepared: Path, prefect_home: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def processes(folder: Path) -> dict[int, str]:
-    """Pids and command lines of all processes that work in a folder."""
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # ended meanwhile
-            if (process / "cwd").readlink() == folder:
-                found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
-    return found
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for left-over processes in /proc")
 @pytest.mark.parametrize("way", ["ctrl-c", "terminated", "killed"])
 @pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])  # Debian's sh stays between DVC and its stage
@@ -92,7 +82,7 @@ def test_a_flow_that_is_ended_leaves_all_as_it_was(repository: Path, way: str, s
         assert code == 130
         assert text.splitlines()[-1] == "pipeline: interrupted"
     assert "Traceback" not in text
-    until(lambda: not processes(repository), 30)
+    until(lambda: not working(repository), 30)
     assert (repository / "result").read_text() == "first"
     with closing(sqlite3.connect(repository.parent / "prefect/prefect.db")) as database:
         states = database.execute("select state_name from flow_run").fetchall()

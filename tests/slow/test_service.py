@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.browser import in_a_browser
-from tests.live import free_ports, held_stage, until
+from tests.live import free_ports, held_stage, until, working
 from tests.project import Project
 
 pytestmark = [
@@ -130,18 +130,6 @@ class Service:
 
 def environment(project: Project) -> dict[str, str]:
     return {name: value for name, value in project.environment().items() if name != "PREFECT_API_URL"}
-
-
-def working(folder: Path, words: str = "") -> list[psutil.Process]:
-    """Processes that work in a folder, with these words in their command lines."""
-
-    def is_one(process: psutil.Process) -> bool:
-        try:
-            return process.cwd() == str(folder) and words in " ".join(process.cmdline())
-        except psutil.Error:
-            return False
-
-    return [one for one in psutil.process_iter() if is_one(one)]
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from great_expectations.expectations.row_conditions import Column
+from great_expectations.render.view.view import DefaultJinjaPageView
 
-from tasks.core.validation import data_docs, expectations
+from tasks.core.validation import expectations
 from tasks.core.validation.data_docs import RESULTS_PAGE, SUITE_PAGE
 from tasks.core.validation.expectations import SHOWN, Check, ExpectNumberToBeAtMost, gxe, tolerating
 from tasks.core.validation.outcome import Outcome
@@ -240,7 +241,7 @@ def test_a_page_that_can_not_be_written_is_no_empty_one(
     def failing(*_: Any, **__: Any) -> str:
         raise OSError("no room")
 
-    monkeypatch.setattr(data_docs._View, "render", failing)
+    monkeypatch.setattr(DefaultJinjaPageView, "render", failing)
     with pytest.raises(RuntimeError, match=r"could not write index\.html"):
         expectations.run(manifest(["cat"]), [readable()], tmp_path / "site")
 
