@@ -183,11 +183,13 @@ def waiting(top: Path) -> dict[str, Any]:
     from tasks.core.training import classifier, fit
     from tasks.core.training.batches import Batches
     from tasks.core.training.dataset import Dataset
+    from tasks.core.training.scaling import Scaling
 
     data, p = Dataset.load(Work(top).dataset), PARAMS.train
     backbone = classifier.backbone_layer(BUILT_IN, trainable=True)
-    model = classifier.network(backbone, len(data.class_names), data.image_size, PARAMS.model.l2)
-    whole = classifier.in_training(model, frozen_statistics=False)
+    model = classifier.network(backbone, len(data.class_names), data.image_size, "last")
+    scaling = Scaling.none(backbone.output_shape[1])
+    whole = classifier.in_training(model, "last", scaling, 0.0, frozen_statistics=False)
     batches = Batches(data, p, PARAMS.model.dropout, backbone.output_shape[1])
     whole.compile(keras.optimizers.SGD(1e-6), fit.loss(p))
     steps = min(batches.steps, 80)

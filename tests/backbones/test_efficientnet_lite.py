@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from tasks.core.backbones import catalogue, efficientnet_lite, store
+from tasks.core.backbones import catalogue, efficientnet_lite, pooling, store
 from tasks.core.backbones.tensorflow_setup import hub, keras, tf
 from tasks.core.base.errors import BackboneError
 from tasks.core.base.files import sha256
@@ -299,6 +299,24 @@ def test_hub_gives_what_the_network_gives(layer: Any, network: Any) -> None:
     np.testing.assert_allclose(layer(image, training=False), network(image, training=False), atol=1e-5)
     assert len(layer.trainable_variables) == len(network.trainable_variables) == 147
     assert len(layer.variables) == len(network.variables) == 245
+
+
+def test_hub_gives_what_inner_layers_say(layer: Any, network: Any) -> None:
+    """Pooled, that is the features, then the mean and the maximum of each channel at nine blocks' ends."""
+    image = synthetic_image()
+    found = layer.resolved_object(image, training=False, return_endpoints=True)
+    expected = efficientnet_lite.with_endpoints(network)(image, training=False)
+    assert found.keys() == expected.keys() and len(found) == 1 + 9
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-4)
+    pooled = pooling.pool(found).numpy()
+    assert pooled.shape == (1, 1280 + 2 * 1024)
+    np.testing.assert_array_equal(pooled[:, :1280], layer(image, training=False))
+    np.testing.assert_array_equal(pooled[:, :1280], pooling.pool(found, "last"))
+    first = found[min(found.keys() - {"default"})].numpy()
+    channels = first.shape[-1]
+    np.testing.assert_allclose(pooled[:, 1280 : 1280 + channels], first.mean(axis=(1, 2)), atol=1e-5)
+    np.testing.assert_array_equal(pooled[:, 1280 + 1024 :][:, :channels], first.max(axis=(1, 2)))
 
 
 def test_only_training_moves_the_batch_norm_averages(layer: Any) -> None:

@@ -353,9 +353,9 @@ def test_a_signature_says_it_where_a_model_can_not_be_called(tmp_path: Path) -> 
 
     module = tf.Module()
     tf.saved_model.save(module, str(tmp_path / "signed"), signatures={"default": default})
-    assert saved_model.inspect(tmp_path / "signed") == saved_model.Declared(32, 3, False)
+    assert saved_model.inspect(tmp_path / "signed") == saved_model.Declared(32, 3, False, False)
     tf.saved_model.save(module, str(tmp_path / "silent"))
-    assert saved_model.inspect(tmp_path / "silent") == saved_model.Declared(None, None, False)
+    assert saved_model.inspect(tmp_path / "silent") == saved_model.Declared(None, None, False, False)
 
 
 # Names.

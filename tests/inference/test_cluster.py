@@ -40,7 +40,7 @@ class World:
         return self.folder / "pictures"
 
     def cluster(self, output: Path, k: int | None = None, images: Path | None = None) -> cluster.Clusters:
-        model = Model(str(self.backbone), "none", 32, dropout=0, l2=0)
+        model = Model(str(self.backbone), "none", 32, "last", dropout=0, l2=0)
         return cluster.cluster(images or self.images, output, k, 6, model, "stretch")
 
 

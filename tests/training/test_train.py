@@ -21,6 +21,7 @@ from tasks.core.training.augmentation import Draw, augment, draw, key, mix_up
 from tasks.core.training.batches import Batches
 from tasks.core.training.config import Augment, Train
 from tasks.core.training.dataset import Dataset
+from tasks.core.training.scaling import Scaling
 from tests.backbone import FEATURES, save_tensorflow_1_backbone
 from tests.structure import ROOT
 from tests.tiny import Tiny
@@ -74,7 +75,7 @@ def test_a_frozen_backbone_sees_each_image_once_and_then_never_again(
     """Its features are kept: neither the second epoch nor another training with another head asks again."""
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
     data = Dataset.load(tiny.dataset)
-    frozen: dict[str, Any] = {"fine_tune": False, "augment": STILL, "head_epochs": 9}
+    frozen: dict[str, Any] = {"fine_tune": False, "augment": STILL}
     best = tiny.train(tmp_path / "first", "counting", **frozen)
     assert best["phase"] == "head"
     assert images_seen(tmp_path / "first") == data.size("train") + data.size("validation")
@@ -141,23 +142,6 @@ def test_a_bug_where_features_are_read_is_not_taken_for_damage(
         feature_cache.of_split(extract, data, "test", "a backbone")
 
 
-def test_the_head_is_fitted_as_params_say(tiny: Tiny, tmp_path: Path) -> None:
-    head = params.read(ROOT / "params.yaml", Params).train.head
-
-    def history(**changes: int | float) -> pd.DataFrame:
-        target = tmp_path / "-".join(changes)
-        changed = dataclasses.replace(head, **changes)  # type: ignore[arg-type]
-        tiny.train(target, fine_tune=False, augment=STILL, head=changed, head_epochs=12)
-        return pd.read_csv(target / "history.csv")
-
-    shipped = history()
-    assert history(steps_per_execution=1).equals(shipped), "which is for speed alone"
-    assert not history(batch_size=7).equals(shipped)
-    assert not history(learning_rate=0.01).equals(shipped)
-    assert len(shipped) == 12
-    assert len(history(learning_rate=3.0, patience=1)) < 12
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -167,12 +151,12 @@ def test_the_head_is_fitted_as_params_say(tiny: Tiny, tmp_path: Path) -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param({"batch_norm": "frozen", "schedule": "constant", "warmup": 0.0}, marks=pytest.mark.slow),
-        {"head_epochs": 0, "mixup": 0.2, "epochs": 6},
+        {"mixup": 0.2},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
 def test_every_recipe_learns(tiny: Tiny, tmp_path: Path, changes: dict[str, Any]) -> None:
-    best = tiny.train(tmp_path / "models", "lively", **changes)
+    best = tiny.train(tmp_path / "models", "lively", head=False, epochs=6, **changes)
     assert best["val_accuracy"] >= 0.8
     assert best["phase"] == "fine_tune"
 
@@ -180,7 +164,7 @@ def test_every_recipe_learns(tiny: Tiny, tmp_path: Path, changes: dict[str, Any]
 @pytest.mark.slow
 def test_each_training_has_tensorboards_logs_by_itself(tiny: Tiny, tmp_path: Path) -> None:
     for seed in (1, 2):
-        tiny.train(tmp_path / "models", logs=tmp_path / "logs", seed=seed, epochs=1, head_epochs=1)
+        tiny.train(tmp_path / "models", logs=tmp_path / "logs", seed=seed, epochs=1)
     runs = list((tmp_path / "logs").iterdir())
     assert len(runs) == 2
     assert all(list(run.glob("train/events*")) and list(run.glob("validation/events*")) for run in runs)
@@ -212,7 +196,7 @@ def test_a_backbone_that_draws_by_itself_is_told_from_one_that_does_not(
 def test_frozen_statistics_stay_as_they_came(
     tiny: Tiny, tmp_path: Path, batch_norm: str, moves: bool
 ) -> None:
-    tiny.train(tmp_path / "models", "lively", batch_norm=batch_norm, head_epochs=0, epochs=1)
+    tiny.train(tmp_path / "models", "lively", batch_norm=batch_norm, head=False, epochs=1)
     mean = next(value for name, value in weights(tmp_path / "models").items() if "moving_mean" in name)
     assert bool(np.abs(mean).max() > 0) == moves
 
@@ -224,7 +208,7 @@ def test_a_batch_of_more_images_than_there_are_is_refused(tiny: Tiny, tmp_path: 
 
 def test_a_loss_that_is_no_number_ends_with_one_line(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(ParamError, match=r"train\.learning_rate is 1e\+30"):
-        tiny.train(tmp_path / "models", head_epochs=0, learning_rate=1e30)
+        tiny.train(tmp_path / "models", head=False, learning_rate=1e30)
     assert not (tmp_path / "models").exists()
 
 
@@ -243,7 +227,7 @@ def test_a_classifier_is_not_put_on_another_backbone_than_it_was_trained_on(
 ) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(tiny.folder / "backbone", mine)
-    tiny.train(tmp_path / "models", str(mine), epochs=1, head_epochs=1)
+    tiny.train(tmp_path / "models", str(mine), epochs=1)
     classifier.load(tmp_path / "models")
     shutil.rmtree(mine)
     shutil.copytree(tiny.folder / "lively", mine)
@@ -257,7 +241,8 @@ def test_a_backbone_of_tensorflow_1_trains_frozen_and_says_so_otherwise(tiny: Ti
     with pytest.raises(BackboneError, match=r"set train\.fine_tune to false"):
         tiny.train(tmp_path / "models", str(tmp_path / "first"))
     best = tiny.train(tmp_path / "models", str(tmp_path / "first"), fine_tune=False, augment=STILL)
-    assert validation_loss(tiny, tmp_path / "models") == pytest.approx(best["val_loss"], abs=1e-3)
+    loss = validation_loss(tiny, tmp_path / "models", penalty=False)
+    assert loss == pytest.approx(best["val_loss"], abs=1e-3)
 
 
 def rate(p: Train, step: int) -> float:
@@ -288,19 +273,19 @@ def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
         assert np.array_equal(variable.numpy(), value) == ("kernel" not in variable.name), variable.name
 
 
-def validation_loss(tiny: Tiny, models: Path) -> float:
-    """The loss of the weights that lie in a folder, measured again."""
+def validation_loss(tiny: Tiny, models: Path, *, penalty: bool = True) -> float:
+    """The loss of the weights that lie in a folder, measured again; with its penalty or without."""
     p = params.read(ROOT / "params.yaml", Params).train
     model, _ = classifier.load(models)
-    penalty = 0.0001 * float(np.square(model.get_layer("head").kernel.numpy()).sum())
+    l2 = read_json(models / "classifier.json")["l2"] if penalty else 0.0
     held_out = Batches(Dataset.load(tiny.dataset), p, 0.0, FEATURES).validation()
-    whole = classifier.in_training(model, frozen_statistics=False)
+    whole = classifier.in_training(model, "last", Scaling.none(FEATURES), l2, frozen_statistics=False)
     whole.compile(loss=fit.loss(p))
-    return float(whole.evaluate(held_out, verbose=0)) + penalty
+    return float(whole.evaluate(held_out, verbose=0))
 
 
 def test_the_best_epoch_is_kept_and_not_the_last(tiny: Tiny, tmp_path: Path) -> None:
-    best = tiny.train(tmp_path / "wild", head_epochs=0, learning_rate=1.0, epochs=6, patience=2)
+    best = tiny.train(tmp_path / "wild", head=False, learning_rate=1.0, epochs=6, patience=2)
     history = pd.read_csv(tmp_path / "wild/history.csv")
     tuned = history[history["phase"] == "fine_tune"]
     assert best["val_loss"] == tuned["val_loss"].min()

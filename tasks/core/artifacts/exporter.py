@@ -10,7 +10,7 @@ import onnx
 
 from tasks.core.artifacts import decode_graph, onnx_graph
 from tasks.core.artifacts.formats import FORMATS, Format
-from tasks.core.backbones import catalogue, efficientnet_lite
+from tasks.core.backbones import catalogue, efficientnet_lite, pooling
 from tasks.core.backbones.saved_model import canonicalize_fingerprint
 from tasks.core.backbones.tensorflow_setup import keras, tf
 from tasks.core.base import console
@@ -70,10 +70,12 @@ class Exporter:
         if catalogue.package(self.backbone):
             trained = [variable.numpy() for variable in layer.resolved_object.variables]
             layer = efficientnet_lite.build(self.backbone)
+            if any(other.name == pooling.NAME for other in self.model.layers):
+                layer = efficientnet_lite.with_endpoints(layer)
             layer.set_weights(trained)
         side = self.contract.image_size
         images = keras.Input((side, side, 3), name="image")
-        logits = self.model.get_layer("head")(layer(images))
+        logits = self.model.get_layer("head")(pooling.pool(layer(images)))
         model = keras.Model(images, keras.layers.Softmax(name="probabilities")(logits), name="classifier")
         with h5py.File(path, "w") as file:  # opened once: what is being started may hold its lock
             with console.quiet():  # Keras would rather have its own format

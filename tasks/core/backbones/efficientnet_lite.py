@@ -10,6 +10,7 @@ import pickle
 import sys
 from collections import OrderedDict
 from importlib.metadata import PackageNotFoundError, files
+from itertools import product
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -217,21 +218,28 @@ def build(name: str) -> Any:
     return network(name, read_state_dict(weights_file(package), package))
 
 
+def with_endpoints(model: Any) -> Any:
+    """The network that gives a dict: its features as `default`, and the map at each residual block's end."""
+    ends = {layer.name: layer.output for layer in model.layers if isinstance(layer, keras.layers.Add)}
+    return keras.Model(model.input, {"default": model.output} | ends, name=model.name)
+
+
 def convert(name: str, folder: Path) -> None:
     """Saves the feature extractor as a TF2 SavedModel, which `hub.KerasLayer` loads and trains.
 
-    It has what TF Hub's common image signature asks of a reusable SavedModel, and nothing more:
-    Keras' own export would trace every layer and take six times as long to write and to read.
+    It has what TF Hub's common image signature asks of a reusable SavedModel, `return_endpoints` with it, and
+    nothing more: Keras' own export would trace every layer and take six times as long to write and to read.
     """
-    model = build(name)
+    model = with_endpoints(build(name))
 
     @tf.function
-    def call(inputs: Any, training: bool = False) -> Any:
-        return model(inputs, training=training)
+    def call(inputs: Any, training: bool = False, return_endpoints: bool = False) -> Any:
+        found = model(inputs, training=training)
+        return found if return_endpoints else found["default"]
 
     images = tf.TensorSpec((None, None, None, 3), tf.float32, "inputs")
-    for training in (False, True):
-        call.get_concrete_function(images, training=training)
+    for training, return_endpoints in product((False, True), repeat=2):
+        call.get_concrete_function(images, training=training, return_endpoints=return_endpoints)
     module = tf.train.Checkpoint()
     module.__call__ = call
     module.variables = model.variables

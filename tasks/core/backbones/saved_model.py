@@ -21,6 +21,7 @@ class Declared:
     image_size: int | None  # side in pixels of the only squares it takes
     features: int | None
     is_stochastic: bool  # whether it may draw random numbers in training, as for a dropout of its own
+    has_endpoints: bool  # whether it gives what its inner layers say, too, when asked to `return_endpoints`
 
 
 def inspect(folder: Path) -> Declared:
@@ -30,7 +31,8 @@ def inspect(folder: Path) -> Declared:
         ValueError: there is no SavedModel in this folder.
     """
     graph = _read(folder).meta_graphs[0]
-    inputs, outputs = _called(graph.object_graph_def) or _signature(graph.signature_def)
+    functions = _called(graph.object_graph_def)
+    inputs, outputs = _shapes_of_all(functions) if functions else _signature(graph.signature_def)
     sides = {tuple(dim.size for dim in shape.dim[1:3]) for shape in inputs if len(shape.dim) == 4}
     lengths = {shape.dim[1].size for shape in outputs if len(shape.dim) == 2}
     height, width = sides.pop() if len(sides) == 1 else (-1, -1)
@@ -39,6 +41,7 @@ def inspect(folder: Path) -> Declared:
         image_size=height if height == width > 0 else None,
         features=length if length > 0 else None,
         is_stochastic=any(_drawing(graph)),
+        has_endpoints={_is_dict(function.output_signature) for function in functions} == {True, False},
     )
 
 
@@ -79,17 +82,23 @@ def _read(folder: Path) -> Any:
     return saved
 
 
-def _called(objects: Any) -> tuple[list[Any], list[Any]] | None:
-    """The shapes that go into and come out of every trace of `__call__`; none if there is no such thing."""
+def _called(objects: Any) -> list[Any]:
+    """Every trace of a model's `__call__`; none if there is no such thing."""
     children = objects.nodes[0].children if objects.nodes else []
     places = [child.node_id for child in children if child.local_name == "__call__"]
     names = [name for place in places for name in objects.nodes[place].function.concrete_functions]
-    functions = [objects.concrete_functions[name] for name in names]
-    if not functions:
-        return None
+    return [objects.concrete_functions[name] for name in names]
+
+
+def _shapes_of_all(functions: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The shapes that go into and come out of these."""
     inputs = [shape for each in functions for shape in _shapes(each.canonicalized_input_signature)]
     outputs = [shape for each in functions for shape in _shapes(each.output_signature)]
     return inputs, outputs
+
+
+def _is_dict(value: Any) -> bool:
+    return bool(value.WhichOneof("kind") == "dict_value")
 
 
 def _shapes(value: Any) -> Iterator[Any]:

@@ -25,6 +25,7 @@ class Facts:
     image_size: int | None  # side in pixels of the only squares it takes
     features: int | None  # numbers that it gives for an image
     is_stochastic: bool  # whether it may draw random numbers of its own in training
+    has_endpoints: bool  # whether it gives what its inner layers say, too
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ FILE = Path("params.yaml")
 RENAMED = {  # keys of earlier versions, and what they are called now
     "gate.artifacts": "export.rules",
     "monitor.pictures": "monitor.images",
+    "train.head_epochs": "train.head",
     "validate.severity.tied": "validate.severity.groups_merged",
 }
 

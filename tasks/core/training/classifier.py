@@ -7,32 +7,44 @@ from typing import Any
 
 from tasks.core.backbones import catalogue, saved_model, store
 from tasks.core.backbones.catalogue import BUILT_IN, UNPINNED
+from tasks.core.backbones.config import Features
+from tasks.core.backbones.pooling import pool
 from tasks.core.backbones.tensorflow_setup import hub, keras, tf
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import BackboneError, ModelError, brief
 from tasks.core.base.files import read_json, write_json
 from tasks.core.base.paths import MODEL_FACTS
+from tasks.core.training.scaling import Scaling
 
 Predict = Callable[[Any], Any]  # images, uint8 (n, size, size, 3), to probabilities, float32 (n, classes)
 
 WEIGHTS = "classifier.weights.h5"
 
 
-def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_by: int | None = None) -> Any:
+def backbone_layer(
+    name: str,
+    *,
+    trainable: bool,
+    sha256: str = UNPINNED,
+    inner: bool = False,
+    draws_by: int | None = None,
+) -> Any:
     """Loads a backbone as a layer: float32 (n, h, w, 3) in [0, 1] to features (n, k).
 
     Args:
         sha256: `model.sha256`, the digest that it must have.
+        inner: have it give a dict of what its inner layers say, too, for `pool`; one that can't, doesn't.
         draws_by: the seed for what it draws itself in training, where it has none.
 
     Raises:
         BackboneError: it can't be fetched or loaded, or has another digest.
     """
     handle = store.locate(name, sha256)
+    arguments = {"return_endpoints": True} if inner and store.facts(name, sha256).has_endpoints else None
     seeded = None if draws_by is None else saved_model.copy_with_seed(store.folder(name), draws_by)
     try:
         with seeded or nullcontext(handle) as source:
-            return hub.KerasLayer(str(source), trainable=trainable, name="backbone")
+            return hub.KerasLayer(str(source), trainable=trainable, arguments=arguments, name="backbone")
     except Exception as error:  # TF Hub raises whatever its resolver met: URL, tar, protobuf
         raise BackboneError(
             f"model.backbone: {name} can't be loaded ({type(error).__name__}: {brief(error)}); "
@@ -40,24 +52,28 @@ def backbone_layer(name: str, *, trainable: bool, sha256: str = UNPINNED, draws_
         ) from error
 
 
-def network(backbone: Any, classes: int, image_size: int, l2: float = 0.0) -> Any:
+def network(backbone: Any, classes: int, image_size: int, features: Features) -> Any:
     """Builds the classifier: images of float32 (n, image_size, image_size, 3) to logits.
 
     Raises:
         BackboneError: the backbone takes no such images, or gives no feature vector.
     """
     images = keras.Input((image_size, image_size, 3), name="image")
-    features = _features(backbone, images)
-    dense = keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(l2), name="head")
-    return keras.Model(images, dense(features), name="classifier")
+    dense = keras.layers.Dense(classes, name="head")
+    return keras.Model(images, dense(_features(backbone, images, features)), name="classifier")
 
 
-def in_training(model: Any, *, frozen_statistics: bool) -> Any:
-    """The classifier as it trains: it shares all weights with `model`, and takes dropout's mask.
+def in_training(
+    model: Any, features: Features, scaling: Scaling, l2: float, *, frozen_statistics: bool
+) -> Any:
+    """The classifier as it trains: it shares the backbone with `model`, and takes dropout's mask.
 
+    Its head is another: that of `model` on scaled features, which one learning rate suits.
     The mask depends on seed, epoch and image alone, however many devices there are.
 
     Args:
+        scaling: of the features.
+        l2: on the weights of the head, as they are for features of unit variance.
         frozen_statistics: the backbone normalizes by the statistics it came with, as it does in use, and not
             by those of each batch. Its own dropout, if it has any, it then leaves out too.
 
@@ -67,15 +83,20 @@ def in_training(model: Any, *, frozen_statistics: bool) -> Any:
     """
     backbone, head = model.get_layer("backbone"), model.get_layer("head")
     images = keras.Input(model.input.shape[1:], name="image")
-    features = backbone(images, training=False) if frozen_statistics else backbone(images)
-    mask = keras.Input(features.shape[1:], name="dropout_mask")
-    return keras.Model([images, mask], head(keras.layers.Multiply()([features, mask])), name="in_training")
+    found = backbone(images, training=False) if frozen_statistics else backbone(images)
+    scaled = (pool(found, features) - scaling.mean) / scaling.scale
+    mask = keras.Input(scaled.shape[1:], name="dropout_mask")
+    penalty = keras.regularizers.L2(l2 / scaling.step**2)
+    dense = keras.layers.Dense(head.units, kernel_regularizer=penalty, name="head")
+    whole = keras.Model([images, mask], dense(keras.layers.Multiply()([scaled, mask])), name="in_training")
+    dense.set_weights(scaling.unfold(*head.get_weights()))
+    return whole
 
 
-def _features(backbone: Any, images: Any) -> Any:
+def _features(backbone: Any, images: Any, kind: Features) -> Any:
     side = images.shape[1]
     try:
-        features = backbone(images)
+        features = pool(backbone(images), kind)
     except Exception as error:  # whatever the graph inside complains of
         if "KerasLayer.trainable" in str(error):  # TF Hub's own words, for models of TensorFlow 1
             raise BackboneError("model.backbone can't be fine-tuned; set train.fine_tune to false") from None
@@ -107,8 +128,9 @@ def load(folder: Path) -> tuple[Any, Contract]:
     facts = read_json(file)
     contract = Contract.of(facts)
     _check_backbone(file, facts["backbone"], facts["backbone_sha256"])
-    backbone = backbone_layer(facts["backbone"], trainable=False)  # not every one can be
-    model = network(backbone, len(contract.class_names), contract.image_size)
+    inner = facts["features"] == "inner"
+    backbone = backbone_layer(facts["backbone"], trainable=False, inner=inner)  # not every one can be
+    model = network(backbone, len(contract.class_names), contract.image_size, facts["features"])
     model.load_weights(folder / WEIGHTS)
     return model, contract
 

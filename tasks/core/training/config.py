@@ -9,7 +9,6 @@ from tasks.core.base.errors import ParamError
 from tasks.core.base.params import (
     Count,
     Fraction,
-    Natural,
     NotNegative,
     Number,
     Positive,
@@ -39,24 +38,10 @@ class Augment(Section):
 
 
 @dataclass(frozen=True)
-class Head(Section):
-    """How the head is fitted to frozen features, by Adam.
-
-    batch_size: images. learning_rate: constant, of Adam. patience: epochs without a better validation loss.
-    steps_per_execution: batches in each call of TensorFlow, which changes the time alone.
-    """
-
-    batch_size: Count
-    learning_rate: Positive
-    patience: Count
-    steps_per_execution: Count
-
-
-@dataclass(frozen=True)
 class Train(Section):
     seed: Seed
     batch_size: Count
-    head_epochs: Natural
+    head: Switch
     fine_tune: Switch
     epochs: Count
     patience: Count
@@ -70,14 +55,13 @@ class Train(Section):
     label_smoothing: Fraction
     class_weight: Literal["none", "balanced"]
     mixup: NotNegative
-    head: Head
     augment: Augment
 
     def __post_init__(self) -> None:
-        if not (self.head_epochs or self.fine_tune or self.augment.changes):
+        if not (self.head or self.fine_tune or self.augment.changes):
             raise ParamError(
-                "train.head_epochs is 0, train.fine_tune is false and train.augment changes nothing, which "
-                "leaves nothing to train; change one of them"
+                "train.head and train.fine_tune are false and train.augment changes nothing, which leaves "
+                "nothing to train; change one of them"
             )
 
 

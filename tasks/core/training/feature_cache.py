@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from tasks.core.backbones.pooling import pool
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.arrays import load_arrays, save_arrays
 from tasks.core.base.files import fingerprint
@@ -27,11 +28,11 @@ class Features:
 
 
 def extractor(backbone: Any) -> Any:
-    """Gives a function from images, uint8 (n, h, w, 3), to a frozen backbone's features, float32 (n, k)."""
+    """Gives a function from images, uint8 (n, h, w, 3), to all of a frozen backbone's features, (n, k)."""
 
     @tf.function(reduce_retracing=True)
     def extract(images: Any) -> Any:
-        return backbone(to_float(images), training=False)
+        return pool(backbone(to_float(images), training=False))
 
     return extract
 

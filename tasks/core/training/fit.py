@@ -12,19 +12,22 @@ import numpy as np
 from dvclive.live import Live
 
 from tasks.core.backbones import store, tensorflow_setup
+from tasks.core.backbones.config import Features as Kind
 from tasks.core.backbones.config import Model
-from tasks.core.backbones.tensorflow_setup import AUTOTUNE, keras, tf, without_autotune
+from tasks.core.backbones.tensorflow_setup import keras
 from tasks.core.base import console
 from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import fingerprint, sha256
 from tasks.core.base.paths import DATASET_FACTS
-from tasks.core.training import augmentation, callbacks, checkpoint, classifier, feature_cache
+from tasks.core.training import callbacks, checkpoint, classifier, feature_cache
 from tasks.core.training.batches import Batches, class_weights
 from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log, is_finite
 from tasks.core.training.checkpoint import Backup, Row, TrainingState
 from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware, variables
+from tasks.core.training.head import LAYERS, UNCHOSEN_L2, Head, fit_best, kinds_to_try
+from tasks.core.training.scaling import Scaling
 
 NOT_DECAYED = ["bias", "beta", "gamma"]
 
@@ -66,8 +69,9 @@ def fit(
     keras.utils.set_random_seed(params.seed)
     found = store.facts(name, model_params.sha256)
     versions = {package: version(package) for package in ("tensorflow", "tf-keras", "tensorflow-hub")}
-    facts = {"backbone": name, "backbone_sha256": found.sha256, "versions": versions}
-    source = fingerprint([facts, hardware.devices, hardware.precision, hardware.deterministic])
+    facts: dict[str, Any] = {"backbone": name, "backbone_sha256": found.sha256, "versions": versions}
+    kinds = kinds_to_try(model_params, found, fits_head=params.head)
+    source = fingerprint([facts, kinds, hardware.devices, hardware.precision, hardware.deterministic])
     # Else the backbone runs as it does in use.
     stochastic = found.is_stochastic and params.fine_tune and params.batch_norm == "batch"
     with hardware.strategy.scope():
@@ -75,35 +79,45 @@ def fit(
             name,
             trainable=params.fine_tune,
             sha256=model_params.sha256,
+            inner="inner" in kinds,
             draws_by=params.seed if stochastic else None,
         )
-        model = classifier.network(backbone, len(data.class_names), data.image_size, model_params.l2)
+        models = {
+            kind: classifier.network(backbone, len(data.class_names), data.image_size, kind) for kind in kinds
+        }
     facts["dataset"] = sha256(data.folder / DATASET_FACTS)
     settings = [source, facts["dataset"], asdict(params), asdict(model_params)]
     backup = Backup(checkpoint.place([*settings, hardware.replicas, hardware.jit]))
-    weights, dropout = class_weights(data, params), model_params.dropout
     best_epoch = None
     with Live(str(live_folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
         log = Log(live)
-        if params.head_epochs:
-            extract = feature_cache.extractor(backbone)
-            train = feature_cache.of_split(extract, data, "train", source)
-            validation = feature_cache.of_split(extract, data, "validation", source)
-            best_epoch = fit_head(model, train, validation, weights, dropout, params, hardware, log)
-            if not is_finite(best_epoch):
-                raise BackboneError(
-                    f"model.backbone: {name} gives features that are no numbers in {hardware.precision}; "
-                    "try compute.precision: float32, or another backbone"
-                )
-            console.say(f"train: head, best of {len(log.rows)} epochs {describe(best_epoch)}")
+        head = None
+        if params.head:
+            head = fit_head(backbone, models, data, params, model_params, hardware, source)
+            log.add(head.row)
+            best_epoch = head.row
+        kind = head.features if head else kinds[-1]
+        l2 = head.l2 if head else UNCHOSEN_L2 if model_params.l2 == "auto" else model_params.l2
+        facts |= {"features": kind, "l2": l2}
+        model = models[kind]
+        layer = model.get_layer("head")
+        if head:
+            layer.set_weights(hardware.mean(head.weights))
         if params.fine_tune or params.augment.changes:
-            batches = Batches(data, params, dropout, backbone.output_shape[1])
+            width = layer.input_shape[1]
+            batches = Batches(data, params, model_params.dropout, width)
+            scaling = head.scaling.reduce() if head else Scaling.none(width)
             with hardware.strategy.scope():
                 others: list[Any] = [callbacks.reset_seed(params.seed)] if stochastic else []
                 if logs and hardware.chief:  # each training separately
                     folder = str(logs / backup.file.name[:12])
                     others.append(keras.callbacks.TensorBoard(folder, write_graph=False))
-                best_epoch = fine_tune(model, batches, params, hardware, log, backup, others) or best_epoch
+                frozen = params.batch_norm == "frozen"
+                whole = classifier.in_training(model, kind, scaling, l2, frozen_statistics=frozen)
+                better = fine_tune(whole, batches, params, hardware, log, backup, others)
+            if better:
+                layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
+                best_epoch = better
     if best_epoch is None or not is_finite(best_epoch):
         raise ParamError(
             f"train.learning_rate is {params.learning_rate}, too much: the loss became no number"
@@ -125,61 +139,39 @@ def _check_batch_size(data: Dataset, params: Train, hardware: Hardware) -> None:
 
 
 def fit_head(
-    model: Any,
-    train: feature_cache.Features,
-    validation: feature_cache.Features,
-    weights: Any,
-    dropout: float,
+    backbone: Any,
+    models: dict[Kind, Any],
+    data: Dataset,
     params: Train,
+    model_params: Model,
     hardware: Hardware,
-    log: Log,
-) -> Row:
-    """Fits the classifier's dense layer, under dropout, to features that don't change.
+    source: str,
+) -> Head:
+    """Fits a head to frozen features, of the kind that predicts best.
 
     Args:
-        weights: of the classes, float32 (classes,).
+        models: a classifier on each kind of features.
+        source: says what, besides the images, the features depend on.
+
+    Raises:
+        BackboneError: the features are no numbers.
     """
-    classes, batch_size = len(weights), params.head.batch_size
-    count, width = train.values.shape
-    entry, layer = keras.Input((width,)), model.get_layer("head")
-    dense = keras.layers.Dense(classes, kernel_regularizer=layer.kernel_regularizer)
-    head = keras.Model(entry, dense(entry))
-    head.set_weights(layer.get_weights())
-    steps = -(-count // batch_size)
-    head.compile(
-        hardware.optimizer(keras.optimizers.Adam(params.head.learning_rate)),
-        loss(params),
-        weighted_metrics=["accuracy"],
-        steps_per_execution=min(steps, params.head.steps_per_execution),
+    extract = feature_cache.extractor(backbone)
+    train = feature_cache.of_split(extract, data, "train", source)
+    validation = feature_cache.of_split(extract, data, "validation", source)
+    if not (np.isfinite(train.values).all() and np.isfinite(validation.values).all()):
+        raise BackboneError(
+            f"model.backbone: {model_params.backbone} gives features that are no numbers in "
+            f"{hardware.precision}; try compute.precision: float32, or another backbone"
+        )
+    widths = {kind: model.get_layer("head").input_shape[1] for kind, model in models.items()}
+    weights = class_weights(data, params)
+    head = fit_best(train, validation, widths, weights, model_params.l2, loss(params))
+    console.say(
+        f"train: head on {widths[head.features]} features of {LAYERS[head.features]}, l2 {head.l2:.2g}, "
+        f"validation loss {head.row['val_loss']:.4f}, accuracy {head.row['val_accuracy']:.4f}"
     )
-    values, labels = tf.constant(train.values), tf.one_hot(train.labels, classes)
-    held_out = tf.data.Dataset.from_tensors((validation.values, tf.one_hot(validation.labels, classes)))
-
-    def order(epoch: Any) -> Any:
-        rows = tf.random.experimental.stateless_shuffle(tf.range(count), [params.seed, epoch])
-        number = augmentation.number(params.seed, epoch)
-        keys = tf.stack([tf.fill([count], number), tf.cast(rows, tf.int64)], 1)
-        return tf.data.Dataset.from_tensor_slices((rows, keys))
-
-    def batch(rows: Any, keys: Any) -> Any:
-        dropout_mask = augmentation.dropout_mask([batch_size, width], keys[0], dropout)
-        answers = tf.gather(labels, rows)
-        return tf.gather(values, rows) * dropout_mask, answers, tf.linalg.matvec(answers, weights)
-
-    stream = tf.data.Dataset.range(2**31).flat_map(order).batch(batch_size, drop_remainder=True)
-    history = History("head", log)
-    best = BestWeights(history)
-    head.fit(
-        without_autotune(stream.map(batch, AUTOTUNE).prefetch(AUTOTUNE)),
-        epochs=params.head_epochs,
-        steps_per_epoch=steps,
-        validation_data=without_autotune(held_out),
-        callbacks=[history, best, EarlyStopping(history, params.head.patience)],
-        verbose=0,
-    )
-    # Machines that differ fit it a little differently.
-    layer.set_weights(hardware.mean(best.weights))
-    return history.best
+    return head
 
 
 def loss(params: Train) -> Any:
@@ -212,7 +204,7 @@ def optimizer(params: Train, steps: int) -> Any:
 
 
 def fine_tune(
-    model: Any,
+    whole: Any,
     batches: Batches,
     params: Train,
     hardware: Hardware,
@@ -222,12 +214,14 @@ def fine_tune(
 ) -> Row | None:
     """Goes on from the head with every weight, or, where those are frozen, on augmented images.
 
+    Args:
+        whole: the classifier as it trains.
+
     Returns:
-        The best epoch's row. None if no epoch had a lower validation loss than the head: the model is then
-        as it was.
+        The best epoch's row. None if no epoch had a lower validation loss than the head: the weights are then
+        as they were.
     """
-    before = model.get_weights()
-    whole = classifier.in_training(model, frozen_statistics=params.batch_norm == "frozen")
+    before = whole.get_weights()
     whole.compile(
         hardware.optimizer(optimizer(params, batches.steps)),
         loss(params),
@@ -236,7 +230,7 @@ def fine_tune(
     )
     held_out = batches.validation()
     # Measured again: a backbone may have penalties of its own, which the head's loss on features lacks.
-    head = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"] if params.head_epochs else np.inf
+    before_it = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"] if params.head else np.inf
     history = History("fine_tune" if params.fine_tune else "augmented", log)
     best = BestWeights(history)
     stopping = EarlyStopping(history, params.patience)
@@ -252,14 +246,14 @@ def fine_tune(
             callbacks=[*others, callbacks.AverageReplicas(), history, best, stopping, *saving],
             verbose=tensorflow_setup.verbosity() if hardware.chief else 0,
         )
-    if history.best["val_loss"] < head:  # which what is no number never is
-        model.set_weights(best.weights)
+    if history.best["val_loss"] < before_it:  # which what is no number never is
+        whole.set_weights(best.weights)
         return history.best
-    if params.head_epochs:
+    if params.head:
         became = "became no number (lower train.learning_rate)"
         end = became if history.diverged else "came no lower than before"
         console.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
-    model.set_weights(before)
+    whole.set_weights(before)
     return None
 
 
