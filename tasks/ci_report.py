@@ -15,7 +15,7 @@ from tasks.core.base import cli, console
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import flat, read_json, write_text
 from tasks.core.base.paths import EVALUATION, EXPORT, GATES, METRICS
-from tasks.core.evaluation.rejection import rejection_reasons
+from tasks.core.evaluation.rejection import left_out, rejection_reasons
 from tasks.core.release import dvc_api
 from tasks.core.release.shipped import ARTIFACTS
 from tasks.core.reporting.markdown import MARKS, bullets, section, table
@@ -47,7 +47,7 @@ def report(base: str) -> str:
         verdict = f"✗ did not finish: {', '.join(undone)}"
     parts = [
         f"## Darkroom: {verdict}",
-        *([bullets(found)] if found else []),
+        *([bullets(listed)] if (listed := found or left_out(artifacts)) else []),
         section("Gates", of_gates(gates["gates"])),
         section(f"Metrics, beside {base}", of_metrics(base)),
         section(f"Parameters, beside {base}", of_params(base)),

@@ -87,14 +87,16 @@ def export(
     runs = {kind: fact["file"] for kind, fact in facts.items() if "error" not in fact}
     times = isolation.time_artifacts(folder, runs) if any(rule.metric in TIMED for rule in p.rules) else {}
     artifacts: dict[str, Any] = {
-        kind: verification.apply_rules(kind, facts[kind], p.rules, times.get(kind, {})) for kind in p.formats
+        kind: verification.apply_rules(kind, facts[kind], p.rules, times.get(kind, {}))
+        | {"required": kind in p.required}
+        for kind in p.formats
     }
     for fact in artifacts.values():
         if fact["passed"]:
             size = fact["bytes"] / 1e6
             console.say(f"export: {fact['file']}, {size:.1f} MB, agreement {fact['agreement']:.4f}")
         else:
-            console.say(f"export: left out, {fact['why']}")
+            console.warn(f"export: left out, {fact['why']}")
             remove(folder / fact["file"])
     write_text(folder / "labels.txt", lines(contract.class_names))
     write_text(folder / paths.CONTRACT, contract.text() + "\n")

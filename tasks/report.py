@@ -19,7 +19,7 @@ from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation.config import Evaluate
 from tasks.core.evaluation.metrics import METRICS
 from tasks.core.evaluation.predictions import answers as answers_of
-from tasks.core.evaluation.rejection import rejection_reasons
+from tasks.core.evaluation.rejection import left_out, rejection_reasons
 from tasks.core.reporting import charts, html, thumbnails
 from tasks.core.reporting.config import Report
 from tasks.core.reporting.parameters import shown
@@ -251,6 +251,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
         parameters=parameters,
         p=p,
         rare=[name for name, row in metrics["per_class"].items() if row["n"] < min_slice],
+        left_out=left_out(artifacts["artifacts"]),
         reasons=rejection_reasons(gates["gates"], artifacts["artifacts"]),
         reliability=charts.reliability(pd.read_csv(paths.EVALUATION / "reliability.csv")),
         sections=SECTIONS.items(),

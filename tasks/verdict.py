@@ -1,4 +1,4 @@
-"""Stage `verdict`: ends the run with exit 1 if a gate or an artifact said no.
+"""Stage `verdict`: ends the run with exit 1 if a gate or a required artifact said no.
 
 It is the last stage, so that metrics, predictions, gates and the report are written and locked by
 then: the run has failed, and everything is there to see why.
@@ -10,7 +10,7 @@ from tasks.core.base import cli, console
 from tasks.core.base.errors import Rejected
 from tasks.core.base.files import read_json
 from tasks.core.base.paths import ARTIFACT_FACTS, EXPORT, GATES, PAGE
-from tasks.core.evaluation.rejection import rejection_reasons
+from tasks.core.evaluation.rejection import left_out, rejection_reasons
 
 
 def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
@@ -24,7 +24,10 @@ def check(gates: dict[str, Any], artifacts: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    check(read_json(GATES), read_json(EXPORT / ARTIFACT_FACTS)["artifacts"])
+    artifacts = read_json(EXPORT / ARTIFACT_FACTS)["artifacts"]
+    check(read_json(GATES), artifacts)
+    for line in left_out(artifacts):
+        console.warn(f"verdict: {line}")
     console.say(f"verdict: passed; the artifacts are in {EXPORT}/, the report is {PAGE}")
 
 

@@ -83,6 +83,7 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
         ("seed: 123\n  resize", f"seed: {2**32}\n  resize", ("build.seed", str(2**32), "less than")),
         ("  seed: 123\n  resize", "  resize", ("build.seed", "is missing")),
         (HEAD, "", ("train.head", "is missing; give it a value")),
+        ("required: [] ", "required: [coreml]", ("export.required", "'coreml'", "saved_model")),
         ("rotation: 10", "rotation: [1", ("not valid YAML", "line")),
         (SHIPPED, "", ("data", "is missing")),
         ("gate:\n", "gate:\n  artifacts: []\n", ("gate.artifacts is called export.rules now",)),
@@ -144,3 +145,9 @@ def test_rules_read_and_rules_recorded_are_shown_alike() -> None:
     one = shown({"gate": {"rules": [recorded]}})
     assert one == shown({"gate": {"rules": (dataclasses.asdict(rule),)}})
     assert one == {"gate.rules.0": "metric: test.accuracy, min: 0, slice: worst"}
+
+
+def test_a_required_format_that_is_not_written_is_a_slip(tmp_path: Path) -> None:
+    text = SHIPPED.replace("tflite_int8, onnx]", "onnx]").replace("required: [] ", "required: [tflite_int8]")
+    with pytest.raises(ParamError, match=r"export\.required has tflite_int8, which export\.formats doesn't"):
+        load(tmp_path, text)

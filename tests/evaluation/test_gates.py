@@ -15,6 +15,7 @@ from tasks.core.base import params
 from tasks.core.base.errors import DarkroomError, ParamError, Rejected
 from tasks.core.evaluation import gates, predictions
 from tasks.core.evaluation.config import Evaluate, Rule
+from tasks.core.evaluation.rejection import left_out
 from tasks.core.release import champion
 from tests.structure import ROOT
 
@@ -91,6 +92,25 @@ def test_a_rule_that_is_not_met_ends_the_run(rule: Rule, limit: str) -> None:
 def test_an_artifact_that_failed_ends_the_run() -> None:
     with pytest.raises(Rejected, match=r"model\.onnx agrees too little \(export\.rules\)"):
         verdict.check({"gates": []}, {"onnx": {"passed": False, "why": "model.onnx agrees too little"}})
+
+
+BAD = {"passed": False, "file": "model_int8.tflite", "why": "model_int8.tflite agrees too little"}
+
+
+def test_an_artifact_that_is_not_required_is_left_out_and_said() -> None:
+    found = {"onnx": {"passed": True, "file": "model.onnx"}, "tflite_int8": BAD | {"required": False}}
+    verdict.check({"gates": []}, found)
+    (line,) = left_out(found)
+    assert line == "model_int8.tflite is left out: model_int8.tflite agrees too little (export.rules)"
+    required = found | {"tflite_int8": BAD | {"required": True}}
+    assert not left_out(required)
+    with pytest.raises(Rejected, match=r"model_int8\.tflite agrees too little \(export\.rules\)"):
+        verdict.check({"gates": []}, required)
+
+
+def test_a_model_of_which_no_file_is_left_is_rejected() -> None:
+    with pytest.raises(Rejected, match=r"model_int8\.tflite agrees too little"):
+        verdict.check({"gates": []}, {"tflite_int8": BAD | {"required": False}})
 
 
 def test_a_rule_about_nothing_measured_is_a_slip() -> None:

@@ -113,7 +113,7 @@ def why_not(expected: schema.Schema | None = None) -> str:
 
 
 def shipped_with(tiny: Tiny, folder: Path, *formats: Format) -> dict[str, Any]:
-    p = dataclasses.replace(P.export, formats=formats, golden=6)
+    p = dataclasses.replace(P.export, formats=formats, golden=6, required=formats)
     facts = export.export(tiny.models, tiny.dataset, tiny.images, folder, p, 1.0)
     for kind, fact in facts.items():
         assert (folder / FORMATS[kind].file).exists() == fact["passed"]  # type: ignore[index]

@@ -39,9 +39,12 @@ class Export(Section):
     representative: Count
     calibrate: Switch
     golden: Natural
+    required: tuple[Format, ...]
     rules: tuple[ArtifactRule, ...]
 
     def __post_init__(self) -> None:
+        if missing := [kind for kind in self.required if kind not in self.formats]:
+            raise ParamError(f"export.required has {missing[0]}, which export.formats doesn't; add it there")
         for place, rule in enumerate(self.rules):
             key = f"export.rules.{place}"
             rule.check_one(key)

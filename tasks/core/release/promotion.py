@@ -172,7 +172,7 @@ def evidence_of(
         probe=probed,
         metrics=made.json(METRICS)["test"],
         calibrated=shipped.calibrated(made),
-        **compared,
+        **compared | {"notes": candidate.left_out + compared.get("notes", [])},
     )
 
 

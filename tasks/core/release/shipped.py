@@ -10,7 +10,7 @@ from tasks.core.base.errors import DataError, Rejected
 from tasks.core.base.files import remove, sha256
 from tasks.core.base.paths import EXPORT, GATES, MANIFEST, METRICS, PREDICTIONS
 from tasks.core.data.manifest import readable
-from tasks.core.evaluation.rejection import rejection_reasons
+from tasks.core.evaluation.rejection import left_out, rejection_reasons
 from tasks.core.release import git
 from tasks.core.release.revision import Revision
 
@@ -21,15 +21,21 @@ PROVEN = (LOCK, params.FILE, MANIFEST, METRICS, PREDICTIONS, GATES, ARTIFACTS)
 
 @dataclass(frozen=True)
 class Shipped:
-    """A revision and its artifacts, by their formats, as `artifacts.json` has them."""
+    """A revision and the artifacts that passed, by their formats, as `artifacts.json` has them.
+
+    left_out: a sentence for each that did not, and was not required.
+    """
 
     revision: Revision
     artifacts: dict[Format, dict[str, Any]]
+    left_out: list[str]
 
     @classmethod
     def of(cls, revision: Revision) -> Self:
         """What a revision has, whether or not its gates have passed."""
-        return cls(revision, revision.json(ARTIFACTS)["artifacts"])
+        artifacts = revision.json(ARTIFACTS)["artifacts"]
+        passed = {kind: fact for kind, fact in artifacts.items() if fact["passed"]}
+        return cls(revision, passed, left_out(artifacts))
 
     @classmethod
     def gated(cls, revision: Revision) -> Self:
@@ -40,7 +46,7 @@ class Shipped:
             DataError: the artifacts can't be had.
         """
         gates, shipped = revision.json(GATES)["gates"], cls.of(revision)
-        found = rejection_reasons(gates, shipped.artifacts)
+        found = rejection_reasons(gates, revision.json(ARTIFACTS)["artifacts"])
         if found or not shipped.artifacts:
             raise Rejected(f"{revision.name} was rejected: {'; '.join(found) or 'it has no artifact'}")
         return shipped
