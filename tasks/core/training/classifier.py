@@ -63,8 +63,29 @@ def network(backbone: Any, classes: int, image_size: int, features: Features) ->
     return keras.Model(images, dense(_features(backbone, images, features)), name="classifier")
 
 
+class InTraining(keras.Model):  # type: ignore[misc]
+    """A classifier of which the head trains, and the backbone from some layer on.
+
+    Gradients are then computed no further back than that.
+    """
+
+    unfreeze = 1.0  # share of the backbone's variables, those of its last layers
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        backbone = self.get_layer("backbone").trainable_weights
+        first = round(len(backbone) * (1 - self.unfreeze))
+        return [*backbone[first:], *self.get_layer("head").trainable_weights]
+
+
 def in_training(
-    model: Any, features: Features, scaling: Scaling, l2: float, *, frozen_statistics: bool
+    model: Any,
+    features: Features,
+    scaling: Scaling,
+    l2: float,
+    *,
+    frozen_statistics: bool,
+    unfreeze: float = 1.0,
 ) -> Any:
     """The classifier as it trains: it shares the backbone with `model`, and takes dropout's mask.
 
@@ -76,6 +97,7 @@ def in_training(
         l2: on the weights of the head, as they are for features of unit variance.
         frozen_statistics: the backbone normalizes by the statistics it came with, as it does in use, and not
             by those of each batch. Its own dropout, if it has any, it then leaves out too.
+        unfreeze: share of the backbone's variables that train, those of its last layers, 0-1.
 
     Returns:
         A model from images, float32 (n, size, size, 3), and dropout's mask of the features, float32
@@ -88,7 +110,8 @@ def in_training(
     mask = keras.Input(scaled.shape[1:], name="dropout_mask")
     penalty = keras.regularizers.L2(l2 / scaling.step**2)
     dense = keras.layers.Dense(head.units, kernel_regularizer=penalty, name="head")
-    whole = keras.Model([images, mask], dense(keras.layers.Multiply()([scaled, mask])), name="in_training")
+    whole = InTraining([images, mask], dense(keras.layers.Multiply()([scaled, mask])), name="in_training")
+    whole.unfreeze = unfreeze
     dense.set_weights(scaling.unfold(*head.get_weights()))
     return whole
 

@@ -43,6 +43,7 @@ class Train(Section):
     batch_size: Count
     head: Switch
     fine_tune: Switch
+    unfreeze: Annotated[Number, Field(gt=0, le=1)]
     epochs: Count
     patience: Count
     batch_norm: Literal["batch", "frozen"]

@@ -60,10 +60,9 @@ def fit(
     Raises:
         BackboneError: the backbone can't be fetched or loaded, is not the one that was pinned, or gives no
             numbers.
-        ParamError: the devices can't share a batch, there are fewer images than one, or the loss became no
-            number.
+        ParamError: the devices can't share a batch, or the loss became no number.
     """
-    _check_batch_size(data, params, hardware)
+    _check_batch_size(params, hardware)
     name = model_params.backbone
     console.say(f"train: {name} on {hardware.line()}")
     keras.utils.set_random_seed(params.seed)
@@ -112,8 +111,14 @@ def fit(
                 if logs and hardware.chief:  # each training separately
                     folder = str(logs / backup.file.name[:12])
                     others.append(keras.callbacks.TensorBoard(folder, write_graph=False))
-                frozen = params.batch_norm == "frozen"
-                whole = classifier.in_training(model, kind, scaling, l2, frozen_statistics=frozen)
+                whole = classifier.in_training(
+                    model,
+                    kind,
+                    scaling,
+                    l2,
+                    frozen_statistics=params.batch_norm == "frozen",
+                    unfreeze=params.unfreeze,
+                )
                 better = fine_tune(whole, batches, params, hardware, log, backup, others)
             if better:
                 layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
@@ -125,16 +130,11 @@ def fit(
     return Fitted(model, best_epoch, log, facts, backup)
 
 
-def _check_batch_size(data: Dataset, params: Train, hardware: Hardware) -> None:
+def _check_batch_size(params: Train, hardware: Hardware) -> None:
     if params.batch_size % hardware.replicas:
         raise ParamError(
             f"train.batch_size is {params.batch_size}; {hardware.replicas} devices share each batch, "
             f"so make it a multiple of {hardware.replicas}"
-        )
-    if params.batch_size > data.size("train"):
-        raise ParamError(
-            f"train.batch_size is {params.batch_size}, but there are {data.size('train')} training images; "
-            "make it no more than that"
         )
 
 
