@@ -31,26 +31,31 @@ MAX_MISTAKE_IMAGES = 600  # of all of them together, but for one of each kind
 
 
 def curves(history: pd.DataFrame) -> list[charts.Chart]:
-    """Loss and accuracy of the last phase."""
-    last = history[history["phase"] == history["phase"].iloc[-1]]
+    """Loss and accuracy of the last phase, from the head's on; none where that was solved, and is all."""
+    phases = [history["phase"].iloc[-1], "head"]
+    last = history[history["phase"].isin(phases)]
+    if len(last) == 1:
+        return []
+    first = "head" if last["phase"].iloc[0] == "head" else "epoch 1"
     return [
-        charts.chart("Loss", last, {"loss": "training", "val_loss": "validation"}),
-        charts.chart("Accuracy", last, {"accuracy": "training", "val_accuracy": "validation"}),
+        charts.chart("Loss", last, {"loss": "training", "val_loss": "validation"}, first),
+        charts.chart("Accuracy", last, {"accuracy": "training", "val_accuracy": "validation"}, first),
     ]
 
 
 def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
-    """Says which epoch the model is of, and, where that isn't on the curves, why."""
+    """Says which epoch the model is of."""
     last = history["phase"].iloc[-1]
-    phases = {
-        "head": "the head, on the backbone as it came",
-        "augmented": "the head, on augmented images",
-        "fine_tune": "fine-tuning of every weight",
-    }
-    text = f"Epochs of {phases[last]}. Kept: epoch {best['epoch']}"
+    if last == "head":
+        return (
+            "The head was solved on the features of the backbone as it came: validation loss "
+            f"{best['val_loss']:.4f}, accuracy {best['val_accuracy']:.4f}."
+        )
+    phases = {"augmented": "the head, on augmented images", "fine_tune": "fine-tuning"}
+    text = f"Epochs of {phases[last]}. Kept:"
     if best["phase"] == last:
-        return f"{text}, of the lowest validation loss."
-    return f"{text} of the head before, since none of these had a lower validation loss."
+        return f"{text} epoch {best['epoch']}, of the lowest validation loss."
+    return f"{text} the head, as none of these had a lower validation loss."
 
 
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:

@@ -213,10 +213,25 @@ def test_what_holds_for_most_images_is_told_and_is_no_finding() -> None:
         write_json(paths.VALIDATION, before)
 
 
+NUMBERS = {"loss": 0.4, "accuracy": 0.95, "val_loss": 0.5, "val_accuracy": 0.9}
+HEAD_AND_TWO_EPOCHS = [
+    {"phase": phase, "epoch": epoch} | NUMBERS
+    for phase, epoch in (("head", 1), ("fine_tune", 1), ("fine_tune", 2))
+]
+
+
 def test_a_head_that_was_kept_is_told_beside_the_curves_of_fine_tuning() -> None:
     history = pd.DataFrame({"phase": ["head", "fine_tune"]})
     assert "Kept: epoch 2, of" in report.best_epoch(history, {"phase": "fine_tune", "epoch": 2})
-    assert "Kept: epoch 7 of the head before" in report.best_epoch(history, {"phase": "head", "epoch": 7})
+    assert "Kept: the head, as none" in report.best_epoch(history, {"phase": "head", "epoch": 1})
+    found = report.curves(pd.DataFrame(HEAD_AND_TWO_EPOCHS))
+    assert [(curve.first, curve.epochs) for curve in found] == [("head", 2)] * 2
+
+
+def test_a_head_that_is_all_has_a_sentence_and_no_curve() -> None:
+    history = pd.DataFrame(HEAD_AND_TWO_EPOCHS[:1])
+    assert report.curves(history) == []
+    assert "validation loss 0.5000, accuracy 0.9000" in report.best_epoch(history, HEAD_AND_TWO_EPOCHS[0])
 
 
 def test_what_is_nearly_all_is_not_called_all() -> None:

@@ -90,7 +90,7 @@ def test_the_story_of_promotion(cold: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delenv("DARKROOM_CACHE")  # the copy has its own
     scratch = Scratch(cold, tmp_path)
     here = ("--to", "production", "--push")
-    simple = {"fine_tune": "false", "formats": "[tflite, onnx]", "robustness": "0"}
+    simple = {"features": "last", "fine_tune": "false", "formats": "[tflite, onnx]", "robustness": "0"}
     equal = {"epochs": "5", "formats": "[onnx]", "robustness": "0"}
     stays = "promote: classifier@v1.1.0 stays: "
 

@@ -32,10 +32,15 @@ class Chart:
     lines: list[Line]
     ticks: list[tuple[float, str]]
     epochs: int
+    first: str
 
 
-def chart(title: str, history: pd.DataFrame, columns: dict[str, str]) -> Chart:
-    """Draws columns of the history over its rows; `columns` gives each its name in the legend."""
+def chart(title: str, history: pd.DataFrame, columns: dict[str, str], first: str) -> Chart:
+    """Draws columns of the history over its rows; `columns` gives each its name in the legend.
+
+    Args:
+        first: what the first row is.
+    """
     width, height = SIZE
     values = history[list(columns)]
     low, high = float(values.min().min()), float(values.max().max())
@@ -51,7 +56,7 @@ def chart(title: str, history: pd.DataFrame, columns: dict[str, str]) -> Chart:
 
     lines = [line(column, name) for column, name in columns.items()]
     ticks = [(y(value), f"{value:.2f}") for value in (low, (low + high) / 2, high)]
-    return Chart(title, lines, ticks, len(history))
+    return Chart(title, lines, ticks, int(history["epoch"].iloc[-1]), first)
 
 
 def reliability(curves: pd.DataFrame) -> dict[str, list[tuple[float, float, float, str]]]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from threadpoolctl import threadpool_limits
+
 from tasks.core.backbones.config import Features as Kind
 from tasks.core.backbones.config import Model
 from tasks.core.backbones.store import Facts
@@ -82,7 +84,10 @@ def fit_best(
         )
         return Head(layer, kind, scaling, solution.penalty / (2 * count), row, solution.loss)
 
-    return min(map(fit, widths), key=lambda head: head.held_out_loss)
+    # NumPy's threads and SciPy's would wait for one another, four times as long as the work takes, and sums
+    # of several threads are not the same twice.
+    with threadpool_limits(1):
+        return min(map(fit, widths), key=lambda head: head.held_out_loss)
 
 
 def _measure(layer: list[Array], features: Array, labels: Array, loss: Any, prefix: str) -> Row:
