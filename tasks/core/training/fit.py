@@ -1,4 +1,4 @@
-"""Fits the classifier: a head on frozen features first, then fine-tuning of every weight from there.
+"""Fits the classifier: a head on frozen features first, then fine-tuning of the backbone from there.
 
 An interrupted training resumes after its last finished epoch, and ends with the weights of an unbroken one.
 """
@@ -212,7 +212,7 @@ def fine_tune(
     backup: Backup,
     others: list[Any],
 ) -> Row | None:
-    """Goes on from the head with every weight, or, where those are frozen, on augmented images.
+    """Goes on from the head with the backbone, or, where that is frozen, on augmented images.
 
     Args:
         whole: the classifier as it trains.
