@@ -346,6 +346,15 @@ def test_an_hdf5_file_that_names_a_backbones_folder_is_run(
     assert found["h5"]["passed"], found
 
 
+def test_the_free_size_in_an_onnx_file_has_a_name_that_is_no_counter(exported: Path) -> None:
+    graph = onnx.load(exported / "model.onnx").graph
+    shapes = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
+    assert [[dim.dim_param or dim.dim_value for dim in shape] for shape in shapes] == [
+        ["batch", 32, 32, 3],
+        ["batch", 3],
+    ]
+
+
 def test_a_ratio_without_what_it_is_a_ratio_to_is_a_slip() -> None:
     rules = (*RULES[:2], ArtifactRule("latency_ratio", max=0.1))
     with pytest.raises(ParamError, match=r"export\.rules\.2 is about latency_ratio"):

@@ -41,6 +41,10 @@ def canonicalize(model: Any) -> None:
     _replace(graph.node, nodes)
     _replace(graph.initializer, used)
     del graph.value_info[:]  # shapes of inner values, by names that are gone; runtimes infer them
+    for value in (*graph.input, *graph.output):
+        for place, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param:  # a free size, which tf2onnx names by how many names it has made
+                dim.dim_param = f"dim_{place}" if place else "batch"
 
 
 def _merge_constants(graph: Any) -> None:
