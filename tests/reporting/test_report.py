@@ -98,7 +98,13 @@ def run_stages_before() -> None:
     best = {"phase": "head", "epoch": 1}
     facts = {"backbone": "b", "backbone_sha256": "s", "best_epoch": best, "dataset": "d", "versions": {}}
     write_json(paths.MODELS / "classifier.json", facts)
-    curve = {"phase": ["head"] * 2, "loss": [1, 0], "val_loss": [1, 0], "accuracy": [0, 1]}
+    curve = {
+        "phase": ["head", "fine_tune"],
+        "epoch": [1, 1],
+        "loss": [1, 0],
+        "val_loss": [1, 0],
+        "accuracy": [0, 1],
+    }
     pd.DataFrame(curve | {"val_accuracy": [0, 1]}).to_csv(paths.MODELS / "history.csv")
 
 
