@@ -53,7 +53,7 @@ def test_a_training_of_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
     assert (
-        load(tmp_path, SHIPPED.replace("learning_rate: 0.01", "learning_rate: 1e-3")).train.learning_rate
+        load(tmp_path, SHIPPED.replace("learning_rate: 0.0003", "learning_rate: 1e-3")).train.learning_rate
         == 1e-3
     )
 
@@ -61,9 +61,9 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("epochs: 6", "epochs: ten", ("train.epochs", "'ten'", "a whole number")),
-        ("epochs: 6", "epochs: true", ("train.epochs", "True", "a whole number")),
-        ("epochs: 6", "epochs: 0", ("train.epochs", "0", "greater than or equal to 1")),
+        ("epochs: 3", "epochs: ten", ("train.epochs", "'ten'", "a whole number")),
+        ("epochs: 3", "epochs: true", ("train.epochs", "True", "a whole number")),
+        ("epochs: 3", "epochs: 0", ("train.epochs", "0", "greater than or equal to 1")),
         ("fine_tune: true", "fine_tune: 1", ("train.fine_tune", "1", "true or false")),
         ("patience: 3", "patiense: 3", ("train.patiense", "is not a parameter", "patience")),
         ("\ntrain:", "\ntrian:", ("trian", "is not a parameter", "train")),
