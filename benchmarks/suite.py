@@ -18,26 +18,27 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
 
-from benchmarks.orchestration import ROOT, environment, seconds
+from benchmarks.orchestration import clone, environment, seconds
 from benchmarks.suite_images import TASKS
+from benchmarks.versus_notebook import STILL
 from tasks.core.base.files import read_json, write_json
 from tasks.core.evaluation.intervals import wilson
 
 RESULTS = Path(__file__).with_suffix(".json")
 BEFORE = "2aa05b8"
 SIDES = ("before", "quick", "default")
-STILL = {"rotation": 0, "translation": 0.0, "zoom": 0.0}
 
 
-def clone(folder: Path, task: Path, side: str, seed: int) -> Path:
+def prepare(folder: Path, task: Path, side: str, seed: int) -> Path:
     """A clone that works on a task's images with the parameters of a side."""
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    clone(folder)
     if side == "before":
         subprocess.run(["git", "checkout", "--quiet", BEFORE], cwd=folder, check=True)
     yaml, file = YAML(), folder / "params.yaml"
@@ -47,7 +48,7 @@ def clone(folder: Path, task: Path, side: str, seed: int) -> Path:
     values["train"]["seed"] = seed
     if side == "quick":
         values["train"]["fine_tune"] = False
-        values["train"]["augment"] |= STILL
+        values["train"]["augment"] |= asdict(STILL)
     with file.open("w", encoding="utf-8") as stream:
         yaml.dump(values, stream)
     return folder
@@ -55,7 +56,7 @@ def clone(folder: Path, task: Path, side: str, seed: int) -> Path:
 
 def run(top: Path, task: Path, side: str, seed: int) -> dict[str, Any]:
     """What a side comes to, and the seconds of its stage `train`, TensorFlow's start with it."""
-    folder = clone(top / side, task, side, seed)
+    folder = prepare(top / side, task, side, seed)
     seconds(folder, ("dvc", "repro", "build"))
     took = seconds(folder, ("dvc", "repro", "--single-item", "train"))
     seconds(folder, ("dvc", "repro", "evaluate"))

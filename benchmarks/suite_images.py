@@ -8,6 +8,7 @@ Each task writes a folder of images, and beside it `labels.csv` with the columns
 
 import csv
 import importlib.util
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -99,17 +100,22 @@ def draw_splits(labels: list[str], shares: dict[str, float], seed: int) -> list[
 # The data sets.
 
 
-def write_digits(folder: Path) -> list[Row]:
-    from tasks import digits
-
-    digits.write_digits(folder)
-    files = sorted(folder.rglob("*.png"))
+def rows_by_folder(folder: Path) -> list[Row]:
+    """The images below a folder, by their classes' folders."""
+    files = sorted(file for file in folder.rglob("*.*") if file.is_file())
     labels = [file.parent.name for file in files]
     splits = draw_splits(labels, SPLIT, seed=1)
     return [
         Row(file.relative_to(folder).as_posix(), label, split)
         for file, label, split in zip(files, labels, splits, strict=True)
     ]
+
+
+def write_digits(folder: Path) -> list[Row]:
+    from tasks import digits
+
+    digits.write_digits(folder)
+    return rows_by_folder(folder)
 
 
 def write_fashion(train: int, validation: int, test: int) -> Callable[[Path], list[Row]]:
@@ -216,15 +222,8 @@ def write_textiles(folder: Path) -> list[Row]:
     if package is None or package.origin is None:
         raise DataError("conformal_clip_data is missing; install PyPI's conformal-clip-data")
     source = Path(package.origin).parent / "data/textile_images/simulated"
-    files = sorted(source.rglob("*.jpg"))
-    labels = [file.parent.name for file in files]
-    rows = []
-    for file, label, split in zip(files, labels, draw_splits(labels, SPLIT, seed=1), strict=True):
-        name = f"{label}/{file.name}"
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(file.read_bytes())
-        rows.append(Row(name, label, split))
-    return rows
+    shutil.copytree(source, folder)
+    return rows_by_folder(folder)
 
 
 def save(image: Image.Image, file: Path, **options: Any) -> None:

@@ -33,14 +33,14 @@ def backbone_layer(
 
     Args:
         sha256: `model.sha256`, the digest that it must have.
-        inner: have it give a dict of what its inner layers say, too, for `pool`; one that can't, doesn't.
+        inner: have it give what its inner layers say, too, for `pool`; `store.facts` says whether it can.
         draws_by: the seed for what it draws itself in training, where it has none.
 
     Raises:
         BackboneError: it can't be fetched or loaded, or has another digest.
     """
     handle = store.locate(name, sha256)
-    arguments = {"return_endpoints": True} if inner and store.facts(name, sha256).has_endpoints else None
+    arguments = {"return_endpoints": True} if inner else None
     seeded = None if draws_by is None else saved_model.copy_with_seed(store.folder(name), draws_by)
     try:
         with seeded or nullcontext(handle) as source:
@@ -106,7 +106,7 @@ def in_training(
     backbone, head = model.get_layer("backbone"), model.get_layer("head")
     images = keras.Input(model.input.shape[1:], name="image")
     found = backbone(images, training=False) if frozen_statistics else backbone(images)
-    scaled = (pool(found, features) - scaling.mean) / scaling.scale
+    scaled = scaling.apply(pool(found, features))
     mask = keras.Input(scaled.shape[1:], name="dropout_mask")
     penalty = keras.regularizers.L2(l2 / scaling.step**2)
     dense = keras.layers.Dense(head.units, kernel_regularizer=penalty, name="head")

@@ -140,7 +140,9 @@ def fit(
     problem = Problem.of(*train, weights)
     others = problem.with_images(validation[0] @ problem.axes, validation[1], weights)
     count = len(problem.labels)
-    some = problem.part(np.linspace(0, count - 1, min(count, MAX_COMPARED)).astype(int))
+    some = problem
+    if count > MAX_COMPARED:
+        some = problem.part(np.linspace(0, count - 1, MAX_COMPARED).astype(int))
     folds = [(some.part(rows), some.part(rest)) for rows, rest in split_into_folds(some.labels)]
     pairs = [*folds, (some, others)]
     if not (folds or len(others.labels)):  # nothing to compare by: one in the middle

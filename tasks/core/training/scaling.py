@@ -1,7 +1,7 @@
 """Features of one scale, and a head's weights on features as they are."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -32,9 +32,9 @@ class Scaling:
         least = MIN_DEVIATION * deviations.mean() or 1.0
         return cls(values.mean(axis=0), np.hypot(deviations, least).astype(np.float32))
 
-    def apply(self, values: Array) -> Array:
-        scaled: Array = (values - self.mean) / self.scale
-        return scaled
+    def apply(self, values: Any) -> Any:
+        """Scales features: an array, or a tensor of Keras."""
+        return (values - self.mean) / self.scale
 
     @classmethod
     def none(cls, width: int) -> Self:
