@@ -148,7 +148,8 @@ def validate(
     readable = images[images["error"].isna()]
     before = manifest.readable(read_parquet(accepted)) if accepted else None
     near_set = derived_columns.number_near_sets(readable, p)
-    own, merged = groups.assign(readable, near_set, groups.known_groups(before) if before is not None else {})
+    known = groups.KnownGroups.of(before) if before is not None else groups.KnownGroups()
+    own, merged = groups.assign(readable, near_set, known)
     images["group"] = own.reindex(images.index)
     frame = derived_columns.with_derived_columns(images, near_set, merged)
     with replacing(DATA_DOCS) as site:

@@ -131,7 +131,7 @@ def test_no_image_that_stays_changes_its_split_and_no_group_is_parted(
     life: list[set[int]], chains: list[set[int]], named: dict[int, str]
 ) -> None:
     before = pd.Series(dtype=object)
-    known: dict[str, str] = {}
+    known, names = groups.KnownGroups(), pd.Series(dtype=object)
     for present in life:
         frame = manifest_of(present, named)
         near = near_sets(present, chains)
@@ -139,10 +139,11 @@ def test_no_image_that_stays_changes_its_split_and_no_group_is_parted(
         now = split(frame, SHARES)
         tied = {name for one in merged for name in one.tied}
         for number in before.index.intersection(now.index):
-            if known[frame.loc[number, "sha256"]] not in tied:
+            if names[number] not in tied:
                 assert now[number] == before[number]
-        unnamed = [number for number in now.index if number not in named]
-        assert each_has_one(near[unnamed], now[unnamed])
-        assert each_has_one(frame["group"].fillna(frame["sha256"]), now)
-        before, known = now, groups.known_groups(frame)
+        names = frame["group"].fillna(frame["sha256"])
+        assert each_has_one(near, now)
+        assert each_has_one(frame["given_group"].dropna(), now[frame["given_group"].notna()])
+        assert each_has_one(names, now)
+        before, known = now, groups.KnownGroups.of(frame)
         assert set(now) <= set(SPLITS)

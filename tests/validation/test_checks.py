@@ -216,6 +216,11 @@ def test_a_class_that_its_format_gives_away_is_found(
     assert set(found()) == {"shortcut"}
 
 
+def groups() -> dict[str, str]:
+    """What the manifest says, of images that are in a group."""
+    return dict(read_parquet(MANIFEST).set_index("path")["group"].dropna())
+
+
 def label(folder: Path, **columns: dict[str, str]) -> None:
     """Writes the labels file with further columns, by path."""
     paths = sorted(path.relative_to(folder / "pictures").as_posix() for path in folder.rglob("pictures/*/*"))
@@ -225,15 +230,34 @@ def label(folder: Path, **columns: dict[str, str]) -> None:
     frame.to_csv(folder / "data/labels.csv", index=False)
 
 
-@pytest.mark.parametrize(("column", "kind"), [("split", "split_conflict"), ("group", "group_conflict")])
-def test_near_duplicates_that_the_labels_file_parts_are_an_error(
-    workplace: Path, column: str, kind: str
-) -> None:
+def test_near_duplicates_that_the_labels_file_puts_in_two_splits_are_an_error(workplace: Path) -> None:
     with Image.open(workplace / "pictures/cat/03.jpg") as image:
         image.save(workplace / "pictures/cat/recompressed.jpg", quality=40)
-    label(workplace, **{column: {"cat/03.jpg": "train", "cat/recompressed.jpg": "test"}})
+    label(workplace, split={"cat/03.jpg": "train", "cat/recompressed.jpg": "test"})
     assert "cat/recompressed.jpg" in run()
-    assert set(found()) == {kind, "near_duplicate"}
+    assert set(found()) == {"split_conflict", "near_duplicate"}
+
+
+def test_groups_that_share_near_duplicates_are_joined_and_told_of(workplace: Path) -> None:
+    with Image.open(workplace / "pictures/cat/03.jpg") as image:
+        image.save(workplace / "pictures/cat/recompressed.jpg", quality=40)
+    trips = {"cat/03.jpg": "a", "cat/04.jpg": "a", "cat/recompressed.jpg": "b", "dog/04.jpg": "b"}
+    label(workplace, group=trips)
+    assert run() == ""
+    assert found()["group_conflict"]["severity"] == "warning"
+    assert groups() == dict.fromkeys(trips, "a")
+    (workplace / "pictures/cat/recompressed.jpg").unlink()
+    del trips["cat/recompressed.jpg"]
+    label(workplace, group=trips)
+    assert run(group_conflict="error") == ""
+    assert groups() == dict.fromkeys(trips, "a"), "dog/04.jpg keeps its split when what tied it is gone"
+
+
+def test_two_groups_of_near_duplicates_stop_the_run_where_that_is_asked_for(workplace: Path) -> None:
+    with Image.open(workplace / "pictures/cat/03.jpg") as image:
+        image.save(workplace / "pictures/cat/recompressed.jpg", quality=40)
+    label(workplace, group={"cat/03.jpg": "a", "cat/recompressed.jpg": "b"})
+    assert "cat/recompressed.jpg" in run(group_conflict="error")
 
 
 def test_a_group_that_the_user_takes_back_is_forgotten(workplace: Path) -> None:

@@ -42,7 +42,8 @@ def test_measures_of_images_one_can_reckon() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (3000, 2), (64, 64), (129, 127)])
 def test_images_of_any_shape_are_measured(size: tuple[int, int]) -> None:
     seen = measures(Image.effect_noise(size, 50).convert("RGB"))
-    assert all(np.isfinite(value) for name, value in seen.items() if name != "phash")
+    assert all(np.isfinite(value) for name, value in seen.items() if name not in ("phash", "chroma"))
+    assert len(bytes.fromhex(str(seen["chroma"]))) == 2 * 4 * 4
     assert len(str(seen["phash"])) == 16
 
 

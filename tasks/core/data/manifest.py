@@ -16,6 +16,7 @@ SCHEMA = pa.schema(
         ("split_hint", _TEXT),
         ("sha256", _TEXT),
         ("phash", _TEXT),
+        ("chroma", _TEXT),
         ("bytes", pa.int64()),
         ("format", _TEXT),
         ("mode", _TEXT),

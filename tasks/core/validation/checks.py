@@ -67,7 +67,8 @@ AT_MOST_ONE = (  # kind, name, what is expected, the column whose values are not
         "near-duplicates in different groups",
         "one group for each set of near-duplicates",
         "groups",
-        "give them one group in the labels file, or one may train and the other test",
+        "nothing needs to be done: such groups are joined and lie in one split; give groups that belong "
+        "together one name, or lower validate.near_distance if the images are different ones",
     ),
     (
         "groups_merged",

@@ -27,8 +27,8 @@ def with_derived_columns(
 
     Adds `near_set` (number), `aspect_ratio` (shorter over longer side), `side` (root of the area, pixels),
     `copies` (images of this content), `labels` (of its content), `alike` (contents in its set), `groups`
-    (in its set), `earlier_groups` (that have become its group), `hinted_splits` (of its group), `spellings`
-    (of its label), `class_size` (readable images of its label).
+    (of the labels file in its set), `earlier_groups` (that have become its group), `hinted_splits` (of its
+    group), `spellings` (of its label), `class_size` (readable images of its label).
     """
     frame = manifest.assign(near_set=near_set.reindex(manifest.index))
     frame.loc[frame["error"].notna(), "sha256"] = None
@@ -39,7 +39,7 @@ def with_derived_columns(
     frame["copies"] = by_content["path"].transform("size")
     frame["labels"] = by_content["label"].transform("nunique")
     frame["alike"] = frame.groupby("near_set")["sha256"].transform("nunique")
-    frame["groups"] = frame.groupby("near_set")["group"].transform("nunique")
+    frame["groups"] = frame.groupby("near_set")["given_group"].transform("nunique")
     frame["earlier_groups"] = frame["group"].map({one.group: len(one.tied) for one in merged}).fillna(1)
     frame["hinted_splits"] = (
         frame["split_hint"].groupby(frame["group"].fillna(frame["sha256"])).transform("nunique")

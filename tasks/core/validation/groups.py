@@ -2,9 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
+import numpy as np
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 
 @dataclass(frozen=True)
@@ -15,49 +19,79 @@ class MergedGroups:
     tied: tuple[str, ...]
 
 
-def known_groups(accepted: pd.DataFrame) -> dict[str, str]:
-    """The group of each content, by sha256, in a manifest that was accepted.
+@dataclass(frozen=True)
+class KnownGroups:
+    """What the groups were in a manifest that was accepted.
 
-    One that the user gave is not kept: what counts of these is what the user gives now. One that a
-    near-duplicate lent to an image is, or the image might change its split when that one goes.
+    A group that the user gave to an image is not kept: what counts of these is what the user gives now. One
+    that a near-duplicate lent to an image is, or the image might change its split when that one goes.
+
+    Attributes:
+        by_content: the name for each sha256.
+        by_given: what a group of the labels file was called: another name where it had been joined.
     """
-    given = accepted[accepted["given_group"].notna()]["sha256"]
-    own = accepted[accepted["given_group"].isna()]
-    names = own["group"].fillna(own["sha256"])
-    return dict(zip(given, given, strict=True)) | dict(zip(own["sha256"], names, strict=True))
+
+    by_content: Mapping[str, str] = field(default_factory=dict)
+    by_given: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, accepted: pd.DataFrame) -> Self:
+        """Those of the readable images of a manifest."""
+        given = accepted[accepted["given_group"].notna()]
+        own = accepted[accepted["given_group"].isna()]
+        names = own["group"].fillna(own["sha256"])
+        return cls(
+            dict(zip(given["sha256"], given["sha256"], strict=True))
+            | dict(zip(own["sha256"], names, strict=True)),
+            dict(zip(given["given_group"], given["group"], strict=True)),
+        )
 
 
 def assign(
-    manifest: pd.DataFrame, near: pd.Series, previous: Mapping[str, str]
+    manifest: pd.DataFrame, near: pd.Series, previous: KnownGroups
 ) -> tuple[pd.Series, list[MergedGroups]]:
     """Names each image's group: what the user says, else its set of near-duplicates, else none.
 
-    A set is named after the content of one of its images, and keeps that name whatever is added or
-    taken away later, since the name decides the split.
+    Groups of the user between which near-duplicates lie become one, of the name that comes first, or one
+    would train and the other test. A set is named after the content of one of its images. Both keep their
+    name whatever is added or taken away later, since the name decides the split.
 
     Args:
         manifest: readable images with `sha256` and the user's own `given_group`.
         near: the number of each image's set of near-duplicates.
-        previous: what `known_groups` gives of the manifest before.
+        previous: what the groups were in the manifest before.
 
     Returns:
         The groups, null for an image alone, and those that were several before.
     """
-    groups = manifest["given_group"].astype(object).where(manifest["given_group"].notna(), None)
+    given = manifest["given_group"]
+    groups = pd.Series(None, manifest.index, dtype=object)
     merged = []
-    together = near.groupby(near).transform("size") > 1
-    remembered = manifest["sha256"].map(lambda digest: previous.get(digest, digest)) != manifest["sha256"]
-    for _, places in near[together | remembered].groupby(near).groups.items():
-        own, unnamed = groups[places].dropna(), places[groups[places].isna()]
-        digests = manifest.loc[unnamed, "sha256"]
-        known = Counter(previous[digest] for digest in digests if digest in previous)
-        if len(own):
-            name = min(own)
-        elif known:
-            name = min(known, key=lambda group: (-known[group], group))
+    sets = _tied_by_groups(near, given)
+    known = manifest["sha256"].map(previous.by_content)
+    named = given.notna() | (known.notna() & (known != manifest["sha256"]))
+    together = sets.groupby(sets).transform("size") > 1
+    for _, places in sets[together | named].groupby(sets).groups.items():
+        own = sorted(given[places].dropna().unique())
+        unnamed = places[given[places].isna()]
+        before = Counter(known[unnamed].dropna())
+        joined = {previous.by_given[name] for name in own if name in previous.by_given}
+        if own:
+            name = min(joined or own)
+        elif before:
+            name = min(before, key=lambda group: (-before[group], group))
         else:
-            name = min(digests)
-        groups[unnamed] = name
-        if tied := set(known) - {name}:
+            name = min(manifest.loc[unnamed, "sha256"])
+        groups[places] = name
+        if tied := (joined | set(before)) - {name}:
             merged.append(MergedGroups(name, tuple(sorted(tied | {name}))))
     return groups, merged
+
+
+def _tied_by_groups(near: pd.Series, given: pd.Series) -> pd.Series:
+    """Numbers the sets of images that near-duplicates or a group of the user hold together."""
+    named = given.notna().to_numpy()
+    sets, group = pd.factorize(near)[0], pd.factorize(given)[0]
+    size = len(near) + int(group.max(initial=-1)) + 1
+    ties = coo_matrix((np.ones(named.sum()), (sets[named], group[named] + len(near))), (size, size))
+    return pd.Series(connected_components(ties, directed=False)[1][sets], near.index)

@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 SAMPLE = 128  # pixels of the longer side from which colours are measured
 EDGES = 64  # pixels of the longer side on which edges are looked for
 HASH_SIDE, HASH_LOW = 32, 8  # the hash is of the lowest 8 x 8 frequencies of an image of 32 x 32
+CHROMA_SIDE = 4  # cells of each side in which the mean colour is kept
 PERCEIVED = np.array([0.241, 0.691, 0.068], np.float32)  # weights of red, green and blue, squared
 GREY_MODES = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
@@ -35,13 +36,15 @@ def measures(rgb: Image.Image, mode: str = "RGB") -> dict[str, float | str]:
         brightness_p05, brightness_p99: the 5th and 99th percentile of brightness, 0-1; an image whose
             brightest pixels are dark is dark, one whose darkest pixels are light is light.
         blur_score: 0 (blurry) to 1: `sharpness`, eased for histograms of few tall peaks.
-        phash: 64-bit perceptual hash as 16 hex digits (Zauner, 2010).
+        phash: 64-bit perceptual hash of the grey image as 16 hex digits (Zauner, 2010).
+        chroma: what the hash doesn't see: the mean Cb and Cr of 4 x 4 cells, 64 hex digits.
     """
     sample = _at_most(rgb, SAMPLE, Image.Resampling.NEAREST)
     pixels = np.asarray(sample).reshape(-1, 3)
     brightness = np.sqrt(pixels.astype(np.float32) ** 2 @ PERCEIVED) / 255
     p05, p99 = _percentiles(brightness, 5, 99)
-    edged = _at_most(_shrink(rgb).convert("L"), EDGES, Image.Resampling.BICUBIC)
+    small = _shrink(rgb)
+    edged = _at_most(small.convert("L"), EDGES, Image.Resampling.BICUBIC)
     sharpness = _std(edged.filter(ImageFilter.FIND_EDGES))
     numbers = {
         "brightness": brightness.mean(),
@@ -53,7 +56,8 @@ def measures(rgb: Image.Image, mode: str = "RGB") -> dict[str, float | str]:
         "brightness_p99": p99,
         "blur_score": _blur_score(sharpness, float(np.std(edged.histogram()))),
     }
-    return {name: round(float(number), 6) for name, number in numbers.items()} | {"phash": phash(edged)}
+    hashes = {"phash": phash(edged), "chroma": chroma(small)}
+    return {name: round(float(number), 6) for name, number in numbers.items()} | hashes
 
 
 def _at_most(image: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
@@ -104,3 +108,9 @@ def phash(grey: Image.Image) -> str:
     low = _COSINES @ square @ _COSINES.T
     middle = np.sort(low, axis=None)[low.size // 2 - 1 :][:2].mean()  # `np.median` at a third of its time
     return np.packbits(low > middle).tobytes().hex()
+
+
+def chroma(rgb: Image.Image) -> str:
+    """The mean Cb and Cr (of JPEG's YCbCr, 0-255) of each of 4 x 4 cells, row by row, in 64 hex digits."""
+    cells = rgb.resize((CHROMA_SIDE, CHROMA_SIDE), Image.Resampling.BOX).convert("YCbCr")
+    return np.asarray(cells)[..., 1:].tobytes().hex()
