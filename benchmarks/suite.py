@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from ruamel.yaml import YAML
 
 from benchmarks.orchestration import clone, environment, seconds
@@ -65,6 +66,8 @@ def run(top: Path, task: Path, side: str, seed: int) -> dict[str, Any]:
     names = ("accuracy", "macro_f1")
     return {
         "n": test["n"],
+        "auto": read_json(folder / "models/classifier.json").get("auto", {}),
+        "val_losses": pd.read_csv(folder / "models/history.csv")["val_loss"].tolist(),
         "best": read_json(folder / "models/classifier.json")["best_epoch"]["phase"],
         "seconds": took,
         "baselines": {name: {key: row[key] for key in names} for name, row in baselines.items()},
@@ -87,11 +90,12 @@ def fit_logistic(folder: Path) -> dict[str, Any]:
     from sklearn.preprocessing import StandardScaler
 
     from tasks.core.backbones.catalogue import BUILT_IN
-    from tasks.core.training import classifier, feature_cache
+    from tasks.core.backbones.layer import backbone_layer, extractor
+    from tasks.core.training import feature_cache
     from tasks.core.training.dataset import Dataset
 
     data = Dataset.load(folder / "data/dataset")
-    extract = feature_cache.extractor(classifier.backbone_layer(BUILT_IN, trainable=False))
+    extract = extractor(backbone_layer(BUILT_IN, trainable=False))
     train, test = (feature_cache.of_split(extract, data, split, "suite") for split in ("train", "test"))
     folds = max(2, min(5, np.bincount(train.labels).min()))
     regression = LogisticRegressionCV(

@@ -179,14 +179,15 @@ def accuracy(model: Any, data: Any) -> float:
 
 def waiting(top: Path) -> dict[str, Any]:
     """An epoch of our loop fed by its pipeline, and by memory: seconds of both, the least of some rounds."""
+    from tasks.core.backbones.layer import backbone_layer
+    from tasks.core.backbones.scaling import Scaling
     from tasks.core.backbones.tensorflow_setup import keras, tf, without_autotune
     from tasks.core.training import classifier, fit
     from tasks.core.training.batches import Batches
     from tasks.core.training.dataset import Dataset
-    from tasks.core.training.scaling import Scaling
 
     data, p = Dataset.load(Work(top).dataset), PARAMS.train
-    backbone = classifier.backbone_layer(BUILT_IN, trainable=True)
+    backbone = backbone_layer(BUILT_IN, trainable=True)
     model = classifier.network(backbone, len(data.class_names), data.image_size, "last")
     scaling = Scaling.none(backbone.output_shape[1])
     whole = classifier.in_training(model, "last", scaling, 0.0, frozen_statistics=False)

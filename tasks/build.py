@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -14,11 +15,13 @@ from tasks.core.backbones import store
 from tasks.core.backbones.catalogue import UNPINNED
 from tasks.core.backbones.config import Model
 from tasks.core.base import cli, console, params
+from tasks.core.base.contract import Resize
 from tasks.core.base.files import read_json, replacing, sha256, write_json
 from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, DATASET_FACTS, MANIFEST, cache_folder
 from tasks.core.data import shards, splits
 from tasks.core.data.config import Build, Processes
+from tasks.core.data.image_io import Pixels
 from tasks.core.data.last_run import last_output_files
 from tasks.core.data.manifest import readable
 from tasks.core.data.parallel import each, limit_workers
@@ -52,9 +55,12 @@ def plan_shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe)
         number -= number.min()
         count = int(number.max()) + 1
         for place, members in rows.groupby(number):
-            images = map(Image, members["path"], members["sha256"], members["place"].tolist())
             file = target / f"{name}-{place:05d}-of-{count:05d}.tfrecord"
-            yield Shard(file, folder, tuple(images), recipe)
+            yield Shard(file, folder, _records(members), recipe)
+
+
+def _records(rows: pd.DataFrame) -> tuple[Image, ...]:
+    return tuple(map(Image, rows["path"], rows["sha256"], rows["place"].tolist()))
 
 
 def _starts_shard(path: str) -> bool:
@@ -96,8 +102,6 @@ def build(
         BackboneError: it can't be fetched, or is not the one that was pinned.
     """
     frame = readable(read_parquet(manifest))
-    typical = frame[["width", "height"]].min(axis=1).median()
-    side = store.image_size(backbone, image_size, typical, pinned)
     shares = splits.Shares(p.validation_split, p.test_split, p.seed)
     frame["split"] = splits.split(frame, shares)
     if note := splits.named(frame["split_hint"]):
@@ -109,6 +113,9 @@ def build(
     counts = pd.crosstab(frame["label"], frame["split"])
     classes = sorted(frame["label"].unique())
     frame["place"] = frame["label"].map({label: place for place, label in enumerate(classes)})
+    side, why = choose_image_size(frame, folder, p.resize, backbone, image_size, pinned)
+    if why:
+        console.say(f"build: images of {why}")
     notes = cache_folder() / "shards.json"
     sources = _read_notes(notes)
     earlier = _by_digest(accepted)
@@ -126,6 +133,7 @@ def build(
             "class_names": classes,
             "counts": {name: counts[name].to_dict() for name in SPLITS},
             "image_size": side,
+            "auto": {"model.image_size": why} if why else {},
             "resize": p.resize,
             "record": p.record,
             "shards": {shard.file.name: digests[shard.source] for shard in wanted},
@@ -135,6 +143,49 @@ def build(
         splits.write(temporary, frame)
     write_json(notes, digests)
     return facts
+
+
+def choose_image_size(
+    frame: pd.DataFrame,
+    folder: Path,
+    how: Resize,
+    backbone: str,
+    setting: int | Literal["auto"],
+    pinned: str = UNPINNED,
+) -> tuple[int, str | None]:
+    """Gives the side, in pixels, of the images that a backbone is fed, and what decided it.
+
+    Where several come into question, it is what a linear probe on some training images says, one of each
+    group of images.
+
+    Args:
+        frame: the readable images, with `split` and `place` (of the class).
+        setting: `model.image_size`.
+    """
+    typical = frame[["width", "height"]].min(axis=1).median()
+    sizes = store.image_sizes(backbone, setting, typical, pinned)
+    if len(sizes) == 1:
+        return sizes[0], None
+    from tasks.core.backbones import probe  # brings TensorFlow along
+
+    train = frame[frame["split"] == "train"].sort_values(["sha256", "path"])
+    train = train[~train["group"].fillna(train["sha256"]).duplicated()]
+    some = train.iloc[probe.sample(train["place"].to_numpy())]
+    if some.empty:
+        return sizes[0], f"{sizes[0]} pixels: their own size, as they are too few to compare others by"
+    progress = tqdm(sizes, "image size", unit=" sizes", disable=None, leave=False)
+
+    def read(side: int) -> Pixels:
+        recipe = Recipe(side, how, "raw")
+        return np.stack([shards.read(folder / image.path, image, recipe) for image in _records(some)])
+
+    probes = probe.probe_sizes(backbone, progress, read, some["place"].to_numpy(), pinned)
+    best, seen = probe.choose_size(probes)
+    said = ", ".join(f"{each.loss:.3f} ({each.accuracy:.1%}) at {each.size}" for each in seen)
+    return (
+        best.size,
+        f"{best.size} pixels: {len(some)} images left out of a linear probe have a loss of {said}",
+    )
 
 
 def _read_notes(file: Path | None) -> Any:

@@ -123,13 +123,13 @@ def features(images: Iterator[tuple[str, image_io.Pixels]], model: Model) -> Ite
         BackboneError: it can't be fetched or loaded, or is not the one that was pinned.
     """
     from tasks.core.backbones import tensorflow_setup
-    from tasks.core.training import classifier
+    from tasks.core.backbones.layer import backbone_layer, to_float
 
     tensorflow_setup.deterministic(SEED)
-    layer = classifier.backbone_layer(model.backbone, trainable=False, sha256=model.sha256)
+    layer = backbone_layer(model.backbone, trainable=False, sha256=model.sha256)
     while batch := list(islice(images, BATCH)):
         paths, pixels = zip(*batch, strict=True)
-        values = layer(classifier.to_float(np.stack(pixels))).numpy()
+        values = layer(to_float(np.stack(pixels))).numpy()
         # Of length 1, so that a distance says how much directions differ, as the cosine does.
         yield list(paths), values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12)
 
@@ -266,7 +266,7 @@ def cluster(folder: Path, output: Path, k: int | None, max_k: int, model: Model,
     check_output(output, folder)
     paths = shuffle_paths(folder)
     side = typical_side(folder, paths)
-    size = store.image_size(model.backbone, model.image_size, side, model.sha256)
+    size = store.image_sizes(model.backbone, model.image_size, side, model.sha256)[0]
     with threadpool_limits(1):  # more add up in the order they end in, and round as that falls
         paths, points = reduce(features(read_images(folder, paths, size, how), model))
         least, count = k or 2, different(points)

@@ -16,6 +16,7 @@ from tasks.core.artifacts.config import TIMED, Export
 from tasks.core.artifacts.exporter import Exporter, lines
 from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import tensorflow_setup
+from tasks.core.backbones.layer import to_float
 from tasks.core.base import cli, console, params, paths
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import brief
@@ -72,7 +73,7 @@ def export(
     if p.calibrate:
         calibrate(model, temperature)
     data, predict = Dataset.load(dataset), classifier.predictor(model)
-    seen = classifier.to_float(sample(data, "train", p.representative)["image"]).numpy()
+    seen = to_float(sample(data, "train", p.representative)["image"]).numpy()
     exporter = Exporter(model, contract, read_json(models / paths.MODEL_FACTS)["backbone"], seen)
     with scratch(paths.cache_folder() / "export") as work:
         home = folder if p.golden else work

@@ -183,6 +183,7 @@ SECTIONS = {
     "slices": "Slices",
     "robustness": "Robustness",
     "labels": "Label errors",
+    "auto": "Chosen",
     "learning": "Learning",
     "classes": "Classes",
     "findings": "Findings",

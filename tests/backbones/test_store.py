@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from tasks.core.backbones import catalogue, download, saved_model, store
+from tasks.core.backbones.layer import backbone_layer
 from tasks.core.backbones.tensorflow_setup import hub as tensorflow_hub
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import sha256
 from tasks.core.base.paths import hub_folder
-from tasks.core.training import classifier
 from tests.backbone import FEATURES, save_tiny_backbone
 from tests.hub import Answer, Hub, ends_early, fails, packed, packed_member, serving, stalls, stop
 from tests.structure import ROOT
@@ -94,11 +94,11 @@ def test_a_name_of_the_catalogue_comes_from_the_mirror_trains_and_then_needs_no_
     hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The cache is keyed by TF Hub's own address: a model is the same one with and without a mirror."""
-    first = classifier.backbone_layer(NAME, trainable=True)
+    first = backbone_layer(NAME, trainable=True)
     assert hub.asked == [f"{PATH}?tf-hub-format=compressed", f"/archive{PATH}"]
     assert hub.address in capsys.readouterr().out, "one line says what is fetched from where"
     stop(hub)
-    second = classifier.backbone_layer(NAME, trainable=True)
+    second = backbone_layer(NAME, trainable=True)
     images = np.random.default_rng(0).random((2, 40, 40, 3), dtype="float32")
     assert first(images).shape == (2, FEATURES)
     np.testing.assert_array_equal(first(images), second(images))
@@ -265,13 +265,13 @@ def test_a_model_that_was_spoilt_in_the_cache_is_named() -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_a_pinned_model_is_loaded(model: Path) -> None:
-    assert classifier.backbone_layer(NAME, trainable=False, sha256=sha256(model))
+    assert backbone_layer(NAME, trainable=False, sha256=sha256(model))
 
 
 @pytest.mark.usefixtures("hub")
 def test_another_model_than_the_pinned_one_is_not_loaded_and_does_not_stay(cache: Path, model: Path) -> None:
     with pytest.raises(BackboneError) as caught:
-        classifier.backbone_layer(NAME, trainable=True, sha256="0" * 64)
+        backbone_layer(NAME, trainable=True, sha256="0" * 64)
     assert all(word in str(caught.value) for word in ("model.sha256", "0" * 64, sha256(model), "removed"))
     assert left_in(cache) == []
 
@@ -281,7 +281,7 @@ def test_one_that_was_in_the_cache_before_stays_whatever_the_pin(model: Path) ->
     """A slip in model.sha256 would else cost an offline machine its model."""
     store.locate(NAME)
     with pytest.raises(BackboneError, match=r"model\.sha256") as caught:
-        classifier.backbone_layer(NAME, trainable=True, sha256="0" * 64)
+        backbone_layer(NAME, trainable=True, sha256="0" * 64)
     assert "removed" not in str(caught.value)
     assert store.facts(NAME).sha256 == sha256(model)
 
@@ -322,28 +322,36 @@ def test_names_that_need_no_number_have_their_size(hub: Hub, model: Path) -> Non
     for row in catalogue.catalogue().values():
         if not row.package:
             hub.archives[row.handle.removeprefix("https://tfhub.dev")] = packed(model)
-        assert store.image_size(row.name, "auto", 1000) == sizes.pop(row.name, 224), row.name
-        assert store.image_size(row.name, 96, 1000) == 96, row.name
+        assert store.image_sizes(row.name, "auto", 1000) == [sizes.pop(row.name, 224)], row.name
+        assert store.image_sizes(row.name, 96, 1000) == [96], row.name
     assert sizes == {}
 
 
 def test_what_the_model_says_comes_first(hub: Hub, fixed: Path) -> None:
     hub.archives[PATH] = packed(fixed)
-    assert store.image_size(NAME, "auto", 1000) == store.image_size(NAME, 48, 1000) == 48
+    assert store.image_sizes(NAME, "auto", 1000) == store.image_sizes(NAME, 48, 1000) == [48]
     with pytest.raises(ParamError, match=r"model\.image_size is 224, but .* takes images of 48 pixels alone"):
-        store.image_size(NAME, 224, 1000)
+        store.image_sizes(NAME, 224, 1000)
 
 
 def test_a_size_that_nobody_knows_has_to_be_given(model: Path) -> None:
     with pytest.raises(ParamError, match=f"model.image_size is 'auto', but {model}"):
-        store.image_size(str(model), "auto", 1000)
-    assert store.image_size(str(model), 40, 1000) == 40
+        store.image_sizes(str(model), "auto", 1000)
+    assert store.image_sizes(str(model), 40, 1000) == [40]
 
 
 @pytest.mark.parametrize(("name", "largest"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240)])
 def test_the_built_in_ones_take_small_images_as_they_are(name: str, largest: int) -> None:
-    sizes = [store.image_size(name, "auto", side) for side in (8, 65, 96, 230, 1000)]
-    assert sizes == [64, 96, 96, largest, largest]
+    sizes = {side: store.image_sizes(name, "auto", side) for side in (8, 28, 64, 65, 96, 230, 1000)}
+    assert sizes == {
+        8: [64],
+        28: [64, 128],
+        64: [64, 128, largest],
+        65: [96, largest],
+        96: [96, largest],
+        230: [largest],
+        1000: [largest],
+    }
 
 
 def test_a_signature_says_it_where_a_model_can_not_be_called(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -47,11 +47,12 @@ def built(
     backbone: str = "efficientnet_lite0",
     compute: Processes = ALONE,
     accepted: Mapping[str, Path] = MappingProxyType({}),
+    image_size: int | Literal["auto"] = 64,
     **changes: Any,
 ) -> Dataset:
     p = dataclasses.replace(PARAMS.build, **changes)
     manifest = top / "manifest.parquet"
-    build.build(top / "pictures", manifest, target, p, backbone, "auto", compute, accepted)
+    build.build(top / "pictures", manifest, target, p, backbone, image_size, compute, accepted)
     return Dataset.load(target)
 
 
@@ -70,7 +71,38 @@ def test_records_hold_what_the_images_hold(images: Path, tmp_path: Path, record:
 
 
 def test_small_images_get_a_small_size(images: Path, tmp_path: Path) -> None:
-    assert built(images, tmp_path / "dataset").image_size == 64
+    data = built(images, tmp_path / "dataset", image_size="auto")
+    assert data.image_size == 64
+    assert data.auto == {
+        "model.image_size": "64 pixels: their own size, as they are too few to compare others by"
+    }
+
+
+def write_patterns(folder: Path, fine: bool) -> None:
+    """Images of 64 pixels of two classes: fine stripes upright or lying, or black and white."""
+    rng = np.random.default_rng(0)
+    lines = np.indices((64, 64)) // 2 % 2
+    for place in range(60):
+        for name, stripes in zip(("a", "b"), lines, strict=True):
+            pattern = 60 * stripes if fine else np.full((64, 64), 120 * (name == "b"))
+            pixels = pattern[..., None] + rng.integers(0, 120, (64, 64, 1)).repeat(3, axis=2)
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{place:03d}.png")
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_a_probe_decides_whether_small_images_are_enlarged(
+    fine: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_patterns(tmp_path / "pictures", fine)
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    frame = scanned(tmp_path / "pictures", tmp_path / "labels.csv")
+    write_parquet(tmp_path / "manifest.parquet", frame, manifest.SCHEMA)
+    data = built(tmp_path, tmp_path / "dataset", image_size="auto")
+    assert data.image_size == 64 or fine
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "linear probe" in line)
+    assert line.removeprefix("build: images of ") == data.auto["model.image_size"]
+    assert line.startswith(f"build: images of {data.image_size} pixels: ")
 
 
 def test_two_builds_are_equal_and_well_named(images: Path, tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tasks.core.backbones.config import Model
+from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.store import Facts
 from tasks.core.backbones.tensorflow_setup import keras
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import ParamError
 from tasks.core.training.feature_cache import Features
 from tasks.core.training.head import Head, fit_best, kinds_to_try
-from tasks.core.training.scaling import Scaling
 
 LOSS = keras.losses.CategoricalCrossentropy(from_logits=True)
 

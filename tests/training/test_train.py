@@ -12,6 +12,8 @@ from PIL import Image
 
 from tasks.check import Params
 from tasks.core.backbones import saved_model
+from tasks.core.backbones.layer import backbone_layer
+from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.base.errors import BackboneError, ModelError, ParamError
@@ -21,7 +23,6 @@ from tasks.core.training.augmentation import Draw, augment, draw, key, mix_up
 from tasks.core.training.batches import Batches
 from tasks.core.training.config import Augment, Train
 from tasks.core.training.dataset import Dataset
-from tasks.core.training.scaling import Scaling
 from tests.backbone import FEATURES, save_tensorflow_1_backbone
 from tests.structure import ROOT
 from tests.tiny import Tiny
@@ -57,7 +58,7 @@ def weights(folder: Path) -> dict[str, Any]:
 def test_without_fine_tuning_the_backbone_stays_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
     tiny.train(tmp_path / "frozen", fine_tune=False)
     frozen, tuned = weights(tmp_path / "frozen"), weights(tiny.models)
-    original = classifier.backbone_layer(str(tiny.folder / "backbone"), trainable=True).variables
+    original = backbone_layer(str(tiny.folder / "backbone"), trainable=True).variables
     for variable in original:
         (name,) = [name for name in frozen if frozen[name].shape == variable.shape]
         assert np.array_equal(frozen[name], variable.numpy())
@@ -73,7 +74,7 @@ def test_no_more_of_the_backbone_than_said_is_trained(
     tuned = [
         variable.numpy() for variable in classifier.load(tmp_path / "m")[0].get_layer("backbone").variables
     ]
-    layer = classifier.backbone_layer(str(tiny.folder / "lively"), trainable=True)
+    layer = backbone_layer(str(tiny.folder / "lively"), trainable=True)
     places = {variable.ref(): place for place, variable in enumerate(layer.variables)}
     changed = [
         not np.array_equal(tuned[places[variable.ref()]], variable.numpy())
@@ -192,11 +193,11 @@ def test_what_a_backbone_draws_without_a_seed_gets_one(tiny: Tiny) -> None:
     tf.config.experimental.enable_op_determinism()
     images, lively = tf.ones((4, 32, 32, 3)), str(tiny.folder / "lively")
     with pytest.raises(tf.errors.InvalidArgumentError, match="determinism"):
-        classifier.backbone_layer(lively, trainable=True)(images, training=True)
+        backbone_layer(lively, trainable=True)(images, training=True)
 
     def drawn(seed: int) -> np.ndarray:
         tf.random.set_seed(0)
-        layer = classifier.backbone_layer(lively, trainable=True, draws_by=seed)
+        layer = backbone_layer(lively, trainable=True, draws_by=seed)
         return np.asarray(layer(images, training=True))
 
     assert np.array_equal(drawn(1), drawn(1)) and not np.array_equal(drawn(1), drawn(2))
@@ -279,7 +280,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
-    layer = classifier.backbone_layer(str(tiny.folder / "lively"), trainable=True)
+    layer = backbone_layer(str(tiny.folder / "lively"), trainable=True)
     p = dataclasses.replace(
         params.read(ROOT / "params.yaml", Params).train, optimizer="adamw", weight_decay=0.5, warmup=0.0
     )
@@ -325,7 +326,7 @@ def test_fine_tuning_that_makes_it_worse_leaves_the_head_as_it_was(tiny: Tiny, t
 def test_a_backbone_that_can_not_be_loaded_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"not a graph")
     with pytest.raises(BackboneError, match="can't be loaded") as caught:
-        classifier.backbone_layer(str(tmp_path), trainable=True)
+        backbone_layer(str(tmp_path), trainable=True)
     assert "\n" not in str(caught.value)
 
 

@@ -15,6 +15,8 @@ from tasks.core.base.files import read_json, remove, replacing, write_json
 from tasks.core.base.paths import cache_folder, hub_folder
 
 SMALLEST = 64  # pixels, two cells of a built-in one's last feature map; below that it sees too little
+LEAST_STEP = 1.5  # from one size to the next
+ENLARGED = 4  # times their own side, at most, that images are enlarged to beyond that
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,20 @@ class Listed:
     source: str
 
 
-def image_size(name: str, setting: int | Literal["auto"], typical_side: float, sha256: str = UNPINNED) -> int:
-    """Decides the side, in pixels, of the squares that a backbone is fed.
+def image_sizes(
+    name: str, setting: int | Literal["auto"], typical_side: float, sha256: str = UNPINNED
+) -> list[int]:
+    """Gives the sides, in pixels, of the squares that a backbone may be fed, the smallest first.
+
+    There is one, but with `auto` where images are smaller than what a built-in backbone is made for. These
+    may be taken at their size, in steps of 32 and no smaller than 64; twice as large; and so on, up to the
+    backbone's size and to four times their own, since more adds time and no information.
 
     What the model itself says comes before the catalogue, so that one which isn't built in is fetched.
 
     Args:
         setting: `model.image_size`; a number is taken as it is where the model takes it.
-        typical_side: the shorter side of a typical image. With `auto` a built-in backbone takes
-            images that are smaller than its own size at their size, in steps of 32 and no smaller
-            than 64: enlarging them adds time and no information.
+        typical_side: the shorter side of a typical image.
         sha256: `model.sha256`, for a model that is looked at.
 
     Raises:
@@ -58,12 +64,11 @@ def image_size(name: str, setting: int | Literal["auto"], typical_side: float, s
     catalogue.check(name)
     row = catalogue.entry(name)
     if row and row.package:
-        rounded = -(-int(typical_side) // 32) * 32
-        return min(max(rounded, SMALLEST), row.size) if setting == "auto" else setting
+        return _up_to(row.size, typical_side) if setting == "auto" else [setting]
     fixed = facts(name, sha256).image_size
     if setting == "auto":
         if size := fixed or (row and row.size):
-            return size
+            return [size]
         raise ParamError(
             f"model.image_size is 'auto', but {name} declares no size of its own, and none is known; "
             "give it in pixels"
@@ -73,7 +78,20 @@ def image_size(name: str, setting: int | Literal["auto"], typical_side: float, s
             f"model.image_size is {setting}, but {name} takes images of {fixed} pixels alone; "
             f"set it to {fixed} or to auto"
         )
-    return setting
+    return [setting]
+
+
+def _up_to(size: int, typical_side: float) -> list[int]:
+    largest = min(_step(ENLARGED * typical_side), size)
+    sizes = [min(_step(typical_side), size)]
+    while sizes[-1] < largest:
+        twice = 2 * sizes[-1]
+        sizes.append(twice if twice * LEAST_STEP <= largest else largest)
+    return sizes
+
+
+def _step(side: float) -> int:
+    return max(-(-int(side) // 32) * 32, SMALLEST)
 
 
 def locate(name: str, sha256: str = UNPINNED) -> str:

@@ -66,14 +66,19 @@ def write(shard: Shard) -> str:
     """
     with shard.file.open("wb") as file:
         for image in shard.images:
-            pixels = _pixels(shard.folder / image.path, image, shard.recipe)
+            pixels = read(shard.folder / image.path, image, shard.recipe)
             features = {"image": image_io.encode(pixels, shard.recipe.record), **asdict(image)}
             texts = {key: value.encode() for key, value in features.items() if isinstance(value, str)}
             tfrecord.write(file, tfrecord.example(features | texts))
     return sha256(shard.file)
 
 
-def _pixels(path: Path, image: Image, recipe: Recipe) -> image_io.Pixels:
+def read(path: Path, image: Image, recipe: Recipe) -> image_io.Pixels:
+    """Reads and resizes an image: uint8 (size, size, 3).
+
+    Raises:
+        DataError: it is not the one that was validated.
+    """
     data = image_io.content(path)
     if hashlib.sha256(data).hexdigest() != image.sha256:
         raise DataError(f"{path} was changed since it was validated; run the pipeline again")

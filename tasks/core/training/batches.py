@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
+from tasks.core.backbones.layer import to_float
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, without_autotune
 from tasks.core.training.augmentation import augment, draw, dropout_mask, key, mix_up
-from tasks.core.training.classifier import to_float
 from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
 

@@ -1,55 +1,23 @@
 """The classifier: a backbone, and a dense head that gives logits."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tasks.core.backbones import catalogue, saved_model, store
-from tasks.core.backbones.catalogue import BUILT_IN, UNPINNED
+from tasks.core.backbones import catalogue, store
 from tasks.core.backbones.config import Features
+from tasks.core.backbones.layer import backbone_layer, to_float
 from tasks.core.backbones.pooling import pool
-from tasks.core.backbones.tensorflow_setup import hub, keras, tf
+from tasks.core.backbones.scaling import Scaling
+from tasks.core.backbones.tensorflow_setup import keras, tf
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import BackboneError, ModelError, brief
 from tasks.core.base.files import read_json, write_json
 from tasks.core.base.paths import MODEL_FACTS
-from tasks.core.training.scaling import Scaling
 
 Predict = Callable[[Any], Any]  # images, uint8 (n, size, size, 3), to probabilities, float32 (n, classes)
 
 WEIGHTS = "classifier.weights.h5"
-
-
-def backbone_layer(
-    name: str,
-    *,
-    trainable: bool,
-    sha256: str = UNPINNED,
-    inner: bool = False,
-    draws_by: int | None = None,
-) -> Any:
-    """Loads a backbone as a layer: float32 (n, h, w, 3) in [0, 1] to features (n, k).
-
-    Args:
-        sha256: `model.sha256`, the digest that it must have.
-        inner: have it give what its inner layers say, too, for `pool`; `store.facts` says whether it can.
-        draws_by: the seed for what it draws itself in training, where it has none.
-
-    Raises:
-        BackboneError: it can't be fetched or loaded, or has another digest.
-    """
-    handle = store.locate(name, sha256)
-    arguments = {"return_endpoints": True} if inner else None
-    seeded = None if draws_by is None else saved_model.copy_with_seed(store.folder(name), draws_by)
-    try:
-        with seeded or nullcontext(handle) as source:
-            return hub.KerasLayer(str(source), trainable=trainable, arguments=arguments, name="backbone")
-    except Exception as error:  # TF Hub raises whatever its resolver met: URL, tar, protobuf
-        raise BackboneError(
-            f"model.backbone: {name} can't be loaded ({type(error).__name__}: {brief(error)}); "
-            f"use {BUILT_IN}, another of the catalogue, or a folder that holds a SavedModel"
-        ) from error
 
 
 def network(backbone: Any, classes: int, image_size: int, features: Features) -> Any:
@@ -177,8 +145,3 @@ def predictor(model: Any) -> Predict:
         return tf.nn.softmax(model(to_float(pixels), training=False))
 
     return lambda pixels: probabilities(pixels).numpy()
-
-
-def to_float(images: Any) -> Any:
-    """Scales uint8 images to the [0, 1] that TF Hub's common image signature asks for."""
-    return tf.cast(images, tf.float32) / 255.0

@@ -28,6 +28,7 @@ class Dataset:
     record: Packing
     counts: dict[str, dict[str, int]]  # split -> class -> images
     shards: dict[str, str]  # file name -> sha256
+    auto: dict[str, str]  # parameter -> what was chosen, and why
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -48,6 +49,7 @@ class Dataset:
             record=facts["record"],
             counts=facts["counts"],
             shards=facts["shards"],
+            auto=facts["auto"],
         )
 
     def size(self, split: str) -> int:

@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tasks.core.backbones.pooling import pool
-from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.arrays import load_arrays, save_arrays
 from tasks.core.base.files import fingerprint
 from tasks.core.base.paths import cache_folder
-from tasks.core.training.classifier import to_float
 from tasks.core.training.dataset import Dataset
 
 BATCH = 64
@@ -25,16 +22,6 @@ class Features:
 
     values: np.ndarray
     labels: np.ndarray
-
-
-def extractor(backbone: Any) -> Any:
-    """Gives a function from images, uint8 (n, h, w, 3), to all of a frozen backbone's features, (n, k)."""
-
-    @tf.function(reduce_retracing=True)
-    def extract(images: Any) -> Any:
-        return pool(backbone(to_float(images), training=False))
-
-    return extract
 
 
 def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: str) -> Features:

@@ -14,6 +14,8 @@ from dvclive.live import Live
 from tasks.core.backbones import store, tensorflow_setup
 from tasks.core.backbones.config import Features as Kind
 from tasks.core.backbones.config import Model
+from tasks.core.backbones.layer import backbone_layer, extractor
+from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.tensorflow_setup import keras
 from tasks.core.base import console
 from tasks.core.base.errors import BackboneError, ParamError
@@ -27,7 +29,6 @@ from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware, variables
 from tasks.core.training.head import LAYERS, UNCHOSEN_L2, Head, fit_best, kinds_to_try
-from tasks.core.training.scaling import Scaling
 
 NOT_DECAYED = ["bias", "beta", "gamma"]
 
@@ -74,7 +75,7 @@ def fit(
     # Else the backbone runs as it does in use.
     stochastic = found.is_stochastic and params.fine_tune and params.batch_norm == "batch"
     with hardware.strategy.scope():
-        backbone = classifier.backbone_layer(
+        backbone = backbone_layer(
             name,
             trainable=params.fine_tune,
             sha256=model_params.sha256,
@@ -97,7 +98,7 @@ def fit(
             best_epoch = head.row
         kind = head.features if head else kinds[-1]
         l2 = head.l2 if head else UNCHOSEN_L2 if model_params.l2 == "auto" else model_params.l2
-        facts |= {"features": kind, "l2": l2}
+        facts |= {"features": kind, "l2": l2, "auto": data.auto | (head.auto(model_params) if head else {})}
         model = models[kind]
         layer = model.get_layer("head")
         if head:
@@ -156,7 +157,7 @@ def fit_head(
     Raises:
         BackboneError: the features are no numbers.
     """
-    extract = feature_cache.extractor(backbone)
+    extract = extractor(backbone)
     train = feature_cache.of_split(extract, data, "train", source)
     validation = feature_cache.of_split(extract, data, "validation", source)
     if not (np.isfinite(train.values).all() and np.isfinite(validation.values).all()):

@@ -1,20 +1,20 @@
 """The head: a dense layer, fitted to a frozen backbone's features before anything else is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from threadpoolctl import threadpool_limits
 
+from tasks.core.backbones import logistic
 from tasks.core.backbones.config import Features as Kind
 from tasks.core.backbones.config import Model
+from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.store import Facts
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import ParamError
-from tasks.core.training import logistic
 from tasks.core.training.checkpoint import Row
 from tasks.core.training.feature_cache import Features
-from tasks.core.training.scaling import Scaling
 
 LAYERS: dict[Kind, str] = {"last": "the last layer", "inner": "the last layer and inner ones"}
 UNCHOSEN_L2 = 0.0001  # what `model.l2: auto` is where no head is fitted by itself
@@ -26,7 +26,8 @@ class Head:
 
     weights: kernel and bias, for features as the backbone gives them. features: which of them it sees.
     scaling: of these. l2: its penalty in Keras' terms, on scaled features. row: of the history.
-    held_out_loss: of images that it was not fitted to, in nats, by which it was chosen.
+    held_out_losses: for each kind of features, of images that it was not fitted to, in nats: by these it was
+    chosen.
     """
 
     weights: list[Array]
@@ -34,7 +35,22 @@ class Head:
     scaling: Scaling
     l2: float
     row: Row
-    held_out_loss: float
+    held_out_losses: dict[Kind, float]
+
+    def auto(self, params: Model) -> dict[str, str]:
+        """What the images have decided, by parameter, and the figures."""
+        losses = {LAYERS[kind]: f"{loss:.3f}" for kind, loss in self.held_out_losses.items()}
+        said = ", ".join(f"{loss} on {layers}" for layers, loss in losses.items())
+        found = {}
+        if params.features == "auto":
+            found["model.features"] = (
+                f"{self.features}: the loss of images that it was not fitted to is {said}"
+            )
+        if params.l2 == "auto":
+            found["model.l2"] = (
+                f"{self.l2:.2g}: of {len(logistic.PENALTIES)} the one with the lowest loss on these"
+            )
+        return found
 
 
 def kinds_to_try(params: Model, found: Facts, *, fits_head: bool) -> list[Kind]:
@@ -82,12 +98,14 @@ def fit_best(
         row |= _measure(layer, seen, train.labels, loss, "") | _measure(
             layer, others, validation.labels, loss, "val_"
         )
-        return Head(layer, kind, scaling, solution.penalty / (2 * count), row, solution.loss)
+        return Head(layer, kind, scaling, solution.penalty / (2 * count), row, {kind: solution.loss})
 
     # NumPy's threads and SciPy's would wait for one another, four times as long as the work takes, and sums
     # of several threads are not the same twice.
     with threadpool_limits(1):
-        return min(map(fit, widths), key=lambda head: head.held_out_loss)
+        heads = {kind: fit(kind) for kind in widths}
+    losses = {kind: head.held_out_losses[kind] for kind, head in heads.items()}
+    return replace(heads[min(losses, key=lambda kind: losses[kind])], held_out_losses=losses)
 
 
 def _measure(layer: list[Array], features: Array, labels: Array, loss: Any, prefix: str) -> Row:

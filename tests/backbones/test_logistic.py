@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from tasks.core.backbones import logistic
+from tasks.core.backbones.logistic import FINE, PENALTIES, Problem
 from tasks.core.base.arrays import Array
-from tasks.core.training import logistic
-from tasks.core.training.logistic import FINE, PENALTIES, Problem
 
 RNG = np.random.default_rng(1)
 

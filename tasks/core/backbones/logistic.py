@@ -103,6 +103,11 @@ class Problem:
         losses: Array = _log_sum(logits)[:, 0] - logits[np.arange(len(logits)), self.labels]
         return losses * self.weights
 
+    def hits(self, layer: Layer) -> Array:
+        """Whether each image's class is predicted: bool (n,)."""
+        right: Array = (self.rotated @ layer[0] + layer[1]).argmax(axis=1) == self.labels
+        return right
+
 
 def _log_sum(logits: Array) -> Array:
     """The logarithm of the sum of each row's exponentials, (n, 1). SciPy's takes longer than all the rest."""
@@ -144,20 +149,64 @@ def fit(
     if count > MAX_COMPARED:
         some = problem.part(np.linspace(0, count - 1, MAX_COMPARED).astype(int))
     folds = [(some.part(rows), some.part(rest)) for rows, rest in split_into_folds(some.labels)]
-    pairs = [*folds, (some, others)]
     if not (folds or len(others.labels)):  # nothing to compare by: one in the middle
         penalties = penalties[len(penalties) // 2 :][:1]
-    layers: Sequence[Layer | None] = [None] * len(pairs)
-    lowest, chosen = np.inf, penalties[0]
+    chosen = _choose([*folds, (some, others)], penalties)
+    kernel, bias = problem.solve(chosen.penalty, chosen.layers[-1], FINE)
+    return Solution((problem.axes @ kernel, bias), chosen.penalty, chosen.loss)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What images came to that a cross-validation had left out, fold by fold.
+
+    losses: cross-entropy in nats, float (n,). hits: whether the class was right, bool (n,).
+    """
+
+    losses: Array
+    hits: Array
+
+
+def cross_validate(values: Array, labels: Array) -> LeftOut:
+    """Predicts images by a regression on others, with the penalty that does so best.
+
+    Args:
+        values: scaled features, float32 (n, width).
+        labels: places of classes, int (n,), each of them at least twice.
+    """
+    problem = Problem.of(values, labels, np.ones(int(labels.max()) + 1))
+    pairs = [(problem.part(rows), problem.part(rest)) for rows, rest in split_into_folds(labels)]
+    chosen = _choose(pairs, PENALTIES)
+    hits = [rest.hits(layer) for (_, rest), layer in zip(pairs, chosen.layers, strict=True)]
+    return LeftOut(chosen.losses, np.concatenate(hits))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Of a penalty: a layer for each pair that it was chosen by, and the losses of the images predicted."""
+
+    penalty: float
+    layers: list[Layer]
+    losses: Array
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean()) if len(self.losses) else 0.0
+
+
+def _choose(pairs: list[tuple[Problem, Problem]], penalties: tuple[float, ...]) -> _Choice:
+    """Solves each first problem and predicts the images of the second; ends where that gets worse."""
+    best: _Choice | None = None
     for penalty in penalties:  # each from where the one before it ended
-        solved = [part.solve(penalty, layer) for (part, _), layer in zip(pairs, layers, strict=True)]
-        losses = np.concatenate([rest.losses(layer) for (_, rest), layer in zip(pairs, solved, strict=True)])
-        loss = losses.mean() if len(losses) else 0.0
-        if loss >= lowest:
+        starts: Sequence[Layer | None] = best.layers if best else [None] * len(pairs)
+        layers = [part.solve(penalty, start) for (part, _), start in zip(pairs, starts, strict=True)]
+        losses = [rest.losses(layer) for (_, rest), layer in zip(pairs, layers, strict=True)]
+        choice = _Choice(penalty, layers, np.concatenate(losses))
+        if best and choice.loss >= best.loss:
             break
-        lowest, chosen, layers = loss, penalty, solved
-    kernel, bias = problem.solve(chosen, layers[-1], FINE)
-    return Solution((problem.axes @ kernel, bias), chosen, float(lowest))
+        best = choice
+    assert best
+    return best
 
 
 def split_into_folds(labels: Array) -> Iterator[tuple[Array, Array]]:
