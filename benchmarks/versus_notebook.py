@@ -182,7 +182,7 @@ def waiting(top: Path) -> dict[str, Any]:
     from tasks.core.backbones.layer import backbone_layer
     from tasks.core.backbones.scaling import Scaling
     from tasks.core.backbones.tensorflow_setup import keras, tf, without_autotune
-    from tasks.core.training import classifier, fit
+    from tasks.core.training import classifier, fine_tuning
     from tasks.core.training.batches import Batches
     from tasks.core.training.dataset import Dataset
 
@@ -192,7 +192,7 @@ def waiting(top: Path) -> dict[str, Any]:
     scaling = Scaling.none(backbone.output_shape[1])
     whole = classifier.in_training(model, "last", scaling, 0.0, frozen_statistics=False)
     batches = Batches(data, p, PARAMS.model.dropout, backbone.output_shape[1])
-    whole.compile(keras.optimizers.SGD(1e-6), fit.loss(p))
+    whole.compile(keras.optimizers.SGD(1e-6), fine_tuning.loss(p))
     steps = min(batches.steps, 80)
     memory = list(batches.training(0).take(steps))
     kept = tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda *parts: tf.stack(parts), *memory))

@@ -53,6 +53,11 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
         )
     phases = {"augmented": "the head, on augmented images", "fine_tune": "fine-tuning"}
     text = f"Epochs of {phases[last]}. Kept:"
+    if best["phase"] == last and best.get("share", 1) < 1:
+        return (
+            f"{text} {best['share']:.0%} of the way from the head to epoch {best['epoch']}, where the "
+            f"validation loss is lowest, {best['val_loss']:.4f}."
+        )
     if best["phase"] == last:
         return f"{text} epoch {best['epoch']}, of the lowest validation loss."
     return f"{text} the head, as none of these had a lower validation loss."

@@ -18,7 +18,7 @@ from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.base.errors import BackboneError, ModelError, ParamError
 from tasks.core.base.files import read_json
-from tasks.core.training import classifier, feature_cache, fit
+from tasks.core.training import classifier, feature_cache, fine_tuning
 from tasks.core.training.augmentation import Draw, augment, draw, key, mix_up
 from tasks.core.training.batches import Batches
 from tasks.core.training.config import Augment, Train
@@ -102,6 +102,24 @@ def test_a_frozen_backbone_sees_each_image_once_and_then_never_again(
     assert images_seen(tmp_path / "second") == 0
     tiny.train(tmp_path / "augmented", "counting", **frozen | {"augment": TURNED})
     assert images_seen(tmp_path / "augmented") > 3 * data.size("train"), "its failing twin"
+
+
+def test_weights_on_the_way_from_the_head_are_taken_where_they_validate_best(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    far: dict[str, Any] = {"batch_norm": "frozen", "learning_rate": 0.01, "epochs": 2}
+    tiny.train(tmp_path / "head", "lively", **far, fine_tune=False, augment=STILL)
+    tiny.train(tmp_path / "end", "lively", **far)
+    best = tiny.train(tmp_path / "best", "lively", **far, interpolate=True)
+    assert best["phase"] == "fine_tune" and best["share"] < 1
+    losses = {name: validation_loss(tiny, tmp_path / name, penalty=False) for name in ("head", "end", "best")}
+    assert losses["best"] < min(losses["head"], losses["end"]), losses
+
+
+def test_fine_tuning_of_which_no_part_is_better_ends_after_an_epoch(tiny: Tiny, tmp_path: Path) -> None:
+    far: dict[str, Any] = {"batch_norm": "frozen", "learning_rate": 0.3, "epochs": 4, "interpolate": True}
+    assert tiny.train(tmp_path / "models", "lively", **far)["phase"] == "head"
+    assert len(pd.read_csv(tmp_path / "models/history.csv")) == 2, "the head, and an epoch of four"
 
 
 def test_features_of_another_backbone_or_of_other_images_are_not_taken_for_these(
@@ -266,7 +284,7 @@ def test_a_backbone_of_tensorflow_1_trains_frozen_and_says_so_otherwise(tiny: Ti
 
 
 def rate(p: Train, step: int) -> float:
-    return float(fit.learning_rate(p, steps=10)(step))
+    return float(fine_tuning.learning_rate(p, steps=10)(step))
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -284,7 +302,7 @@ def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
     p = dataclasses.replace(
         params.read(ROOT / "params.yaml", Params).train, optimizer="adamw", weight_decay=0.5, warmup=0.0
     )
-    optimizer = fit.optimizer(p, steps=10)
+    optimizer = fine_tuning.optimizer(p, steps=10)
     before = [variable.numpy() for variable in layer.trainable_variables]
     optimizer.build(layer.trainable_variables)
     zeros = [tf.zeros_like(variable) for variable in layer.trainable_variables]
@@ -301,7 +319,7 @@ def validation_loss(tiny: Tiny, models: Path, *, penalty: bool = True) -> float:
     l2 = read_json(models / "classifier.json")["l2"] if penalty else 0.0
     held_out = Batches(Dataset.load(tiny.dataset), p, 0.0, FEATURES).validation()
     whole = classifier.in_training(model, "last", Scaling.none(FEATURES), l2, frozen_statistics=False)
-    whole.compile(loss=fit.loss(p))
+    whole.compile(loss=fine_tuning.loss(p))
     return float(whole.evaluate(held_out, verbose=0))
 
 

@@ -46,6 +46,7 @@ class Train(Section):
     unfreeze: Annotated[Number, Field(gt=0, le=1)]
     epochs: Count
     patience: Count
+    interpolate: Switch
     batch_norm: Literal["batch", "frozen"]
     optimizer: Literal["sgd", "adam", "adamw"]
     learning_rate: Positive

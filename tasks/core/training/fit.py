@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from dvclive.live import Live
 
-from tasks.core.backbones import store, tensorflow_setup
+from tasks.core.backbones import store
 from tasks.core.backbones.config import Features as Kind
 from tasks.core.backbones.config import Model
 from tasks.core.backbones.layer import backbone_layer, extractor
@@ -23,14 +23,13 @@ from tasks.core.base.files import fingerprint, sha256
 from tasks.core.base.paths import DATASET_FACTS
 from tasks.core.training import callbacks, checkpoint, classifier, feature_cache
 from tasks.core.training.batches import Batches, class_weights
-from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log, is_finite
-from tasks.core.training.checkpoint import Backup, Row, TrainingState
+from tasks.core.training.callbacks import Log, is_finite
+from tasks.core.training.checkpoint import Backup, Row
 from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
-from tasks.core.training.devices import Hardware, variables
+from tasks.core.training.devices import Hardware
+from tasks.core.training.fine_tuning import fine_tune, loss
 from tasks.core.training.head import LAYERS, UNCHOSEN_L2, Head, fit_best, kinds_to_try
-
-NOT_DECAYED = ["bias", "beta", "gamma"]
 
 
 @dataclass(frozen=True)
@@ -173,107 +172,6 @@ def fit_head(
         f"validation loss {head.row['val_loss']:.4f}, accuracy {head.row['val_accuracy']:.4f}"
     )
     return head
-
-
-def loss(params: Train) -> Any:
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=params.label_smoothing)
-
-
-def learning_rate(params: Train, steps: int) -> Any:
-    """Fine-tuning's rate by step: it rises from zero over the warm-up, then falls along a cosine or stays.
-
-    Args:
-        steps: of an epoch.
-    """
-    warmup, total = round(steps * params.warmup), steps * params.epochs
-    lowest = 0.0 if params.schedule == "cosine" else 1.0  # the cosine's end, as a share of its beginning
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, total - warmup), lowest, warmup_target=params.learning_rate, warmup_steps=warmup
-    )
-
-
-def optimizer(params: Train, steps: int) -> Any:
-    """Fine-tuning's optimizer; `steps` are those of an epoch."""
-    rate = learning_rate(params, steps)
-    if params.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=params.momentum)
-    if params.optimizer == "adam":
-        return keras.optimizers.Adam(rate)
-    chosen = keras.optimizers.AdamW(rate, weight_decay=params.weight_decay)
-    chosen.exclude_from_weight_decay(var_names=NOT_DECAYED)
-    return chosen
-
-
-def fine_tune(
-    whole: Any,
-    batches: Batches,
-    params: Train,
-    hardware: Hardware,
-    log: Log,
-    backup: Backup,
-    others: list[Any],
-) -> Row | None:
-    """Goes on from the head with the backbone, or, where that is frozen, on augmented images.
-
-    Args:
-        whole: the classifier as it trains.
-
-    Returns:
-        The best epoch's row. None if no epoch had a lower validation loss than the head: the weights are then
-        as they were.
-    """
-    before = whole.get_weights()
-    whole.compile(
-        hardware.optimizer(optimizer(params, batches.steps)),
-        loss(params),
-        weighted_metrics=["accuracy"],
-        jit_compile=hardware.jit,
-    )
-    held_out = batches.validation()
-    # Measured again: a backbone may have penalties of its own, which the head's loss on features lacks.
-    before_it = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"] if params.head else np.inf
-    history = History("fine_tune" if params.fine_tune else "augmented", log)
-    best = BestWeights(history)
-    stopping = EarlyStopping(history, params.patience)
-    saving = [callbacks.Checkpoint(history, best, backup)] if hardware.chief else []
-    resume(history, best, whole, backup.load(), hardware)
-    if not stopping.done:
-        whole.fit(
-            batches.training(len(history.rows)),
-            initial_epoch=len(history.rows),
-            epochs=params.epochs,
-            steps_per_epoch=batches.steps,
-            validation_data=held_out,
-            callbacks=[*others, callbacks.AverageReplicas(), history, best, stopping, *saving],
-            verbose=tensorflow_setup.verbosity() if hardware.chief else 0,
-        )
-    if history.best["val_loss"] < before_it:  # which what is no number never is
-        whole.set_weights(best.weights)
-        return history.best
-    if params.head:
-        became = "became no number (lower train.learning_rate)"
-        end = became if history.diverged else "came no lower than before"
-        console.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
-    whole.set_weights(before)
-    return None
-
-
-def resume(
-    history: History, best: BestWeights, model: Any, state: TrainingState | None, hardware: Hardware
-) -> None:
-    """Brings back what an interrupted training had come to, if all workers know the same of it."""
-    epochs = len(state.rows) if state else 0
-    # Asked by those without a backup too: the others wait for the answer.
-    if hardware.everywhere(epochs) != {epochs} or state is None:
-        return
-    model.optimizer.build(model.trainable_variables)
-    for variable, value in zip(variables(model.optimizer), state.optimizer, strict=True):
-        variable.assign(value)
-    model.set_weights(state.weights)
-    best.weights = state.best
-    for row in state.rows:
-        history.add(row)
-    console.say(f"train: goes on after epoch {epochs}, where it was interrupted")
 
 
 def describe(row: Row) -> str:
