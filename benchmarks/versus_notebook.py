@@ -109,6 +109,7 @@ def notebook(top: Path, fine_tune: bool, seed: int, mended: bool, epochs: int) -
     from tasks.core.training.dataset import Dataset
 
     data, p, m = Dataset.load(Work(top).dataset), NOTEBOOK.train, NOTEBOOK.model
+    assert p.epochs != "auto"
     side, batch = (data.image_size, data.image_size), p.batch_size
     handle = store.locate(BUILT_IN)
     keras.utils.set_random_seed(seed)

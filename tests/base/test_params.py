@@ -43,11 +43,20 @@ def test_the_notebooks_recipe_is_whole_and_marks_what_differs() -> None:
 
 def test_a_training_of_nothing_is_refused(tmp_path: Path) -> None:
     text = SHIPPED.replace("  head: true", "  head: false")
-    text = text.replace("fine_tune: true", "fine_tune: false")
+    text = text.replace("fine_tune: auto", "fine_tune: false")
     assert load(tmp_path, text).train.head is False, "the head is trained on augmented images"
     for name in ("rotation: 10 ", "translation: 0.1", "zoom: 0.1"):
         text = text.replace(name, name.split(":")[0] + ": 0 ")
     with pytest.raises(ParamError, match=r"train\.head and train\.fine_tune are false"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("head: true", "head: false"), ("fine_tune: auto", "fine_tune: true")]
+)
+def test_a_quick_training_of_more_than_the_head_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    text = SHIPPED.replace("  effort: standard", "  effort: quick").replace(f"  {old}", f"  {new}")
+    with pytest.raises(ParamError, match=f"train.effort is quick, .* train.{new.replace(':', ' is')}"):
         load(tmp_path, text)
 
 
@@ -61,10 +70,11 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("epochs: 3", "epochs: ten", ("train.epochs", "'ten'", "a whole number")),
-        ("epochs: 3", "epochs: true", ("train.epochs", "True", "a whole number")),
-        ("epochs: 3", "epochs: 0", ("train.epochs", "0", "greater than or equal to 1")),
-        ("fine_tune: true", "fine_tune: 1", ("train.fine_tune", "1", "true or false")),
+        ("epochs: auto", "epochs: ten", ("train.epochs", "'ten'", "'auto' or", "a whole number")),
+        ("epochs: auto", "epochs: true", ("train.epochs", "True", "a whole number")),
+        ("epochs: auto", "epochs: 0", ("train.epochs", "0", "greater than or equal to 1")),
+        ("fine_tune: auto", "fine_tune: 1", ("train.fine_tune", "1", "'auto' or", "true or false")),
+        ("effort: standard", "effort: much", ("train.effort", "'much'", "'standard' or 'thorough'")),
         ("patience: 3", "patiense: 3", ("train.patiense", "is not a parameter", "patience")),
         ("\ntrain:", "\ntrian:", ("trian", "is not a parameter", "train")),
         ("resize: stretch", "resize: squash", ("build.resize", "'squash'", "'stretch', 'crop' or 'pad'")),

@@ -21,8 +21,9 @@ from tasks.core.base.files import read_json
 from tasks.core.training import classifier, feature_cache, fine_tuning
 from tasks.core.training.augmentation import Draw, augment, draw, key, mix_up
 from tasks.core.training.batches import Batches
-from tasks.core.training.config import Augment, Train
+from tasks.core.training.config import Augment
 from tasks.core.training.dataset import Dataset
+from tasks.core.training.effort import Recipe
 from tests.backbone import FEATURES, save_tensorflow_1_backbone
 from tests.structure import ROOT
 from tests.tiny import Tiny
@@ -283,14 +284,15 @@ def test_a_backbone_of_tensorflow_1_trains_frozen_and_says_so_otherwise(tiny: Ti
     assert loss == pytest.approx(best["val_loss"], abs=1e-3)
 
 
-def rate(p: Train, step: int) -> float:
+SHIPPED = Recipe.of(params.read(ROOT / "params.yaml", Params).train, fine_tune=True, unfreeze=0.5, epochs=4)
+
+
+def rate(p: Recipe, step: int) -> float:
     return float(fine_tuning.learning_rate(p, steps=10)(step))
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    p = dataclasses.replace(
-        params.read(ROOT / "params.yaml", Params).train, epochs=4, warmup=1.0, learning_rate=0.1
-    )
+    p = dataclasses.replace(SHIPPED, warmup=1.0, learning_rate=0.1)
     assert [rate(p, step) for step in (0, 5, 10, 25, 40)] == pytest.approx([0, 0.05, 0.1, 0.05, 0], abs=1e-6)
     constant = dataclasses.replace(p, schedule="constant")
     assert [rate(constant, step) for step in (0, 5, 10, 40)] == pytest.approx([0, 0.05, 0.1, 0.1])
@@ -299,9 +301,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
     layer = backbone_layer(str(tiny.folder / "lively"), trainable=True)
-    p = dataclasses.replace(
-        params.read(ROOT / "params.yaml", Params).train, optimizer="adamw", weight_decay=0.5, warmup=0.0
-    )
+    p = dataclasses.replace(SHIPPED, optimizer="adamw", weight_decay=0.5, warmup=0.0)
     optimizer = fine_tuning.optimizer(p, steps=10)
     before = [variable.numpy() for variable in layer.trainable_variables]
     optimizer.build(layer.trainable_variables)

@@ -78,7 +78,7 @@ def one_class(folder: Path) -> None:
         (remove_images, ("data.images", "pictures", "is not a folder")),
         (empty_images, ("data.images", "pictures", "holds no image")),
         (one_class, ("data.images", "'cat'", "at least two")),
-        (lambda f: change(f, "  epochs: 3 ", "  epochs: ten "), ("train.epochs", "'ten'", "whole number")),
+        (lambda f: change(f, "  epochs: auto ", "  epochs: ten "), ("train.epochs", "'ten'", "whole number")),
         (lambda f: change(f, "  patience: 3", "  patiense: 3"), ("train.patiense", "not a parameter")),
     ],
     ids=["missing folder", "empty folder", "one class", "wrong type", "unknown parameter"],

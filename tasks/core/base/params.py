@@ -165,7 +165,7 @@ def _explain(problems: list[ErrorDetails], root: type) -> str:
 
 def _key(problem: ErrorDetails) -> list[str]:
     """The dotted key's parts, without the arm of a union that pydantic adds at the end."""
-    return [str(part) for part in problem["loc"] if not re.match(r"constrained-|.*\[", str(part))]
+    return [str(part) for part in problem["loc"] if not re.match(r"constrained-|bool$|.*\[", str(part))]
 
 
 # What is allowed, by the type of pydantic's error; the names in braces are those of its context.

@@ -18,6 +18,7 @@ from tasks.core.base.params import (
 )
 
 Strategy = Literal["auto", "one", "mirrored", "multi_worker"]
+Effort = Literal["quick", "standard", "thorough"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 
 
@@ -41,10 +42,11 @@ class Augment(Section):
 class Train(Section):
     seed: Seed
     batch_size: Count
+    effort: Effort
     head: Switch
-    fine_tune: Switch
-    unfreeze: Annotated[Number, Field(gt=0, le=1)]
-    epochs: Count
+    fine_tune: Literal["auto"] | Switch
+    unfreeze: Literal["auto"] | Annotated[Number, Field(gt=0, le=1)]
+    epochs: Literal["auto"] | Count
     patience: Count
     interpolate: Switch
     batch_norm: Literal["batch", "frozen"]
@@ -60,6 +62,12 @@ class Train(Section):
     augment: Augment
 
     def __post_init__(self) -> None:
+        if self.effort == "quick" and not (self.head and self.fine_tune in ("auto", False)):
+            key, value = ("fine_tune", "true") if self.head else ("head", "false")
+            raise ParamError(
+                f"train.effort is quick, which trains the head alone, but train.{key} is {value}; "
+                "change one of them"
+            )
         if not (self.head or self.fine_tune or self.augment.changes):
             raise ParamError(
                 "train.head and train.fine_tune are false and train.augment changes nothing, which leaves "

@@ -1,5 +1,6 @@
 """What a frozen backbone says of images: computed once, and kept by what it depends on."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,14 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Features:
-    """Of a split: values float32 (n, k), and the places of the classes, int64 (n,)."""
+    """Of a split: values float32 (n, k), and the places of the classes, int64 (n,).
+
+    seconds: that they took, when they were computed.
+    """
 
     values: np.ndarray
     labels: np.ndarray
+    seconds: float = 0.0
 
 
 def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: str) -> Features:
@@ -40,17 +45,23 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
             parts.append(_of_file(extract, data, name, source))
             progress.update(len(parts[-1].labels))
     return Features(
-        np.concatenate([part.values for part in parts]), np.concatenate([part.labels for part in parts])
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        sum(part.seconds for part in parts),
     )
 
 
 def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: str) -> Features:
     cache_path = cache_folder() / "features" / fingerprint([data.shards[name], source])
     known = load_arrays(cache_path)
-    if known and known.keys() == {"values", "labels"}:
-        return Features(**known)
-    batches = data.stream([name], BATCH)
-    computed = [(np.asarray(extract(batch["image"])), np.asarray(batch["label"])) for batch in batches]
+    if known and known.keys() == {"values", "labels", "seconds"}:
+        return Features(known["values"], known["labels"], float(known["seconds"]))
+    computed, times = [], [time.perf_counter()]
+    for batch in data.stream([name], BATCH):
+        computed.append((np.asarray(extract(batch["image"])), np.asarray(batch["label"])))
+        times.append(time.perf_counter())
     values, labels = (np.concatenate(arrays) for arrays in zip(*computed, strict=True))
-    save_arrays(cache_path, values=values, labels=labels)
-    return Features(values, labels)
+    # The first batch, in which the graph is made, takes longer than its work.
+    seconds = float(np.median(np.diff(times))) * len(values) / min(BATCH, len(values))
+    save_arrays(cache_path, values=values, labels=labels, seconds=np.array(seconds))
+    return Features(values, labels, seconds)

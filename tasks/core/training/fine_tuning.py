@@ -13,6 +13,7 @@ from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, L
 from tasks.core.training.checkpoint import Backup, Row, TrainingState, Weights
 from tasks.core.training.config import Train
 from tasks.core.training.devices import Hardware, variables
+from tasks.core.training.effort import Recipe
 
 NOT_DECAYED = ["bias", "beta", "gamma"]
 SHARES = (0.1, 0.25, 0.5, 0.75)  # of the way from the head's weights to those of the best epoch
@@ -22,7 +23,7 @@ def loss(params: Train) -> Any:
     return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=params.label_smoothing)
 
 
-def learning_rate(params: Train, steps: int) -> Any:
+def learning_rate(params: Recipe, steps: int) -> Any:
     """Fine-tuning's rate by step: it rises from zero over the warm-up, then falls along a cosine or stays.
 
     Args:
@@ -35,7 +36,7 @@ def learning_rate(params: Train, steps: int) -> Any:
     )
 
 
-def optimizer(params: Train, steps: int) -> Any:
+def optimizer(params: Recipe, steps: int) -> Any:
     """Fine-tuning's optimizer; `steps` are those of an epoch."""
     rate = learning_rate(params, steps)
     if params.optimizer == "sgd":
@@ -50,7 +51,7 @@ def optimizer(params: Train, steps: int) -> Any:
 def fine_tune(
     whole: Any,
     batches: Batches,
-    params: Train,
+    params: Recipe,
     hardware: Hardware,
     log: Log,
     backup: Backup,

@@ -21,7 +21,7 @@ from tasks.core.base import console
 from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import fingerprint, sha256
 from tasks.core.base.paths import DATASET_FACTS
-from tasks.core.training import callbacks, checkpoint, classifier, feature_cache
+from tasks.core.training import callbacks, checkpoint, classifier, effort, feature_cache
 from tasks.core.training.batches import Batches, class_weights
 from tasks.core.training.callbacks import Log, is_finite
 from tasks.core.training.checkpoint import Backup, Row
@@ -30,6 +30,8 @@ from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware
 from tasks.core.training.fine_tuning import fine_tune, loss
 from tasks.core.training.head import LAYERS, UNCHOSEN_L2, Head, fit_best, kinds_to_try
+
+PACKAGES = ("tensorflow", "tf-keras", "tensorflow-hub")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Fitted:
 
 def fit(
     data: Dataset,
-    params: Train,
+    asked: Train,
     model_params: Model,
     hardware: Hardware,
     live_folder: Path,
@@ -54,6 +56,7 @@ def fit(
     """Fits a classifier in both phases.
 
     Args:
+        asked: what of it is `auto`, `effort.settle` decides.
         live_folder: gets the metrics as they come, for DVC's plots.
         logs: gets TensorBoard's logs.
 
@@ -62,12 +65,14 @@ def fit(
             numbers.
         ParamError: the devices can't share a batch, or the loss became no number.
     """
-    _check_batch_size(params, hardware)
+    _check_batch_size(asked, hardware)
     name = model_params.backbone
     console.say(f"train: {name} on {hardware.line()}")
-    keras.utils.set_random_seed(params.seed)
+    keras.utils.set_random_seed(asked.seed)
     found = store.facts(name, model_params.sha256)
-    versions = {package: version(package) for package in ("tensorflow", "tf-keras", "tensorflow-hub")}
+    work = effort.work(data, name, found)
+    params, chosen = effort.settle(asked, work)
+    versions = {each: version(each) for each in PACKAGES}
     facts: dict[str, Any] = {"backbone": name, "backbone_sha256": found.sha256, "versions": versions}
     kinds = kinds_to_try(model_params, found, fits_head=params.head)
     source = fingerprint([facts, kinds, hardware.devices, hardware.precision, hardware.deterministic])
@@ -97,20 +102,20 @@ def fit(
             best_epoch = head.row
         kind = head.features if head else kinds[-1]
         l2 = head.l2 if head else UNCHOSEN_L2 if model_params.l2 == "auto" else model_params.l2
-        facts |= {"features": kind, "l2": l2, "auto": data.auto | (head.auto(model_params) if head else {})}
+        auto = data.auto | (head.auto(model_params) if head else {}) | chosen
+        facts |= {"features": kind, "l2": l2, "auto": auto}
         model = models[kind]
         layer = model.get_layer("head")
         if head:
             layer.set_weights(hardware.mean(head.weights))
-        if params.fine_tune or params.augment.changes:
-            width = layer.input_shape[1]
-            batches = Batches(data, params, model_params.dropout, width)
-            scaling = head.scaling.reduce() if head else Scaling.none(width)
+        if params.goes_on:
+            console.say(f"train: {effort.announce(params, work, head.seconds if head else None)}")
+            scaling = head.scaling.reduce() if head else Scaling.none(layer.input_shape[1])
+            others: list[Any] = [callbacks.reset_seed(params.seed)] if stochastic else []
+            if logs and hardware.chief:
+                others.append(_tensorboard(logs, backup))
+            batches = Batches(data, params, model_params.dropout, layer.input_shape[1])
             with hardware.strategy.scope():
-                others: list[Any] = [callbacks.reset_seed(params.seed)] if stochastic else []
-                if logs and hardware.chief:  # each training separately
-                    folder = str(logs / backup.file.name[:12])
-                    others.append(keras.callbacks.TensorBoard(folder, write_graph=False))
                 whole = classifier.in_training(
                     model,
                     kind,
@@ -128,6 +133,11 @@ def fit(
             f"train.learning_rate is {params.learning_rate}, too much: the loss became no number"
         )
     return Fitted(model, best_epoch, log, facts, backup)
+
+
+def _tensorboard(logs: Path, backup: Backup) -> Any:
+    """Its logs, in a folder for each training."""
+    return keras.callbacks.TensorBoard(str(logs / backup.file.name[:12]), write_graph=False)
 
 
 def _check_batch_size(params: Train, hardware: Hardware) -> None:

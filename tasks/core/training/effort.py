@@ -1,0 +1,125 @@
+"""How much work a training may take, and what of it fits.
+
+Work is counted in passes: one is what a frozen backbone takes to see every training image once, at the size
+that it is made for. So the outcome doesn't depend on how fast a machine is.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+
+from tasks.core.backbones import catalogue
+from tasks.core.backbones.store import Facts
+from tasks.core.training.config import Effort, Train
+from tasks.core.training.dataset import Dataset
+
+# What a training step takes, in passes, by the share of the backbone's variables that train: 32 images of 64
+# pixels took 57 ms forward alone, and 90, 152, 191 and 276 ms with gradients.
+STEPS = ((0.0, 0.25, 0.5, 1.0), (1.6, 2.7, 3.35, 4.8))
+MIXTURES = 7  # measurements of the validation split beside those after each epoch
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an effort allows: passes in all, and of fine-tuning epochs and the share of variables."""
+
+    passes: float
+    epochs: int
+    unfreeze: float
+
+
+LIMITS: dict[Effort, Limits] = {
+    "quick": Limits(1.5, 0, 0.0),
+    "standard": Limits(12, 3, 0.4),
+    "thorough": Limits(40, 8, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Recipe(Train):
+    """The parameters of training with nothing left to decide."""
+
+    fine_tune: bool
+    unfreeze: float
+    epochs: int
+
+    @classmethod
+    def of(cls, params: Train, **decided: Any) -> Self:
+        known = {field.name: getattr(params, field.name) for field in fields(Train)}
+        return cls(**known | decided)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether anything is trained after the head."""
+        return self.epochs > 0 and (self.fine_tune or (self.augment.changes and self.effort != "quick"))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What each part of a training takes, in passes.
+
+    scale: of an image as it is fed, beside one of the backbone's own size. validation: images for each that
+    trains.
+    """
+
+    scale: float
+    validation: float
+
+    @property
+    def head(self) -> float:
+        """Features of all images."""
+        return self.scale * (1 + self.validation)
+
+    def epoch(self, unfreeze: float) -> float:
+        return self.scale * (float(np.interp(unfreeze, *STEPS)) + self.validation)
+
+    def fine_tuning(self, unfreeze: float, epochs: int) -> float:
+        return epochs * self.epoch(unfreeze) + MIXTURES * self.scale * self.validation
+
+
+def work(data: Dataset, backbone: str, found: Facts) -> Work:
+    """What the parts of a training take on a data set."""
+    row = catalogue.entry(backbone)
+    own = found.image_size or (row.size if row else data.image_size)
+    return Work((data.image_size / own) ** 2, data.size("validation") / data.size("train"))
+
+
+def settle(params: Train, work: Work) -> tuple[Recipe, dict[str, str]]:
+    """Decides what is `auto`: as much fine-tuning as the effort allows.
+
+    Returns:
+        The parameters, and of those that were decided what decided them.
+    """
+    limits = LIMITS[params.effort]
+    fine_tune = limits.epochs > 0 if params.fine_tune == "auto" else params.fine_tune
+    unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
+    why = {}
+    if params.epochs == "auto":
+        left = limits.passes - work.head * params.head - work.fine_tuning(0, 0)
+        fitting = int(left / work.epoch(unfreeze if fine_tune else 0))
+        epochs = max(0 if params.head else 1, min(fitting, limits.epochs))
+        of = f"train.effort {params.effort}: {limits.passes:g} passes, of which an epoch takes"
+        why["train.epochs"] = f"{epochs}: {of} {work.epoch(unfreeze if fine_tune else 0):.2g}"
+    else:
+        epochs = params.epochs
+    if params.fine_tune == "auto":
+        fine_tune = fine_tune and epochs > 0
+        why["train.fine_tune"] = f"{str(fine_tune).lower()}: train.effort {params.effort}"
+    if params.unfreeze == "auto" and fine_tune:
+        why["train.unfreeze"] = f"{unfreeze:g}: train.effort {params.effort}"
+    return Recipe.of(params, fine_tune=fine_tune, unfreeze=unfreeze, epochs=epochs), why
+
+
+def announce(recipe: Recipe, work: Work, seconds: float | None) -> str:
+    """Says how much work fine-tuning is, and about how long it takes here.
+
+    Args:
+        seconds: that the backbone took for the features of all training images, if that is known.
+    """
+    passes = work.fine_tuning(recipe.unfreeze if recipe.fine_tune else 0, recipe.epochs)
+    said = f"{recipe.epochs} epochs at most, the work of {passes:.2g} passes"
+    if seconds is None:
+        return said
+    about = seconds * passes / work.scale
+    return f"{said}, about {f'{about:.0f} s' if about < 100 else f'{about / 60:.0f} min'} here"

@@ -1,0 +1,54 @@
+"""What is `auto` fits the effort, and a value is obeyed."""
+
+import dataclasses
+
+import pytest
+
+from tasks.check import Params
+from tasks.core.base import params
+from tasks.core.training import effort
+from tasks.core.training.config import Effort, Train
+from tasks.core.training.effort import LIMITS, Work, settle
+from tests.structure import ROOT
+
+SHIPPED = params.read(ROOT / "params.yaml", Params).train
+FULL = Work(scale=1.0, validation=1 / 7)  # images of the backbone's own size, splits as shipped
+
+
+def changed(**changes: object) -> Train:
+    return dataclasses.replace(SHIPPED, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("work", [FULL, Work(0.08, 0.3), Work(2.0, 0.1), Work(5.0, 0.1)])
+@pytest.mark.parametrize("name", LIMITS)
+def test_no_effort_is_more_work_than_it_says(name: Effort, work: Work) -> None:
+    recipe, _ = settle(changed(effort=name), work)
+    spent = work.head + (work.fine_tuning(recipe.unfreeze, recipe.epochs) if recipe.goes_on else 0)
+    assert spent <= max(LIMITS[name].passes, work.head)
+
+
+def test_each_effort_is_more_than_the_one_before() -> None:
+    recipes = {name: settle(changed(effort=name), FULL)[0] for name in LIMITS}
+    assert not recipes["quick"].goes_on
+    assert recipes["standard"].fine_tune and recipes["standard"].epochs == 3
+    assert recipes["thorough"].epochs > 6 and recipes["thorough"].unfreeze == 1
+
+
+def test_what_is_too_much_work_leaves_the_head() -> None:
+    recipe, why = settle(SHIPPED, Work(scale=5.0, validation=0.1))
+    assert not recipe.fine_tune and not recipe.goes_on
+    assert why["train.epochs"].startswith("0: train.effort standard: 12 passes")
+
+
+def test_a_value_is_obeyed() -> None:
+    recipe, why = settle(changed(fine_tune=True, epochs=50, unfreeze=0.9), FULL)
+    assert (recipe.fine_tune, recipe.epochs, recipe.unfreeze) == (True, 50, 0.9)
+    assert why == {}
+    recipe, _ = settle(changed(effort="quick", epochs=5), FULL)
+    assert not recipe.goes_on, "quick is the head alone"
+
+
+def test_how_long_it_takes_is_told() -> None:
+    recipe, _ = settle(SHIPPED, FULL)
+    assert effort.announce(recipe, FULL, seconds=60.0).endswith("passes, about 11 min here")
+    assert effort.announce(recipe, FULL, None).endswith("passes")
