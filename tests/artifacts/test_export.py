@@ -265,6 +265,8 @@ def facts(**changes: Any) -> dict[str, Any]:
         "agreement": 1.0,
         "accuracy": 0.9,
         "accuracy_drop": 0.0,
+        "accuracy_drop_least": 0.0,
+        "sure_disagreement": 0.0,
         "sum_error": 0.0,
         "golden_difference": 0.0,
     }
@@ -275,8 +277,13 @@ def facts(**changes: Any) -> dict[str, Any]:
     ("kind", "changes", "fault"),
     [
         ("onnx", {"agreement": 0.98}, "agreement of 0.98, which is not at least 0.99"),
-        ("onnx", {"accuracy_drop": 0.008}, "accuracy_drop of 0.008, which is not at most 0.005"),
-        ("tflite_int8", {"accuracy_drop": 0.012}, "at most 0.01"),
+        (
+            "onnx",
+            {"accuracy_drop": 0.02, "accuracy_drop_least": 0.008},
+            r"accuracy_drop of 0.02 \(95 %: at least 0.008\), which is not at most 0.005",
+        ),
+        ("tflite_int8", {"agreement": 0.79}, "at least 0.8"),
+        ("tflite_int8", {"sure_disagreement": 0.01}, "sure_disagreement of 0.01, which is not at most 0.005"),
         ("h5", {"sum_error": 0.5}, "sum_error of 0.5"),
         ("h5", {"golden_difference": 0.9}, "golden_difference of 0.9"),
         ("h5", {"agreement": 0.5, "sum_error": 0.5}, "agreement of 0.5.*; .*sum_error of 0.5"),
@@ -289,8 +296,17 @@ def test_each_rule_says_no_by_name_value_and_limit(kind: Format, changes: dict[s
 
 
 def test_a_rule_for_one_format_goes_before_that_for_all() -> None:
-    assert verification.apply_rules("tflite_int8", facts(accuracy_drop=0.008), RULES, {})["passed"]
-    assert not verification.apply_rules("tflite", facts(accuracy_drop=0.008), RULES, {})["passed"]
+    assert verification.apply_rules("tflite_int8", facts(agreement=0.9), RULES, {})["passed"]
+    assert not verification.apply_rules("tflite", facts(agreement=0.9), RULES, {})["passed"]
+
+
+def test_what_few_images_can_not_show_is_no_drop() -> None:
+    def drop(lost: int, count: int) -> float:
+        return verification._lowest_mean(np.arange(count) < lost)
+
+    assert drop(1, 70) < 0
+    assert drop(10, 70) > 0.005
+    assert drop(100, 10_000) > 0.005, "of many images a hundredth is one"
 
 
 def test_a_budget_of_time_is_held_and_the_time_is_not_told() -> None:

@@ -97,6 +97,7 @@ def run_stages_before() -> None:
     write_json(paths.EXPORT / "artifacts.json", {"artifacts": {}})
     best = {"phase": "head", "epoch": 1}
     facts = {"backbone": "b", "backbone_sha256": "s", "best_epoch": best, "dataset": "d", "versions": {}}
+    facts["auto"] = AUTO
     write_json(paths.MODELS / "classifier.json", facts)
     curve = {
         "phase": ["head", "fine_tune"],
@@ -219,6 +220,7 @@ def test_what_holds_for_most_images_is_told_and_is_no_finding() -> None:
         write_json(paths.VALIDATION, before)
 
 
+AUTO = {"model.image_size": "128 pixels: as <probes> say"}
 NUMBERS = {"loss": 0.4, "accuracy": 0.95, "val_loss": 0.5, "val_accuracy": 0.9}
 HEAD_AND_TWO_EPOCHS = [
     {"phase": phase, "epoch": epoch} | NUMBERS
@@ -371,6 +373,11 @@ def test_a_click_on_a_mistake_leads_to_its_images(browser: Any, tmp_path: Path) 
     (doubt,) = read_json(paths.LABEL_ERRORS)
     assert target.locator(f'[title="{doubt["path"]}"]').is_visible()
     assert target.evaluate("element => element.getBoundingClientRect().top") < 900, "it is in view"
+
+
+def test_what_the_images_decided_is_told() -> None:
+    text = rendered()
+    assert "<code>model.image_size</code>" in text and "128 pixels: as &lt;probes&gt; say" in text
 
 
 def test_every_link_leads_to_something_on_the_page() -> None:

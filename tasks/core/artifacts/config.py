@@ -20,6 +20,7 @@ class ArtifactRule(Limit):
     metric: (
         Literal[
             "agreement",
+            "sure_disagreement",
             "max_probability_difference",
             "accuracy",
             "accuracy_drop",
