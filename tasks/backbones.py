@@ -1,9 +1,13 @@
-"""Lists the backbones that go by a name, and fetches them ahead of time.
+"""Lists the backbones that go by a name, fetches them ahead of time, and ranks them by your images.
 
   python -m tasks.backbones                   name, image size, features, whether it is in the cache, source
   python -m tasks.backbones fetch NAME...     names, URLs of TF Hub or Kaggle; says what model.sha256 would be
+  python -m tasks.backbones rank [NAME...]    how well each tells your classes apart, and how long it takes
 
 Features are the numbers that a backbone gives for an image, known once it has been fetched or used.
+
+Ranked are those that are here, or those that are named, by a regression on the features of up to 1,000 images
+of data.images, cross-validated: each image is predicted by others. Fine-tuning mostly keeps the order.
 """
 
 import json
@@ -34,10 +38,22 @@ def fetch(name: str) -> Iterator[str]:
 def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--json", action="store_true", help="the list as JSON instead of a table")
-    commands = parser.add_subparsers(dest="command", metavar="[fetch]")
+    commands = parser.add_subparsers(dest="command", metavar="[fetch | rank]")
     fetching = commands.add_parser("fetch", help="bring backbones into the cache")
     fetching.add_argument("names", nargs="+", metavar="NAME", help="a name of the list, a URL, or a folder")
+    ranker = commands.add_parser("rank", help="try backbones on your images")
+    ranker.add_argument("names", nargs="*", metavar="NAME", help="those that are here, if none is named")
+    ranker.add_argument("--sizes", nargs="+", type=cli.at_least(32), default=[], help="sides in pixels")
     arguments = parser.parse_args()
+    if arguments.command == "rank":
+        from tasks.core.inference import ranking  # seconds, which the list doesn't need
+
+        rows = list(ranking.rank(arguments.names, arguments.sizes))
+        if arguments.json:
+            print(json.dumps([asdict(row) for row in rows], indent=2))
+        else:
+            print("\n".join(ranking.table(rows)))
+        return 0 if rows else 1
     if arguments.command:
         for name in arguments.names:
             for line in fetch(name):

@@ -3,9 +3,11 @@
 They take a small part of the time that training does, and what is best in them mostly is so after it.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import log2
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -29,13 +31,22 @@ WORTH = 0.95  # what the loss must fall to where images of twice the side take f
 class Probe:
     """What images of one size came to.
 
-    size: side in pixels. accuracy: 0-1. loss: mean cross-entropy in nats, and losses each image's, (n,).
+    size: side in pixels. accuracy: 0-1, of `hits`, bool (n,). loss: mean cross-entropy in nats, and losses
+    each image's, (n,). milliseconds: that the backbone took for an image, here.
     """
 
     size: int
-    accuracy: float
-    loss: float
+    hits: Array
     losses: Array
+    milliseconds: float
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.hits.mean())
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
 
     def pays_beside(self, smaller: "Probe") -> bool:
         """Whether the loss is lower beyond its standard error, and by enough for the larger size."""
@@ -45,12 +56,12 @@ class Probe:
         return bool(gains.mean() > least)
 
 
-def sample(labels: Array) -> Array:
+def sample(labels: Array, share: float = SHARE) -> Array:
     """Places of the images to look at: as many of each class, the first of them.
 
     There are none of classes of a single image, and none at all where they are too few to tell sizes apart.
     """
-    wanted = int(np.clip(len(labels) * SHARE, FEWEST, MOST))
+    wanted = int(np.clip(len(labels) * share, FEWEST, MOST))
     counts = np.bincount(labels)
     classes = np.flatnonzero(counts >= 2)
     count = min(len(classes), wanted // PER_CLASS)
@@ -78,14 +89,21 @@ def probe_sizes(
     extract = extractor(backbone_layer(name, trainable=False, sha256=sha256, inner=facts.has_endpoints))
     classes = np.unique(labels, return_inverse=True)[1]
     for size in sizes:
-        pixels = images(size)
-        batches = range(0, len(pixels), BATCH)
-        values = np.concatenate([np.asarray(extract(pixels[start : start + BATCH])) for start in batches])
+        values, milliseconds = _extract(extract, images(size))
         with threadpool_limits(1):
             kinds = {values.shape[1], facts.features or values.shape[1]}
             found = [_predict(values[:, :width], classes) for width in sorted(kinds)]
         best = min(found, key=lambda left_out: left_out.losses.mean())
-        yield Probe(size, float(best.hits.mean()), float(best.losses.mean()), best.losses)
+        yield Probe(size, best.hits, best.losses, milliseconds)
+
+
+def _extract(extract: Callable[[Array], Any], pixels: Array) -> tuple[Array, float]:
+    """Features of all images, and the milliseconds that one takes, making the graph aside."""
+    found, times = [], [time.perf_counter()]
+    for start in range(0, len(pixels), BATCH):
+        found.append(np.asarray(extract(pixels[start : start + BATCH])))
+        times.append(time.perf_counter())
+    return np.concatenate(found), float(np.median(np.diff(times))) / min(BATCH, len(pixels)) * 1000
 
 
 def _predict(values: Array, labels: Array) -> logistic.LeftOut:

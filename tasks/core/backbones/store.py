@@ -40,6 +40,10 @@ class Listed:
     cached: bool
     source: str
 
+    @property
+    def is_built_in(self) -> bool:
+        return catalogue.package(self.name) is not None
+
 
 def image_sizes(
     name: str, setting: int | Literal["auto"], typical_side: float, sha256: str = UNPINNED

@@ -1,0 +1,106 @@
+"""Which backbone? Each is probed on a sample of the user's images."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tasks.core.backbones import probe, store
+from tasks.core.base import console, params
+from tasks.core.base.arrays import Array
+from tasks.core.base.errors import BackboneError, DataError, ParamError
+from tasks.core.base.files import size
+from tasks.core.base.params import Data
+from tasks.core.data import discovery, image_io
+from tasks.core.data.config import Build
+from tasks.core.data.discovery import Entry
+from tasks.core.evaluation.intervals import wilson
+
+
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
+    build: Build
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A row of the ranking: accuracy of left-out images with its 95 % interval, ms an image, MB."""
+
+    name: str
+    image_size: int
+    accuracy: float
+    interval_95: tuple[float, float]
+    milliseconds: float
+    megabytes: float
+
+
+def read_sample(data: Data) -> tuple[list[Path], Array, float]:
+    """Some of the user's images, as many of each class: files, places of classes, and their typical side.
+
+    Raises:
+        DataError: no usable folder or labels file, or too few images to tell anything.
+    """
+    entries, _ = discovery.discover(Path(data.images), Path(data.labels))
+    # Of a group, as of frames of one scene, the first: the others would be predicted by it.
+    groups = {entry.group or entry.path: entry for entry in reversed(shuffle(entries))}
+    chosen = list(groups.values())
+    labels = np.unique([entry.label for entry in chosen], return_inverse=True)[1]
+    files, places, sides = [], [], []
+    for place in probe.sample(labels, share=1):
+        file = Path(data.images) / chosen[place].path
+        try:
+            sides.append(min(image_io.decode(image_io.open_image(image_io.content(file))).size))
+        except DataError as error:
+            console.warn(f"backbones: left out, {file} {error}")
+        else:
+            files.append(file)
+            places.append(int(labels[place]))
+    if not len(probe.sample(np.array(places, int), share=1)):
+        raise DataError(f"data.images: {data.images} has too few images that can be read to rank by")
+    return files, np.array(places), float(np.median(sides))
+
+
+def shuffle(entries: list[Entry]) -> list[Entry]:
+    """In an order by a hash of the paths, of which any beginning is a fair sample."""
+    return sorted(entries, key=lambda entry: hashlib.sha256(entry.path.encode()).digest())
+
+
+def rank(names: list[str], sizes: list[int]) -> Iterator[Ranked]:
+    """Probes each backbone at each size.
+
+    Args:
+        names: none for those that are built in or in the cache.
+        sizes: none for those that `model.image_size: auto` may choose.
+    """
+    p = params.load(Params)
+    files, labels, typical = read_sample(p.data)
+
+    def read(side: int) -> Array:
+        return np.stack([image_io.read(file, side, p.build.resize) for file in files])
+
+    for name in names or [row.name for row in store.list_backbones() if row.cached or row.is_built_in]:
+        try:
+            asked = sizes or store.image_sizes(name, "auto", typical)
+            for side in asked:
+                store.image_sizes(name, side, typical)
+            megabytes = size(store.folder(name)) / 1e6
+            progress = tqdm(asked, name, unit=" sizes", disable=None, leave=False)
+            for seen in probe.probe_sizes(name, progress, read, labels):
+                yield Ranked(name, seen.size, seen.accuracy, wilson(seen.hits), seen.milliseconds, megabytes)
+        except (BackboneError, ParamError) as error:
+            console.warn(f"backbones: {name} left out, {error}")
+
+
+def table(rows: Iterable[Ranked]) -> Iterator[str]:
+    """The ranking in aligned columns, the most accurate first."""
+    yield f"{'name':<26}  {'pixels':>6}  {'accuracy':>8}  {'95 %':<13}  {'ms an image':>11}  {'MB':>5}"
+    for row in sorted(rows, key=lambda row: -row.accuracy):
+        low, high = row.interval_95
+        yield (
+            f"{row.name:<26}  {row.image_size:>6}  {row.accuracy:>8.1%}  {f'{low:.1%}-{high:.1%}':<13}  "
+            f"{row.milliseconds:>11.1f}  {row.megabytes:>5.0f}"
+        )
