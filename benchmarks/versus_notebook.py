@@ -186,9 +186,11 @@ def waiting(top: Path) -> dict[str, Any]:
     from tasks.core.training import classifier, fine_tuning
     from tasks.core.training.batches import Batches
     from tasks.core.training.dataset import Dataset
+    from tasks.core.training.effort import Recipe
 
-    data, p = Dataset.load(Work(top).dataset), PARAMS.train
-    backbone = backbone_layer(BUILT_IN, trainable=True)
+    data, backbone = Dataset.load(Work(top).dataset), backbone_layer(BUILT_IN, trainable=True)
+    still = dataclasses.replace(PARAMS.train.augment, horizontal_flip=False)
+    p = Recipe.of(PARAMS.train, fine_tune=True, unfreeze=1.0, epochs=1, augment=still)
     model = classifier.network(backbone, len(data.class_names), data.image_size, "last")
     scaling = Scaling.none(backbone.output_shape[1])
     whole = classifier.in_training(model, "last", scaling, 0.0, frozen_statistics=False)

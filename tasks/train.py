@@ -41,8 +41,8 @@ def train(
         logs: gets TensorBoard's logs.
     """
     fitted = fit(data, params, model_params, hardware, live_folder, logs)
-    if params.augment.changes:
-        sheet(data, params).save(live_folder / AUGMENTED)
+    if fitted.recipe.goes_on and fitted.recipe.augment.changes:
+        sheet(data, fitted.recipe).save(live_folder / AUGMENTED)
     contract = Contract(data.class_names, data.image_size, data.resize)
     with replacing(target) as temporary:
         temporary.mkdir()

@@ -50,3 +50,15 @@ class Tiny:
         chosen = hardware or choose_devices("one", "float32", False, deterministic=True)
         live = target.with_name(f"{target.name}-live")
         return train.train(Dataset.load(self.dataset), target, live, settings, model, chosen, logs)
+
+
+def recipe(**changes: Any) -> Any:
+    """The shipped parameters of training, with what is auto decided."""
+    from tasks.check import Params
+    from tasks.core.base import params
+    from tasks.core.training.effort import Recipe
+
+    p = params.read(ROOT / "params.yaml", Params).train
+    augment = dataclasses.replace(p.augment, horizontal_flip=False)
+    decided: dict[str, Any] = {"fine_tune": True, "unfreeze": 1.0, "epochs": 3, "augment": augment}
+    return Recipe.of(p, **decided | changes)

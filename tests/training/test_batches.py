@@ -7,21 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.check import Params
 from tasks.core.backbones.tensorflow_setup import tf
-from tasks.core.base import params
 from tasks.core.training.batches import Batches, class_weights, sheet
 from tasks.core.training.dataset import Dataset
-from tests.structure import ROOT
-from tests.tiny import Tiny
+from tests.tiny import Tiny, recipe
 
 WIDTH = 16
 
 
 @pytest.fixture
 def batches(tiny: Tiny) -> Batches:
-    p = dataclasses.replace(params.read(ROOT / "params.yaml", Params).train, batch_size=8)
-    return Batches(Dataset.load(tiny.dataset), p, 0.5, WIDTH)
+    return Batches(Dataset.load(tiny.dataset), recipe(batch_size=8), 0.5, WIDTH)
 
 
 def parsed(data: Dataset, records: Any) -> Any:

@@ -10,12 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.check import Params
 from tasks.core.backbones import saved_model
 from tasks.core.backbones.layer import backbone_layer
 from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.tensorflow_setup import tf
-from tasks.core.base import params
 from tasks.core.base.errors import BackboneError, ModelError, ParamError
 from tasks.core.base.files import read_json
 from tasks.core.training import classifier, feature_cache, fine_tuning
@@ -25,8 +23,7 @@ from tasks.core.training.config import Augment
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.effort import Recipe
 from tests.backbone import FEATURES, save_tensorflow_1_backbone
-from tests.structure import ROOT
-from tests.tiny import Tiny
+from tests.tiny import Tiny, recipe
 
 STILL = Augment(0, 0, 0, 0, False, 0, 0)
 TURNED = dataclasses.replace(STILL, rotation=10)
@@ -284,15 +281,12 @@ def test_a_backbone_of_tensorflow_1_trains_frozen_and_says_so_otherwise(tiny: Ti
     assert loss == pytest.approx(best["val_loss"], abs=1e-3)
 
 
-SHIPPED = Recipe.of(params.read(ROOT / "params.yaml", Params).train, fine_tune=True, unfreeze=0.5, epochs=4)
-
-
 def rate(p: Recipe, step: int) -> float:
     return float(fine_tuning.learning_rate(p, steps=10)(step))
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    p = dataclasses.replace(SHIPPED, warmup=1.0, learning_rate=0.1)
+    p = recipe(epochs=4, warmup=1.0, learning_rate=0.1)
     assert [rate(p, step) for step in (0, 5, 10, 25, 40)] == pytest.approx([0, 0.05, 0.1, 0.05, 0], abs=1e-6)
     constant = dataclasses.replace(p, schedule="constant")
     assert [rate(constant, step) for step in (0, 5, 10, 40)] == pytest.approx([0, 0.05, 0.1, 0.1])
@@ -301,7 +295,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
     layer = backbone_layer(str(tiny.folder / "lively"), trainable=True)
-    p = dataclasses.replace(SHIPPED, optimizer="adamw", weight_decay=0.5, warmup=0.0)
+    p = recipe(optimizer="adamw", weight_decay=0.5, warmup=0.0)
     optimizer = fine_tuning.optimizer(p, steps=10)
     before = [variable.numpy() for variable in layer.trainable_variables]
     optimizer.build(layer.trainable_variables)
@@ -313,8 +307,7 @@ def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
 
 def validation_loss(tiny: Tiny, models: Path, *, penalty: bool = True) -> float:
     """The loss of the weights that lie in a folder, measured again; with its penalty or without."""
-    shipped = params.read(ROOT / "params.yaml", Params).train
-    p = dataclasses.replace(shipped, label_smoothing=0.1)  # as `tiny` trains
+    p = recipe(label_smoothing=0.1)  # as `tiny` trains
     model, _ = classifier.load(models)
     l2 = read_json(models / "classifier.json")["l2"] if penalty else 0.0
     held_out = Batches(Dataset.load(tiny.dataset), p, 0.0, FEATURES).validation()

@@ -60,6 +60,7 @@ def augment(images: Any, draws: Any, p: Augment) -> Any:
 
 def _move(images: Any, draws: Any, p: Augment) -> Any:
     """Cuts, turns, shifts, zooms and flips in one resampling; what comes in from outside is mirrored."""
+    assert p.horizontal_flip != "auto", "which `mirroring` decides"
     if not any((p.rotation, p.translation, p.zoom, p.crop, p.horizontal_flip)):
         return images
     height, width = images.shape[1], images.shape[2]

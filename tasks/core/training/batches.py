@@ -12,6 +12,7 @@ from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, without_autotune
 from tasks.core.training.augmentation import augment, draw, dropout_mask, key, mix_up
 from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
+from tasks.core.training.effort import Recipe
 
 HELD_OUT_BATCH = 64
 ROWS, COLUMNS, GAP = 6, 8, 4  # of the sheet of augmented images; the gap in pixels
@@ -29,7 +30,7 @@ class Batches:
     """
 
     data: Dataset
-    p: Train
+    p: Recipe
     dropout: float
     width: int  # of the backbone's features
 
@@ -75,7 +76,7 @@ class Batches:
         return _shareable(stream.apply(tf.data.experimental.assert_cardinality(count)))
 
 
-def sheet(data: Dataset, params: Train) -> Image.Image:
+def sheet(data: Dataset, params: Recipe) -> Image.Image:
     """Draws a few images, a row for each: as it is, and as the first passes change it."""
     rows = []
     for example in data.read_shuffled("train", params.seed).map(data.parse).take(ROWS):

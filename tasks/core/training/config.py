@@ -28,14 +28,14 @@ class Augment(Section):
     translation: Fraction
     zoom: Fraction
     crop: Fraction
-    horizontal_flip: Switch
+    horizontal_flip: Literal["auto"] | Switch
     brightness: Fraction
     contrast: Fraction
 
     @property
     def changes(self) -> bool:
-        """Whether images are changed at all."""
-        return any(astuple(self))
+        """Whether images are changed at all. A flip that is still to be decided changes nothing."""
+        return any(value and value != "auto" for value in astuple(self))
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,6 @@ def optimizer(params: Recipe, steps: int) -> Any:
 def fine_tune(
     whole: Any,
     batches: Batches,
-    params: Recipe,
     hardware: Hardware,
     log: Log,
     backup: Backup,
@@ -61,13 +60,14 @@ def fine_tune(
 
     Args:
         whole: the classifier as it trains.
+        batches: what it is fed, by its parameters.
 
     Returns:
-        The best epoch's row. With `params.interpolate` its validation loss is that of the weights that are
+        The best epoch's row. With `train.interpolate` its validation loss is that of the weights that are
         taken, and `share` how far they are from the head's to the epoch's. None if none had a lower
         validation loss than the head: the weights are then as they were.
     """
-    before = whole.get_weights()
+    params, before = batches.p, whole.get_weights()
     whole.compile(
         hardware.optimizer(optimizer(params, batches.steps)),
         loss(params),

@@ -28,8 +28,10 @@ from tasks.core.training.checkpoint import Backup, Row
 from tasks.core.training.config import Train
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware
+from tasks.core.training.effort import Recipe
 from tasks.core.training.fine_tuning import fine_tune, loss
 from tasks.core.training.head import LAYERS, UNCHOSEN_L2, Head, fit_best, kinds_to_try
+from tasks.core.training.mirroring import settle_flip
 
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-hub")
 
@@ -39,6 +41,7 @@ class Fitted:
     """A trained classifier, its history, what it was trained on and with, and the backup to forget."""
 
     model: Any
+    recipe: Recipe
     best_epoch: Row
     log: Log
     facts: dict[str, Any]
@@ -71,68 +74,85 @@ def fit(
     keras.utils.set_random_seed(asked.seed)
     found = store.facts(name, model_params.sha256)
     work = effort.work(data, name, found)
-    params, chosen = effort.settle(asked, work)
+    recipe, chosen = effort.settle(asked, work)
     versions = {each: version(each) for each in PACKAGES}
     facts: dict[str, Any] = {"backbone": name, "backbone_sha256": found.sha256, "versions": versions}
-    kinds = kinds_to_try(model_params, found, fits_head=params.head)
+    kinds = kinds_to_try(model_params, found, fits_head=recipe.head)
     source = fingerprint([facts, kinds, hardware.devices, hardware.precision, hardware.deterministic])
     # Else the backbone runs as it does in use.
-    stochastic = found.is_stochastic and params.fine_tune and params.batch_norm == "batch"
+    stochastic = found.is_stochastic and recipe.fine_tune and recipe.batch_norm == "batch"
     with hardware.strategy.scope():
         backbone = backbone_layer(
             name,
-            trainable=params.fine_tune,
+            trainable=recipe.fine_tune,
             sha256=model_params.sha256,
             inner="inner" in kinds,
-            draws_by=params.seed if stochastic else None,
+            draws_by=recipe.seed if stochastic else None,
         )
         models = {
             kind: classifier.network(backbone, len(data.class_names), data.image_size, kind) for kind in kinds
         }
     facts["dataset"] = sha256(data.folder / DATASET_FACTS)
-    settings = [source, facts["dataset"], asdict(params), asdict(model_params)]
+    settings = [source, facts["dataset"], asdict(recipe), asdict(model_params)]
     backup = Backup(checkpoint.place([*settings, hardware.replicas, hardware.jit]))
-    best_epoch = None
+    extract, head = extractor(backbone), None
     with Live(str(live_folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
         log = Log(live)
-        head = None
-        if params.head:
-            head = fit_head(backbone, models, data, params, model_params, hardware, source)
+        if recipe.head:
+            head = fit_head(extract, models, data, recipe, model_params, hardware, source)
             log.add(head.row)
-            best_epoch = head.row
+            chosen = head.auto(model_params) | chosen
+        recipe, mirrored = settle_flip(recipe, head, extract, data, hardware)
+        for parameter, why in (chosen | mirrored).items():
+            console.say(f"train: {parameter} {why}")
         kind = head.features if head else kinds[-1]
         l2 = head.l2 if head else UNCHOSEN_L2 if model_params.l2 == "auto" else model_params.l2
-        auto = data.auto | (head.auto(model_params) if head else {}) | chosen
-        facts |= {"features": kind, "l2": l2, "auto": auto}
-        model = models[kind]
-        layer = model.get_layer("head")
+        facts |= {"features": kind, "l2": l2, "auto": data.auto | chosen | mirrored}
+        model, better = models[kind], None
         if head:
-            layer.set_weights(hardware.mean(head.weights))
-        if params.goes_on:
-            console.say(f"train: {effort.announce(params, work, head.seconds if head else None)}")
-            scaling = head.scaling.reduce() if head else Scaling.none(layer.input_shape[1])
-            others: list[Any] = [callbacks.reset_seed(params.seed)] if stochastic else []
+            model.get_layer("head").set_weights(hardware.mean(head.weights))
+        if recipe.goes_on:
+            console.say(f"train: {effort.announce(recipe, work, head.seconds if head else None)}")
+            others: list[Any] = [callbacks.reset_seed(recipe.seed)] if stochastic else []
             if logs and hardware.chief:
                 others.append(_tensorboard(logs, backup))
-            batches = Batches(data, params, model_params.dropout, layer.input_shape[1])
-            with hardware.strategy.scope():
-                whole = classifier.in_training(
-                    model,
-                    kind,
-                    scaling,
-                    l2,
-                    frozen_statistics=params.batch_norm == "frozen",
-                    unfreeze=params.unfreeze,
-                )
-                better = fine_tune(whole, batches, params, hardware, log, backup, others)
-            if better:
-                layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
-                best_epoch = better
+            batches = Batches(data, recipe, model_params.dropout, model.get_layer("head").input_shape[1])
+            better = _go_on(model, kind, head, l2, batches, hardware, log, backup, others)
+    best_epoch = better or (head.row if head else None)
     if best_epoch is None or not is_finite(best_epoch):
         raise ParamError(
-            f"train.learning_rate is {params.learning_rate}, too much: the loss became no number"
+            f"train.learning_rate is {recipe.learning_rate}, too much: the loss became no number"
         )
-    return Fitted(model, best_epoch, log, facts, backup)
+    return Fitted(model, recipe, best_epoch, log, facts, backup)
+
+
+def _go_on(
+    model: Any,
+    kind: Kind,
+    head: Head | None,
+    l2: float,
+    batches: Batches,
+    hardware: Hardware,
+    log: Log,
+    backup: Backup,
+    others: list[Any],
+) -> Row | None:
+    """Fine-tunes from the head on; gives the row of what is better than the head, if anything is."""
+    layer = model.get_layer("head")
+    scaling = head.scaling.reduce() if head else Scaling.none(batches.width)
+    with hardware.strategy.scope():
+        whole = classifier.in_training(
+            model,
+            kind,
+            scaling,
+            l2,
+            frozen_statistics=batches.p.batch_norm == "frozen",
+            unfreeze=batches.p.unfreeze,
+        )
+        better = fine_tune(whole, batches, hardware, log, backup, others)
+    if better:
+        layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
+    return better
 
 
 def _tensorboard(logs: Path, backup: Backup) -> Any:
@@ -149,7 +169,7 @@ def _check_batch_size(params: Train, hardware: Hardware) -> None:
 
 
 def fit_head(
-    backbone: Any,
+    extract: Any,
     models: dict[Kind, Any],
     data: Dataset,
     params: Train,
@@ -160,13 +180,13 @@ def fit_head(
     """Fits a head to frozen features, of the kind that predicts best.
 
     Args:
-        models: a classifier on each kind of features.
+        extract: from images, uint8 (n, h, w, 3), to features.
+        models: a classifier on each kind of these.
         source: says what, besides the images, the features depend on.
 
     Raises:
         BackboneError: the features are no numbers.
     """
-    extract = extractor(backbone)
     train = feature_cache.of_split(extract, data, "train", source)
     validation = feature_cache.of_split(extract, data, "validation", source)
     if not (np.isfinite(train.values).all() and np.isfinite(validation.values).all()):
