@@ -377,7 +377,7 @@ def test_a_click_on_a_mistake_leads_to_its_images(browser: Any, tmp_path: Path) 
 
 def test_what_the_images_decided_is_told() -> None:
     text = rendered()
-    assert "<code>model.image_size</code>" in text and "128 pixels: as &lt;probes&gt; say" in text
+    assert ">model.image_size</code>" in text and "128 pixels: as &lt;probes&gt; say" in text
 
 
 def test_every_link_leads_to_something_on_the_page() -> None:
