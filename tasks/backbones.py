@@ -10,6 +10,7 @@ Ranked are those that are here, or those that are named, by a regression on the 
 of data.images, cross-validated: each image is predicted by others. Fine-tuning mostly keeps the order.
 """
 
+import argparse
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -43,6 +44,7 @@ def main() -> int:
     fetching.add_argument("names", nargs="+", metavar="NAME", help="a name of the list, a URL, or a folder")
     ranker = commands.add_parser("rank", help="try backbones on your images")
     ranker.add_argument("names", nargs="*", metavar="NAME", help="those that are here, if none is named")
+    ranker.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
     ranker.add_argument("--sizes", nargs="+", type=cli.at_least(32), default=[], help="sides in pixels")
     arguments = parser.parse_args()
     if arguments.command == "rank":

@@ -166,13 +166,15 @@ def choose_image_size(
     sizes = store.image_sizes(backbone, setting, typical, pinned)
     if len(sizes) == 1:
         return sizes[0], None
-    from tasks.core.backbones import probe  # brings TensorFlow along
+    from tasks.core.backbones import probe, tensorflow_setup  # brings TensorFlow along
+
+    tensorflow_setup.deterministic(0)
 
     train = frame[frame["split"] == "train"].sort_values(["sha256", "path"])
     train = train[~train["group"].fillna(train["sha256"]).duplicated()]
     some = train.iloc[probe.sample(train["place"].to_numpy())]
     if some.empty:
-        return sizes[0], f"{sizes[0]} pixels: their own size, as they are too few to compare others by"
+        return sizes[0], f"{sizes[0]} pixels: their own size; too few images or classes to compare others by"
     progress = tqdm(sizes, "image size", unit=" sizes", disable=None, leave=False)
 
     def read(side: int) -> Pixels:
@@ -181,10 +183,11 @@ def choose_image_size(
 
     probes = probe.probe_sizes(backbone, progress, read, some["place"].to_numpy(), pinned)
     best, seen = probe.choose_size(probes)
-    said = ", ".join(f"{each.loss:.3f} ({each.accuracy:.1%}) at {each.size}" for each in seen)
+    # Rounded so far that another kind of CPU says the same.
+    said = ", ".join(f"{each.loss:.2f} ({each.accuracy:.0%} right) at {each.size}" for each in seen)
     return (
         best.size,
-        f"{best.size} pixels: {len(some)} images left out of a linear probe have a loss of {said}",
+        f"{best.size} pixels: of {len(some)} images, each predicted by others, the loss is {said}",
     )
 
 

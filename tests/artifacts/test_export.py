@@ -267,6 +267,7 @@ def facts(**changes: Any) -> dict[str, Any]:
         "accuracy_drop": 0.0,
         "accuracy_drop_least": 0.0,
         "sure_disagreement": 0.0,
+        "sure_disagreement_least": 0.0,
         "sum_error": 0.0,
         "golden_difference": 0.0,
     }
@@ -283,7 +284,7 @@ def facts(**changes: Any) -> dict[str, Any]:
             r"accuracy_drop of 0.02 \(95 %: at least 0.008\), which is not at most 0.005",
         ),
         ("tflite_int8", {"agreement": 0.79}, "at least 0.8"),
-        ("tflite_int8", {"sure_disagreement": 0.01}, "sure_disagreement of 0.01, which is not at most 0.005"),
+        ("tflite_int8", {"sure_disagreement_least": 0.01}, "at least 0.01.*, which is not at most 0.005"),
         ("h5", {"sum_error": 0.5}, "sum_error of 0.5"),
         ("h5", {"golden_difference": 0.9}, "golden_difference of 0.9"),
         ("h5", {"agreement": 0.5, "sum_error": 0.5}, "agreement of 0.5.*; .*sum_error of 0.5"),

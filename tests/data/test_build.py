@@ -74,7 +74,7 @@ def test_small_images_get_a_small_size(images: Path, tmp_path: Path) -> None:
     data = built(images, tmp_path / "dataset", image_size="auto")
     assert data.image_size == 64
     assert data.auto == {
-        "model.image_size": "64 pixels: their own size, as they are too few to compare others by"
+        "model.image_size": "64 pixels: their own size; too few images or classes to compare others by"
     }
 
 
@@ -100,7 +100,7 @@ def test_a_probe_decides_whether_small_images_are_enlarged(
     write_parquet(tmp_path / "manifest.parquet", frame, manifest.SCHEMA)
     data = built(tmp_path, tmp_path / "dataset", image_size="auto")
     assert data.image_size == 64 or fine
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if "linear probe" in line)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "predicted by others" in line)
     assert line.removeprefix("build: images of ") == data.auto["model.image_size"]
     assert line.startswith(f"build: images of {data.image_size} pixels: ")
 

@@ -16,7 +16,9 @@ from tasks.core.backbones import logistic, store
 from tasks.core.backbones.catalogue import UNPINNED
 from tasks.core.backbones.layer import backbone_layer, extractor
 from tasks.core.backbones.scaling import Scaling
+from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.arrays import Array
+from tasks.core.base.errors import BackboneError, brief
 
 SHARE = 0.25  # of the training images that are looked at, but
 FEWEST, MOST = 400, 1000  # images, of which the loss is known to about 5 and 3 percent
@@ -83,13 +85,18 @@ def probe_sizes(
         labels: places of their classes, int (n,), each at least twice.
 
     Raises:
-        BackboneError: it can't be fetched or loaded, or has another digest.
+        BackboneError: it can't be fetched or loaded, has another digest, or gives no numbers.
     """
     facts = store.facts(name, sha256)
     extract = extractor(backbone_layer(name, trainable=False, sha256=sha256, inner=facts.has_endpoints))
     classes = np.unique(labels, return_inverse=True)[1]
     for size in sizes:
-        values, milliseconds = _extract(extract, images(size))
+        try:
+            values, milliseconds = _extract(extract, images(size))
+        except tf.errors.OpError as error:
+            raise BackboneError(f"{name} takes no images of {size} pixels ({brief(error)})") from None
+        if values.ndim != 2 or not np.isfinite(values).all():
+            raise BackboneError(f"{name} gives no feature vectors of numbers for images of {size} pixels")
         with threadpool_limits(1):
             kinds = {values.shape[1], facts.features or values.shape[1]}
             found = [_predict(values[:, :width], classes) for width in sorted(kinds)]
@@ -99,11 +106,12 @@ def probe_sizes(
 
 def _extract(extract: Callable[[Array], Any], pixels: Array) -> tuple[Array, float]:
     """Features of all images, and the milliseconds that one takes, making the graph aside."""
+    extract(pixels[:BATCH])
     found, times = [], [time.perf_counter()]
     for start in range(0, len(pixels), BATCH):
         found.append(np.asarray(extract(pixels[start : start + BATCH])))
         times.append(time.perf_counter())
-    return np.concatenate(found), float(np.median(np.diff(times))) / min(BATCH, len(pixels)) * 1000
+    return np.concatenate(found), (times[-1] - times[0]) / len(pixels) * 1000
 
 
 def _predict(values: Array, labels: Array) -> logistic.LeftOut:

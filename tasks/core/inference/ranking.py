@@ -59,9 +59,10 @@ def read_sample(data: Data) -> tuple[list[Path], Array, float]:
         else:
             files.append(file)
             places.append(int(labels[place]))
-    if not len(probe.sample(np.array(places, int), share=1)):
+    kept = probe.sample(np.array(places, int), share=1)
+    if not len(kept):
         raise DataError(f"data.images: {data.images} has too few images that can be read to rank by")
-    return files, np.array(places), float(np.median(sides))
+    return [files[place] for place in kept], np.array(places)[kept], float(np.median(sides))
 
 
 def shuffle(entries: list[Entry]) -> list[Entry]:

@@ -14,7 +14,7 @@ from tasks.core.backbones.store import Facts
 from tasks.core.training.config import Effort, Train
 from tasks.core.training.dataset import Dataset
 
-# What a training step takes, in passes, by the share of the backbone's variables that train: 32 images of 64
+# What an epoch takes, in passes, by the share of the backbone's variables that train: 32 images of 64
 # pixels took 57 ms forward alone, and 90, 152, 191 and 276 ms with gradients.
 STEPS = ((0.0, 0.25, 0.5, 1.0), (1.6, 2.7, 3.35, 4.8))
 MIXTURES = 7  # measurements of the validation split beside those after each epoch
@@ -74,8 +74,8 @@ class Work:
     def epoch(self, unfreeze: float) -> float:
         return self.scale * (float(np.interp(unfreeze, *STEPS)) + self.validation)
 
-    def fine_tuning(self, unfreeze: float, epochs: int) -> float:
-        return epochs * self.epoch(unfreeze) + MIXTURES * self.scale * self.validation
+    def fine_tuning(self, unfreeze: float, epochs: int, *, mixes: bool) -> float:
+        return epochs * self.epoch(unfreeze) + MIXTURES * mixes * self.scale * self.validation
 
 
 def work(data: Dataset, backbone: str, found: Facts) -> Work:
@@ -92,15 +92,17 @@ def settle(params: Train, work: Work) -> tuple[Recipe, dict[str, str]]:
         The parameters, and of those that were decided what decided them.
     """
     limits = LIMITS[params.effort]
+    mixes = params.head and params.interpolate
     fine_tune = limits.epochs > 0 if params.fine_tune == "auto" else params.fine_tune
     unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
     why = {}
     if params.epochs == "auto":
-        left = limits.passes - work.head * params.head - work.fine_tuning(0, 0)
-        fitting = int(left / work.epoch(unfreeze if fine_tune else 0))
-        epochs = max(0 if params.head else 1, min(fitting, limits.epochs))
-        of = f"train.effort {params.effort}: {limits.passes:g} passes, of which an epoch takes"
-        why["train.epochs"] = f"{epochs}: {of} {work.epoch(unfreeze if fine_tune else 0):.2g}"
+        rest = work.head * params.head + work.fine_tuning(0, 0, mixes=mixes)
+        epoch = work.epoch(unfreeze if fine_tune else 0)
+        least = 1 if params.fine_tune is True or not params.head else 0
+        epochs = max(least, min(int((limits.passes - rest) / epoch), limits.epochs))
+        of = f"an epoch takes {epoch:.2g} passes, the head and validation {rest:.2g}"
+        why["train.epochs"] = f"{epochs}: {of}, and train.effort {params.effort} allows {limits.passes:g}"
     else:
         epochs = params.epochs
     if params.fine_tune == "auto":
@@ -117,7 +119,8 @@ def announce(recipe: Recipe, work: Work, seconds: float | None) -> str:
     Args:
         seconds: that the backbone took for the features of all training images, if that is known.
     """
-    passes = work.fine_tuning(recipe.unfreeze if recipe.fine_tune else 0, recipe.epochs)
+    mixes = recipe.head and recipe.interpolate
+    passes = work.fine_tuning(recipe.unfreeze if recipe.fine_tune else 0, recipe.epochs, mixes=mixes)
     said = f"{recipe.epochs} epochs at most, the work of {passes:.2g} passes"
     if seconds is None:
         return said

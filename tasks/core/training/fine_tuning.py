@@ -115,9 +115,9 @@ def fine_tune(
 
 
 def gains(whole: Any, before: Weights, held_out: Any, before_it: float) -> bool:
-    """Whether a step from the head's weights to those of the first epoch lowers the validation loss.
+    """Whether a tenth or a quarter of the way to the weights of the first epoch lowers the validation loss.
 
-    Where it doesn't, two epochs more don't help either, whatever the loss at the end of the way is: on digits
+    Where none does, two epochs more don't help either, whatever the loss at the end of the way is: on digits
     it is twice the head's and a tenth of the way pays; on textiles it is so too, and no part of the way does.
     """
     after = whole.get_weights()
@@ -126,7 +126,7 @@ def gains(whole: Any, before: Weights, held_out: Any, before_it: float) -> bool:
     if min(losses) < before_it:
         return True
     console.say(
-        "train: no step from the head towards the first epoch lowers the validation loss; that was all"
+        "train: neither a tenth nor a quarter of the way to epoch 1 lowers the validation loss: it ends there"
     )
     return False
 

@@ -67,8 +67,8 @@ AT_MOST_ONE = (  # kind, name, what is expected, the column whose values are not
         "near-duplicates in different groups",
         "one group for each set of near-duplicates",
         "groups",
-        "nothing needs to be done: such groups are joined and lie in one split; give groups that belong "
-        "together one name, or lower validate.near_distance if the images are different ones",
+        "nothing needs to be done: such groups are joined, lie in one split, and stay together until the "
+        "labels file gives them other names",
     ),
     (
         "groups_merged",

@@ -20,6 +20,7 @@ BITS = 64
 # What images of the same pixels have in common; entropy depends on whether they are stored as grey or as RGB.
 LOOKS = ["phash", "chroma", "width", "height", *(measure for measure in MEASURES if measure != "entropy")]
 BLOCK = 4_000_000  # pairs compared at a time
+PAIRS = 200_000  # of near hashes, whose colours are compared at a time
 SEARCH = 20  # comparisons in the time that it takes to find the first
 # Root mean squares of Cb and Cr, 0-255. JPEG at quality 30, half the size, 3 % cut off, or 30 % more contrast
 # came to 13 at most on 315 photographs and drawings; two flags of one outline mostly to 20 to 60.
@@ -94,7 +95,10 @@ def _join(
         second = order[at]
         near = _near(hashes, first, second, distance)
         first, second = first[near], second[near]
-        alike = _alike(colours[first], colours[second])
+        alike = np.zeros(len(first), bool)
+        for begin in range(0, len(first), PAIRS):
+            some = slice(begin, begin + PAIRS)
+            alike[some] = _alike(colours[first[some]], colours[second[some]])
         if alike.any():
             sets = _components(sets[first[alike]], sets[second[alike]], len(sets))[sets]
         todo = todo[block.stop :]
