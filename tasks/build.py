@@ -169,7 +169,6 @@ def choose_image_size(
     from tasks.core.backbones import probe, tensorflow_setup  # brings TensorFlow along
 
     tensorflow_setup.deterministic(0)
-
     train = frame[frame["split"] == "train"].sort_values(["sha256", "path"])
     train = train[~train["group"].fillna(train["sha256"]).duplicated()]
     some = train.iloc[probe.sample(train["place"].to_numpy())]

@@ -53,7 +53,7 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
         )
     phases = {"augmented": "the head, on augmented images", "fine_tune": "fine-tuning"}
     text = f"Epochs of {phases[last]}. Kept:"
-    if best["phase"] == last and best.get("share", 1) < 1:
+    if "share" in best:
         return (
             f"{text} {best['share']:.0%} of the way from the head to epoch {best['epoch']}, where the "
             f"validation loss is lowest, {best['val_loss']:.4f}."

@@ -50,13 +50,13 @@ class ParityCheck:
         golden = [answers[name] for name in ("golden", "encoded") if name in answers]
         best = self.expected_golden.argmax(axis=1)
         accuracy = _share(test, self.labels)
-        classes = self.expected.argmax(axis=1)
-        is_sure = self.expected.max(axis=1) >= SURE
-        lost = (classes == self.labels).astype(int) - (test.argmax(axis=1) == self.labels)
+        answered, classes = test.argmax(axis=1), self.expected.argmax(axis=1)
+        lost = (classes == self.labels).astype(int) - (answered == self.labels)
+        surely_other = (self.expected.max(axis=1) >= SURE) & (answered != classes)
         return {
             "agreement": _share(test, classes),
-            "sure_disagreement": float(np.mean(is_sure & (test.argmax(axis=1) != classes))),
-            "sure_disagreement_least": _lowest_mean(is_sure & (test.argmax(axis=1) != classes)),
+            "sure_disagreement": float(np.mean(surely_other)),
+            "sure_disagreement_least": _lowest_mean(surely_other),
             "max_probability_difference": float(np.abs(test - self.expected).max()),
             "accuracy": accuracy,
             "accuracy_drop": _share(self.expected, self.labels) - accuracy,

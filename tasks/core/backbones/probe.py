@@ -107,11 +107,10 @@ def probe_sizes(
 def _extract(extract: Callable[[Array], Any], pixels: Array) -> tuple[Array, float]:
     """Features of all images, and the milliseconds that one takes, making the graph aside."""
     extract(pixels[:BATCH])
-    found, times = [], [time.perf_counter()]
-    for start in range(0, len(pixels), BATCH):
-        found.append(np.asarray(extract(pixels[start : start + BATCH])))
-        times.append(time.perf_counter())
-    return np.concatenate(found), (times[-1] - times[0]) / len(pixels) * 1000
+    begin = time.perf_counter()
+    batches = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
+    values = np.concatenate([np.asarray(extract(batch)) for batch in batches])
+    return values, (time.perf_counter() - begin) / len(pixels) * 1000
 
 
 def _predict(values: Array, labels: Array) -> logistic.LeftOut:

@@ -85,9 +85,8 @@ def rank(names: list[str], sizes: list[int]) -> Iterator[Ranked]:
 
     for name in names or [row.name for row in store.list_backbones() if row.cached or row.is_built_in]:
         try:
-            asked = sizes or store.image_sizes(name, "auto", typical)
-            for side in asked:
-                store.image_sizes(name, side, typical)
+            given = [store.image_sizes(name, side, typical)[0] for side in sizes]
+            asked = given or store.image_sizes(name, "auto", typical)
             megabytes = size(store.folder(name)) / 1e6
             progress = tqdm(asked, name, unit=" sizes", disable=None, leave=False)
             for seen in probe.probe_sizes(name, progress, read, labels):

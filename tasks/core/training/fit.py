@@ -109,50 +109,34 @@ def fit(
         l2 = head.l2 if head else UNCHOSEN_L2 if model_params.l2 == "auto" else model_params.l2
         facts |= {"features": kind, "l2": l2, "auto": data.auto | chosen | mirrored}
         model, better = models[kind], None
+        layer = model.get_layer("head")
         if head:
-            model.get_layer("head").set_weights(hardware.mean(head.weights))
+            layer.set_weights(hardware.mean(head.weights))
         if recipe.goes_on:
             console.say(f"train: {effort.announce(recipe, work, head.seconds if head else None)}")
             others: list[Any] = [callbacks.reset_seed(recipe.seed)] if stochastic else []
             if logs and hardware.chief:
                 others.append(_tensorboard(logs, backup))
-            batches = Batches(data, recipe, model_params.dropout, model.get_layer("head").input_shape[1])
-            better = _go_on(model, kind, head, l2, batches, hardware, log, backup, others)
+            batches = Batches(data, recipe, model_params.dropout, layer.input_shape[1])
+            scaling = head.scaling.reduce() if head else Scaling.none(batches.width)
+            with hardware.strategy.scope():
+                whole = classifier.in_training(
+                    model,
+                    kind,
+                    scaling,
+                    l2,
+                    frozen_statistics=recipe.batch_norm == "frozen",
+                    unfreeze=recipe.unfreeze,
+                )
+                better = fine_tune(whole, batches, hardware, log, backup, others)
+            if better:
+                layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
     best_epoch = better or (head.row if head else None)
     if best_epoch is None or not is_finite(best_epoch):
         raise ParamError(
             f"train.learning_rate is {recipe.learning_rate}, too much: the loss became no number"
         )
     return Fitted(model, recipe, best_epoch, log, facts, backup)
-
-
-def _go_on(
-    model: Any,
-    kind: Kind,
-    head: Head | None,
-    l2: float,
-    batches: Batches,
-    hardware: Hardware,
-    log: Log,
-    backup: Backup,
-    others: list[Any],
-) -> Row | None:
-    """Fine-tunes from the head on; gives the row of what is better than the head, if anything is."""
-    layer = model.get_layer("head")
-    scaling = head.scaling.reduce() if head else Scaling.none(batches.width)
-    with hardware.strategy.scope():
-        whole = classifier.in_training(
-            model,
-            kind,
-            scaling,
-            l2,
-            frozen_statistics=batches.p.batch_norm == "frozen",
-            unfreeze=batches.p.unfreeze,
-        )
-        better = fine_tune(whole, batches, hardware, log, backup, others)
-    if better:
-        layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
-    return better
 
 
 def _tensorboard(logs: Path, backup: Backup) -> Any:

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+
+from tasks.core.validation.near_duplicates import components
 
 
 @dataclass(frozen=True)
@@ -93,5 +92,4 @@ def _tied_by_groups(near: pd.Series, given: pd.Series) -> pd.Series:
     named = given.notna().to_numpy()
     sets, group = pd.factorize(near)[0], pd.factorize(given)[0]
     size = len(near) + int(group.max(initial=-1)) + 1
-    ties = coo_matrix((np.ones(named.sum()), (sets[named], group[named] + len(near))), (size, size))
-    return pd.Series(connected_components(ties, directed=False)[1][sets], near.index)
+    return pd.Series(components(sets[named], group[named] + len(near), size)[sets], near.index)

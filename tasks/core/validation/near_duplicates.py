@@ -100,7 +100,7 @@ def _join(
             some = slice(begin, begin + PAIRS)
             alike[some] = _alike(colours[first[some]], colours[second[some]])
         if alike.any():
-            sets = _components(sets[first[alike]], sets[second[alike]], len(sets))[sets]
+            sets = components(sets[first[alike]], sets[second[alike]], len(sets))[sets]
         todo = todo[block.stop :]
     return sets
 
@@ -122,7 +122,7 @@ def _grey(colours: Colours) -> Mask:
     return grey
 
 
-def _components(starts: Places, ends: Places, size: int) -> Places:
+def components(starts: Places, ends: Places, size: int) -> Places:
     """Numbers the parts of a graph that its edges connect: for each node that of its part."""
     graph = coo_matrix((np.ones(len(starts), bool), (starts, ends)), (size, size))
     parts: Places = connected_components(graph, directed=False)[1]
@@ -155,4 +155,4 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, s
         starts.append(content[counted])
         ends.append(near_sets(hashes[looks], colours[looks], bits)[place] + size)
         size += len(manifest)
-    return pd.Series(_components(np.concatenate(starts), np.concatenate(ends), size)[content], manifest.index)
+    return pd.Series(components(np.concatenate(starts), np.concatenate(ends), size)[content], manifest.index)
