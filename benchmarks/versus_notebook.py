@@ -31,7 +31,7 @@ from tasks.check import Params
 from tasks.core.backbones.catalogue import BUILT_IN
 from tasks.core.base import params
 from tasks.core.base.files import remove, write_json
-from tasks.core.training.config import Augment
+from tasks.core.training.config import Augment, Recipe
 
 RESULTS = Path(__file__).with_suffix(".json")
 NOTEBOOK = params.read(Path(__file__).parents[1] / "params/notebook.yaml", Params)
@@ -40,6 +40,7 @@ SIDES = ("ours", "notebook as it is", "notebook mended")
 AIMS = {"fine-tuning": 1 / 10, "frozen": 1 / 30}
 ROUNDS = 6  # of either feed; what else the machine does makes some of them slow
 STILL = Augment(0, 0, 0, 0, False, 0, 0)
+MOVED = Augment(10, 0.1, 0.1, 0, False, 0, 0)  # ours, where images have no symmetry
 
 
 # What is trained on.
@@ -108,8 +109,8 @@ def notebook(top: Path, fine_tune: bool, seed: int, mended: bool, epochs: int) -
     from tasks.core.backbones.tensorflow_setup import hub, keras
     from tasks.core.training.dataset import Dataset
 
-    data, p, m = Dataset.load(Work(top).dataset), NOTEBOOK.train, NOTEBOOK.model
-    assert p.epochs != "auto"
+    data, m = Dataset.load(Work(top).dataset), NOTEBOOK.model
+    p = Recipe.of(NOTEBOOK.train)
     side, batch = (data.image_size, data.image_size), p.batch_size
     handle = store.locate(BUILT_IN)
     keras.utils.set_random_seed(seed)
@@ -158,7 +159,8 @@ def notebook(top: Path, fine_tune: bool, seed: int, mended: bool, epochs: int) -
 
 
 def _changes(keras: Any, mended: bool) -> list[Any]:
-    p = PARAMS.train.augment if mended else NOTEBOOK.train.augment
+    p = MOVED if mended else NOTEBOOK.train.augment
+    assert p.rotation != "auto"
     turn = p.rotation / 360 if mended else p.rotation  # the layer takes shares of a turn
     layers = [
         keras.layers.RandomRotation(turn),
@@ -186,11 +188,10 @@ def waiting(top: Path) -> dict[str, Any]:
     from tasks.core.training import classifier, fine_tuning
     from tasks.core.training.batches import Batches
     from tasks.core.training.dataset import Dataset
-    from tasks.core.training.effort import Recipe
 
     data, backbone = Dataset.load(Work(top).dataset), backbone_layer(BUILT_IN, trainable=True)
-    still = dataclasses.replace(PARAMS.train.augment, horizontal_flip=False)
-    p = Recipe.of(PARAMS.train, fine_tune=True, unfreeze=1.0, epochs=1, augment=still)
+    decided = {"fine_tune": True, "unfreeze": 1.0, "epochs": 1, "batch_size": 32, "class_weight": "none"}
+    p = Recipe.of(PARAMS.train, augment=MOVED, **decided)
     model = classifier.network(backbone, len(data.class_names), data.image_size, "last")
     scaling = Scaling.none(backbone.output_shape[1])
     whole = classifier.in_training(model, "last", scaling, 0.0, frozen_statistics=False)

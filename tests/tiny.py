@@ -44,7 +44,7 @@ class Tiny:
         p = params.read(ROOT / "params.yaml", Params)
         quick: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 0.05}
         quick |= {"optimizer": "sgd", "batch_norm": "batch", "unfreeze": 1.0, "label_smoothing": 0.1}
-        quick |= {"interpolate": False, "fine_tune": True}
+        quick |= {"interpolate": False, "fine_tune": True, "class_weight": "none"}
         settings = dataclasses.replace(p.train, **(quick | changes))
         model = dataclasses.replace(p.model, backbone=str(self.folder / backbone))
         chosen = hardware or choose_devices("one", "float32", False, deterministic=True)
@@ -56,9 +56,10 @@ def recipe(**changes: Any) -> Any:
     """The shipped parameters of training, with what is auto decided."""
     from tasks.check import Params
     from tasks.core.base import params
-    from tasks.core.training.effort import Recipe
+    from tasks.core.training.config import Augment, Recipe
 
     p = params.read(ROOT / "params.yaml", Params).train
-    augment = dataclasses.replace(p.augment, horizontal_flip=False)
-    decided: dict[str, Any] = {"fine_tune": True, "unfreeze": 1.0, "epochs": 3, "augment": augment}
-    return Recipe.of(p, **decided | changes)
+    decided: dict[str, Any] = {"fine_tune": True, "unfreeze": 1.0, "epochs": 3, "batch_size": 32}
+    decided |= {"batch_norm": "frozen", "optimizer": "adam", "learning_rate": 0.0003, "class_weight": "none"}
+    augment = Augment(10, 0.1, 0.1, 0.0, False, 0.0, 0.0)
+    return Recipe.of(p, **{"augment": augment} | decided | changes)

@@ -60,7 +60,7 @@ def test_features_that_say_little_are_penalized_more() -> None:
     clear = fit(blobs(90, 10, 0.5), blobs(30, 10, 0.5, seed=2))
     noisy = fit(blobs(90, 300, 4.0), blobs(30, 300, 4.0, seed=2))
     assert clear.penalty < noisy.penalty
-    assert clear.loss < noisy.loss
+    assert clear.left_out.loss < noisy.left_out.loss
 
 
 def test_a_penalty_that_is_given_is_obeyed() -> None:

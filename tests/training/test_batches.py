@@ -102,14 +102,17 @@ def test_a_shuffle_that_holds_few_images_still_brings_all(
 def test_balanced_weights_make_all_classes_alike(batches: Batches) -> None:
     counts = {"blue": 30, "green": 10, "red": 20}
     data = dataclasses.replace(batches.data, counts={"train": counts})
-    assert class_weights(data, batches.p).tolist() == [1, 1, 1]
-    weights = class_weights(data, dataclasses.replace(batches.p, class_weight="balanced"))
+    assert class_weights(data, "none").tolist() == [1, 1, 1]
+    weights = class_weights(data, "balanced")
     assert weights * list(counts.values()) == pytest.approx([20, 20, 20])
+    halfway = class_weights(data, "root")
+    assert halfway @ list(counts.values()) == pytest.approx(60), "1 for each image on average"
+    assert halfway[1] / halfway[0] == pytest.approx(3**0.5)
 
 
 def test_a_class_without_training_images_breaks_nothing(batches: Batches) -> None:
     data = dataclasses.replace(batches.data, counts={"train": {"blue": 3, "green": 0, "red": 3}})
-    weights = class_weights(data, dataclasses.replace(batches.p, class_weight="balanced"))
+    weights = class_weights(data, "balanced")
     assert weights.tolist() == [1, 1, 1]
 
 

@@ -8,7 +8,8 @@ from tasks.check import Params
 from tasks.core.base import params
 from tasks.core.training import effort
 from tasks.core.training.config import Effort, Train
-from tasks.core.training.effort import LIMITS, Work, settle
+from tasks.core.training.effort import LIMITS, Work
+from tasks.core.training.recipe import BATCH_SIZE, settle
 from tests.structure import ROOT
 
 SHIPPED = params.read(ROOT / "params.yaml", Params).train
@@ -45,8 +46,16 @@ def test_what_is_too_much_work_leaves_the_head() -> None:
 
 
 def test_a_value_is_obeyed() -> None:
-    recipe, why = settle(changed(fine_tune=True, epochs=50, unfreeze=0.9), FULL)
-    assert (recipe.fine_tune, recipe.epochs, recipe.unfreeze) == (True, 50, 0.9)
+    asked: dict[str, object] = {
+        "fine_tune": True,
+        "epochs": 50,
+        "unfreeze": 0.9,
+        "batch_size": 7,
+        "learning_rate": 0.1,
+    }
+    asked |= {"optimizer": "sgd", "batch_norm": "batch"}
+    recipe, why = settle(changed(**asked), FULL, replicas=4)
+    assert {name: getattr(recipe, name) for name in asked} == asked
     assert why == {}
     recipe, _ = settle(changed(effort="quick", epochs=5), FULL)
     assert not recipe.goes_on, "quick is the head alone"
@@ -56,3 +65,24 @@ def test_how_long_it_takes_is_told() -> None:
     recipe, _ = settle(SHIPPED, FULL)
     assert effort.announce(recipe, FULL, seconds=60.0).endswith("passes, about 11 min here")
     assert effort.announce(recipe, FULL, None).endswith("passes")
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 7, 48])
+def test_devices_share_a_batch_evenly(replicas: int) -> None:
+    recipe, why = settle(SHIPPED, FULL, replicas)
+    assert recipe.batch_size % replicas == 0
+    assert BATCH_SIZE <= recipe.batch_size < BATCH_SIZE + replicas
+    assert why["train.batch_size"].startswith(f"{recipe.batch_size}: ")
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [("sgd", 4), ("adam", 2), ("adamw", 2)])
+def test_the_learning_rate_grows_with_the_batch(optimizer: str, factor: int) -> None:
+    few, many = (
+        settle(changed(optimizer=optimizer, batch_size=size), FULL)[0].learning_rate for size in (32, 128)
+    )
+    assert many == pytest.approx(few * factor)
+
+
+def test_what_is_not_used_is_not_told() -> None:
+    _, why = settle(changed(effort="quick"), FULL)
+    assert set(why) == {"train.epochs", "train.fine_tune"}

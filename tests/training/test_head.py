@@ -1,5 +1,6 @@
 """Which features the head sees, and that it does the same on features as they are and on scaled ones."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +30,7 @@ def split(seed: int, telling: slice) -> Features:
 
 def fit(telling: slice) -> Head:
     widths: Any = {"inner": 8, "last": 4}
-    return fit_best(split(1, telling), split(2, telling), widths, np.ones(2), "auto", LOSS)
+    return fit_best(split(1, telling), split(2, telling), widths, {"none": np.ones(2)}, "auto", LOSS)
 
 
 def test_the_images_choose_the_features() -> None:
@@ -91,3 +92,39 @@ def test_inner_layers_of_a_backbone_that_does_not_give_them_are_refused() -> Non
     facts = Facts("0" * 64, None, 16, is_stochastic=False, has_endpoints=False)
     with pytest.raises(ParamError, match=r"model\.features is inner, but mine gives nothing"):
         kinds_to_try(Model("mine", "none", 32, "inner", 0.0, "auto"), facts, fits_head=True)
+
+
+def rare(overlap: float) -> tuple[Features, Features]:
+    """540 images of one class and 60 of another; of the rare ones a share looks like the others."""
+    parts = []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        labels = (np.arange(600) % 10 == 0).astype(int)
+        values = rng.normal(0, 1, (600, 8)).astype(np.float32)
+        values[:, 0] += 8 * labels * (rng.random(600) >= overlap)
+        parts.append(Features(values, labels))
+    return parts[0], parts[1]
+
+
+def weighted(overlap: float) -> Head:
+    weights: Any = {"none": np.ones(2), "balanced": np.array([5 / 9, 5])}
+    return fit_best(*rare(overlap), {"last": 8}, weights, "auto", LOSS)
+
+
+def test_rare_classes_count_more_only_where_it_costs_no_accuracy() -> None:
+    easy, hard = weighted(0.0), weighted(0.5)
+    assert easy.class_weight == "none", "there is nothing to gain"
+    assert hard.class_weight == "none", "the frequent class would lose more images"
+    model = Model("mine", "none", 32, "last", 0.0, 0.1)
+    (why,) = hard.auto(model, "auto").values()
+    assert re.fullmatch(r"none: none 9\d\.\d%, mean of the classes 80\.0%; balanced .*", why)
+    assert hard.auto(model, "none") == {}
+
+
+def test_rare_classes_count_more_where_they_gain() -> None:
+    """As many images of the frequent class look rare as there are rare ones: a tie, but for the weights."""
+    parts = rare(0.0)
+    for part in parts:
+        part.values[np.flatnonzero(part.labels == 0)[:62], 0] += 8
+    weights: Any = {"none": np.ones(2), "balanced": np.array([5 / 9, 5])}
+    assert fit_best(*parts, {"last": 8}, weights, "auto", LOSS).class_weight == "balanced"

@@ -19,9 +19,8 @@ from tasks.core.base.files import read_json
 from tasks.core.training import classifier, feature_cache, fine_tuning
 from tasks.core.training.augmentation import Draw, augment, draw, key, mix_up
 from tasks.core.training.batches import Batches
-from tasks.core.training.config import Augment
+from tasks.core.training.config import Augment, Recipe
 from tasks.core.training.dataset import Dataset
-from tasks.core.training.effort import Recipe
 from tests.backbone import FEATURES, save_tensorflow_1_backbone
 from tests.tiny import Tiny, recipe
 
@@ -100,6 +99,27 @@ def test_a_frozen_backbone_sees_each_image_once_and_then_never_again(
     assert images_seen(tmp_path / "second") == 0
     tiny.train(tmp_path / "augmented", "counting", **frozen | {"augment": TURNED})
     assert images_seen(tmp_path / "augmented") > 3 * data.size("train"), "its failing twin"
+
+
+def test_what_was_auto_is_told_and_written(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the parameters that ship, and `backbone` trained; what was given as a value is not among them."""
+    auto: dict[str, Any] = dict.fromkeys(("batch_size", "learning_rate", "optimizer", "batch_norm"), "auto")
+    tiny.train(tmp_path / "models", **auto, class_weight="auto")
+    chosen = read_json(tmp_path / "models/classifier.json")["auto"]
+    expected = {f"train.{name}" for name in (*auto, "class_weight")} | {"model.features", "model.l2"}
+    assert expected | {f"train.augment.{name}" for name in dataclasses.asdict(STILL)} == set(chosen)
+    assert chosen["train.learning_rate"] == "0.0003: for adam and batches of 32"
+    printed = "".join(capsys.readouterr())
+    assert all(f"train: {name} {why}\n" in printed for name, why in chosen.items())
+
+
+def test_class_weights_are_one_where_there_is_no_head_to_ask(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.train(tmp_path / "auto", head=False, class_weight="auto")
+    tiny.train(tmp_path / "none", head=False, class_weight="none")
+    (one, other) = (weights(tmp_path / name) for name in ("auto", "none"))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_weights_on_the_way_from_the_head_are_taken_where_they_validate_best(

@@ -97,16 +97,11 @@ class Problem:
         kernel, bias = np.split(found.x.astype(np.float32).reshape(axes + 1, self.classes), [axes])
         return kernel * steps, bias[0]
 
-    def losses(self, layer: Layer) -> Array:
-        """The cross-entropy of each image in nats, times its weight: float (n,)."""
+    def predict(self, layer: Layer) -> tuple[Array, Array, Array]:
+        """Gives what `LeftOut` holds of these images."""
         logits = self.rotated @ layer[0] + layer[1]
-        losses: Array = _log_sum(logits)[:, 0] - logits[np.arange(len(logits)), self.labels]
-        return losses * self.weights
-
-    def hits(self, layer: Layer) -> Array:
-        """Whether each image's class is predicted: bool (n,)."""
-        right: Array = (self.rotated @ layer[0] + layer[1]).argmax(axis=1) == self.labels
-        return right
+        losses = _log_sum(logits)[:, 0] - logits[np.arange(len(logits)), self.labels]
+        return losses * self.weights, logits.argmax(axis=1) == self.labels, self.labels
 
 
 def _log_sum(logits: Array) -> Array:
@@ -117,16 +112,39 @@ def _log_sum(logits: Array) -> Array:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What images came to that nothing was fitted to: those of a cross-validation, fold by fold, and others.
+
+    losses: cross-entropy in nats, times the class's weight, float (n,). hits: whether the class was right,
+    bool (n,). labels: places of classes, int (n,).
+    """
+
+    losses: Array
+    hits: Array
+    labels: Array
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean()) if len(self.losses) else 0.0
+
+    @property
+    def recalls(self) -> Array:
+        """Share that was right of each class that there is."""
+        counts = np.bincount(self.labels)
+        return (np.bincount(self.labels, self.hits) / np.maximum(counts, 1))[counts > 0]
+
+
+@dataclass(frozen=True)
 class Solution:
     """A dense layer on scaled features, and how it was chosen.
 
     layer: kernel, float32 (width, classes), and bias, float32 (classes,). penalty: 1 / C of scikit-learn.
-    loss: the mean cross-entropy in nats that decided, of images that were not fitted to.
+    left_out: what images came to that were not fitted to, by which the penalty was chosen.
     """
 
     layer: Layer
     penalty: float
-    loss: float
+    left_out: LeftOut
 
 
 def fit(
@@ -153,18 +171,7 @@ def fit(
         penalties = penalties[len(penalties) // 2 :][:1]
     chosen = _choose([*folds, (some, others)], penalties)
     kernel, bias = problem.solve(chosen.penalty, chosen.layers[-1], FINE)
-    return Solution((problem.axes @ kernel, bias), chosen.penalty, chosen.loss)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What images came to that a cross-validation had left out, fold by fold.
-
-    losses: cross-entropy in nats, float (n,). hits: whether the class was right, bool (n,).
-    """
-
-    losses: Array
-    hits: Array
+    return Solution((problem.axes @ kernel, bias), chosen.penalty, chosen.left_out)
 
 
 def cross_validate(values: Array, labels: Array) -> LeftOut:
@@ -176,22 +183,16 @@ def cross_validate(values: Array, labels: Array) -> LeftOut:
     """
     problem = Problem.of(values, labels, np.ones(int(labels.max()) + 1))
     pairs = [(problem.part(rows), problem.part(rest)) for rows, rest in split_into_folds(labels)]
-    chosen = _choose(pairs, PENALTIES)
-    hits = [rest.hits(layer) for (_, rest), layer in zip(pairs, chosen.layers, strict=True)]
-    return LeftOut(chosen.losses, np.concatenate(hits))
+    return _choose(pairs, PENALTIES).left_out
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """Of a penalty: a layer for each pair that it was chosen by, and the losses of the images predicted."""
+    """Of a penalty: a layer for each pair that it was chosen by, and what the images predicted came to."""
 
     penalty: float
     layers: list[Layer]
-    losses: Array
-
-    @property
-    def loss(self) -> float:
-        return float(self.losses.mean()) if len(self.losses) else 0.0
+    left_out: LeftOut
 
 
 def _choose(pairs: list[tuple[Problem, Problem]], penalties: tuple[float, ...]) -> _Choice:
@@ -200,9 +201,9 @@ def _choose(pairs: list[tuple[Problem, Problem]], penalties: tuple[float, ...]) 
     for penalty in penalties:  # each from where the one before it ended
         starts: Sequence[Layer | None] = best.layers if best else [None] * len(pairs)
         layers = [part.solve(penalty, start) for (part, _), start in zip(pairs, starts, strict=True)]
-        losses = [rest.losses(layer) for (_, rest), layer in zip(pairs, layers, strict=True)]
-        choice = _Choice(penalty, layers, np.concatenate(losses))
-        if best and choice.loss >= best.loss:
+        predicted = [rest.predict(layer) for (_, rest), layer in zip(pairs, layers, strict=True)]
+        choice = _Choice(penalty, layers, LeftOut(*map(np.concatenate, zip(*predicted, strict=True))))
+        if best and choice.left_out.loss >= best.left_out.loss:
             break
         best = choice
     assert best

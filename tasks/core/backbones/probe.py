@@ -100,7 +100,7 @@ def probe_sizes(
         with threadpool_limits(1):
             kinds = {values.shape[1], facts.features or values.shape[1]}
             found = [_predict(values[:, :width], classes) for width in sorted(kinds)]
-        best = min(found, key=lambda left_out: left_out.losses.mean())
+        best = min(found, key=lambda left_out: left_out.loss)
         yield Probe(size, best.hits, best.losses, milliseconds)
 
 

@@ -1,6 +1,7 @@
 """Random changes to training images and their features, the same for the same seed, pass and image."""
 
 import math
+from dataclasses import astuple
 from enum import IntEnum, auto
 from typing import Any
 
@@ -55,12 +56,12 @@ def augment(images: Any, draws: Any, p: Augment) -> Any:
             half of the images; `brightness`, the most that is added or taken away; `contrast`, the share by
             which differences from the mean grow or shrink.
     """
+    assert "auto" not in astuple(p), "which `symmetry` decides"
     return _lit(_move(images, draws, p), draws, p)
 
 
 def _move(images: Any, draws: Any, p: Augment) -> Any:
     """Cuts, turns, shifts, zooms and flips in one resampling; what comes in from outside is mirrored."""
-    assert p.horizontal_flip != "auto", "which `mirroring` decides"
     if not any((p.rotation, p.translation, p.zoom, p.crop, p.horizontal_flip)):
         return images
     height, width = images.shape[1], images.shape[2]

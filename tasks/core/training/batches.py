@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sklearn.utils.class_weight import compute_class_weight
 
 from tasks.core.backbones.layer import to_float
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, without_autotune
+from tasks.core.base.arrays import Array
 from tasks.core.training.augmentation import augment, draw, dropout_mask, key, mix_up
-from tasks.core.training.config import Train
+from tasks.core.training.config import ClassWeight, Recipe
 from tasks.core.training.dataset import Dataset
-from tasks.core.training.effort import Recipe
 
 HELD_OUT_BATCH = 64
 ROWS, COLUMNS, GAP = 6, 8, 4  # of the sheet of augmented images; the gap in pixels
@@ -60,7 +59,8 @@ class Batches:
         labels = tf.one_hot(batch["label"], len(self.data.class_names))
         images = augment(to_float(batch["image"]), batch["draws"], self.p.augment)
         images, labels = mix_up(images, labels, batch["key"] + 2, self.p.mixup)
-        weights = tf.linalg.matvec(labels, class_weights(self.data, self.p))
+        assert self.p.class_weight != "auto", "which the head decides"
+        weights = tf.linalg.matvec(labels, class_weights(self.data, self.p.class_weight))
         return (images, batch["dropout_mask"]), labels, weights
 
     def validation(self) -> Any:
@@ -91,16 +91,18 @@ def sheet(data: Dataset, params: Recipe) -> Image.Image:
     return sheet
 
 
-def class_weights(data: Dataset, p: Train) -> np.ndarray:
-    """Weights of the classes, float32 (classes,): 1, or balanced as scikit-learn does it."""
-    counts = [data.counts["train"][name] for name in data.class_names]
-    if p.class_weight == "none":
-        return np.ones(len(counts), np.float32)
-    places = np.arange(len(counts))
-    labels = np.repeat(places, counts)
-    found = np.ones(len(counts))
-    found[np.unique(labels)] = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
-    return found.astype(np.float32)
+def class_weights(data: Dataset, how: ClassWeight) -> Array:
+    """Weights of the classes in the loss, float32 (classes,), on average 1 for each image.
+
+    Args:
+        how: "none": all 1. "balanced": all classes together count alike, as scikit-learn has it. "root": the
+            square root of these (Mahajan et al., 2018), half the way between the two.
+    """
+    counts = np.array([data.counts["train"][name] for name in data.class_names])
+    exponent = {"none": 0.0, "root": 0.5, "balanced": 1.0}[how]
+    weights = np.maximum(counts, 1) ** -exponent
+    weights *= counts.sum() / (weights @ counts)
+    return np.where(counts > 0, weights, 1.0).astype(np.float32)
 
 
 def _shareable(stream: Any) -> Any:

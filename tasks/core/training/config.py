@@ -1,7 +1,7 @@
 """Parameters of training, and of what it runs on."""
 
-from dataclasses import astuple, dataclass
-from typing import Annotated, Literal
+from dataclasses import astuple, dataclass, fields
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -19,45 +19,49 @@ from tasks.core.base.params import (
 
 Strategy = Literal["auto", "one", "mirrored", "multi_worker"]
 Effort = Literal["quick", "standard", "thorough"]
+Statistics = Literal["batch", "frozen"]
+Optimizer = Literal["sgd", "adam", "adamw"]
+ClassWeight = Literal["none", "root", "balanced"]
+Auto = Literal["auto"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class Augment(Section):
-    rotation: Annotated[Number, Field(ge=0, le=180)]
-    translation: Fraction
-    zoom: Fraction
-    crop: Fraction
-    horizontal_flip: Literal["auto"] | Switch
-    brightness: Fraction
-    contrast: Fraction
+    rotation: Auto | Annotated[Number, Field(ge=0, le=180)]
+    translation: Auto | Fraction
+    zoom: Auto | Fraction
+    crop: Auto | Fraction
+    horizontal_flip: Auto | Switch
+    brightness: Auto | Fraction
+    contrast: Auto | Fraction
 
     @property
     def changes(self) -> bool:
-        """Whether images are changed at all. A flip that is still to be decided changes nothing."""
+        """Whether images are changed at all, as far as that is decided."""
         return any(value and value != "auto" for value in astuple(self))
 
 
 @dataclass(frozen=True)
 class Train(Section):
     seed: Seed
-    batch_size: Count
+    batch_size: Auto | Count
     effort: Effort
     head: Switch
-    fine_tune: Literal["auto"] | Switch
-    unfreeze: Literal["auto"] | Annotated[Number, Field(gt=0, le=1)]
-    epochs: Literal["auto"] | Count
+    fine_tune: Auto | Switch
+    unfreeze: Auto | Annotated[Number, Field(gt=0, le=1)]
+    epochs: Auto | Count
     patience: Count
     interpolate: Switch
-    batch_norm: Literal["batch", "frozen"]
-    optimizer: Literal["sgd", "adam", "adamw"]
-    learning_rate: Positive
+    batch_norm: Auto | Statistics
+    optimizer: Auto | Optimizer
+    learning_rate: Auto | Positive
     schedule: Literal["cosine", "constant"]
     warmup: NotNegative
     momentum: Fraction
     weight_decay: NotNegative
     label_smoothing: Fraction
-    class_weight: Literal["none", "balanced"]
+    class_weight: Auto | ClassWeight
     mixup: NotNegative
     augment: Augment
 
@@ -70,9 +74,32 @@ class Train(Section):
             )
         if not (self.head or self.fine_tune or self.augment.changes):
             raise ParamError(
-                "train.head and train.fine_tune are false and train.augment changes nothing, which leaves "
-                "nothing to train; change one of them"
+                "train.head and train.fine_tune are false, and no value of train.augment changes images: "
+                "nothing is left to train; change one of them"
             )
+
+
+@dataclass(frozen=True)
+class Recipe(Train):
+    """The parameters of training with nothing left to decide, but for what the head is asked first."""
+
+    batch_size: int
+    fine_tune: bool
+    unfreeze: float
+    epochs: int
+    batch_norm: Statistics
+    optimizer: Optimizer
+    learning_rate: float
+
+    @classmethod
+    def of(cls, params: Train, **decided: Any) -> Self:
+        known = {field.name: getattr(params, field.name) for field in fields(Train)}
+        return cls(**known | decided)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether anything is trained after the head."""
+        return self.epochs > 0 and (self.fine_tune or (self.augment.changes and self.effort != "quick"))
 
 
 @dataclass(frozen=True)
@@ -81,6 +108,6 @@ class Compute(Section):
 
     strategy: Strategy
     precision: Precision
-    jit: Literal["auto"] | Switch
+    jit: Auto | Switch
     deterministic: Switch
     tensorboard: Switch

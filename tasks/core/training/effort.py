@@ -4,14 +4,14 @@ Work is counted in passes: one is what a frozen backbone takes to see every trai
 that it is made for. So the outcome doesn't depend on how fast a machine is.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tasks.core.backbones import catalogue
 from tasks.core.backbones.store import Facts
-from tasks.core.training.config import Effort, Train
+from tasks.core.training.config import Effort, Recipe, Train
 from tasks.core.training.dataset import Dataset
 
 # What an epoch takes, in passes, by the share of the backbone's variables that train: 32 images of 64
@@ -34,25 +34,6 @@ LIMITS: dict[Effort, Limits] = {
     "standard": Limits(12, 3, 0.4),
     "thorough": Limits(40, 8, 1.0),
 }
-
-
-@dataclass(frozen=True)
-class Recipe(Train):
-    """The parameters of training with nothing left to decide."""
-
-    fine_tune: bool
-    unfreeze: float
-    epochs: int
-
-    @classmethod
-    def of(cls, params: Train, **decided: Any) -> Self:
-        known = {field.name: getattr(params, field.name) for field in fields(Train)}
-        return cls(**known | decided)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether anything is trained after the head."""
-        return self.epochs > 0 and (self.fine_tune or (self.augment.changes and self.effort != "quick"))
 
 
 @dataclass(frozen=True)
@@ -85,11 +66,11 @@ def work(data: Dataset, backbone: str, found: Facts) -> Work:
     return Work((data.image_size / own) ** 2, data.size("validation") / data.size("train"))
 
 
-def settle(params: Train, work: Work) -> tuple[Recipe, dict[str, str]]:
-    """Decides what is `auto`: as much fine-tuning as the effort allows.
+def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
+    """Decides how much is fine-tuned, and for how long: as much as the effort allows.
 
     Returns:
-        The parameters, and of those that were decided what decided them.
+        `fine_tune`, `unfreeze` and `epochs`, and of those that were `auto` what decided them.
     """
     limits = LIMITS[params.effort]
     mixes = params.head and params.interpolate
@@ -110,7 +91,7 @@ def settle(params: Train, work: Work) -> tuple[Recipe, dict[str, str]]:
         why["train.fine_tune"] = f"{str(fine_tune).lower()}: train.effort {params.effort}"
     if params.unfreeze == "auto" and fine_tune:
         why["train.unfreeze"] = f"{unfreeze:g}: train.effort {params.effort}"
-    return Recipe.of(params, fine_tune=fine_tune, unfreeze=unfreeze, epochs=epochs), why
+    return {"fine_tune": fine_tune, "unfreeze": unfreeze, "epochs": epochs}, why
 
 
 def announce(recipe: Recipe, work: Work, seconds: float | None) -> str:

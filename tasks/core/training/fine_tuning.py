@@ -11,9 +11,8 @@ from tasks.core.training import callbacks
 from tasks.core.training.batches import Batches
 from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log, is_finite
 from tasks.core.training.checkpoint import Backup, Row, TrainingState, Weights
-from tasks.core.training.config import Train
+from tasks.core.training.config import Recipe, Train
 from tasks.core.training.devices import Hardware, variables
-from tasks.core.training.effort import Recipe
 
 NOT_DECAYED = ["bias", "beta", "gamma"]
 SHARES = (0.1, 0.25, 0.5, 0.75)  # of the way from the head's weights to those of the best epoch

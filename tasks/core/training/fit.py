@@ -3,7 +3,7 @@
 An interrupted training resumes after its last finished epoch, and ends with the weights of an unbroken one.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,18 @@ from tasks.core.base import console
 from tasks.core.base.errors import BackboneError, ParamError
 from tasks.core.base.files import fingerprint, sha256
 from tasks.core.base.paths import DATASET_FACTS
-from tasks.core.training import callbacks, checkpoint, classifier, effort, feature_cache
+from tasks.core.training import callbacks, checkpoint, classifier, effort, feature_cache, symmetry
+from tasks.core.training import recipe as recipes
 from tasks.core.training.batches import Batches, class_weights
 from tasks.core.training.callbacks import Log, is_finite
 from tasks.core.training.checkpoint import Backup, Row
-from tasks.core.training.config import Train
+from tasks.core.training.config import ClassWeight, Recipe, Train
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware
-from tasks.core.training.effort import Recipe
 from tasks.core.training.fine_tuning import fine_tune, loss
 from tasks.core.training.head import LAYERS, UNCHOSEN_L2, Head, fit_best, kinds_to_try
-from tasks.core.training.mirroring import settle_flip
 
+IMBALANCED = 2  # images of the largest class for each of the smallest, from which on rare ones may count more
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-hub")
 
 
@@ -59,7 +59,7 @@ def fit(
     """Fits a classifier in both phases.
 
     Args:
-        asked: what of it is `auto`, `effort.settle` decides.
+        asked: what of it is `auto` is decided here.
         live_folder: gets the metrics as they come, for DVC's plots.
         logs: gets TensorBoard's logs.
 
@@ -74,7 +74,7 @@ def fit(
     keras.utils.set_random_seed(asked.seed)
     found = store.facts(name, model_params.sha256)
     work = effort.work(data, name, found)
-    recipe, chosen = effort.settle(asked, work)
+    recipe, chosen = recipes.settle(asked, work, hardware.replicas)
     versions = {each: version(each) for each in PACKAGES}
     facts: dict[str, Any] = {"backbone": name, "backbone_sha256": found.sha256, "versions": versions}
     kinds = kinds_to_try(model_params, found, fits_head=recipe.head)
@@ -101,13 +101,13 @@ def fit(
         if recipe.head:
             head = fit_head(extract, models, data, recipe, model_params, hardware, source)
             log.add(head.row)
-            chosen = head.auto(model_params) | chosen
-        recipe, mirrored = settle_flip(recipe, head, extract, data, hardware)
-        for parameter, why in (chosen | mirrored).items():
+        recipe, by_head = ask_head(head, recipe, model_params, extract, data, hardware)
+        chosen |= by_head
+        for parameter, why in chosen.items():
             console.say(f"train: {parameter} {why}")
         kind = head.features if head else kinds[-1]
         l2 = head.l2 if head else UNCHOSEN_L2 if model_params.l2 == "auto" else model_params.l2
-        facts |= {"features": kind, "l2": l2, "auto": data.auto | chosen | mirrored}
+        facts |= {"features": kind, "l2": l2, "auto": data.auto | chosen}
         model, better = models[kind], None
         layer = model.get_layer("head")
         if head:
@@ -145,7 +145,7 @@ def _tensorboard(logs: Path, backup: Backup) -> Any:
 
 
 def _check_batch_size(params: Train, hardware: Hardware) -> None:
-    if params.batch_size % hardware.replicas:
+    if params.batch_size != "auto" and params.batch_size % hardware.replicas:
         raise ParamError(
             f"train.batch_size is {params.batch_size}; {hardware.replicas} devices share each batch, "
             f"so make it a multiple of {hardware.replicas}"
@@ -179,13 +179,36 @@ def fit_head(
             f"{hardware.precision}; try compute.precision: float32, or another backbone"
         )
     widths = {kind: model.get_layer("head").input_shape[1] for kind, model in models.items()}
-    weights = class_weights(data, params)
+    weights = {name: class_weights(data, name) for name in weightings(data, params)}
     head = fit_best(train, validation, widths, weights, model_params.l2, loss(params))
     console.say(
         f"train: head on {widths[head.features]} features of {LAYERS[head.features]}, l2 {head.l2:.2g}, "
         f"validation loss {head.row['val_loss']:.4f}, accuracy {head.row['val_accuracy']:.4f}"
     )
     return head
+
+
+def ask_head(
+    head: Head | None, recipe: Recipe, model: Model, extract: Any, data: Dataset, hardware: Hardware
+) -> tuple[Recipe, dict[str, str]]:
+    """Decides what the head has to be asked for; where there is none, by a stated rule.
+
+    Returns:
+        The parameters, and what decided those that were `auto`.
+    """
+    why = head.auto(model, recipe.class_weight) if head else {}
+    class_weight = head.class_weight if head else weightings(data, recipe)[0]
+    recipe, symmetries = symmetry.settle(recipe, head, extract, data, hardware)
+    return replace(recipe, class_weight=class_weight), why | symmetries
+
+
+def weightings(data: Dataset, params: Train) -> list[ClassWeight]:
+    """The class weights that the images choose from; where there is one, it is that which is taken."""
+    if params.class_weight != "auto":
+        return [params.class_weight]
+    counts = list(filter(None, data.counts["train"].values()))
+    unlike = max(counts) >= IMBALANCED * min(counts) and min(counts) > 1
+    return ["none", "root", "balanced"] if unlike else ["none"]
 
 
 def describe(row: Row) -> str:

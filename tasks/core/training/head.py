@@ -1,6 +1,6 @@
 """The head: a dense layer, fitted to a frozen backbone's features before anything else is trained."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from threadpoolctl import threadpool_limits
@@ -8,15 +8,19 @@ from threadpoolctl import threadpool_limits
 from tasks.core.backbones import logistic
 from tasks.core.backbones.config import Features as Kind
 from tasks.core.backbones.config import Model
+from tasks.core.backbones.logistic import LeftOut
 from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.store import Facts
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import ParamError
 from tasks.core.training.checkpoint import Row
+from tasks.core.training.config import Auto, ClassWeight
 from tasks.core.training.feature_cache import Features
 
 LAYERS: dict[Kind, str] = {"last": "the last layer", "inner": "the last layer and inner ones"}
+ALIKE = "no class has twice the images of another, or one has a single image"
+MIN_RECALL_GAIN, MAX_ACCURACY_LOSS = 0.01, 0.005  # for which rare classes count more
 UNCHOSEN_L2 = 0.0001  # what `model.l2: auto` is where no head is fitted by itself
 
 
@@ -25,32 +29,33 @@ class Head:
     """The layer that was fitted, from which fine-tuning goes on.
 
     weights: kernel and bias, for features as the backbone gives them. features: which of them it sees.
-    scaling: of these. l2: its penalty in Keras' terms, on scaled features. row: of the history.
-    held_out_losses: for each kind of features, of images that it was not fitted to, in nats: by these it was
-    chosen. seconds: that the backbone took for the features of all training images.
+    scaling: of these. l2: its penalty in Keras' terms, on scaled features. class_weight: how classes count
+    in the loss. row: of the history. left_out: what images came to that it was not fitted to. seconds: that
+    the backbone took for the features of all training images. why: of features and class weights, the
+    figures that chose them.
     """
 
     weights: list[Array]
     features: Kind
     scaling: Scaling
     l2: float
+    class_weight: ClassWeight
     row: Row
-    held_out_losses: dict[Kind, float]
+    left_out: LeftOut
     seconds: float
+    why: dict[str, str] = field(default_factory=dict)
 
-    def auto(self, params: Model) -> dict[str, str]:
+    def auto(self, model: Model, class_weight: Auto | ClassWeight) -> dict[str, str]:
         """What the images have decided, by parameter, and the figures."""
-        losses = {LAYERS[kind]: f"{loss:.3f}" for kind, loss in self.held_out_losses.items()}
-        said = ", ".join(f"{loss} on {layers}" for layers, loss in losses.items())
         found = {}
-        if params.features == "auto":
-            found["model.features"] = (
-                f"{self.features}: the loss of images that it was not fitted to is {said}"
-            )
-        if params.l2 == "auto":
+        if model.features == "auto":
+            found["model.features"] = f"{self.features}: {self.why['features']}"
+        if model.l2 == "auto":
             found["model.l2"] = (
                 f"{self.l2:.2g}: of {len(logistic.PENALTIES)} the one with the lowest loss on these"
             )
+        if class_weight == "auto":
+            found["train.class_weight"] = f"{self.class_weight}: {self.why['class_weight']}"
         return found
 
 
@@ -74,7 +79,7 @@ def fit_best(
     train: Features,
     validation: Features,
     widths: dict[Kind, int],
-    weights: Array,
+    weights: dict[ClassWeight, Array],
     l2: Literal["auto"] | float,
     loss: Any,
 ) -> Head:
@@ -82,33 +87,50 @@ def fit_best(
 
     Args:
         widths: numbers of features of each kind; those of the last layer come first in each image's row.
-        weights: of the classes in the loss, float32 (classes,).
+        weights: of the classes in the loss, float32 (classes,), in the ways to choose from, "none" first.
         l2: `model.l2`.
         loss: Keras' loss that fine-tuning has, for the history.
     """
     count = len(train.labels)
     penalties = logistic.PENALTIES if l2 == "auto" else (2 * count * l2,)
 
-    def fit(kind: Kind) -> Head:
+    def fit(kind: Kind, class_weight: ClassWeight) -> Head:
         seen, others = (part.values[:, : widths[kind]] for part in (train, validation))
         scaling = Scaling.of(seen)
         pairs = (scaling.apply(seen), train.labels), (scaling.apply(others), validation.labels)
-        solution = logistic.fit(*pairs, weights, penalties)
+        solution = logistic.fit(*pairs, weights[class_weight], penalties)
         layer = scaling.fold(*solution.layer)
         row = {"phase": "head", "epoch": 1}
         row |= _measure(layer, seen, train.labels, loss, "") | _measure(
             layer, others, validation.labels, loss, "val_"
         )
-        return Head(
-            layer, kind, scaling, solution.penalty / (2 * count), row, {kind: solution.loss}, train.seconds
-        )
+        l2 = solution.penalty / (2 * count)
+        return Head(layer, kind, scaling, l2, class_weight, row, solution.left_out, train.seconds)
 
     # NumPy's threads and SciPy's would wait for one another, four times as long as the work takes, and sums
     # of several threads are not the same twice.
     with threadpool_limits(1):
-        heads = {kind: fit(kind) for kind in widths}
-    losses = {kind: head.held_out_losses[kind] for kind, head in heads.items()}
-    return replace(heads[min(losses, key=lambda kind: losses[kind])], held_out_losses=losses)
+        first, *rest = weights
+        heads = {kind: fit(kind, first) for kind in widths}
+        best = min(heads.values(), key=lambda head: head.left_out.loss)
+        others = [fit(best.features, class_weight) for class_weight in rest]
+    said = ", ".join(f"{head.left_out.loss:.3f} on {LAYERS[kind]}" for kind, head in heads.items())
+    why = {"features": f"the loss of images that it was not fitted to is {said}"}
+    why["class_weight"] = "; ".join(map(_describe, [best, *others])) if others else ALIKE
+    fair = [other for other in others if _is_fairer(other.left_out, best.left_out)]
+    return replace(max(fair, key=lambda head: head.left_out.recalls.mean(), default=best), why=why)
+
+
+def _describe(head: Head) -> str:
+    """What it knows of images that it was not fitted to."""
+    found = head.left_out
+    return f"{head.class_weight} {found.hits.mean():.1%}, mean of the classes {found.recalls.mean():.1%}"
+
+
+def _is_fairer(one: LeftOut, other: LeftOut) -> bool:
+    """Whether it knows the classes better on average, at hardly any cost in accuracy."""
+    gain, loss = one.recalls.mean() - other.recalls.mean(), other.hits.mean() - one.hits.mean()
+    return bool(gain >= MIN_RECALL_GAIN and loss <= MAX_ACCURACY_LOSS)
 
 
 def _measure(layer: list[Array], features: Array, labels: Array, loss: Any, prefix: str) -> Row:

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.core.backbones.logistic import LeftOut
 from tasks.core.backbones.scaling import Scaling
+from tasks.core.training import symmetry
+from tasks.core.training.config import Augment, Recipe
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import choose_devices
-from tasks.core.training.effort import Recipe
 from tasks.core.training.head import Head
-from tasks.core.training.mirroring import FEWEST, settle_flip
+from tasks.core.training.symmetry import FEWEST, OTHERS
 from tests.tiny import recipe
 
 
@@ -50,35 +52,44 @@ def halves(pixels: Any) -> Any:
 
 
 def head(kernel: Any) -> Head:
-    return Head([kernel, np.zeros(2)], "last", Scaling.none(4), 0.0, {}, {}, 0.0)
+    nothing = LeftOut(np.zeros(0), np.zeros(0, bool), np.zeros(0, int))
+    return Head([kernel, np.zeros(2)], "last", Scaling.none(4), 0.0, "none", {}, nothing, 0.0)
 
 
 OF_SIDES, OF_ENDS = head(np.eye(4)[:, :2]), head(np.eye(4)[:, 2:])  # by which half they tell the classes
+OF_LIGHT = head(np.array([[0.5, 0.0]] * 4) @ np.diag([1.0, 0.0]))  # whatever there is, it is of the first
 
 
-def with_flip(value: Any) -> Recipe:
+def recipe_with(**augment: Any) -> Recipe:
     shipped: Recipe = recipe()
-    return dataclasses.replace(shipped, augment=dataclasses.replace(shipped.augment, horizontal_flip=value))
+    return dataclasses.replace(shipped, augment=dataclasses.replace(shipped.augment, **augment))
 
 
-def settle(known: Head | None, count: int = 40, value: Any = "auto") -> tuple[Any, dict[str, str]]:
+def settle(known: Head | None, count: int = 40, /, **augment: Any) -> tuple[Augment, dict[str, str]]:
     hardware = choose_devices("one", "float32", False, deterministic=False)
-    found, why = settle_flip(with_flip(value), known, halves, images(count), hardware)
-    return found.augment.horizontal_flip, why
+    asked = recipe_with(**augment or {"horizontal_flip": "auto", "rotation": "auto"})
+    found, why = symmetry.settle(asked, known, halves, images(count), hardware)
+    return found.augment, why
 
 
-def test_an_image_that_becomes_another_class_is_not_mirrored() -> None:
+def test_an_image_that_becomes_another_class_is_not_changed_so() -> None:
     decided, why = settle(OF_SIDES)
-    assert decided is False
-    assert list(why.values()) == [
-        "false: the head knows 100.0% of 40 validation images, and mirrored 0.0%, of one class 100% fewer"
-    ]
+    assert (decided.horizontal_flip, decided.rotation) == (False, 10)
+    knows = "the head knows 100.0% of 40 validation images"
+    assert why == {
+        "train.augment.horizontal_flip": f"false: {knows}, mirrored 0.0%, of one class 100% fewer",
+        "train.augment.rotation": f"10: {knows}, turned 35.0%, of one class 65% fewer",
+    }
 
 
 def test_one_that_stays_in_its_class_is() -> None:
-    decided, why = settle(OF_ENDS)
-    assert decided is True
-    assert list(why) == ["train.augment.horizontal_flip"]
+    assert settle(OF_ENDS)[0].horizontal_flip is True
+    assert settle(OF_ENDS)[0].rotation == 10
+    decided, why = settle(OF_LIGHT)
+    assert (decided.horizontal_flip, decided.rotation) == (True, 180)
+    assert why["train.augment.rotation"].startswith(
+        "180: the head knows 50.0% of 40 validation images, turned"
+    )
 
 
 def test_one_class_that_becomes_another_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,16 +105,26 @@ def test_one_class_that_becomes_another_is_enough(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Images, "read", with_few)
     kernel = np.array([[2.0, 0.0], [0.0, 1.5], [0.0, 0.0], [0.0, 0.0]])
-    decided, why = settle(head(kernel), count=200)
-    assert decided is False
+    decided, why = settle(head(kernel), 200, horizontal_flip="auto")
+    assert decided.horizontal_flip is False
     assert next(iter(why.values())).endswith(", of one class 100% fewer")
 
 
-def test_what_can_not_be_told_is_not_mirrored() -> None:
-    assert settle(OF_ENDS, count=FEWEST - 1)[0] is False
-    assert settle(None) == (False, {"train.augment.horizontal_flip": "false: no head to ask"})
+def test_what_can_not_be_told_is_not_changed() -> None:
+    decided, _ = settle(OF_LIGHT, FEWEST - 1)
+    assert (decided.horizontal_flip, decided.rotation) == (False, 10)
+    decided, why = settle(None)
+    assert (decided.horizontal_flip, decided.rotation) == (False, 10)
+    assert set(why.values()) == {"false: no head to ask", "10: no head to ask"}
+
+
+def test_the_rest_does_not_depend_on_the_images() -> None:
+    decided, why = settle(None, **dict.fromkeys(OTHERS, "auto"))
+    assert {name: getattr(decided, name) for name in OTHERS} == OTHERS
+    assert set(why) == {f"train.augment.{name}" for name in OTHERS}
 
 
 @pytest.mark.parametrize("value", [True, False])
 def test_a_value_is_obeyed(value: bool) -> None:
-    assert settle(OF_SIDES, value=value) == (value, {})
+    decided, why = settle(OF_SIDES, horizontal_flip=value, rotation=33)
+    assert (decided.horizontal_flip, decided.rotation, why) == (value, 33, {})
