@@ -53,10 +53,11 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
         )
     phases = {"augmented": "the head, on augmented images", "fine_tune": "fine-tuning"}
     text = f"Epochs of {phases[last]}. Kept:"
-    if "share" in best:
+    if "refit" in best:
+        before = history["val_loss"].iloc[0]
         return (
-            f"{text} {best['share']:.0%} of the way from the head to epoch {best['epoch']}, where the "
-            f"validation loss is lowest, {best['val_loss']:.4f}."
+            f"{text} the backbone of epoch {best['epoch']}, with a head that was solved on its features: "
+            f"validation loss {best['val_loss']:.4f}, where the first head had {before:.4f}."
         )
     if best["phase"] == last:
         return f"{text} epoch {best['epoch']}, of the lowest validation loss."

@@ -63,8 +63,7 @@ def main() -> None:
     with TemporaryDirectory() as nowhere:  # what workers have to say that isn't theirs to write
         top = Path() if hardware.chief else Path(nowhere)
         best = train(Dataset.load(DATASET), top / MODELS, top / TRAINING, p.train, p.model, hardware, logs)
-    part = f"{best['share']:.0%} of the way to " if "share" in best else ""
-    console.say(f"train: kept {part}{best['phase']} epoch {describe(best)}")
+    console.say(f"train: kept {best['phase']} epoch {describe(best)}")
 
 
 if __name__ == "__main__":

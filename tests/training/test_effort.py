@@ -24,9 +24,7 @@ def changed(**changes: object) -> Train:
 @pytest.mark.parametrize("name", LIMITS)
 def test_no_effort_is_more_work_than_it_says(name: Effort, work: Work) -> None:
     recipe, _ = settle(changed(effort=name), work)
-    spent = work.head + (
-        work.fine_tuning(recipe.unfreeze, recipe.epochs, mixes=True) if recipe.goes_on else 0
-    )
+    spent = work.head + (work.fine_tuning(recipe) if recipe.goes_on else 0)
     assert spent <= max(LIMITS[name].passes, work.head)
 
 
@@ -40,7 +38,7 @@ def test_each_effort_is_more_than_the_one_before() -> None:
 def test_what_is_too_much_work_leaves_the_head() -> None:
     recipe, why = settle(SHIPPED, Work(scale=5.0, validation=0.1))
     assert not recipe.fine_tune and not recipe.goes_on
-    assert why["train.epochs"].startswith("0: an epoch takes 16 passes, the head and validation 9, and")
+    assert why["train.epochs"].startswith("0: an epoch takes 16 passes, the head before and after it 11, and")
     asked, _ = settle(changed(fine_tune=True), Work(scale=5.0, validation=0.1))
     assert asked.fine_tune and asked.epochs == 1, "what was asked for is done"
 

@@ -20,7 +20,7 @@ from tests.apart import finish, start
 from tests.structure import ROOT
 from tests.tiny import Tiny
 
-SETTINGS: dict[str, Any] = {"epochs": 5, "patience": 5, "learning_rate": 0.02, "interpolate": True}
+SETTINGS: dict[str, Any] = {"epochs": 5, "patience": 5, "learning_rate": 0.02, "refit": True}
 EPOCH = re.compile("epoch - ")
 FILES = (classifier.WEIGHTS, MODEL_FACTS, "history.csv")
 

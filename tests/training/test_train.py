@@ -110,7 +110,7 @@ def test_what_was_auto_is_told_and_written(
     chosen = read_json(tmp_path / "models/classifier.json")["auto"]
     expected = {f"train.{name}" for name in (*auto, "class_weight")} | {"model.features", "model.l2"}
     assert expected | {f"train.augment.{name}" for name in dataclasses.asdict(STILL)} == set(chosen)
-    assert chosen["train.learning_rate"] == "0.0003: for adam and batches of 32"
+    assert chosen["train.learning_rate"] == "0.001: for adam and batches of 32"
     printed = "".join(capsys.readouterr())
     assert all(f"train: {name} {why}\n" in printed for name, why in chosen.items())
 
@@ -122,22 +122,31 @@ def test_class_weights_are_one_where_there_is_no_head_to_ask(tiny: Tiny, tmp_pat
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_weights_on_the_way_from_the_head_are_taken_where_they_validate_best(
-    tiny: Tiny, tmp_path: Path
+def test_a_head_is_fitted_to_what_fine_tuning_has_made_of_the_backbone(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     far: dict[str, Any] = {"batch_norm": "frozen", "learning_rate": 0.01, "epochs": 2}
     tiny.train(tmp_path / "head", "lively", **far, fine_tune=False, augment=STILL)
-    tiny.train(tmp_path / "end", "lively", **far)
-    best = tiny.train(tmp_path / "best", "lively", **far, interpolate=True)
-    assert best["phase"] == "fine_tune" and best["share"] < 1
-    losses = {name: validation_loss(tiny, tmp_path / name, penalty=False) for name in ("head", "end", "best")}
-    assert losses["best"] < min(losses["head"], losses["end"]), losses
+    tiny.train(tmp_path / "tuned", "lively", **far)
+    best = tiny.train(tmp_path / "refitted", "lively", **far, refit=True)
+    assert best["phase"] == "fine_tune" and best["refit"]
+    losses = {name: validation_loss(tiny, tmp_path / name, penalty=False) for name in ("head", "refitted")}
+    assert losses["refitted"] == pytest.approx(best["val_loss"], abs=1e-4)
+    assert losses["refitted"] < losses["head"]
+    assert f"has validation loss {best['val_loss']:.4f}, the first " in "".join(capsys.readouterr())
+    refitted, tuned = (weights(tmp_path / name) for name in ("refitted", "tuned"))
+    assert any(not np.array_equal(refitted[name], tuned[name]) for name in tuned if "head" in name)
 
 
-def test_fine_tuning_of_which_no_part_is_better_ends_after_an_epoch(tiny: Tiny, tmp_path: Path) -> None:
-    far: dict[str, Any] = {"batch_norm": "frozen", "learning_rate": 0.3, "epochs": 4, "interpolate": True}
-    assert tiny.train(tmp_path / "models", "lively", **far)["phase"] == "head"
-    assert len(pd.read_csv(tmp_path / "models/history.csv")) == 2, "the head, and an epoch of four"
+def test_where_that_is_no_better_the_first_head_is_kept_on_the_backbone_as_it_came(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far: dict[str, Any] = {"batch_norm": "frozen", "learning_rate": 3.0, "epochs": 1}
+    tiny.train(tmp_path / "head", "lively", **far, fine_tune=False, augment=STILL)
+    assert tiny.train(tmp_path / "models", "lively", **far, refit=True)["phase"] == "head"
+    assert "the first is kept, on the backbone as it came" in "".join(capsys.readouterr())
+    kept, head = (weights(tmp_path / name) for name in ("models", "head"))
+    assert all(np.array_equal(kept[name], head[name]) for name in head)
 
 
 def test_features_of_another_backbone_or_of_other_images_are_not_taken_for_these(

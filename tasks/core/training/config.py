@@ -52,7 +52,7 @@ class Train(Section):
     unfreeze: Auto | Annotated[Number, Field(gt=0, le=1)]
     epochs: Auto | Count
     patience: Count
-    interpolate: Switch
+    refit: Switch
     batch_norm: Auto | Statistics
     optimizer: Auto | Optimizer
     learning_rate: Auto | Positive
@@ -100,6 +100,11 @@ class Recipe(Train):
     def goes_on(self) -> bool:
         """Whether anything is trained after the head."""
         return self.epochs > 0 and (self.fine_tune or (self.augment.changes and self.effort != "quick"))
+
+    @property
+    def refits(self) -> bool:
+        """Whether a head is fitted to what fine-tuning makes of the backbone."""
+        return self.refit and self.head and self.fine_tune
 
 
 @dataclass(frozen=True)

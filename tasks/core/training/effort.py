@@ -17,7 +17,6 @@ from tasks.core.training.dataset import Dataset
 # What an epoch takes, in passes, by the share of the backbone's variables that train: 32 images of 64
 # pixels took 57 ms forward alone, and 90, 152, 191 and 276 ms with gradients.
 STEPS = ((0.0, 0.25, 0.5, 1.0), (1.6, 2.7, 3.35, 4.8))
-MIXTURES = 7  # measurements of the validation split beside those after each epoch
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,9 @@ class Work:
     def epoch(self, unfreeze: float) -> float:
         return self.scale * (float(np.interp(unfreeze, *STEPS)) + self.validation)
 
-    def fine_tuning(self, unfreeze: float, epochs: int, *, mixes: bool) -> float:
-        return epochs * self.epoch(unfreeze) + MIXTURES * mixes * self.scale * self.validation
+    def fine_tuning(self, recipe: Recipe) -> float:
+        epoch = self.epoch(recipe.unfreeze if recipe.fine_tune else 0)
+        return recipe.epochs * epoch + recipe.refits * self.head
 
 
 def work(data: Dataset, backbone: str, found: Facts) -> Work:
@@ -73,16 +73,15 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
         `fine_tune`, `unfreeze` and `epochs`, and of those that were `auto` what decided them.
     """
     limits = LIMITS[params.effort]
-    mixes = params.head and params.interpolate
     fine_tune = limits.epochs > 0 if params.fine_tune == "auto" else params.fine_tune
     unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
     why = {}
     if params.epochs == "auto":
-        rest = work.head * params.head + work.fine_tuning(0, 0, mixes=mixes)
+        rest = work.head * params.head * (1 + (params.refit and fine_tune))
         epoch = work.epoch(unfreeze if fine_tune else 0)
         least = 1 if params.fine_tune is True or not params.head else 0
         epochs = max(least, min(int((limits.passes - rest) / epoch), limits.epochs))
-        of = f"an epoch takes {epoch:.2g} passes, the head and validation {rest:.2g}"
+        of = f"an epoch takes {epoch:.2g} passes, the head before and after it {rest:.2g}"
         why["train.epochs"] = f"{epochs}: {of}, and train.effort {params.effort} allows {limits.passes:g}"
     else:
         epochs = params.epochs
@@ -100,8 +99,7 @@ def announce(recipe: Recipe, work: Work, seconds: float | None) -> str:
     Args:
         seconds: that the backbone took for the features of all training images, if that is known.
     """
-    mixes = recipe.head and recipe.interpolate
-    passes = work.fine_tuning(recipe.unfreeze if recipe.fine_tune else 0, recipe.epochs, mixes=mixes)
+    passes = work.fine_tuning(recipe)
     said = f"{recipe.epochs} epochs at most, the work of {passes:.2g} passes"
     if seconds is None:
         return said

@@ -44,6 +44,16 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
         for name in data.files(split):
             parts.append(_of_file(extract, data, name, source))
             progress.update(len(parts[-1].labels))
+    return _join(parts)
+
+
+def compute(extract: Callable[[Any], Any], data: Dataset, split: str) -> Features:
+    """Gives the features of a split by a backbone that is like no other, so that they are not kept."""
+    names = tqdm(data.files(split), desc="features", unit=" files", disable=None, leave=False)
+    return _join([_compute(extract, data, name) for name in names])
+
+
+def _join(parts: list[Features]) -> Features:
     return Features(
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.labels for part in parts]),
@@ -56,6 +66,12 @@ def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: st
     known = load_arrays(cache_path)
     if known and known.keys() == {"values", "labels", "seconds"}:
         return Features(known["values"], known["labels"], float(known["seconds"]))
+    found = _compute(extract, data, name)
+    save_arrays(cache_path, values=found.values, labels=found.labels, seconds=np.array(found.seconds))
+    return found
+
+
+def _compute(extract: Callable[[Any], Any], data: Dataset, name: str) -> Features:
     computed, times = [], [time.perf_counter()]
     for batch in data.stream([name], BATCH):
         computed.append((np.asarray(extract(batch["image"])), np.asarray(batch["label"])))
@@ -63,5 +79,4 @@ def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: st
     values, labels = (np.concatenate(arrays) for arrays in zip(*computed, strict=True))
     # The first batch, in which the graph is made, takes longer than its work.
     seconds = float(np.median(np.diff(times))) * len(values) / min(BATCH, len(values))
-    save_arrays(cache_path, values=values, labels=labels, seconds=np.array(seconds))
     return Features(values, labels, seconds)

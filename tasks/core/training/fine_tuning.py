@@ -1,5 +1,6 @@
 """Fine-tuning: it goes on from the head, and ends with weights that are no worse on validation images."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,12 @@ from tasks.core.backbones.tensorflow_setup import keras
 from tasks.core.base import console
 from tasks.core.training import callbacks
 from tasks.core.training.batches import Batches
-from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log, is_finite
-from tasks.core.training.checkpoint import Backup, Row, TrainingState, Weights
+from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log
+from tasks.core.training.checkpoint import Backup, Row, TrainingState
 from tasks.core.training.config import Recipe, Train
 from tasks.core.training.devices import Hardware, variables
 
 NOT_DECAYED = ["bias", "beta", "gamma"]
-SHARES = (0.1, 0.25, 0.5, 0.75)  # of the way from the head's weights to those of the best epoch
 
 
 def loss(params: Train) -> Any:
@@ -47,14 +47,16 @@ def optimizer(params: Recipe, steps: int) -> Any:
     return chosen
 
 
-def fine_tune(
-    whole: Any,
-    batches: Batches,
-    hardware: Hardware,
-    log: Log,
-    backup: Backup,
-    others: list[Any],
-) -> Row | None:
+@dataclass(frozen=True)
+class Record:
+    """Where a training is written as it goes: history, backup, and callbacks for other logs."""
+
+    log: Log
+    backup: Backup
+    callbacks: list[Any]
+
+
+def fine_tune(whole: Any, batches: Batches, hardware: Hardware, record: Record) -> Row | None:
     """Goes on from the head with the backbone, or, where that is frozen, on augmented images.
 
     Args:
@@ -62,9 +64,10 @@ def fine_tune(
         batches: what it is fed, by its parameters.
 
     Returns:
-        The best epoch's row. With `train.interpolate` its validation loss is that of the weights that are
-        taken, and `share` how far they are from the head's to the epoch's. None if none had a lower
-        validation loss than the head: the weights are then as they were.
+        The row of the epoch whose weights are taken: the best, or with `train.refit` the last, since the
+        loss by a head that lags behind the backbone says little of it. None, and the weights are as they
+        were, if that has no lower validation loss than the head; with `train.refit` if it has none that is
+        a number.
     """
     params, before = batches.p, whole.get_weights()
     whole.compile(
@@ -74,36 +77,29 @@ def fine_tune(
         jit_compile=hardware.jit,
     )
     held_out = batches.validation()
-    # Measured again: a backbone may have penalties of its own, which the head's loss on features lacks.
-    before_it = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"] if params.head else np.inf
-    history = History("fine_tune" if params.fine_tune else "augmented", log)
+    limit = np.inf
+    if params.head and not params.refits:
+        # Measured again: a backbone may have penalties of its own, which the head's loss on features lacks.
+        limit = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"]
+    history = History("fine_tune" if params.fine_tune else "augmented", record.log)
     best = BestWeights(history)
     stopping = EarlyStopping(history, params.patience)
-    saving = [callbacks.Checkpoint(history, best, backup)] if hardware.chief else []
-    resume(history, best, whole, backup.load(), hardware)
-
-    def train(epochs: int) -> None:
+    saving = [callbacks.Checkpoint(history, best, record.backup)] if hardware.chief else []
+    resume(history, best, whole, record.backup.load(), hardware)
+    if not stopping.done:
         whole.fit(
             batches.training(len(history.rows)),
             initial_epoch=len(history.rows),
-            epochs=epochs,
+            epochs=params.epochs,
             steps_per_epoch=batches.steps,
             validation_data=held_out,
-            callbacks=[*others, callbacks.AverageReplicas(), history, best, stopping, *saving],
+            callbacks=[*record.callbacks, callbacks.AverageReplicas(), history, best, stopping, *saving],
             verbose=tensorflow_setup.verbosity() if hardware.chief else 0,
         )
-
-    if not history.rows:
-        train(1)
-    mixes = params.interpolate and params.head
-    first = len(history.rows) == 1
-    if not stopping.done and (not (mixes and first) or gains(whole, before, held_out, before_it)):
-        train(params.epochs)
-    found, weights = history.best, best.weights
-    if mixes and is_finite(found):
-        found, weights = interpolate(whole, before, weights, held_out, found)
-    if found["val_loss"] < before_it:  # which what is no number never is
-        whole.set_weights(weights)
+    found = history.rows[-1] if params.refits else history.best
+    if found["val_loss"] < limit:  # which what is no number never is
+        if not params.refits:
+            whole.set_weights(best.weights)
         return found
     if params.head:
         became = "became no number (lower train.learning_rate)"
@@ -111,54 +107,6 @@ def fine_tune(
         console.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
     whole.set_weights(before)
     return None
-
-
-def gains(whole: Any, before: Weights, held_out: Any, before_it: float) -> bool:
-    """Whether a tenth or a quarter of the way to the weights of the first epoch lowers the validation loss.
-
-    Where none does, two epochs more don't help either, whatever the loss at the end of the way is: on digits
-    it is twice the head's and a tenth of the way pays; on textiles it is so too, and no part of the way does.
-    """
-    after = whole.get_weights()
-    losses = [_evaluate(whole, before, after, share, held_out)["loss"] for share in SHARES[:2]]
-    whole.set_weights(after)
-    if min(losses) < before_it:
-        return True
-    console.say(
-        "train: neither a tenth nor a quarter of the way to epoch 1 lowers the validation loss: it ends there"
-    )
-    return False
-
-
-def interpolate(
-    whole: Any, before: Weights, after: Weights, held_out: Any, epoch: Row
-) -> tuple[Row, Weights]:
-    """Finds the weights between two that have the lowest validation loss (WiSE-FT; Wortsman et al., 2022).
-
-    Where the statistics of batch normalization are frozen, the loss has no barrier on the way, and mostly is
-    lower there than at either end: what fine-tuning has learned counts, and what it has forgotten less.
-    """
-    found = {1.0: epoch}
-    for share in SHARES:
-        logs = _evaluate(whole, before, after, share, held_out)
-        numbers = {f"val_{name}": round(float(logs[name]), 6) for name in ("loss", "accuracy")}
-        found[share] = epoch | numbers | {"share": share}
-    losses = ", ".join(f"{row['val_loss']:.4f} at {share}" for share, row in sorted(found.items()))
-    console.say(f"train: validation loss on the way from the head to epoch {epoch['epoch']}: {losses}")
-    share = min(found, key=lambda share: float(found[share]["val_loss"]))
-    return found[share], _between(before, after, share)
-
-
-def _evaluate(whole: Any, before: Weights, after: Weights, share: float, held_out: Any) -> dict[str, float]:
-    whole.set_weights(_between(before, after, share))
-    logs: dict[str, float] = whole.evaluate(held_out, verbose=0, return_dict=True)
-    return logs
-
-
-def _between(before: Weights, after: Weights, share: float) -> Weights:
-    if share == 1:
-        return after
-    return [(1 - share) * old + share * new for old, new in zip(before, after, strict=True)]
 
 
 def resume(

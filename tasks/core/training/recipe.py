@@ -10,7 +10,7 @@ from tasks.core.training.config import Optimizer, Recipe, Train
 from tasks.core.training.effort import Work
 
 BATCH_SIZE = 32
-RATES: dict[Optimizer, float] = {"adam": 0.0003, "adamw": 0.0003, "sgd": 0.01}  # for batches of that size
+RATES: dict[Optimizer, float] = {"adam": 0.001, "adamw": 0.001, "sgd": 0.01}  # for batches of that size
 
 
 def settle(params: Train, work: Work, replicas: int = 1) -> tuple[Recipe, dict[str, str]]:

@@ -1,0 +1,130 @@
+"""The steps of a training: the head, what it is asked, fine-tuning, and the head once more."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from tasks.core.backbones.config import Features as Kind
+from tasks.core.backbones.config import Model
+from tasks.core.backbones.scaling import Scaling
+from tasks.core.base import console
+from tasks.core.base.errors import BackboneError
+from tasks.core.training import classifier, feature_cache, symmetry
+from tasks.core.training.batches import Batches, class_weights
+from tasks.core.training.checkpoint import Row
+from tasks.core.training.config import ClassWeight, Recipe
+from tasks.core.training.dataset import Dataset
+from tasks.core.training.devices import Hardware
+from tasks.core.training.fine_tuning import Record, fine_tune, loss
+from tasks.core.training.head import LAYERS, Head, fit_best
+
+IMBALANCED = 2  # images of the largest class for each of the smallest, from which on rare ones may count more
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What the steps share.
+
+    extract: from images, uint8 (n, h, w, 3), to the features that the backbone gives by then.
+    """
+
+    data: Dataset
+    params: Model
+    hardware: Hardware
+    extract: Any
+    recipe: Recipe
+
+    def fit_head(self, models: dict[Kind, Any], source: str) -> Head:
+        """Fits a head to the features of the backbone as it came, of the kind that predicts best.
+
+        Args:
+            models: a classifier on each kind of these.
+            source: says what, besides the images, the features depend on.
+
+        Raises:
+            BackboneError: the features are no numbers.
+        """
+        train, validation = (
+            feature_cache.of_split(self.extract, self.data, split, source)
+            for split in ("train", "validation")
+        )
+        if not (np.isfinite(train.values).all() and np.isfinite(validation.values).all()):
+            raise BackboneError(
+                f"model.backbone: {self.params.backbone} gives features that are no numbers in "
+                f"{self.hardware.precision}; try compute.precision: float32, or another backbone"
+            )
+        widths = {kind: model.get_layer("head").input_shape[1] for kind, model in models.items()}
+        weights = {name: class_weights(self.data, name) for name in self._weightings()}
+        head = fit_best(train, validation, widths, weights, self.params.l2, loss(self.recipe))
+        console.say(
+            f"train: head on {widths[head.features]} features of {LAYERS[head.features]}, l2 {head.l2:.2g}, "
+            f"validation loss {head.row['val_loss']:.4f}, accuracy {head.row['val_accuracy']:.4f}"
+        )
+        return head
+
+    def _weightings(self) -> list[ClassWeight]:
+        """The class weights that the images choose from, or the one that is taken."""
+        if self.recipe.class_weight != "auto":
+            return [self.recipe.class_weight]
+        counts = list(filter(None, self.data.counts["train"].values()))
+        unlike = max(counts) >= IMBALANCED * min(counts) and min(counts) > 1
+        return ["none", "root", "balanced"] if unlike else ["none"]
+
+    def ask_head(self, head: Head | None) -> tuple[Self, dict[str, str]]:
+        """Decides what the head has to be asked for; where there is none, by a stated rule.
+
+        Returns:
+            The trainer by these parameters, and what decided those that were `auto`.
+        """
+        why = head.auto(self.params, self.recipe.class_weight) if head else {}
+        class_weight = head.class_weight if head else self._weightings()[0]
+        recipe, by_images = symmetry.settle(self.recipe, head, self.extract, self.data, self.hardware)
+        return replace(self, recipe=replace(recipe, class_weight=class_weight)), why | by_images
+
+    def go_on(self, model: Any, head: Head | None, kind: Kind, l2: float, record: Record) -> Row | None:
+        """Trains the classifier further, from the head if there is one.
+
+        Args:
+            kind, l2: of the features, and the head's penalty.
+
+        Returns:
+            The best epoch's row. None, and the weights are as they were, if it is no better than the head.
+        """
+        layer, recipe = model.get_layer("head"), self.recipe
+        batches = Batches(self.data, recipe, self.params.dropout, layer.input_shape[1])
+        scaling = head.scaling.reduce() if head else Scaling.none(batches.width)
+        with self.hardware.strategy.scope():
+            whole = classifier.in_training(
+                model,
+                kind,
+                scaling,
+                l2,
+                frozen_statistics=recipe.batch_norm == "frozen",
+                unfreeze=recipe.unfreeze,
+            )
+            before = whole.get_weights()
+            better = fine_tune(whole, batches, self.hardware, record)
+        if not better:
+            return None
+        if not (head and recipe.refits):
+            layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
+            return better
+        found = self._refit(head)
+        was, now = head.row["val_loss"], found.row["val_loss"]
+        said = f"train: a head on the fine-tuned backbone has validation loss {now:.4f}, the first {was:.4f}"
+        if now >= was:
+            console.say(f"{said}: the first is kept, on the backbone as it came")
+            whole.set_weights(before)
+            return None
+        console.say(said)
+        layer.set_weights(self.hardware.mean(found.weights))
+        return better | {name: found.row[name] for name in ("val_loss", "val_accuracy")} | {"refit": True}
+
+    def _refit(self, head: Head) -> Head:
+        """Fits a head as the first was, to the features that the backbone gives now."""
+        train = feature_cache.compute(self.extract, self.data, "train")
+        validation = feature_cache.compute(self.extract, self.data, "validation")
+        widths = {head.features: len(head.weights[0])}
+        weights = {head.class_weight: class_weights(self.data, head.class_weight)}
+        return fit_best(train, validation, widths, weights, head.l2, loss(self.recipe))
