@@ -24,7 +24,7 @@ from tasks.core.base.errors import BackboneError
 
 # (repeats, stride) of each stage of Lite0; the weights' own shapes say the rest
 STAGES = [(1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1)]
-DEPTHS = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.1, "efficientnet_lite2": 1.2}
+DEPTHS = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.1}
 
 Weights = dict[str, npt.NDArray[Any]]
 
