@@ -61,7 +61,7 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
         )
     if best["phase"] == last:
         return f"{text} epoch {best['epoch']}, of the lowest validation loss."
-    return f"{text} the head, as none of these had a lower validation loss."
+    return f"{text} the head, as what these came to had no lower validation loss."
 
 
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:

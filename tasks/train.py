@@ -63,7 +63,8 @@ def main() -> None:
     with TemporaryDirectory() as nowhere:  # what workers have to say that isn't theirs to write
         top = Path() if hardware.chief else Path(nowhere)
         best = train(Dataset.load(DATASET), top / MODELS, top / TRAINING, p.train, p.model, hardware, logs)
-    console.say(f"train: kept {best['phase']} epoch {describe(best)}")
+    anew = ", the head fitted anew" if "refit" in best else ""
+    console.say(f"train: kept {best['phase']} epoch {describe(best)}{anew}")
 
 
 if __name__ == "__main__":

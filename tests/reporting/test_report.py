@@ -235,7 +235,7 @@ def test_a_head_that_was_kept_is_told_beside_the_curves_of_fine_tuning() -> None
     assert "the backbone of epoch 2, with a head that was solved on its features: validation loss 0.2500" in (
         report.best_epoch(history, refitted)
     )
-    assert "Kept: the head, as none" in report.best_epoch(history, {"phase": "head", "epoch": 1})
+    assert "Kept: the head, as what" in report.best_epoch(history, {"phase": "head", "epoch": 1})
     found = report.curves(history)
     assert [(curve.first, curve.epochs) for curve in found] == [("head", 2)] * 2
 

@@ -38,7 +38,7 @@ def test_each_effort_is_more_than_the_one_before() -> None:
 def test_what_is_too_much_work_leaves_the_head() -> None:
     recipe, why = settle(SHIPPED, Work(scale=5.0, validation=0.1))
     assert not recipe.fine_tune and not recipe.goes_on
-    assert why["train.epochs"].startswith("0: an epoch takes 16 passes, the head before and after it 11, and")
+    assert why["train.epochs"].startswith("0: an epoch takes 16 passes, all else 11, and")
     asked, _ = settle(changed(fine_tune=True), Work(scale=5.0, validation=0.1))
     assert asked.fine_tune and asked.epochs == 1, "what was asked for is done"
 
@@ -84,3 +84,8 @@ def test_the_learning_rate_grows_with_the_batch(optimizer: str, factor: int) -> 
 def test_what_is_not_used_is_not_told() -> None:
     _, why = settle(changed(effort="quick"), FULL)
     assert set(why) == {"train.epochs", "train.fine_tune"}
+
+
+def test_epochs_of_nothing_are_not_told() -> None:
+    recipe, why = settle(changed(fine_tune=False), FULL)
+    assert not recipe.goes_on and recipe.epochs == 0 and why == {}

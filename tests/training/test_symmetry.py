@@ -57,7 +57,7 @@ def head(kernel: Any) -> Head:
 
 
 OF_SIDES, OF_ENDS = head(np.eye(4)[:, :2]), head(np.eye(4)[:, 2:])  # by which half they tell the classes
-OF_LIGHT = head(np.array([[0.5, 0.0]] * 4) @ np.diag([1.0, 0.0]))  # whatever there is, it is of the first
+OF_NOTHING = head(np.zeros((4, 2)))
 
 
 def recipe_with(**augment: Any) -> Recipe:
@@ -85,11 +85,28 @@ def test_an_image_that_becomes_another_class_is_not_changed_so() -> None:
 def test_one_that_stays_in_its_class_is() -> None:
     assert settle(OF_ENDS)[0].horizontal_flip is True
     assert settle(OF_ENDS)[0].rotation == 10
-    decided, why = settle(OF_LIGHT)
+
+
+def test_one_that_is_the_same_however_it_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of one class are brighter, in all places alike."""
+    read = Images.read
+
+    def all_alike(self: Images, split: str, batch: int, count: int | None = None) -> Any:
+        found = read(self, split, batch, count)
+        found.batch["image"][:] = np.where(found.batch["label"] == 0, 200, 100)[:, None, None, None]
+        return found
+
+    monkeypatch.setattr(Images, "read", all_alike)
+    bright = head(np.array([[1.0, 0.0]] * 4))
+    decided, why = settle(dataclasses.replace(bright, weights=[bright.weights[0], np.array([-600.0, 0.0])]))
     assert (decided.horizontal_flip, decided.rotation) == (True, 180)
-    assert why["train.augment.rotation"].startswith(
-        "180: the head knows 50.0% of 40 validation images, turned"
-    )
+    assert why["train.augment.rotation"].endswith("100.0% of 40 validation images, turned 100.0%")
+
+
+def test_a_head_that_knows_nothing_is_not_asked() -> None:
+    decided, why = settle(OF_NOTHING)
+    assert (decided.horizontal_flip, decided.rotation) == (False, 10)
+    assert why["train.augment.rotation"].endswith("50.0% of 40 validation images, 50.0% are of one class")
 
 
 def test_one_class_that_becomes_another_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +128,7 @@ def test_one_class_that_becomes_another_is_enough(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_can_not_be_told_is_not_changed() -> None:
-    decided, _ = settle(OF_LIGHT, FEWEST - 1)
+    decided, _ = settle(OF_ENDS, FEWEST - 1)
     assert (decided.horizontal_flip, decided.rotation) == (False, 10)
     decided, why = settle(None)
     assert (decided.horizontal_flip, decided.rotation) == (False, 10)

@@ -115,9 +115,32 @@ def test_what_was_auto_is_told_and_written(
     assert all(f"train: {name} {why}\n" in printed for name, why in chosen.items())
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_fine_tuned_backbone_that_gives_no_numbers_is_not_taken(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    split: str,
+) -> None:
+    compute = feature_cache.compute
+
+    def overflow(extract: Any, data: Dataset, name: str) -> Any:
+        found = compute(extract, data, name)
+        if name == split:
+            found.values[0, 0] = np.inf
+        return found
+
+    monkeypatch.setattr(feature_cache, "compute", overflow)
+    assert tiny.train(tmp_path / "models", "lively", refit=True, epochs=1)["phase"] == "head"
+    assert "the fine-tuned backbone gives no numbers: the first head is kept" in "".join(capsys.readouterr())
+
+
 def test_class_weights_are_one_where_there_is_no_head_to_ask(tiny: Tiny, tmp_path: Path) -> None:
     tiny.train(tmp_path / "auto", head=False, class_weight="auto")
     tiny.train(tmp_path / "none", head=False, class_weight="none")
+    chosen = read_json(tmp_path / "auto/classifier.json")["auto"]
+    assert chosen["train.class_weight"] == "none: no head to ask"
     (one, other) = (weights(tmp_path / name) for name in ("auto", "none"))
     assert all(np.array_equal(one[name], other[name]) for name in one)
 

@@ -111,6 +111,13 @@ def _log_sum(logits: Array) -> Array:
     return total
 
 
+def solve(values: Array, labels: Array, weights: Array, penalty: float) -> Layer:
+    """A dense layer by a penalty that is known; the arguments are those of `fit`."""
+    problem = Problem.of(values, labels, weights)
+    kernel, bias = problem.solve(penalty, slope=FINE)
+    return problem.axes @ kernel, bias
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """What images came to that nothing was fitted to: those of a cross-validation, fold by fold, and others.

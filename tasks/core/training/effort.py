@@ -76,12 +76,14 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
     fine_tune = limits.epochs > 0 if params.fine_tune == "auto" else params.fine_tune
     unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
     why = {}
-    if params.epochs == "auto":
+    if params.epochs == "auto" and params.fine_tune is False and not params.augment.changes:
+        epochs = 0
+    elif params.epochs == "auto":
         rest = work.head * params.head * (1 + (params.refit and fine_tune))
         epoch = work.epoch(unfreeze if fine_tune else 0)
         least = 1 if params.fine_tune is True or not params.head else 0
         epochs = max(least, min(int((limits.passes - rest) / epoch), limits.epochs))
-        of = f"an epoch takes {epoch:.2g} passes, the head before and after it {rest:.2g}"
+        of = f"an epoch takes {epoch:.2g} passes, all else {rest:.2g}"
         why["train.epochs"] = f"{epochs}: {of}, and train.effort {params.effort} allows {limits.passes:g}"
     else:
         epochs = params.epochs

@@ -1,4 +1,4 @@
-"""Fine-tuning: it goes on from the head, and ends with weights that are no worse on validation images."""
+"""Fine-tuning: it goes on from the head, with the backbone or with augmented images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -64,10 +64,10 @@ def fine_tune(whole: Any, batches: Batches, hardware: Hardware, record: Record) 
         batches: what it is fed, by its parameters.
 
     Returns:
-        The row of the epoch whose weights are taken: the best, or with `train.refit` the last, since the
-        loss by a head that lags behind the backbone says little of it. None, and the weights are as they
-        were, if that has no lower validation loss than the head; with `train.refit` if it has none that is
-        a number.
+        The row of the epoch whose weights are taken: the one of the lowest validation loss, or with
+        `train.refit` the last, if none is left to train: the loss by a head that lags behind the backbone
+        says little of it. None, and the weights are as they were, if that has no lower validation loss than
+        the head; with `train.refit`, which holds another head against it, if it has none that is a number.
     """
     params, before = batches.p, whole.get_weights()
     whole.compile(
@@ -96,9 +96,10 @@ def fine_tune(whole: Any, batches: Batches, hardware: Hardware, record: Record) 
             callbacks=[*record.callbacks, callbacks.AverageReplicas(), history, best, stopping, *saving],
             verbose=tensorflow_setup.verbosity() if hardware.chief else 0,
         )
-    found = history.rows[-1] if params.refits else history.best
+    is_whole = len(history.rows) == params.epochs and not history.diverged
+    found = history.rows[-1] if params.refits and is_whole else history.best
     if found["val_loss"] < limit:  # which what is no number never is
-        if not params.refits:
+        if found is history.best:
             whole.set_weights(best.weights)
         return found
     if params.head:

@@ -1,4 +1,4 @@
-"""Fits the classifier: a head on frozen features first, then fine-tuning of the backbone from there.
+"""Fits the classifier: a head on frozen features, fine-tuning from there, and a head on what comes of that.
 
 An interrupted training resumes after its last finished epoch, and ends with the weights of an unbroken one.
 """
@@ -52,7 +52,7 @@ def fit(
     live_folder: Path,
     logs: Path | None = None,
 ) -> Fitted:
-    """Fits a classifier in both phases.
+    """Fits a classifier.
 
     Args:
         asked: what of it is `auto` is decided here.

@@ -30,17 +30,17 @@ def settle(params: Train, work: Work, replicas: int = 1) -> tuple[Recipe, dict[s
     batch_norm, steps = params.batch_norm, {}
     if batch_size == "auto":
         batch_size = math.ceil(BATCH_SIZE / replicas) * replicas
-        steps["train.batch_size"] = f"{batch_size}: as accurate as 8 or 16, and faster"
+        steps["train.batch_size"] = f"{batch_size}: the least from {BATCH_SIZE} on that devices share evenly"
     if optimizer == "auto":
         optimizer = "adam"
-        steps["train.optimizer"] = "adam: goes on from the head in the fewest epochs"
+        steps["train.optimizer"] = "adam: no other was better"
     if rate == "auto":
         larger = batch_size / BATCH_SIZE
         rate = RATES[optimizer] * (larger if optimizer == "sgd" else math.sqrt(larger))
         steps["train.learning_rate"] = f"{rate:.2g}: for {optimizer} and batches of {batch_size}"
     if batch_norm == "auto":
         batch_norm = "frozen"
-        steps["train.batch_norm"] = "frozen: the head was fitted to features by these statistics"
+        steps["train.batch_norm"] = "frozen: by these statistics the backbone's features are known"
     decided = {"batch_size": batch_size, "optimizer": optimizer, "learning_rate": rate}
     recipe = Recipe.of(params, **amount, **decided, batch_norm=batch_norm)
     return recipe, why | steps if recipe.goes_on else why

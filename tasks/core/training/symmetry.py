@@ -17,6 +17,7 @@ from tasks.core.training.head import Head
 
 BATCH = 64
 FEWEST, MOST = 30, 200  # validation images that are looked at
+MIN_KNOWN = 0.2  # of what the most frequent class leaves, for the head to be asked at all
 MAX_LOST = 0.03  # of the accuracy; half of the training images are changed, so it must be all but nothing
 MAX_LOST_OF_CLASS = 0.34  # of one class's accuracy: signs for left and right are few of all signs
 OF_CLASS = 5  # images of a class from which on it is looked at by itself
@@ -87,7 +88,10 @@ def _settle_symmetries(
     if not asked:
         return {}
     known = hardware.mean([_ask(head, extract, data, count, [one.change for one in asked])])[0]
-    plain, found = known[0, 0], {}
+    (plain, frequent), found = known[0], {}
+    if plain - frequent < MIN_KNOWN * (1 - frequent):
+        why = f"the head knows {plain:.1%} of {count} validation images, {frequent:.1%} are of one class"
+        return {one.parameter: (one.other, why) for one in asked}
     for one, (accuracy, lost) in zip(asked, known[1:], strict=True):
         why = f"the head knows {plain:.1%} of {count} validation images, {one.words} {accuracy:.1%}"
         if lost > MAX_LOST_OF_CLASS:
@@ -105,10 +109,11 @@ def _say(value: bool | float) -> str:
 def _ask(
     head: Head, extract: Any, data: Dataset, count: int, changes: list[Callable[[Array], Array]]
 ) -> Array:
-    """Of the head on validation images as they are and after each change: accuracy, and what a class loses.
+    """Asks the head what validation images are, as they are and after each change.
 
     Returns:
-        float (1 + changes, 2): the share that is right, and by how much that of one class is lower at most.
+        float (1 + changes, 2): the share that is right as they are, and that of the most frequent class;
+        after each change the share that is right, and by how much that of one class is lower at most.
     """
     kernel, bias = head.weights
     hits, labels = [], []
@@ -121,8 +126,8 @@ def _ask(
         labels.append(batch["label"])
     right, classes = np.concatenate(hits, axis=1), np.concatenate(labels)
     counts = np.bincount(classes)
-    found = []
-    for changed in right:
+    found = [(right[0].mean(), counts.max() / len(classes))]
+    for changed in right[1:]:
         losses = np.bincount(classes, right[0].astype(float) - changed) / np.maximum(counts, 1)
         found.append((changed.mean(), losses[counts >= OF_CLASS].max(initial=0.0)))
     return np.array(found)
