@@ -93,3 +93,13 @@ def test_it_is_the_same_each_time() -> None:
     train, held_out = blobs(90, 200, 1.0), blobs(30, 200, 1.0, seed=2)
     first, second = fit(train, held_out).layer, fit(train, held_out).layer
     assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
+
+
+def test_a_sample_of_many_images_has_the_rarest_class_too() -> None:
+    """At even distances alone it might hold one of its images, and nothing could be cross-validated."""
+    labels = np.zeros(50_000, int)
+    labels[[3, 70, 40_001, 49_998]], labels[20_000:35_000] = 2, 1
+    rows = logistic.sample(labels)
+    assert np.bincount(labels[rows])[2] == 4
+    assert len(set(rows)) == len(rows) <= logistic.MAX_COMPARED + 3 * logistic.LEAST_OF_CLASS
+    assert len(list(logistic.split_into_folds(labels[rows]))) == logistic.FOLDS

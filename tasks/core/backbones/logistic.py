@@ -18,7 +18,8 @@ Layer = tuple[Array, Array]  # kernel and bias of a dense layer
 
 PENALTIES = (1000.0, 100.0, 10.0, 1.0)  # on all training images together: 1 / C of scikit-learn
 FOLDS = 3
-MAX_COMPARED = 3000  # training images, at even distances, that penalties are compared on
+MAX_COMPARED = 3000  # training images, about, at even distances, that penalties are compared on
+LEAST_OF_CLASS = 10  # of each class, those that are there, however rare it is
 MIN_EIGENVALUE = 1e-7  # as a share of the largest
 CURVATURE = 0.1  # of the softmax, about; decides how fast the optimum is found, not where it is
 MAX_STEPS = 500  # to a solution
@@ -172,7 +173,7 @@ def fit(
     count = len(problem.labels)
     some = problem
     if count > MAX_COMPARED:
-        some = problem.part(np.linspace(0, count - 1, MAX_COMPARED).astype(int))
+        some = problem.part(sample(problem.labels))
     folds = [(some.part(rows), some.part(rest)) for rows, rest in split_into_folds(some.labels)]
     if not (folds or len(others.labels)):  # nothing to compare by: one in the middle
         penalties = penalties[len(penalties) // 2 :][:1]
@@ -215,6 +216,16 @@ def _choose(pairs: list[tuple[Problem, Problem]], penalties: tuple[float, ...]) 
         best = choice
     assert best
     return best
+
+
+def sample(labels: Array) -> Array:
+    """Draws the rows that penalties are compared on: at even distances, and a few of each class."""
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
+    place_in_class = np.empty(len(labels), int)
+    place_in_class[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = np.linspace(0, len(labels) - 1, MAX_COMPARED).astype(int)
+    return np.union1d(rows, np.flatnonzero(place_in_class < LEAST_OF_CLASS))
 
 
 def split_into_folds(labels: Array) -> Iterator[tuple[Array, Array]]:
