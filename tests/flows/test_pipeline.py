@@ -81,9 +81,16 @@ def repository(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def run(**parameters: Any) -> tuple[dict[str, str], str]:
     """Runs the flow; returns each task's state by stage, and the flow's message."""
     state = pipeline.pipeline(**parameters, return_state=True)
+    wanted = FlowRunFilter.model_validate({"id": {"any_": [state.state_details.flow_run_id]}})
+    runs: list[Any] = []
+
+    def all_have_ended() -> bool:
+        """Prefect writes the states of tasks from events, which may come after the flow's own end."""
+        runs[:] = client.read_task_runs(flow_run_filter=wanted)
+        return all(run.state and run.state.is_final() for run in runs)
+
     with get_client(sync_client=True) as client:
-        wanted = FlowRunFilter.model_validate({"id": {"any_": [state.state_details.flow_run_id]}})
-        runs = client.read_task_runs(flow_run_filter=wanted)
+        until(all_have_ended, 600)
     return {run.name: str(run.state_name) for run in runs}, state.message or ""
 
 
