@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+import pandas as pd
 from scipy import linalg, optimize
 from sklearn.model_selection import StratifiedKFold
 
@@ -220,10 +221,7 @@ def _choose(pairs: list[tuple[Problem, Problem]], penalties: tuple[float, ...]) 
 
 def sample(labels: Array) -> Array:
     """Draws the rows that penalties are compared on: at even distances, and a few of each class."""
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    place_in_class = np.empty(len(labels), int)
-    place_in_class[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place_in_class = pd.Series(labels).groupby(labels).cumcount().to_numpy()
     rows = np.linspace(0, len(labels) - 1, MAX_COMPARED).astype(int)
     return np.union1d(rows, np.flatnonzero(place_in_class < LEAST_OF_CLASS))
 

@@ -28,6 +28,10 @@ class Features:
     labels: np.ndarray
     seconds: float = 0.0
 
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.values).all())
+
 
 def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: str) -> Features:
     """Gives the features of a split.

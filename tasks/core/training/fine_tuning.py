@@ -66,10 +66,10 @@ def fine_tune(whole: Any, batches: Batches, hardware: Hardware, record: Record) 
     Returns:
         The row of the epoch whose weights are taken: the one of the lowest validation loss, or with
         `train.refit` the last, if none is left to train: the loss by a head that lags behind the backbone
-        says little of it. None, and the weights are as they were, if that has no lower validation loss than
-        the head; with `train.refit`, which holds another head against it, if it has none that is a number.
+        says little of it. None, if that has no lower validation loss than the head; with `train.refit`, which
+        holds another head against it, if it has none that is a number.
     """
-    params, before = batches.p, whole.get_weights()
+    params = batches.p
     whole.compile(
         hardware.optimizer(optimizer(params, batches.steps)),
         loss(params),
@@ -106,7 +106,6 @@ def fine_tune(whole: Any, batches: Batches, hardware: Hardware, record: Record) 
         became = "became no number (lower train.learning_rate)"
         end = became if history.diverged else "came no lower than before"
         console.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
-    whole.set_weights(before)
     return None
 
 

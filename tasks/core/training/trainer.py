@@ -50,7 +50,7 @@ class Trainer:
             feature_cache.of_split(self.extract, self.data, split, source)
             for split in ("train", "validation")
         )
-        if not (np.isfinite(train.values).all() and np.isfinite(validation.values).all()):
+        if not (train.is_finite and validation.is_finite):
             raise BackboneError(
                 f"model.backbone: {self.params.backbone} gives features that are no numbers in "
                 f"{self.hardware.precision}; try compute.precision: float32, or another backbone"
@@ -117,10 +117,10 @@ class Trainer:
             better = fine_tune(whole, batches, self.hardware, record)
         if better and head and recipe.refits:
             better = self._refit(layer, head, better)
-            if not better:
-                whole.set_weights(before)
         elif better:
             layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
+        if not better:
+            whole.set_weights(before)
         return better
 
     def _refit(self, layer: Any, head: Head, epoch: Row) -> Row | None:
@@ -132,7 +132,7 @@ class Trainer:
         """
         train = feature_cache.compute(self.extract, self.data, "train")
         validation = feature_cache.compute(self.extract, self.data, "validation")
-        if not (np.isfinite(train.values).all() and np.isfinite(validation.values).all()):
+        if not (train.is_finite and validation.is_finite):
             console.say(
                 "train: the fine-tuned backbone gives no numbers: the first head is kept, and it as it came"
             )
