@@ -357,6 +357,14 @@ def test_images_pass_the_schema_that_was_suggested_from_them() -> None:
     assert found() == {}
 
 
+@pytest.mark.usefixtures("workplace")
+def test_a_manifest_of_before_a_measure_was_known_does_not_stop_the_next_run() -> None:
+    run()
+    expected = replace(suggestion(), drift=0.5)
+    read_parquet(MANIFEST).drop(columns="sharpness").to_parquet(MANIFEST)
+    assert run(expected) == ""
+
+
 def test_what_the_schema_does_not_know_is_found(workplace: Path, source: Iterator[Image.Image]) -> None:
     run()
     expected = suggestion()

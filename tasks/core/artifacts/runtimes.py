@@ -127,7 +127,7 @@ class ONNX:
 
 Runner = SavedModel | HDF5 | TFLite | ONNX
 NEED_TENSORFLOW: tuple[type[Runner], ...] = (SavedModel, HDF5)
-MARKS: dict[type[Runner], tuple[int, bytes]] = {  # by which a file is known: bytes, and where they stand
+MAGIC_BYTES: dict[type[Runner], tuple[int, bytes]] = {  # by which a file is known, and their place
     HDF5: (0, b"\x89HDF"),
     TFLite: (4, b"TFL3"),
     ONNX: (0, b"\x08"),  # protocol buffers have no mark of their own, but begin with the version's tag
@@ -147,7 +147,7 @@ def detect(path: Path) -> type[Runner]:
         raise FileNotFoundError(path)
     with path.open("rb") as file:
         head = file.read(8)
-    for runtime, (place, mark) in MARKS.items():
+    for runtime, (place, mark) in MAGIC_BYTES.items():
         if head.startswith(mark, place):
             return runtime
     raise ValueError(path)
