@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,19 @@ def run(top: Path, task: Path, side: str, seed: int) -> dict[str, Any]:
 
 def passes(folder: Path) -> float:
     """The work of a training, in passes of the frozen backbone over the training images at its own size."""
+    from tasks.check import Params
     from tasks.core.backbones import store
-    from tasks.core.backbones.catalogue import BUILT_IN
-    from tasks.core.training import effort
+    from tasks.core.base import params
+    from tasks.core.training import effort, recipe
     from tasks.core.training.dataset import Dataset
 
-    work = effort.work(Dataset.load(folder / "data/dataset"), BUILT_IN, store.facts(BUILT_IN))
+    p, data = params.read(folder / "params.yaml", Params), Dataset.load(folder / "data/dataset")
+    backbone = p.model.backbone
+    validation = data.size("validation") / data.size("train")
+    work = effort.work(backbone, store.facts(backbone), data.image_size, validation)
+    settled, _ = recipe.settle(p.train, work)
     epochs = int((pd.read_csv(folder / "models/history.csv")["phase"] == "fine_tune").sum())
-    return work.head * (1 + (epochs > 0)) + epochs * work.epoch(effort.LIMITS["standard"].unfreeze)
+    return work.training(replace(settled, epochs=epochs))
 
 
 def logistic(folder: Path) -> dict[str, Any]:

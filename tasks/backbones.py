@@ -7,18 +7,27 @@
 Features are the numbers that a backbone gives for an image, known once it has been fetched or used.
 
 Ranked are those that are here, or those that are named, by a regression on the features of up to 1,000 images
-of data.images, cross-validated: each image is predicted by others. Fine-tuning mostly keeps the order.
+of data.images, cross-validated: each image is predicted by others. Fine-tuning mostly keeps the order. Passes
+are the work of a training by params.yaml.
 """
 
 import argparse
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from tasks.core.backbones import store
 from tasks.core.backbones.store import Listed
-from tasks.core.base import cli, console
+from tasks.core.base import cli, console, params
 from tasks.core.base.files import size
+from tasks.core.data.config import Build
+from tasks.core.training.config import Train
+
+
+@dataclass(frozen=True)
+class Params(params.Section):
+    build: Build
+    train: Train
 
 
 def table(rows: Iterable[Listed]) -> Iterator[str]:
@@ -36,6 +45,16 @@ def fetch(name: str) -> Iterator[str]:
     yield f"  model.sha256: {facts.sha256}"
 
 
+def count_passes(name: str, image_size: int) -> float:
+    """The work of a training by params.yaml: one is the backbone on all training images at its own size."""
+    from tasks.core.training import effort, recipe
+
+    p = params.load(Params)
+    validation = p.build.validation_split / (1 - p.build.validation_split - p.build.test_split)
+    work = effort.work(name, store.facts(name), image_size, validation)
+    return work.training(recipe.settle(p.train, work)[0])
+
+
 def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--json", action="store_true", help="the list as JSON instead of a table")
@@ -50,7 +69,7 @@ def main() -> int:
     if arguments.command == "rank":
         from tasks.core.inference import ranking  # seconds, which the list doesn't need
 
-        rows = list(ranking.rank(arguments.names, arguments.sizes))
+        rows = list(ranking.rank(arguments.names, arguments.sizes, count_passes))
         if arguments.json:
             print(json.dumps([asdict(row) for row in rows], indent=2))
         else:

@@ -42,6 +42,9 @@ def test_a_backbone_has_a_row_for_each_size(workplace: Path) -> None:
     for row in rows:
         low, high = row["interval_95"]
         assert low <= row["accuracy"] <= high and row["milliseconds"] > 0 and row["megabytes"] > 0
+        assert row["passes"] > 0
+    again = json.loads(run("--json", "rank", "backbone", "--sizes", "32", "64").stdout)
+    assert again == rows, "the same features, and the same milliseconds: those of the first time"
 
 
 def test_one_that_can_not_be_had_is_left_out(workplace: Path) -> None:
@@ -59,5 +62,7 @@ def test_one_that_can_not_be_had_is_left_out(workplace: Path) -> None:
 
 
 def test_the_best_comes_first() -> None:
-    rows = [ranking.Ranked(name, 64, share, (0.1, 0.9), 1.0, 5.0) for name, share in (("a", 0.5), ("b", 0.7))]
+    rows = [
+        ranking.Ranked(name, 64, share, (0.1, 0.9), 1.0, 5.0, 2.0) for name, share in (("a", 0.5), ("b", 0.7))
+    ]
     assert [line.split()[0] for line in ranking.table(rows)] == ["name", "b", "a"]

@@ -3,10 +3,13 @@
 They take a small part of the time that training does, and what is best in them mostly is so after it.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from math import log2
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +20,10 @@ from tasks.core.backbones.catalogue import UNPINNED
 from tasks.core.backbones.layer import backbone_layer, extractor
 from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.tensorflow_setup import tf
-from tasks.core.base.arrays import Array
+from tasks.core.base.arrays import Array, load_arrays, save_arrays
 from tasks.core.base.errors import BackboneError, brief
+from tasks.core.base.files import fingerprint
+from tasks.core.base.paths import cache_folder
 
 SHARE = 0.25  # of the training images that are looked at, but
 FEWEST, MOST = 400, 1000  # images, of which the loss is known to about 5 and 3 percent
@@ -79,6 +84,8 @@ def probe_sizes(
 ) -> Iterator[Probe]:
     """Probes a backbone on images of each size.
 
+    Features are kept in the cache folder, by the images and the backbone.
+
     Args:
         sizes: sides in pixels.
         images: gives them at a size, uint8 (n, size, size, 3).
@@ -89,10 +96,12 @@ def probe_sizes(
     """
     facts = store.facts(name, sha256)
     extract = extractor(backbone_layer(name, trainable=False, sha256=sha256, inner=facts.has_endpoints))
+    devices = [device.device_type for device in tf.config.list_physical_devices()]
+    source = fingerprint([facts.sha256, facts.has_endpoints, devices, version("tensorflow")], Path(__file__))
     classes = np.unique(labels, return_inverse=True)[1]
     for size in sizes:
         try:
-            values, milliseconds = _extract(extract, images(size))
+            values, milliseconds = _recall(extract, images(size), source)
         except tf.errors.OpError as error:
             raise BackboneError(f"{name} takes no images of {size} pixels ({brief(error)})") from None
         if values.ndim != 2 or not np.isfinite(values).all():
@@ -102,6 +111,18 @@ def probe_sizes(
             found = [_predict(values[:, :width], classes) for width in sorted(kinds)]
         best = min(found, key=lambda left_out: left_out.loss)
         yield Probe(size, best.hits, best.losses, milliseconds)
+
+
+def _recall(extract: Callable[[Array], Any], pixels: Array, source: str) -> tuple[Array, float]:
+    """What `_extract` gives, from the cache if it is there."""
+    name = fingerprint([hashlib.sha256(pixels.data).hexdigest(), pixels.shape, source])
+    cache_path = cache_folder() / "features" / name
+    known = load_arrays(cache_path)
+    if known and known.keys() == {"values", "milliseconds"}:
+        return known["values"], float(known["milliseconds"])
+    values, milliseconds = _extract(extract, pixels)
+    save_arrays(cache_path, values=values, milliseconds=np.array(milliseconds))
+    return values, milliseconds
 
 
 def _extract(extract: Callable[[Array], Any], pixels: Array) -> tuple[Array, float]:

@@ -1,7 +1,7 @@
 """Which backbone? Each is probed on a sample of the user's images."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,11 @@ class Params(params.Section):
 
 @dataclass(frozen=True)
 class Ranked:
-    """A row of the ranking: accuracy of left-out images with its 95 % interval, ms an image, MB."""
+    """A row of the ranking: accuracy of left-out images with its 95 % interval, ms an image, MB.
+
+    passes: the work of a training by `params.yaml`; one is that of the backbone on all training images at its
+    own size.
+    """
 
     name: str
     image_size: int
@@ -36,6 +40,7 @@ class Ranked:
     interval_95: tuple[float, float]
     milliseconds: float
     megabytes: float
+    passes: float
 
 
 def read_sample(data: Data) -> tuple[list[Path], Array, float]:
@@ -70,12 +75,13 @@ def shuffle(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: hashlib.sha256(entry.path.encode()).digest())
 
 
-def rank(names: list[str], sizes: list[int]) -> Iterator[Ranked]:
+def rank(names: list[str], sizes: list[int], count_passes: Callable[[str, int], float]) -> Iterator[Ranked]:
     """Probes each backbone at each size.
 
     Args:
         names: none for those that are built in or in the cache.
         sizes: none for those that `model.image_size: auto` may choose.
+        count_passes: tells the work of a training, by backbone and image size.
     """
     p = params.load(Params)
     files, labels, typical = read_sample(p.data)
@@ -90,17 +96,22 @@ def rank(names: list[str], sizes: list[int]) -> Iterator[Ranked]:
             megabytes = size(store.folder(name)) / 1e6
             progress = tqdm(asked, name, unit=" sizes", disable=None, leave=False)
             for seen in probe.probe_sizes(name, progress, read, labels):
-                yield Ranked(name, seen.size, seen.accuracy, wilson(seen.hits), seen.milliseconds, megabytes)
+                figures = seen.accuracy, wilson(seen.hits), seen.milliseconds
+                yield Ranked(name, seen.size, *figures, megabytes, count_passes(name, seen.size))
         except (BackboneError, ParamError) as error:
             console.warn(f"backbones: {name} left out, {error}")
 
 
 def table(rows: Iterable[Ranked]) -> Iterator[str]:
     """The ranking in aligned columns, the most accurate first."""
-    yield f"{'name':<26}  {'pixels':>6}  {'accuracy':>8}  {'95 %':<13}  {'ms an image':>11}  {'MB':>5}"
+    yield (
+        f"{'name':<26}  {'pixels':>6}  {'accuracy':>8}  {'95 %':<13}  {'ms an image':>11}  {'MB':>5}  "
+        f"{'passes':>6}"
+    )
     for row in sorted(rows, key=lambda row: -row.accuracy):
         low, high = row.interval_95
         yield (
             f"{row.name:<26}  {row.image_size:>6}  {row.accuracy:>8.1%}  {f'{low:.1%}-{high:.1%}':<13}  "
-            f"{row.milliseconds:>11.1f}  {row.megabytes:>5.0f}"
+            f"{row.milliseconds:>11.1f}  {row.megabytes:>5.0f}  "
+            f"{row.passes:>6.1f}"
         )

@@ -12,7 +12,6 @@ import numpy as np
 from tasks.core.backbones import catalogue
 from tasks.core.backbones.store import Facts
 from tasks.core.training.config import Effort, Recipe, Train
-from tasks.core.training.dataset import Dataset
 
 # What an epoch takes, in passes, by the share of the backbone's variables that train: 32 images of 64
 # pixels took 57 ms forward alone, and 90, 152, 191 and 276 ms with gradients.
@@ -54,16 +53,24 @@ class Work:
     def epoch(self, unfreeze: float) -> float:
         return self.scale * (float(np.interp(unfreeze, *STEPS)) + self.validation)
 
+    def training(self, recipe: Recipe) -> float:
+        """The head, and what comes after it."""
+        return self.head * recipe.head + (self.fine_tuning(recipe) if recipe.goes_on else 0)
+
     def fine_tuning(self, recipe: Recipe) -> float:
         epoch = self.epoch(recipe.unfreeze if recipe.fine_tune else 0)
         return recipe.epochs * epoch + recipe.refits * self.head
 
 
-def work(data: Dataset, backbone: str, found: Facts) -> Work:
-    """What the parts of a training take on a data set."""
+def work(backbone: str, found: Facts, image_size: int, validation: float) -> Work:
+    """What the parts of a training take on images of a size.
+
+    Args:
+        validation: images for each that trains.
+    """
     row = catalogue.entry(backbone)
-    own = found.image_size or (row.size if row else data.image_size)
-    return Work((data.image_size / own) ** 2, data.size("validation") / data.size("train"))
+    own = found.image_size or (row.size if row else image_size)
+    return Work((image_size / own) ** 2, validation)
 
 
 def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
