@@ -139,8 +139,7 @@ class LeftOut:
     @property
     def recalls(self) -> Array:
         """Share that was right of each class that there is."""
-        counts = np.bincount(self.labels)
-        return (np.bincount(self.labels, self.hits) / np.maximum(counts, 1))[counts > 0]
+        return pd.Series(self.hits).groupby(self.labels).mean().to_numpy()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from tasks.core.backbones import logistic
@@ -128,13 +129,11 @@ def _describe(head: Head) -> str:
 
 def _is_fairer(one: LeftOut, other: LeftOut) -> bool:
     """Whether it knows the classes better on average, beyond chance, at hardly any cost in accuracy."""
-    changes = one.hits.astype(float) - other.hits
-    counts = np.bincount(one.labels)
-    there = counts > 0
-    means = (np.bincount(one.labels, changes) / np.maximum(counts, 1))[there]
-    squares = (np.bincount(one.labels, changes**2) / np.maximum(counts, 1))[there]
-    error = np.sqrt(((squares - means**2) / counts[there]).sum()) / len(means)
-    return bool(means.mean() >= max(MIN_RECALL_GAIN, error) and changes.mean() >= -MAX_ACCURACY_LOSS)
+    changes = pd.Series(one.hits.astype(float) - other.hits)
+    by_class = changes.groupby(one.labels)
+    error = np.sqrt((by_class.var(ddof=0) / by_class.size()).sum()) / by_class.ngroups
+    gain = by_class.mean().mean()
+    return bool(gain >= max(MIN_RECALL_GAIN, error) and changes.mean() >= -MAX_ACCURACY_LOSS)
 
 
 def refit(head: Head, train: Features, validation: Features, weights: Array, loss: Any) -> Head:
