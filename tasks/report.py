@@ -53,12 +53,6 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
         )
     phases = {"augmented": "the head, on augmented images", "fine_tune": "fine-tuning"}
     text = f"Epochs of {phases[last]}. Kept:"
-    if "refit" in best:
-        before = history["val_loss"].iloc[0]
-        return (
-            f"{text} the backbone of epoch {best['epoch']}, with a head that was solved on its features: "
-            f"validation loss {best['val_loss']:.4f}, where the first head had {before:.4f}."
-        )
     if best["phase"] == last:
         return f"{text} epoch {best['epoch']}, of the lowest validation loss."
     return f"{text} the head, as what these came to had no lower validation loss."

@@ -63,8 +63,7 @@ def main() -> None:
     with TemporaryDirectory() as nowhere:  # what workers have to say that isn't theirs to write
         top = Path() if hardware.chief else Path(nowhere)
         best = train(Dataset.load(DATASET), top / MODELS, top / TRAINING, p.train, p.model, hardware, logs)
-    anew = ", the head fitted anew" if "refit" in best else ""
-    console.say(f"train: kept {best['phase']} epoch {describe(best)}{anew}")
+    console.say(f"train: kept {best['phase']} epoch {describe(best)}")
 
 
 if __name__ == "__main__":

@@ -231,10 +231,6 @@ HEAD_AND_TWO_EPOCHS = [
 def test_a_head_that_was_kept_is_told_beside_the_curves_of_fine_tuning() -> None:
     history = pd.DataFrame(HEAD_AND_TWO_EPOCHS)
     assert "Kept: epoch 2, of" in report.best_epoch(history, {"phase": "fine_tune", "epoch": 2})
-    refitted = {"phase": "fine_tune", "epoch": 2, "val_loss": 0.25, "refit": True}
-    assert "the backbone of epoch 2, with a head that was solved on its features: validation loss 0.2500" in (
-        report.best_epoch(history, refitted)
-    )
     assert "Kept: the head, as what" in report.best_epoch(history, {"phase": "head", "epoch": 1})
     found = report.curves(history)
     assert [(curve.first, curve.epochs) for curve in found] == [("head", 2)] * 2

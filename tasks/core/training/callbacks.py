@@ -1,6 +1,7 @@
 """What happens in and after each epoch of a training."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from dvclive.live import Live
 
 from tasks.core.backbones.tensorflow_setup import keras, tf
+from tasks.core.base import console
 from tasks.core.training.checkpoint import Backup, Row, TrainingState, Weights
 from tasks.core.training.devices import variables
 
@@ -75,17 +77,21 @@ class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class EarlyStopping(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends training after `patience` epochs without a better validation loss, or when it is no number."""
+    """Ends training after `patience` epochs without a better validation loss, or when it is no number.
 
-    def __init__(self, history: History, patience: int) -> None:
+    Args:
+        hopeless: a validation loss above which training ends at once.
+    """
+
+    def __init__(self, history: History, patience: int, hopeless: float) -> None:
         super().__init__()
-        self.history, self.patience = history, patience
+        self.history, self.patience, self.hopeless = history, patience, hopeless
 
     @property
     def done(self) -> bool:
         rows = self.history.rows
         waited = bool(rows) and len(rows) - int(self.history.best["epoch"]) >= self.patience
-        return waited or self.history.diverged
+        return waited or self.history.diverged or (bool(rows) and rows[-1]["val_loss"] > self.hopeless)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.model.stop_training = self.done
@@ -113,6 +119,31 @@ class AverageReplicas(keras.callbacks.Callback):  # type: ignore[misc]
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         if self.model.distribute_strategy.num_replicas_in_sync > 1:
             self.model.set_weights(self.model.get_weights())
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        self.on_test_begin()
+
+
+class FitHeadAnew(keras.callbacks.Callback):  # type: ignore[misc]
+    """Fits the head to what the backbone has become; the epoch's numbers are then those of this head.
+
+    It goes before all callbacks that read them.
+
+    Args:
+        refit: gives the head of a classifier in training other weights; returns `NUMBERS`.
+    """
+
+    def __init__(self, refit: Callable[[Any], dict[str, float]]) -> None:
+        super().__init__()
+        self.refit = refit
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        numbers = self.refit(self.model)
+        logs.update(numbers)
+        console.say(
+            f"train: epoch {epoch + 1}, with the head fitted anew: validation loss "
+            f"{numbers['val_loss']:.4f}, accuracy {numbers['val_accuracy']:.4f}"
+        )
 
 
 def reset_seed(seed: int) -> Any:

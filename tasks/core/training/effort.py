@@ -50,16 +50,18 @@ class Work:
         """Features of all images."""
         return self.scale * (1 + self.validation)
 
-    def epoch(self, unfreeze: float) -> float:
-        return self.scale * (float(np.interp(unfreeze, *STEPS)) + self.validation)
+    def epoch(self, unfreeze: float, *, refits: bool) -> float:
+        """An epoch of fine-tuning, and validation; where the head is fitted anew, features of all images."""
+        after = self.head if refits else self.scale * self.validation
+        return self.scale * float(np.interp(unfreeze, *STEPS)) + after
 
     def training(self, recipe: Recipe) -> float:
         """The head, and what comes after it."""
         return self.head * recipe.head + (self.fine_tuning(recipe) if recipe.goes_on else 0)
 
     def fine_tuning(self, recipe: Recipe) -> float:
-        epoch = self.epoch(recipe.unfreeze if recipe.fine_tune else 0)
-        return recipe.epochs * epoch + recipe.refits * self.head
+        unfreeze = recipe.unfreeze if recipe.fine_tune else 0
+        return recipe.epochs * self.epoch(unfreeze, refits=recipe.refits)
 
 
 def work(backbone: str, found: Facts, image_size: int, validation: float) -> Work:
@@ -86,11 +88,12 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
     if params.epochs == "auto" and params.fine_tune is False and not params.augment.changes:
         epochs = 0
     elif params.epochs == "auto":
-        rest = work.head * params.head * (1 + (params.refit and fine_tune))
-        epoch = work.epoch(unfreeze if fine_tune else 0)
+        rest = work.head * params.head
+        refits = params.refit and params.head and fine_tune
+        epoch = work.epoch(unfreeze if fine_tune else 0, refits=refits)
         least = 1 if params.fine_tune is True or not params.head else 0
         epochs = max(least, min(int((limits.passes - rest) / epoch), limits.epochs))
-        of = f"an epoch takes {epoch:.2g} passes, all else {rest:.2g}"
+        of = f"an epoch takes {epoch:.2g} passes, the first head {rest:.2g}"
         why["train.epochs"] = f"{epochs}: {of}, and train.effort {params.effort} allows {limits.passes:g}"
     else:
         epochs = params.epochs

@@ -1,5 +1,6 @@
 """Fine-tuning: it goes on from the head, with the backbone or with augmented images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,18 +57,31 @@ class Record:
     callbacks: list[Any]
 
 
-def fine_tune(whole: Any, batches: Batches, hardware: Hardware, record: Record) -> Row | None:
+@dataclass(frozen=True)
+class Refit:
+    """A head that is fitted anew after each epoch.
+
+    fit: gives that of a classifier in training other weights; returns `NUMBERS`.
+    limit: the validation loss from which on the first head is kept. An epoch above it is the last.
+    """
+
+    fit: Callable[[Any], dict[str, float]]
+    limit: float
+
+
+def fine_tune(
+    whole: Any, batches: Batches, hardware: Hardware, record: Record, refit: Refit | None
+) -> Row | None:
     """Goes on from the head with the backbone, or, where that is frozen, on augmented images.
 
     Args:
         whole: the classifier as it trains.
         batches: what it is fed, by its parameters.
+        refit: none, if the head only trains with the rest.
 
     Returns:
-        The row of the epoch whose weights are taken: the one of the lowest validation loss, or with
-        `train.refit` the last, if none is left to train: the loss by a head that lags behind the backbone
-        says little of it. None, if that has no lower validation loss than the head; with `train.refit`, which
-        holds another head against it, if it has none that is a number.
+        The row of the epoch of the lowest validation loss, whose weights it then has. None, if that is not
+        below the limit, or without `refit` below the head's.
     """
     params = batches.p
     whole.compile(
@@ -77,14 +91,15 @@ def fine_tune(whole: Any, batches: Batches, hardware: Hardware, record: Record) 
         jit_compile=hardware.jit,
     )
     held_out = batches.validation()
-    limit = np.inf
-    if params.head and not params.refits:
+    limit = refit.limit if refit else np.inf
+    if params.head and not refit:
         # Measured again: a backbone may have penalties of its own, which the head's loss on features lacks.
         limit = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"]
     history = History("fine_tune" if params.fine_tune else "augmented", record.log)
     best = BestWeights(history)
-    stopping = EarlyStopping(history, params.patience)
+    stopping = EarlyStopping(history, params.patience, refit.limit if refit else np.inf)
     saving = [callbacks.Checkpoint(history, best, record.backup)] if hardware.chief else []
+    first = [callbacks.AverageReplicas(), *([callbacks.FitHeadAnew(refit.fit)] if refit else [])]
     resume(history, best, whole, record.backup.load(), hardware)
     if not stopping.done:
         whole.fit(
@@ -92,19 +107,16 @@ def fine_tune(whole: Any, batches: Batches, hardware: Hardware, record: Record) 
             initial_epoch=len(history.rows),
             epochs=params.epochs,
             steps_per_epoch=batches.steps,
-            validation_data=held_out,
-            callbacks=[*record.callbacks, callbacks.AverageReplicas(), history, best, stopping, *saving],
+            validation_data=None if refit else held_out,
+            callbacks=[*first, *record.callbacks, history, best, stopping, *saving],
             verbose=tensorflow_setup.verbosity() if hardware.chief else 0,
         )
-    is_whole = len(history.rows) == params.epochs and not history.diverged
-    found = history.rows[-1] if params.refits and is_whole else history.best
-    if found["val_loss"] < limit:  # which what is no number never is
-        if found is history.best:
-            whole.set_weights(best.weights)
-        return found
+    if history.best["val_loss"] < limit:  # which what is no number never is
+        whole.set_weights(best.weights)
+        return history.best
     if params.head:
         became = "became no number (lower train.learning_rate)"
-        end = became if history.diverged else "came no lower than before"
+        end = became if history.diverged else f"came not below {limit:.4f}"
         console.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
     return None
 

@@ -1,4 +1,4 @@
-"""Fits the classifier: a head on frozen features, fine-tuning from there, and a head on what comes of that.
+"""Fits the classifier: a head on frozen features, and fine-tuning from there.
 
 An interrupted training resumes after its last finished epoch, and ends with the weights of an unbroken one.
 """

@@ -1,6 +1,8 @@
-"""The steps of a training: the head, what it is asked, fine-tuning, and the head once more."""
+"""The steps of a training: the head, what it is asked, and fine-tuning, in which it is fitted anew."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -17,7 +19,7 @@ from tasks.core.training.checkpoint import Row
 from tasks.core.training.config import ClassWeight, Recipe
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware
-from tasks.core.training.fine_tuning import Record, fine_tune, loss
+from tasks.core.training.fine_tuning import Record, Refit, fine_tune, loss
 from tasks.core.training.head import LAYERS, Head, fit_best, refit
 
 IMBALANCED = 2  # images of the largest class for each of the smallest, from which on rare ones may count more
@@ -114,38 +116,40 @@ class Trainer:
                 unfreeze=recipe.unfreeze,
             )
             before = whole.get_weights()
-            better = fine_tune(whole, batches, self.hardware, record)
-        if better and head and recipe.refits:
-            better = self._refit(layer, head, better)
-        elif better:
+            anew = self._refit_with(head, scaling) if head and recipe.refits else None
+            better = fine_tune(whole, batches, self.hardware, record, anew)
+        if better:
             layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
-        if not better:
+        else:
             whole.set_weights(before)
         return better
 
-    def _refit(self, layer: Any, head: Head, epoch: Row) -> Row | None:
-        """Fits a head to what the backbone has become, and takes it if it is better than the first.
+    def _refit_with(self, head: Head, scaling: Scaling) -> Refit:
+        """How the head is fitted anew; it must not be worse than the first by its standard error.
+
+        Where the difference is chance, by the few images that mostly validate, fine-tuning mostly has gained.
+        """
+        (limit,) = self.hardware.mean([np.array(head.row["val_loss"] + head.error)])
+        return Refit(partial(self._refit, head, scaling), float(limit))
+
+    def _refit(self, head: Head, scaling: Scaling, whole: Any) -> dict[str, float]:
+        """Gives a classifier in training a head that is fitted to what its backbone has become.
 
         Args:
-            layer: gets its weights.
-            epoch: the row of that whose weights the backbone has.
+            head: the first, whose penalty and class weights it has.
+            scaling: of the features that the classifier's head sees.
+
+        Returns:
+            Losses and accuracies; no numbers where the backbone gives none.
         """
-        train = feature_cache.compute(self.extract, self.data, "train")
-        validation = feature_cache.compute(self.extract, self.data, "validation")
+        # In a thread of its own: Keras' loop is in the scope of the strategy, where the extractor can't run.
+        with ThreadPoolExecutor(1) as outside:
+            compute = partial(feature_cache.compute, self.extract, self.data)
+            train, validation = outside.map(compute, ("train", "validation"))
         if not (train.is_finite and validation.is_finite):
-            console.say(
-                "train: the fine-tuned backbone gives no numbers: the first head is kept, and it as it came"
-            )
-            return None
-        weights = class_weights(self.data, head.class_weight)
-        found = refit(head, train, validation, weights, loss(self.recipe))
-        losses = np.array([found.row["val_loss"], head.row["val_loss"]])
-        *values, (now, was) = self.hardware.mean([*found.weights, losses])
-        said = f"train: a head on the fine-tuned backbone has validation loss {now:.4f}, the first {was:.4f}"
-        if not now < was:
-            console.say(f"{said}: the first is kept, on the backbone as it came")
-            return None
-        console.say(said)
-        layer.set_weights(values)
-        measured = {name: found.row[name] for name in NUMBERS}
-        return epoch | measured | {"refit": True}
+            return dict.fromkeys(NUMBERS, np.nan)
+        found = refit(head, train, validation, class_weights(self.data, head.class_weight), loss(self.recipe))
+        measured = np.array([found.row[name] for name in NUMBERS])
+        *weights, measured = self.hardware.mean([*found.weights, measured])
+        whole.get_layer("head").set_weights(scaling.unfold(*weights))
+        return dict(zip(NUMBERS, map(float, measured), strict=True))
