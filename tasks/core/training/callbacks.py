@@ -14,6 +14,7 @@ from tasks.core.training.checkpoint import Backup, Row, TrainingState, Weights
 from tasks.core.training.devices import variables
 
 NUMBERS = ("loss", "accuracy", "val_loss", "val_accuracy")
+ERROR = "val_loss_error"  # in the row of an epoch whose validation loss may be above another by so much
 
 
 class Log:
@@ -32,7 +33,7 @@ class Log:
 
     def write(self, file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, ["phase", "epoch", *NUMBERS], lineterminator="\n")
+            writer = csv.DictWriter(stream, ["phase", "epoch", *NUMBERS], "", "ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
 
@@ -59,7 +60,7 @@ class History(keras.callbacks.Callback):  # type: ignore[misc]
         self.log.add(row)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        numbers = {name: round(float(logs[name]), 6) for name in NUMBERS}
+        numbers = {name: round(float(logs[name]), 6) for name in (*NUMBERS, ERROR) if name in logs}
         self.add({"phase": self.phase, "epoch": epoch + 1} | numbers)
 
 
@@ -80,18 +81,18 @@ class EarlyStopping(keras.callbacks.Callback):  # type: ignore[misc]
     """Ends training after `patience` epochs without a better validation loss, or when it is no number.
 
     Args:
-        hopeless: a validation loss above which training ends at once.
+        limit: a validation loss; where one is surely above it, training ends at once.
     """
 
-    def __init__(self, history: History, patience: int, hopeless: float) -> None:
+    def __init__(self, history: History, patience: int, limit: float) -> None:
         super().__init__()
-        self.history, self.patience, self.hopeless = history, patience, hopeless
+        self.history, self.patience, self.limit = history, patience, limit
 
     @property
     def done(self) -> bool:
         rows = self.history.rows
         waited = bool(rows) and len(rows) - int(self.history.best["epoch"]) >= self.patience
-        return waited or self.history.diverged or (bool(rows) and rows[-1]["val_loss"] > self.hopeless)
+        return waited or (bool(rows) and not is_below(rows[-1], self.limit))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.model.stop_training = self.done
@@ -130,7 +131,7 @@ class FitHeadAnew(keras.callbacks.Callback):  # type: ignore[misc]
     It goes before all callbacks that read them.
 
     Args:
-        refit: gives the head of a classifier in training other weights; returns `NUMBERS`.
+        refit: gives the head of a classifier in training other weights; returns `NUMBERS` and `ERROR`.
     """
 
     def __init__(self, refit: Callable[[Any], dict[str, float]]) -> None:
@@ -152,6 +153,11 @@ def reset_seed(seed: int) -> Any:
     TensorFlow then prepares the whole step again, which takes as long as some steps do.
     """
     return keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: tf.random.set_seed(seed))
+
+
+def is_below(row: Row, limit: float) -> bool:
+    """Whether its validation loss is below a limit, or not surely above it; what is no number never is."""
+    return bool(row["val_loss"] - row.get(ERROR, 0) < limit)
 
 
 def is_finite(row: Row) -> bool:

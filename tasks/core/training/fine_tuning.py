@@ -11,7 +11,7 @@ from tasks.core.backbones.tensorflow_setup import keras
 from tasks.core.base import console
 from tasks.core.training import callbacks
 from tasks.core.training.batches import Batches
-from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log
+from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log, is_below
 from tasks.core.training.checkpoint import Backup, Row, TrainingState
 from tasks.core.training.config import Recipe, Train
 from tasks.core.training.devices import Hardware, variables
@@ -61,8 +61,8 @@ class Record:
 class Refit:
     """A head that is fitted anew after each epoch.
 
-    fit: gives that of a classifier in training other weights; returns `NUMBERS`.
-    limit: the validation loss from which on the first head is kept. An epoch above it is the last.
+    fit: gives that of a classifier in training other weights; returns `NUMBERS` and `ERROR`.
+    limit: the validation loss of the first head. An epoch surely above it, by its `ERROR`, is the last.
     """
 
     fit: Callable[[Any], dict[str, float]]
@@ -81,7 +81,8 @@ def fine_tune(
 
     Returns:
         The row of the epoch of the lowest validation loss, whose weights it then has. None, if that is not
-        below the limit, or without `refit` below the head's.
+        below the head's. With `refit` it may be above it by its error: where few images validate, the
+        difference is mostly chance, and fine-tuning mostly has gained.
     """
     params = batches.p
     whole.compile(
@@ -111,12 +112,12 @@ def fine_tune(
             callbacks=[*first, *record.callbacks, history, best, stopping, *saving],
             verbose=tensorflow_setup.verbosity() if hardware.chief else 0,
         )
-    if history.best["val_loss"] < limit:  # which what is no number never is
+    if is_below(history.best, limit):  # which what is no number never is
         whole.set_weights(best.weights)
         return history.best
     if params.head:
         became = "became no number (lower train.learning_rate)"
-        end = became if history.diverged else f"came not below {limit:.4f}"
+        end = became if history.diverged else f"came not as low as {limit:.4f}"
         console.say(f"train: the validation loss {end}: the head is kept, on the backbone as it came")
     return None
 

@@ -32,9 +32,9 @@ class Head:
 
     weights: kernel and bias, for features as the backbone gives them. features: which of them it sees.
     scaling: of these. l2: its penalty in Keras' terms, on scaled features. class_weight: how classes count
-    in the loss. row: of the history. error: standard error of its validation loss. left_out: what images
-    came to that it was not fitted to. seconds: that the backbone took for the features of all training
-    images. why: of features and class weights, the figures that chose them.
+    in the loss. row: of the history. losses: of the validation images, (n,). left_out: what images came
+    to that it was not fitted to. seconds: that the backbone took for the features of all training images.
+    why: of features and class weights, the figures that chose them.
     """
 
     weights: list[Array]
@@ -43,7 +43,7 @@ class Head:
     l2: float
     class_weight: ClassWeight
     row: Row
-    error: float
+    losses: Array
     left_out: LeftOut
     seconds: float
     why: dict[str, str] = field(default_factory=dict)
@@ -104,9 +104,9 @@ def fit_best(
         pairs = (scaling.apply(seen), train.labels), (scaling.apply(others), validation.labels)
         solution = logistic.fit(*pairs, weights[class_weight], penalties)
         layer = scaling.fold(*solution.layer)
-        row, error = _measure(layer, seen, train.labels, others, validation.labels, loss)
+        row, losses = _measure(layer, seen, train.labels, others, validation.labels, loss)
         l2 = solution.penalty / (2 * count)
-        return Head(layer, kind, scaling, l2, class_weight, row, error, solution.left_out, train.seconds)
+        return Head(layer, kind, scaling, l2, class_weight, row, losses, solution.left_out, train.seconds)
 
     # NumPy's threads and SciPy's would wait for one another, four times as long as the work takes, and sums
     # of several threads are not the same twice.
@@ -149,14 +149,14 @@ def refit(head: Head, train: Features, validation: Features, weights: Array, los
         scaling = Scaling.of(seen)
         solution = logistic.solve(scaling.apply(seen), train.labels, weights, 2 * count * head.l2)
     layer = scaling.fold(*solution)
-    row, error = _measure(layer, seen, train.labels, others, validation.labels, loss)
-    return replace(head, weights=layer, scaling=scaling, row=row, error=error)
+    row, losses = _measure(layer, seen, train.labels, others, validation.labels, loss)
+    return replace(head, weights=layer, scaling=scaling, row=row, losses=losses)
 
 
 def _measure(
     layer: list[Array], seen: Array, labels: Array, others: Array, other_labels: Array, loss: Any
-) -> tuple[Row, float]:
-    """The head's row of the history, as Keras reports it, and the standard error of its validation loss."""
+) -> tuple[Row, Array]:
+    """The head's row of the history, as Keras reports it, and the losses of the other images."""
     kernel, bias = layer
     row: Row = {"phase": "head", "epoch": 1}
     for prefix, features, classes in (("", seen, labels), ("val_", others, other_labels)):
@@ -164,4 +164,4 @@ def _measure(
         losses = np.asarray(loss.call(tf.one_hot(classes, len(bias)), logits))
         row[f"{prefix}loss"] = round(float(losses.mean()), 6)
         row[f"{prefix}accuracy"] = round(float((logits.argmax(axis=1) == classes).mean()), 6)
-    return row, float(losses.std() / np.sqrt(len(losses)))
+    return row, losses

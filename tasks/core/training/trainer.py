@@ -14,7 +14,7 @@ from tasks.core.base import console
 from tasks.core.base.errors import BackboneError
 from tasks.core.training import classifier, feature_cache, symmetry
 from tasks.core.training.batches import Batches, class_weights
-from tasks.core.training.callbacks import NUMBERS
+from tasks.core.training.callbacks import ERROR, NUMBERS
 from tasks.core.training.checkpoint import Row
 from tasks.core.training.config import ClassWeight, Recipe
 from tasks.core.training.dataset import Dataset
@@ -125,11 +125,8 @@ class Trainer:
         return better
 
     def _refit_with(self, head: Head, scaling: Scaling) -> Refit:
-        """How the head is fitted anew; it must not be worse than the first by its standard error.
-
-        Where the difference is chance, by the few images that mostly validate, fine-tuning mostly has gained.
-        """
-        (limit,) = self.hardware.mean([np.array(head.row["val_loss"] + head.error)])
+        """How the head is fitted anew, and what its validation loss is held against."""
+        (limit,) = self.hardware.mean([np.array(head.row["val_loss"])])
         return Refit(partial(self._refit, head, scaling), float(limit))
 
     def _refit(self, head: Head, scaling: Scaling, whole: Any) -> dict[str, float]:
@@ -140,16 +137,18 @@ class Trainer:
             scaling: of the features that the classifier's head sees.
 
         Returns:
-            Losses and accuracies; no numbers where the backbone gives none.
+            Losses and accuracies, and the standard error of how much the validation loss differs from the
+            first head's. NaN where the backbone gives no numbers.
         """
         # In a thread of its own: Keras' loop is in the scope of the strategy, where the extractor can't run.
         with ThreadPoolExecutor(1) as outside:
             compute = partial(feature_cache.compute, self.extract, self.data)
             train, validation = outside.map(compute, ("train", "validation"))
         if not (train.is_finite and validation.is_finite):
-            return dict.fromkeys(NUMBERS, np.nan)
+            return dict.fromkeys((*NUMBERS, ERROR), np.nan)
         found = refit(head, train, validation, class_weights(self.data, head.class_weight), loss(self.recipe))
-        measured = np.array([found.row[name] for name in NUMBERS])
+        error = (found.losses - head.losses).std() / np.sqrt(len(head.losses))
+        measured = np.array([*(found.row[name] for name in NUMBERS), error])
         *weights, measured = self.hardware.mean([*found.weights, measured])
         whole.get_layer("head").set_weights(scaling.unfold(*weights))
-        return dict(zip(NUMBERS, map(float, measured), strict=True))
+        return dict(zip((*NUMBERS, ERROR), map(float, measured), strict=True))
