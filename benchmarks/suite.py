@@ -155,7 +155,8 @@ def measure(name: str, seed: int, sides: list[str], known: dict[str, Any]) -> di
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Mean accuracy of each task and side over the seeds, in percent."""
-    sides = ("majority", "colours", "logistic", *SIDES)
+    sides = [side for side in SIDES if any(side in row for row in rows.values())]
+    sides = ["majority", "colours", "logistic", *sides]
     lines = [f"| task | seeds | {' | '.join(sides)} |", "| --- " * (len(sides) + 2) + "|"]
     for name in TASKS:
         seeds = [row for key, row in rows.items() if key.rpartition(", seed ")[0] == name]

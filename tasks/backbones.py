@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from tasks.core.backbones import store
 from tasks.core.backbones.store import Listed
@@ -45,11 +46,10 @@ def fetch(name: str) -> Iterator[str]:
     yield f"  model.sha256: {facts.sha256}"
 
 
-def count_passes(name: str, image_size: int) -> float:
-    """The work of a training by params.yaml: one is the backbone on all training images at its own size."""
+def count_passes(p: Params, name: str, image_size: int) -> float:
+    """The work of a training: one is the backbone on all training images at its own size."""
     from tasks.core.training import effort, recipe
 
-    p = params.load(Params)
     validation = p.build.validation_split / (1 - p.build.validation_split - p.build.test_split)
     work = effort.work(name, store.facts(name), image_size, validation)
     return work.training(recipe.settle(p.train, work)[0])
@@ -69,7 +69,9 @@ def main() -> int:
     if arguments.command == "rank":
         from tasks.core.inference import ranking  # seconds, which the list doesn't need
 
-        rows = list(ranking.rank(arguments.names, arguments.sizes, count_passes))
+        rows = list(
+            ranking.rank(arguments.names, arguments.sizes, partial(count_passes, params.load(Params)))
+        )
         if arguments.json:
             print(json.dumps([asdict(row) for row in rows], indent=2))
         else:

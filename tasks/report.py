@@ -54,8 +54,10 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
     phases = {"augmented": "the head, on augmented images", "fine_tune": "fine-tuning"}
     text = f"Epochs of {phases[last]}. Kept:"
     if best["phase"] == last:
-        return f"{text} epoch {best['epoch']}, of the lowest validation loss."
-    return f"{text} the head, as what these came to had no lower validation loss."
+        head = history.loc[history["phase"] == "head", "val_loss"].min()
+        doubt = ", above the head's by less than half its standard error" if best["val_loss"] > head else ""
+        return f"{text} epoch {best['epoch']}, of the lowest validation loss among them{doubt}."
+    return f"{text} the head, as what these came to had a higher validation loss."
 
 
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:

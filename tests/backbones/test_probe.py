@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tasks.core.backbones import probe
 from tasks.core.backbones.probe import MOST, PER_CLASS, Probe, choose_size, probe_sizes, sample
@@ -61,3 +62,24 @@ def test_the_size_at_which_a_backbone_tells_classes_apart_is_found(tmp_path: Pat
     assert found[0].accuracy < 0.7 < found[1].accuracy
     assert len(found[0].losses) == len(found[0].hits) == 120 and found[0].milliseconds > 0
     assert choose_size(iter(found))[0].size == 64
+
+
+def test_features_are_kept_by_images_and_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
+    save_tiny_backbone(tmp_path / "one")
+    save_tiny_backbone(tmp_path / "other", lively=True)
+    labels = np.arange(40) % 2
+
+    def look(name: str, brightness: int) -> int:
+        """How many files of features there are then."""
+        pixels = np.full((40, 32, 32, 3), brightness, np.uint8)
+        list(probe_sizes(str(tmp_path / name), [32], lambda _: pixels, labels))
+        return len(list((tmp_path / "cache/features").iterdir()))
+
+    assert [look("one", 1), look("one", 1), look("one", 2), look("other", 2), look("one", 2)] == [
+        1,
+        1,
+        2,
+        3,
+        3,
+    ]

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from tasks.check import Params
+from tasks.core.backbones.store import Facts
 from tasks.core.base import params
 from tasks.core.training import effort
 from tasks.core.training.config import Effort, Train
@@ -32,6 +33,13 @@ def test_each_effort_is_more_than_the_one_before() -> None:
     assert not recipes["quick"].goes_on
     assert recipes["standard"].fine_tune and recipes["standard"].epochs == 2
     assert recipes["thorough"].epochs == 6 and recipes["thorough"].unfreeze == 1
+
+
+def test_work_is_counted_at_the_size_that_the_backbone_is_made_for() -> None:
+    facts = Facts("0" * 64, None, 16, is_stochastic=False, has_endpoints=False)
+    scales = [effort.work("efficientnet_lite0", facts, size, 0.1).scale for size in (112, 224)]
+    assert scales == [0.25, 1.0]
+    assert effort.work("a/folder", facts, 112, 0.1).scale == 1.0, "no other size is known"
 
 
 def test_what_is_too_much_work_leaves_the_head() -> None:

@@ -16,7 +16,7 @@ from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.errors import BackboneError, ModelError, ParamError
 from tasks.core.base.files import read_json
-from tasks.core.training import classifier, feature_cache, fine_tuning
+from tasks.core.training import callbacks, classifier, feature_cache, fine_tuning
 from tasks.core.training.augmentation import Draw, augment, draw, key, mix_up
 from tasks.core.training.batches import Batches
 from tasks.core.training.config import Augment, Recipe
@@ -156,8 +156,7 @@ def test_a_head_is_fitted_to_what_fine_tuning_has_made_of_the_backbone(
     losses = {name: validation_loss(tiny, tmp_path / name, penalty=False) for name in ("head", "refitted")}
     assert losses["refitted"] == pytest.approx(best["val_loss"], abs=1e-4)
     assert losses["refitted"] < losses["head"]
-    said = f"train: epoch {best['epoch']}, with the head fitted anew: validation loss {best['val_loss']:.4f}"
-    assert said in "".join(capsys.readouterr())
+    assert f"val_loss: {best['val_loss']:.4f}" in "".join(capsys.readouterr()), "told in the epoch's line"
     refitted, tuned = (weights(tmp_path / name) for name in ("refitted", "tuned"))
     assert any(not np.array_equal(refitted[name], tuned[name]) for name in tuned if "head" in name)
 
@@ -379,6 +378,18 @@ def test_the_best_epoch_is_kept_and_not_the_last(tiny: Tiny, tmp_path: Path) -> 
     assert best["epoch"] < len(tuned), "the last one was worse"
     assert validation_loss(tiny, tmp_path / "wild") == pytest.approx(best["val_loss"], abs=1e-3)
     assert len(tuned) - tuned["val_loss"].argmin() - 1 <= 2, "it stops when it got no better for two epochs"
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "ends"),
+    [(0.4, 0.0, False), (0.5, 0.0, True), (0.54, 0.1, False), (0.56, 0.1, True), (float("nan"), 0.1, True)],
+)
+def test_an_epoch_above_the_head_beyond_doubt_is_the_last(loss: float, error: float, ends: bool) -> None:
+    log: Any = None
+    history = callbacks.History("fine_tune", log)
+    history.rows.append({"epoch": 1, "val_loss": loss, callbacks.VAL_LOSS_ERROR: error})
+    assert callbacks.EarlyStopping(history, patience=9, limit=0.5).done == ends
+    assert callbacks.may_be_below(history.rows[0], 0.5) != ends, "what is taken is what may go on"
 
 
 def test_fine_tuning_that_makes_it_worse_leaves_the_head_as_it_was(tiny: Tiny, tmp_path: Path) -> None:

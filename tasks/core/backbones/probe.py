@@ -22,7 +22,7 @@ from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.arrays import Array, load_arrays, save_arrays
 from tasks.core.base.errors import BackboneError, brief
-from tasks.core.base.files import fingerprint
+from tasks.core.base.files import code_files, fingerprint
 from tasks.core.base.paths import cache_folder
 
 SHARE = 0.25  # of the training images that are looked at, but
@@ -39,7 +39,7 @@ class Probe:
     """What images of one size came to.
 
     size: side in pixels. accuracy: 0-1, of `hits`, bool (n,). loss: mean cross-entropy in nats, and losses
-    each image's, (n,). milliseconds: that the backbone took for an image, here.
+    each image's, (n,). milliseconds: that the backbone took for an image when these features were computed.
     """
 
     size: int
@@ -97,7 +97,8 @@ def probe_sizes(
     facts = store.facts(name, sha256)
     extract = extractor(backbone_layer(name, trainable=False, sha256=sha256, inner=facts.has_endpoints))
     devices = [device.device_type for device in tf.config.list_physical_devices()]
-    source = fingerprint([facts.sha256, facts.has_endpoints, devices, version("tensorflow")], Path(__file__))
+    known_by = [facts.sha256, facts.has_endpoints, devices, version("tensorflow")]
+    source = fingerprint(known_by, *code_files(Path(__file__).parent))
     classes = np.unique(labels, return_inverse=True)[1]
     for size in sizes:
         try:

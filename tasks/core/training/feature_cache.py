@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from tasks.core.backbones import layer
 from tasks.core.base.arrays import load_arrays, save_arrays
-from tasks.core.base.files import fingerprint
+from tasks.core.base.files import code_files, fingerprint
 from tasks.core.base.paths import cache_folder
 from tasks.core.training.dataset import Dataset
 
 BATCH = 64
+LARGEST = 1e30  # of a feature: float32 holds the sums over all images
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Features:
     seconds: float = 0.0
 
     @property
-    def is_finite(self) -> bool:
-        return bool(np.isfinite(self.values).all())
+    def are_numbers(self) -> bool:
+        """Whether they are, and small enough to compute with."""
+        return bool((np.abs(self.values) < LARGEST).all())
 
 
 def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: str) -> Features:
@@ -42,7 +45,7 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
     Args:
         source: says what, besides the images, the features depend on: the backbone and how it is run.
     """
-    source = fingerprint(source, Path(__file__))
+    source = fingerprint(source, Path(__file__), *code_files(Path(layer.__file__).parent))
     parts = []
     with tqdm(total=data.size(split), desc="features", unit=" images", disable=None, leave=False) as progress:
         for name in data.files(split):

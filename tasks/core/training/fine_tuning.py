@@ -1,6 +1,5 @@
 """Fine-tuning: it goes on from the head, with the backbone or with augmented images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from tasks.core.backbones.tensorflow_setup import keras
 from tasks.core.base import console
 from tasks.core.training import callbacks
 from tasks.core.training.batches import Batches
-from tasks.core.training.callbacks import BestWeights, EarlyStopping, History, Log, is_below
+from tasks.core.training.callbacks import BestWeights, EarlyStopping, FitHeadAnew, History, Log, may_be_below
 from tasks.core.training.checkpoint import Backup, Row, TrainingState
 from tasks.core.training.config import Recipe, Train
 from tasks.core.training.devices import Hardware, variables
@@ -57,32 +56,19 @@ class Record:
     callbacks: list[Any]
 
 
-@dataclass(frozen=True)
-class Refit:
-    """A head that is fitted anew after each epoch.
-
-    fit: gives that of a classifier in training other weights; returns `NUMBERS` and `ERROR`.
-    limit: the validation loss of the first head. An epoch surely above it, by its `ERROR`, is the last.
-    """
-
-    fit: Callable[[Any], dict[str, float]]
-    limit: float
-
-
 def fine_tune(
-    whole: Any, batches: Batches, hardware: Hardware, record: Record, refit: Refit | None
+    whole: Any, batches: Batches, hardware: Hardware, record: Record, anew: FitHeadAnew | None
 ) -> Row | None:
     """Goes on from the head with the backbone, or, where that is frozen, on augmented images.
 
     Args:
         whole: the classifier as it trains.
         batches: what it is fed, by its parameters.
-        refit: none, if the head only trains with the rest.
+        anew: fits the head after each epoch; none, if it only trains with the rest.
 
     Returns:
         The row of the epoch of the lowest validation loss, whose weights it then has. None, if that is not
-        below the head's. With `refit` it may be above it by its error: where few images validate, the
-        difference is mostly chance, and fine-tuning mostly has gained.
+        below the head's, or with `anew` if it is above that beyond doubt.
     """
     params = batches.p
     whole.compile(
@@ -92,15 +78,16 @@ def fine_tune(
         jit_compile=hardware.jit,
     )
     held_out = batches.validation()
-    limit = refit.limit if refit else np.inf
-    if params.head and not refit:
-        # Measured again: a backbone may have penalties of its own, which the head's loss on features lacks.
-        limit = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"]
     history = History("fine_tune" if params.fine_tune else "augmented", record.log)
     best = BestWeights(history)
-    stopping = EarlyStopping(history, params.patience, refit.limit if refit else np.inf)
+    limit = anew.limit if anew else np.inf
+    stopping = EarlyStopping(history, params.patience, limit)
+    if params.head and not anew:
+        # Measured again: a backbone may have penalties of its own, which the head's loss on features lacks.
+        limit = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"]
     saving = [callbacks.Checkpoint(history, best, record.backup)] if hardware.chief else []
-    first = [callbacks.AverageReplicas(), *([callbacks.FitHeadAnew(refit.fit)] if refit else [])]
+    # Before what reads their numbers; the head is fitted to what the mean of the replicas says.
+    first = [callbacks.AverageReplicas(), *([anew] if anew else [])]
     resume(history, best, whole, record.backup.load(), hardware)
     if not stopping.done:
         whole.fit(
@@ -108,11 +95,11 @@ def fine_tune(
             initial_epoch=len(history.rows),
             epochs=params.epochs,
             steps_per_epoch=batches.steps,
-            validation_data=None if refit else held_out,
+            validation_data=None if anew else held_out,
             callbacks=[*first, *record.callbacks, history, best, stopping, *saving],
             verbose=tensorflow_setup.verbosity() if hardware.chief else 0,
         )
-    if is_below(history.best, limit):  # which what is no number never is
+    if may_be_below(history.best, limit):  # which what is no number never is
         whole.set_weights(best.weights)
         return history.best
     if params.head:

@@ -14,12 +14,12 @@ from tasks.core.base import console
 from tasks.core.base.errors import BackboneError
 from tasks.core.training import classifier, feature_cache, symmetry
 from tasks.core.training.batches import Batches, class_weights
-from tasks.core.training.callbacks import ERROR, NUMBERS
+from tasks.core.training.callbacks import NUMBERS, VAL_LOSS_ERROR, FitHeadAnew
 from tasks.core.training.checkpoint import Row
 from tasks.core.training.config import ClassWeight, Recipe
 from tasks.core.training.dataset import Dataset
 from tasks.core.training.devices import Hardware
-from tasks.core.training.fine_tuning import Record, Refit, fine_tune, loss
+from tasks.core.training.fine_tuning import Record, fine_tune, loss
 from tasks.core.training.head import LAYERS, Head, fit_best, refit
 
 IMBALANCED = 2  # images of the largest class for each of the smallest, from which on rare ones may count more
@@ -52,7 +52,7 @@ class Trainer:
             feature_cache.of_split(self.extract, self.data, split, source)
             for split in ("train", "validation")
         )
-        if not (train.is_finite and validation.is_finite):
+        if not (train.are_numbers and validation.are_numbers):
             raise BackboneError(
                 f"model.backbone: {self.params.backbone} gives features that are no numbers in "
                 f"{self.hardware.precision}; try compute.precision: float32, or another backbone"
@@ -100,8 +100,7 @@ class Trainer:
             kind, l2: of the features, and the head's penalty.
 
         Returns:
-            The row of the epoch that is taken. None, and the weights are as they were, if it is no better
-            than the head.
+            The row of the epoch that is taken. None, and the weights are as they were, if the head is.
         """
         layer, recipe = model.get_layer("head"), self.recipe
         batches = Batches(self.data, recipe, self.params.dropout, layer.input_shape[1])
@@ -116,18 +115,16 @@ class Trainer:
                 unfreeze=recipe.unfreeze,
             )
             before = whole.get_weights()
-            anew = self._refit_with(head, scaling) if head and recipe.refits else None
+            anew = None
+            if head and recipe.refits:
+                (limit,) = self.hardware.mean([np.array(head.row["val_loss"])])
+                anew = FitHeadAnew(partial(self._refit, head, scaling), float(limit))
             better = fine_tune(whole, batches, self.hardware, record, anew)
         if better:
             layer.set_weights(scaling.fold(*whole.get_layer("head").get_weights()))
         else:
             whole.set_weights(before)
         return better
-
-    def _refit_with(self, head: Head, scaling: Scaling) -> Refit:
-        """How the head is fitted anew, and what its validation loss is held against."""
-        (limit,) = self.hardware.mean([np.array(head.row["val_loss"])])
-        return Refit(partial(self._refit, head, scaling), float(limit))
 
     def _refit(self, head: Head, scaling: Scaling, whole: Any) -> dict[str, float]:
         """Gives a classifier in training a head that is fitted to what its backbone has become.
@@ -137,18 +134,20 @@ class Trainer:
             scaling: of the features that the classifier's head sees.
 
         Returns:
-            Losses and accuracies, and the standard error of how much the validation loss differs from the
-            first head's. NaN where the backbone gives no numbers.
+            `NUMBERS`, and the standard error of how much the validation loss differs from the first head's.
+            NaN where the backbone gives no numbers.
         """
         # In a thread of its own: Keras' loop is in the scope of the strategy, where the extractor can't run.
         with ThreadPoolExecutor(1) as outside:
             compute = partial(feature_cache.compute, self.extract, self.data)
             train, validation = outside.map(compute, ("train", "validation"))
-        if not (train.is_finite and validation.is_finite):
-            return dict.fromkeys((*NUMBERS, ERROR), np.nan)
-        found = refit(head, train, validation, class_weights(self.data, head.class_weight), loss(self.recipe))
-        error = (found.losses - head.losses).std() / np.sqrt(len(head.losses))
-        measured = np.array([*(found.row[name] for name in NUMBERS), error])
-        *weights, measured = self.hardware.mean([*found.weights, measured])
+        names, measured = (*NUMBERS, VAL_LOSS_ERROR), np.full(len(NUMBERS) + 1, np.nan)
+        weights = head.weights
+        if train.are_numbers and validation.are_numbers:
+            by_class = class_weights(self.data, head.class_weight)
+            found = refit(head, train, validation, by_class, loss(self.recipe))
+            error = (found.losses - head.losses).std() / np.sqrt(len(head.losses))
+            weights, measured = found.weights, np.array([*(found.row[name] for name in NUMBERS), error])
+        *weights, measured = self.hardware.mean([*weights, measured])  # by all workers, or they would wait
         whole.get_layer("head").set_weights(scaling.unfold(*weights))
-        return dict(zip((*NUMBERS, ERROR), map(float, measured), strict=True))
+        return dict(zip(names, map(float, measured), strict=True))
