@@ -55,7 +55,8 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
     text = f"Epochs of {phases[last]}. Kept:"
     if best["phase"] == last:
         head = history.loc[history["phase"] == "head", "val_loss"].min()
-        doubt = ", above the head's by less than half its standard error" if best["val_loss"] > head else ""
+        is_above = "val_loss_error" in best and best["val_loss"] > head  # else they are measured otherwise
+        doubt = ", above the head's by less than half its standard error" if is_above else ""
         return f"{text} epoch {best['epoch']}, of the lowest validation loss among them{doubt}."
     return f"{text} the head, as what these came to had a higher validation loss."
 

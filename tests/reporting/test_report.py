@@ -232,7 +232,12 @@ def test_a_head_that_was_kept_is_told_beside_the_curves_of_fine_tuning() -> None
     history = pd.DataFrame(HEAD_AND_TWO_EPOCHS)
     kept = {"phase": "fine_tune", "epoch": 2} | NUMBERS
     assert report.best_epoch(history, kept).endswith("epoch 2, of the lowest validation loss among them.")
-    assert "above the head's by less than" in report.best_epoch(history, kept | {"val_loss": 0.6})
+    assert "above the head's by less than" in report.best_epoch(
+        history, kept | {"val_loss": 0.6, "val_loss_error": 0.3}
+    )
+    assert "above" not in report.best_epoch(history, kept | {"val_loss": 0.6}), (
+        "a loss that has penalties in it"
+    )
     assert "Kept: the head, as what" in report.best_epoch(history, {"phase": "head", "epoch": 1})
     found = report.curves(history)
     assert [(curve.first, curve.epochs) for curve in found] == [("head", 2)] * 2

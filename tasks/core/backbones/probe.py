@@ -20,7 +20,7 @@ from tasks.core.backbones.catalogue import UNPINNED
 from tasks.core.backbones.layer import backbone_layer, extractor
 from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.tensorflow_setup import tf
-from tasks.core.base.arrays import Array, load_arrays, save_arrays
+from tasks.core.base.arrays import Array, recall_arrays
 from tasks.core.base.errors import BackboneError, brief
 from tasks.core.base.files import code_files, fingerprint
 from tasks.core.base.paths import cache_folder
@@ -117,13 +117,13 @@ def probe_sizes(
 def _recall(extract: Callable[[Array], Any], pixels: Array, source: str) -> tuple[Array, float]:
     """What `_extract` gives, from the cache if it is there."""
     name = fingerprint([hashlib.sha256(pixels.data).hexdigest(), pixels.shape, source])
-    cache_path = cache_folder() / "features" / name
-    known = load_arrays(cache_path)
-    if known and known.keys() == {"values", "milliseconds"}:
-        return known["values"], float(known["milliseconds"])
-    values, milliseconds = _extract(extract, pixels)
-    save_arrays(cache_path, values=values, milliseconds=np.array(milliseconds))
-    return values, milliseconds
+
+    def compute() -> dict[str, Array]:
+        values, milliseconds = _extract(extract, pixels)
+        return {"values": values, "milliseconds": np.array(milliseconds)}
+
+    known = recall_arrays(cache_folder() / "features" / name, {"values", "milliseconds"}, compute)
+    return known["values"], float(known["milliseconds"])
 
 
 def _extract(extract: Callable[[Array], Any], pixels: Array) -> tuple[Array, float]:

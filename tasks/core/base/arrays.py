@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,12 @@ def load_arrays(path: Path) -> dict[str, Array] | None:
             return {name: arrays[name] for name in arrays.files}
     except DAMAGED:
         return None
+
+
+def recall_arrays(path: Path, names: set[str], compute: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """Reads the arrays of these names from a cache, or computes and keeps them where it has no sound file."""
+    known = load_arrays(path)
+    if known is None or known.keys() != names:
+        known = compute()
+        save_arrays(path, **known)
+    return known

@@ -95,8 +95,10 @@ class EarlyStopping(keras.callbacks.Callback):  # type: ignore[misc]
     @property
     def done(self) -> bool:
         rows = self.history.rows
-        waited = bool(rows) and len(rows) - int(self.history.best["epoch"]) >= self.patience
-        return waited or (bool(rows) and not may_be_below(rows[-1], self.limit))
+        if not rows:
+            return False
+        waited = len(rows) - int(self.history.best["epoch"]) >= self.patience
+        return waited or not may_be_below(rows[-1], self.limit)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.model.stop_training = self.done

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tasks.core.backbones import layer
-from tasks.core.base.arrays import load_arrays, save_arrays
+from tasks.core.base.arrays import Array, recall_arrays
 from tasks.core.base.files import code_files, fingerprint
 from tasks.core.base.paths import cache_folder
 from tasks.core.training.dataset import Dataset
@@ -70,12 +70,13 @@ def _join(parts: list[Features]) -> Features:
 
 def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: str) -> Features:
     cache_path = cache_folder() / "features" / fingerprint([data.shards[name], source])
-    known = load_arrays(cache_path)
-    if known and known.keys() == {"values", "labels", "seconds"}:
-        return Features(known["values"], known["labels"], float(known["seconds"]))
-    found = _compute(extract, data, name)
-    save_arrays(cache_path, values=found.values, labels=found.labels, seconds=np.array(found.seconds))
-    return found
+
+    def compute() -> dict[str, Array]:
+        found = _compute(extract, data, name)
+        return {"values": found.values, "labels": found.labels, "seconds": np.array(found.seconds)}
+
+    known = recall_arrays(cache_path, {"values", "labels", "seconds"}, compute)
+    return Features(known["values"], known["labels"], float(known["seconds"]))
 
 
 def _compute(extract: Callable[[Any], Any], data: Dataset, name: str) -> Features:
