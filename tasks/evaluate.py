@@ -1,8 +1,9 @@
 """Stage `evaluate`: measures the trained model on images it has not seen, and doubts their labels.
 
-Only images for validation and test are judged: of those that it was trained on, a model knows the label.
+Its answers for validation and test images are judged: of those that it was trained on, it knows the label.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,18 @@ import pandas as pd
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import cli, console, params
 from tasks.core.base.arrays import Array, rounded
-from tasks.core.base.files import replacing, write_json
+from tasks.core.base.files import read_json, replacing, write_json
 from tasks.core.base.params import Data
-from tasks.core.base.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
+from tasks.core.base.paths import (
+    DATASET,
+    EVALUATION,
+    LABEL_ERRORS,
+    MANIFEST,
+    METRICS,
+    MODELS,
+    PREDICTIONS,
+    TRAIN_LABEL_ERRORS,
+)
 from tasks.core.data.discovery import own_columns
 from tasks.core.data.image_io import Pixels
 from tasks.core.data.parquet import read_parquet
@@ -110,13 +120,19 @@ def evaluate(
     """
     tensorflow_setup.deterministic(p.seed)
     model, _ = classifier.load(models)
-    return measure(classifier.predictor(model), Dataset.load(dataset), manifest, labels, p)
+    in_training = read_json(models / TRAIN_LABEL_ERRORS)
+    return measure(classifier.predictor(model), Dataset.load(dataset), manifest, labels, p, in_training)
 
 
 def measure(
-    predict_batch: Predict, data: Dataset, manifest: Path, labels: Path, p: Evaluate
+    predict_batch: Predict,
+    data: Dataset,
+    manifest: Path,
+    labels: Path,
+    p: Evaluate,
+    in_training: Sequence[dict[str, Any]] = (),
 ) -> tuple[dict[str, Any], int]:
-    """What `evaluate` does, with a model that is loaded."""
+    """What `evaluate` does with a loaded model; `in_training` are label errors that `train` has found."""
     frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
     images = read_parquet(manifest).set_index("path").loc[frames["test"]["path"]]
     # The user's columns aren't in the manifest, where a new one would build and train again.
@@ -147,7 +163,8 @@ def measure(
     if p.robustness:
         result["robustness"] = robustness(predict_batch, data, p)
     judged = pd.concat([frame.assign(split=split) for split, frame in frames.items()], ignore_index=True)
-    issues = label_errors.describe(judged, *predictions.arrays(judged))
+    held_out = label_errors.describe(judged, *predictions.arrays(judged))
+    issues = sorted([*in_training, *held_out], key=lambda issue: (issue["self_confidence"], issue["path"]))
     predictions.write(PREDICTIONS, table)
     _write_tables(table, curves, result.get("robustness", {}), p.calibration_bins)
     write_json(LABEL_ERRORS, issues)

@@ -7,8 +7,15 @@ from tempfile import TemporaryDirectory
 from tasks.core.backbones.config import Model
 from tasks.core.base import cli, console, params
 from tasks.core.base.contract import Contract
-from tasks.core.base.files import replacing
-from tasks.core.base.paths import AUGMENTED, DATASET, MODELS, TRAINING, cache_folder
+from tasks.core.base.files import replacing, write_json
+from tasks.core.base.paths import (
+    AUGMENTED,
+    DATASET,
+    MODELS,
+    TRAIN_LABEL_ERRORS,
+    TRAINING,
+    cache_folder,
+)
 from tasks.core.training import classifier
 from tasks.core.training.batches import sheet
 from tasks.core.training.checkpoint import Row
@@ -49,6 +56,7 @@ def train(
         facts = fitted.facts | {"best_epoch": fitted.best_epoch}
         classifier.save(temporary, fitted.model, contract, facts)
         fitted.log.write(temporary / "history.csv")
+        write_json(temporary / TRAIN_LABEL_ERRORS, fitted.label_errors)
     if hardware.chief:
         fitted.backup.forget()
     return fitted.best_epoch

@@ -44,7 +44,7 @@ class Tiny:
         p = params.read(ROOT / "params.yaml", Params)
         quick: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 0.05}
         quick |= {"optimizer": "sgd", "batch_norm": "batch", "unfreeze": 1.0, "label_smoothing": 0.1}
-        quick |= {"refit": False, "fine_tune": True, "class_weight": "none"}
+        quick |= {"refit": False, "fine_tune": True, "class_weight": "none", "wrong_labels": "keep"}
         settings = dataclasses.replace(p.train, **(quick | changes))
         model = dataclasses.replace(p.model, backbone=str(self.folder / backbone))
         chosen = hardware or choose_devices("one", "float32", False, deterministic=True)

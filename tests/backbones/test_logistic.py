@@ -52,8 +52,8 @@ def test_a_start_near_the_solution_ends_in_the_same_place() -> None:
     assert again[1] == pytest.approx(bias, abs=0.01)
 
 
-def fit(train: tuple[Array, Array], held_out: tuple[Array, Array], **options: Any) -> logistic.Solution:
-    return logistic.fit(train, held_out, np.ones(3), **options)
+def fit(train: tuple[Array, Array], held_out: tuple[Array, Array], **options: Any) -> logistic.Chosen:
+    return logistic.choose_penalty(train, held_out, np.ones(3), **options)
 
 
 def test_features_that_say_little_are_penalized_more() -> None:
@@ -75,7 +75,7 @@ def test_a_single_image_of_a_class_leaves_the_validation_images_to_choose_by(hel
     rows = np.flatnonzero((labels > 0) | (np.arange(90) == 0))
     others, known = blobs(30, 10, 1.0, seed=2)
     solution = fit((values[rows], labels[rows]), (others[:held_out], known[:held_out]))
-    kernel, bias = solution.layer
+    kernel, bias = solution.solve()
     assert np.isfinite(kernel).all() and np.isfinite(bias).all()
     hits = (values[rows] @ kernel + bias).argmax(axis=1) == labels[rows]
     assert hits.mean() > 0.6
@@ -84,14 +84,14 @@ def test_a_single_image_of_a_class_leaves_the_validation_images_to_choose_by(hel
 def test_a_class_without_training_images_is_never_predicted() -> None:
     values, labels = blobs(90, 10, 0.5)
     rows = np.flatnonzero(labels != 2)
-    kernel, bias = fit((values[rows], labels[rows]), (values[rows], labels[rows])).layer
+    kernel, bias = fit((values[rows], labels[rows]), (values[rows], labels[rows])).solve()
     assert kernel.shape == (10, 3)
     assert set((values @ kernel + bias).argmax(axis=1)) == {0, 1}
 
 
 def test_it_is_the_same_each_time() -> None:
     train, held_out = blobs(90, 200, 1.0), blobs(30, 200, 1.0, seed=2)
-    first, second = fit(train, held_out).layer, fit(train, held_out).layer
+    first, second = fit(train, held_out).solve(), fit(train, held_out).solve()
     assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
 
 

@@ -39,6 +39,19 @@ def test_a_pass_brings_each_image_once_in_another_order_than_the_next(batches: B
     assert one not in (other, on_disk)
 
 
+def test_images_that_are_left_out_are_in_no_pass_and_no_epoch(batches: Batches) -> None:
+    paths = list(batches.data.index("train")["path"])
+    left_out = tuple(paths[::3])
+    fewer = dataclasses.replace(batches, left_out=left_out)
+    records = fewer._pass(np.int64(0)).map(lambda _, record: record)
+    seen = [example["path"].decode() for example in parsed(batches.data, records)]
+    assert sorted(seen) == sorted(set(paths) - set(left_out)) and len(seen) == fewer.size
+    assert fewer.steps == -(-fewer.size // 8) < batches.steps
+    later = [images for (images, _), *_ in taken(fewer, 1, 2)]
+    before = [images for (images, _), *_ in taken(fewer, 0, fewer.steps + 2)][-2:]
+    assert np.array_equal(later, before), "an epoch goes on where the one before it ended"
+
+
 @pytest.mark.parametrize("count", [1, 5, 29, 30, 1000])
 def test_some_images_of_a_split_are_taken_from_all_of_it(batches: Batches, count: int) -> None:
     data, size = batches.data, batches.data.size("train")

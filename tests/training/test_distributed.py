@@ -16,6 +16,7 @@ from tests.tiny import Tiny
 
 TOLERANCE = 2e-4  # of a loss near 1: sums of float32 in another order
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "refit": True, "class_weight": "auto"}
+SETTINGS |= {"wrong_labels": "auto"}
 
 
 @pytest.fixture(scope="module")

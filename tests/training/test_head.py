@@ -1,5 +1,6 @@
 """Which features the head sees, and that it does the same on features as they are and on scaled ones."""
 
+import dataclasses
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from tasks.core.base.arrays import Array
 from tasks.core.base.errors import ParamError
 from tasks.core.training.feature_cache import Features
 from tasks.core.training.head import Head, fit_best, kinds_to_try
+from tests.tiny import recipe
 
 LOSS = keras.losses.CategoricalCrossentropy(from_logits=True)
 
@@ -30,7 +32,7 @@ def split(seed: int, telling: slice) -> Features:
 
 def fit(telling: slice) -> Head:
     widths: Any = {"inner": 8, "last": 4}
-    return fit_best(split(1, telling), split(2, telling), widths, {"none": np.ones(2)}, "auto", LOSS)
+    return fit_best(split(1, telling), split(2, telling), widths, {"none": np.ones(2)}, "auto", LOSS, "auto")
 
 
 def test_the_images_choose_the_features() -> None:
@@ -108,7 +110,7 @@ def rare(overlap: float) -> tuple[Features, Features]:
 
 def weighted(overlap: float) -> Head:
     weights: Any = {"none": np.ones(2), "balanced": np.array([5 / 9, 5])}
-    return fit_best(*rare(overlap), {"last": 8}, weights, "auto", LOSS)
+    return fit_best(*rare(overlap), {"last": 8}, weights, "auto", LOSS, "auto")
 
 
 def test_rare_classes_count_more_only_where_it_costs_hardly_any_accuracy() -> None:
@@ -116,9 +118,10 @@ def test_rare_classes_count_more_only_where_it_costs_hardly_any_accuracy() -> No
     assert easy.class_weight == "none", "there is nothing to gain"
     assert hard.class_weight == "none", "the frequent class would lose more images"
     model = Model("mine", "none", 32, "last", 0.0, 0.1)
-    (why,) = hard.auto(model, "auto").values()
+    asked = recipe(class_weight="auto", wrong_labels="keep")
+    (why,) = hard.auto(model, asked).values()
     assert re.fullmatch(r"none: none 9\d\.\d%, mean of the classes 80\.0%; balanced .*", why)
-    assert hard.auto(model, "none") == {}
+    assert hard.auto(model, dataclasses.replace(asked, class_weight="none")) == {}
 
 
 def test_rare_classes_count_more_where_they_gain() -> None:
@@ -127,4 +130,4 @@ def test_rare_classes_count_more_where_they_gain() -> None:
     for part in parts:
         part.values[np.flatnonzero(part.labels == 0)[:62], 0] += 8
     weights: Any = {"none": np.ones(2), "balanced": np.array([5 / 9, 5])}
-    assert fit_best(*parts, {"last": 8}, weights, "auto", LOSS).class_weight == "balanced"
+    assert fit_best(*parts, {"last": 8}, weights, "auto", LOSS, "auto").class_weight == "balanced"

@@ -53,7 +53,9 @@ def halves(pixels: Any) -> Any:
 
 def head(kernel: Any) -> Head:
     nothing = LeftOut(np.zeros(0), np.zeros(0, bool), np.zeros(0, int))
-    return Head([kernel, np.zeros(2)], "last", Scaling.none(4), 0.0, "none", {}, np.zeros(0), nothing, 0.0)
+    return Head(
+        [kernel, np.zeros(2)], "last", Scaling.none(4), 0.0, "none", {}, np.zeros(0), nothing, None, 0.0
+    )
 
 
 OF_SIDES, OF_ENDS = head(np.eye(4)[:, :2]), head(np.eye(4)[:, 2:])  # by which half they tell the classes

@@ -106,9 +106,12 @@ def test_what_was_auto_is_told_and_written(
 ) -> None:
     """With the parameters that ship, and `backbone` trained; what was given as a value is not among them."""
     auto: dict[str, Any] = dict.fromkeys(("batch_size", "learning_rate", "optimizer", "batch_norm"), "auto")
-    tiny.train(tmp_path / "models", **auto, class_weight="auto")
+    tiny.train(tmp_path / "models", **auto, class_weight="auto", wrong_labels="auto")
     chosen = read_json(tmp_path / "models/classifier.json")["auto"]
-    expected = {f"train.{name}" for name in (*auto, "class_weight")} | {"model.features", "model.l2"}
+    expected = {f"train.{name}" for name in (*auto, "class_weight", "wrong_labels")} | {
+        "model.features",
+        "model.l2",
+    }
     assert expected | {f"train.augment.{name}" for name in dataclasses.asdict(STILL)} == set(chosen)
     assert chosen["train.learning_rate"] == "0.001: for adam and batches of 32"
     printed = "".join(capsys.readouterr())
@@ -136,11 +139,14 @@ def test_a_fine_tuned_backbone_that_gives_no_numbers_is_not_taken(
     assert "became no number (lower train.learning_rate): the head is kept" in "".join(capsys.readouterr())
 
 
-def test_class_weights_are_one_where_there_is_no_head_to_ask(tiny: Tiny, tmp_path: Path) -> None:
-    tiny.train(tmp_path / "auto", head=False, class_weight="auto")
+def test_class_weights_are_one_and_labels_right_where_there_is_no_head_to_ask(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    tiny.train(tmp_path / "auto", head=False, class_weight="auto", wrong_labels="auto")
     tiny.train(tmp_path / "none", head=False, class_weight="none")
     chosen = read_json(tmp_path / "auto/classifier.json")["auto"]
     assert chosen["train.class_weight"] == "none: no head to ask"
+    assert chosen["train.wrong_labels"] == "keep: no head to ask"
     (one, other) = (weights(tmp_path / name) for name in ("auto", "none"))
     assert all(np.array_equal(one[name], other[name]) for name in one)
 

@@ -13,6 +13,7 @@ DATASET = Path("data/dataset")
 DATASET_FACTS = "dataset.json"  # in there
 MODELS = Path("models")
 MODEL_FACTS = "classifier.json"  # in there
+TRAIN_LABEL_ERRORS = "label_errors.json"  # in there, of training images
 TRAINING = Path("reports/training")
 AUGMENTED = "augmented.png"  # in there
 VALIDATION = Path("reports/validation.json")

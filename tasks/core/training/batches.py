@@ -14,6 +14,7 @@ from tasks.core.training.config import ClassWeight, Recipe
 from tasks.core.training.dataset import Dataset
 
 HELD_OUT_BATCH = 64
+HASHES = 2**62  # of paths, so many that no two are likely to share one
 ROWS, COLUMNS, GAP = 6, 8, 4  # of the sheet of augmented images; the gap in pixels
 SHEET = (1200, 1200)  # pixels that it has at most
 
@@ -32,22 +33,36 @@ class Batches:
     p: Recipe
     dropout: float
     width: int  # of the backbone's features
+    left_out: tuple[str, ...] = ()  # paths of training images
+
+    @property
+    def size(self) -> int:
+        """Images of a pass."""
+        return self.data.size("train") - len(self.left_out)
 
     @property
     def steps(self) -> int:
         """Batches of an epoch. An epoch's last batch goes on with images of the next pass over them."""
-        return -(-self.data.size("train") // self.p.batch_size)
+        return -(-self.size // self.p.batch_size)
 
     def training(self, epoch: int) -> Any:
         """Streams batches from the beginning of an epoch on, counted from 0, without end."""
-        passes, into = divmod(epoch * self.steps * self.p.batch_size, self.data.size("train"))
+        passes, into = divmod(epoch * self.steps * self.p.batch_size, self.size)
         stream = tf.data.Dataset.range(passes, 2**31).flat_map(self._pass).skip(into)
         stream = stream.map(self._draw, AUTOTUNE).batch(self.p.batch_size, drop_remainder=True)
         return _shareable(stream.map(self._finish, AUTOTUNE))
 
     def _pass(self, number: Any) -> Any:
-        """The record of every training image once, in this pass's order, with the pass's number."""
-        return self.data.read_shuffled("train", self.p.seed + number).map(lambda record: (number, record))
+        """The record of every image once, in this pass's order, with the pass's number."""
+        records = self.data.read_shuffled("train", self.p.seed + number)
+        if self.left_out:
+            records = records.filter(self._is_trained_on)
+        return records.map(lambda record: (number, record))
+
+    def _is_trained_on(self, record: Any) -> Any:
+        left_out = tf.strings.to_hash_bucket_fast(tf.constant(self.left_out), HASHES)
+        path = tf.strings.to_hash_bucket_fast(self.data.parse_path(record), HASHES)
+        return tf.reduce_all(left_out != path)
 
     def _draw(self, number: Any, record: Any) -> Any:
         example = self.data.parse(record)

@@ -22,6 +22,7 @@ Effort = Literal["quick", "standard", "thorough"]
 Statistics = Literal["batch", "frozen"]
 Optimizer = Literal["sgd", "adam", "adamw"]
 ClassWeight = Literal["none", "root", "balanced"]
+WrongLabels = Literal["auto", "keep"]
 Auto = Literal["auto"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -62,6 +63,7 @@ class Train(Section):
     weight_decay: NotNegative
     label_smoothing: Fraction
     class_weight: Auto | ClassWeight
+    wrong_labels: WrongLabels
     mixup: NotNegative
     augment: Augment
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import pandas as pd
+
 from tasks.core.backbones.tensorflow_setup import AUTOTUNE, tf, without_autotune
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
@@ -13,8 +16,10 @@ from tasks.core.base.paths import DATASET_FACTS
 
 SHUFFLE_BYTES = 1 << 29
 SIDE_BY_SIDE = 16  # files
+INDEXED = 1024  # records at once
 _TEXT = tf.io.FixedLenFeature([], tf.string)
-_SPEC = {"image": _TEXT, "label": tf.io.FixedLenFeature([], tf.int64), "path": _TEXT}
+_NAMES = {"path": _TEXT, "label": tf.io.FixedLenFeature([], tf.int64)}
+_SPEC = _NAMES | {"image": _TEXT}
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,13 @@ class Dataset:
             stream = records.map(self.parse, num_parallel_calls=AUTOTUNE).batch(batch)
         return without_autotune(stream.prefetch(AUTOTUNE))
 
+    def index(self, split: str) -> pd.DataFrame:
+        """`path` and `label`, the place of the class, of each image of a split, in the order of `read`."""
+        records = tf.data.TFRecordDataset(self._paths(self.files(split))).batch(INDEXED)
+        parts = list(records.map(lambda each: tf.io.parse_example(each, _NAMES)).as_numpy_iterator())
+        path, label = (np.concatenate([part[name] for part in parts]) for name in _NAMES)
+        return pd.DataFrame({"path": [one.decode() for one in path], "label": label})
+
     def read_shuffled(self, split: str, seed: Any) -> Any:
         """Streams a split's records in an order that depends on the seed, and nothing else.
 
@@ -118,6 +130,10 @@ class Dataset:
 
     def _paths(self, names: Sequence[str]) -> list[str]:
         return [str(self.folder / name) for name in names]
+
+    def parse_path(self, serialized: Any) -> Any:
+        """Reads the path alone of one record: a string."""
+        return tf.io.parse_single_example(serialized, _NAMES)["path"]
 
     def parse(self, serialized: Any) -> dict[str, Any]:
         """Reads one record: an image of the dict that `read` streams."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ class Features:
     values: np.ndarray
     labels: np.ndarray
     seconds: float = 0.0
+
+    def part(self, rows: Array) -> "Features":
+        """Those of some images."""
+        return replace(self, values=self.values[rows], labels=self.labels[rows])
 
     @property
     def are_numbers(self) -> bool:

@@ -34,13 +34,17 @@ PACKAGES = ("tensorflow", "tf-keras", "tensorflow-hub")
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained classifier, its history, what it was trained on and with, and the backup to forget."""
+    """A trained classifier, its history, what it was trained on and with, and the backup to forget.
+
+    label_errors: training images that were left out, for their labels are wrong by all appearances.
+    """
 
     model: Any
     recipe: Recipe
     best_epoch: Row
     log: Log
     facts: dict[str, Any]
+    label_errors: list[dict[str, Any]]
     backup: Backup
 
 
@@ -104,7 +108,7 @@ def fit(
         kind = head.features if head else kinds[-1]
         l2 = head.l2 if head else UNCHOSEN_L2 if model_params.l2 == "auto" else model_params.l2
         facts |= {"features": kind, "l2": l2, "auto": data.auto | chosen}
-        model, better = models[kind], None
+        model, better, errors = models[kind], None, trainer.label_errors(head)
         if head:
             model.get_layer("head").set_weights(hardware.mean(head.weights))
         if recipe.goes_on:
@@ -112,13 +116,14 @@ def fit(
             others: list[Any] = [callbacks.reset_seed(recipe.seed)] if stochastic else []
             if logs and hardware.chief:
                 others.append(_tensorboard(logs, backup))
-            better = trainer.go_on(model, head, kind, l2, Record(log, backup, others))
+            left_out = tuple(error["path"] for error in errors)
+            better = trainer.go_on(model, head, kind, l2, Record(log, backup, others), left_out)
     best_epoch = better or (head.row if head else None)
     if best_epoch is None or not is_finite(best_epoch):
         raise ParamError(
             f"train.learning_rate is {recipe.learning_rate}, too much: the loss became no number"
         )
-    return Fitted(model, trainer.recipe, best_epoch, log, facts, backup)
+    return Fitted(model, trainer.recipe, best_epoch, log, facts, errors, backup)
 
 
 def _tensorboard(logs: Path, backup: Backup) -> Any:

@@ -10,19 +10,21 @@ from threadpoolctl import threadpool_limits
 from tasks.core.backbones import logistic
 from tasks.core.backbones.config import Features as Kind
 from tasks.core.backbones.config import Model
-from tasks.core.backbones.logistic import LeftOut
+from tasks.core.backbones.logistic import Chosen, LeftOut
 from tasks.core.backbones.scaling import Scaling
 from tasks.core.backbones.store import Facts
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import ParamError
 from tasks.core.training.checkpoint import Row
-from tasks.core.training.config import Auto, ClassWeight
+from tasks.core.training.config import ClassWeight, Train, WrongLabels
 from tasks.core.training.feature_cache import Features
+from tasks.core.training.label_noise import LabelNoise
 
 LAYERS: dict[Kind, str] = {"last": "the last layer", "inner": "the last layer and inner ones"}
 ALIKE = "no class has twice the images of another, or one has a single image"
 MIN_RECALL_GAIN, MAX_ACCURACY_LOSS = 0.01, 0.005  # for which rare classes count more
+ALONE = "keep: a class has a single image, so that none can be cross-validated"
 UNCHOSEN_L2 = 0.0001  # what `model.l2: auto` is where no head is fitted by itself
 
 
@@ -33,8 +35,9 @@ class Head:
     weights: kernel and bias, for features as the backbone gives them. features: which of them it sees.
     scaling: of these. l2: its penalty in Keras' terms, on scaled features. class_weight: how classes count
     in the loss. row: of the history. losses: of the validation images, (n,). left_out: what images came
-    to that it was not fitted to. seconds: that the backbone took for the features of all training images.
-    why: of features and class weights, the figures that chose them.
+    to that it was not fitted to. noise: what is known of the training labels, if that was asked and could be.
+    seconds: that the backbone took for the features of all training images. why: of features and class
+    weights, the figures that chose them.
     """
 
     weights: list[Array]
@@ -45,10 +48,11 @@ class Head:
     row: Row
     losses: Array
     left_out: LeftOut
+    noise: LabelNoise | None
     seconds: float
     why: dict[str, str] = field(default_factory=dict)
 
-    def auto(self, model: Model, class_weight: Auto | ClassWeight) -> dict[str, str]:
+    def auto(self, model: Model, train: Train) -> dict[str, str]:
         """What the images have decided, by parameter, and the figures."""
         found = {}
         if model.features == "auto":
@@ -57,7 +61,9 @@ class Head:
             found["model.l2"] = (
                 f"{self.l2:.2g}: of {len(logistic.PENALTIES)} the one with the lowest loss on these"
             )
-        if class_weight == "auto":
+        if train.wrong_labels == "auto":
+            found["train.wrong_labels"] = self.noise.describe() if self.noise else ALONE
+        if train.class_weight == "auto":
             found["train.class_weight"] = f"{self.class_weight}: {self.why['class_weight']}"
         return found
 
@@ -78,6 +84,20 @@ def kinds_to_try(params: Model, found: Facts, *, fits_head: bool) -> list[Kind]:
     return [params.features]
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """Of a head, all but its weights: they are solved for the one that is taken."""
+
+    kind: Kind
+    class_weight: ClassWeight
+    scaling: Scaling
+    chosen: Chosen
+
+    @property
+    def left_out(self) -> LeftOut:
+        return self.chosen.left_out
+
+
 def fit_best(
     train: Features,
     validation: Features,
@@ -85,6 +105,7 @@ def fit_best(
     weights: dict[ClassWeight, Array],
     l2: Literal["auto"] | float,
     loss: Any,
+    wrong_labels: WrongLabels,
 ) -> Head:
     """Fits a layer to each kind of features, and gives the one that predicts other images best.
 
@@ -94,35 +115,52 @@ def fit_best(
             is taken where no other gains.
         l2: `model.l2`.
         loss: Keras' loss that fine-tuning has, for the history.
+        wrong_labels: `train.wrong_labels`; they are looked for by the best kind of features.
     """
-    count = len(train.labels)
-    penalties = logistic.PENALTIES if l2 == "auto" else (2 * count * l2,)
 
-    def fit(kind: Kind, class_weight: ClassWeight) -> Head:
-        seen, others = (part.values[:, : widths[kind]] for part in (train, validation))
-        scaling = Scaling.of(seen)
-        pairs = (scaling.apply(seen), train.labels), (scaling.apply(others), validation.labels)
-        solution = logistic.fit(*pairs, weights[class_weight], penalties)
-        layer = scaling.fold(*solution.layer)
-        row, losses = _measure(layer, seen, train.labels, others, validation.labels, loss)
-        l2 = solution.penalty / (2 * count)
-        return Head(layer, kind, scaling, l2, class_weight, row, losses, solution.left_out, train.seconds)
+    def choose(seen: Features, kind: Kind, class_weight: ClassWeight) -> _Candidate:
+        values, others = seen.values[:, : widths[kind]], validation.values[:, : widths[kind]]
+        scaling = Scaling.of(values)
+        pairs = (scaling.apply(values), seen.labels), (scaling.apply(others), validation.labels)
+        penalties = logistic.PENALTIES if l2 == "auto" else (2 * len(seen.labels) * l2,)
+        chosen = logistic.choose_penalty(*pairs, weights[class_weight], penalties)
+        return _Candidate(kind, class_weight, scaling, chosen)
 
     # NumPy's threads and SciPy's would wait for one another, four times as long as the work takes, and sums
     # of several threads are not the same twice.
     with threadpool_limits(1):
         first, *rest = weights
-        heads = {kind: fit(kind, first) for kind in widths}
-        best = min(heads.values(), key=lambda head: head.left_out.loss)
-        others = [fit(best.features, class_weight) for class_weight in rest]
-    said = ", ".join(f"{head.left_out.loss:.3f} on {LAYERS[kind]}" for kind, head in heads.items())
+        by_kind = [choose(train, kind, first) for kind in widths]
+        best, noise, seen = min(by_kind, key=lambda one: one.left_out.loss), None, train
+        if wrong_labels == "auto" and best.chosen.logits is not None:
+            noise = LabelNoise.of(best.chosen.logits, train.labels)
+        if noise and noise.wrong.any():
+            seen = train.part(~noise.wrong)
+            best = choose(seen, best.kind, first)
+        others = [choose(seen, best.kind, class_weight) for class_weight in rest]
+        fair = [other for other in others if _is_fairer(other.left_out, best.left_out)]
+        taken = max(fair, key=lambda one: one.left_out.recalls.mean(), default=best)
+        layer = taken.scaling.fold(*taken.chosen.solve())
+    said = ", ".join(f"{one.left_out.loss:.3f} on {LAYERS[one.kind]}" for one in by_kind)
     why = {"features": f"the loss of images that it was not fitted to is {said}"}
     why["class_weight"] = "; ".join(map(_describe, [best, *others])) if others else ALIKE
-    fair = [other for other in others if _is_fairer(other.left_out, best.left_out)]
-    return replace(max(fair, key=lambda head: head.left_out.recalls.mean(), default=best), why=why)
+    row, losses = _measure(layer, seen, validation, loss)
+    return Head(
+        layer,
+        taken.kind,
+        taken.scaling,
+        taken.chosen.penalty / (2 * len(seen.labels)),
+        taken.class_weight,
+        row,
+        losses,
+        taken.left_out,
+        noise,
+        train.seconds,
+        why,
+    )
 
 
-def _describe(head: Head) -> str:
+def _describe(head: _Candidate) -> str:
     """What it knows of images that it was not fitted to."""
     found = head.left_out
     return f"{head.class_weight} {found.hits.mean():.1%}, mean of the classes {found.recalls.mean():.1%}"
@@ -138,30 +176,30 @@ def _is_fairer(one: LeftOut, other: LeftOut) -> bool:
 
 
 def refit(head: Head, train: Features, validation: Features, weights: Array, loss: Any) -> Head:
-    """Fits a head as another was, by its penalty, to what the same layers have come to say.
+    """Fits a head as another was, by its penalty and to its images, to what the same layers have come to say.
 
     Args:
         weights: of the classes, as that head has them.
     """
+    if head.noise:
+        train = train.part(~head.noise.wrong)
     width, count = len(head.weights[0]), len(train.labels)
-    seen, others = train.values[:, :width], validation.values[:, :width]
+    seen = train.values[:, :width]
     with threadpool_limits(1):
         scaling = Scaling.of(seen)
         solution = logistic.solve(scaling.apply(seen), train.labels, weights, 2 * count * head.l2)
     layer = scaling.fold(*solution)
-    row, losses = _measure(layer, seen, train.labels, others, validation.labels, loss)
+    row, losses = _measure(layer, train, validation, loss)
     return replace(head, weights=layer, scaling=scaling, row=row, losses=losses)
 
 
-def _measure(
-    layer: list[Array], seen: Array, labels: Array, others: Array, other_labels: Array, loss: Any
-) -> tuple[Row, Array]:
-    """The head's row of the history, as Keras reports it, and the losses of the other images."""
+def _measure(layer: list[Array], train: Features, validation: Features, loss: Any) -> tuple[Row, Array]:
+    """The head's row of the history, as Keras reports it, and the losses of the validation images."""
     kernel, bias = layer
     row: Row = {"phase": "head", "epoch": 1}
-    for prefix, features, classes in (("", seen, labels), ("val_", others, other_labels)):
-        logits = features @ kernel + bias
-        losses = np.asarray(loss.call(tf.one_hot(classes, len(bias)), logits))
+    for prefix, part in (("", train), ("val_", validation)):
+        logits = part.values[:, : len(kernel)] @ kernel + bias
+        losses = np.asarray(loss.call(tf.one_hot(part.labels, len(bias)), logits))
         row[f"{prefix}loss"] = round(float(losses.mean()), 6)
-        row[f"{prefix}accuracy"] = round(float((logits.argmax(axis=1) == classes).mean()), 6)
+        row[f"{prefix}accuracy"] = round(float((logits.argmax(axis=1) == part.labels).mean()), 6)
     return row, losses

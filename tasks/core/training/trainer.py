@@ -59,7 +59,8 @@ class Trainer:
             )
         widths = {kind: model.get_layer("head").input_shape[1] for kind, model in models.items()}
         weights = {name: class_weights(self.data, name) for name in self._weightings()}
-        head = self._agree(fit_best(train, validation, widths, weights, self.params.l2, loss(self.recipe)))
+        ways = self.params.l2, loss(self.recipe), self.recipe.wrong_labels
+        head = self._agree(fit_best(train, validation, widths, weights, *ways))
         console.say(
             f"train: head on {widths[head.features]} features of {LAYERS[head.features]}, l2 {head.l2:.2g}, "
             f"validation loss {head.row['val_loss']:.4f}, accuracy {head.row['val_accuracy']:.4f}"
@@ -67,10 +68,26 @@ class Trainer:
         return head
 
     def _agree(self, head: Head) -> Head:
-        """Has all workers take the same class weights, whatever the last digits of their features are."""
+        """Has all workers take the same class weights and images, whatever their features' last digits."""
         names = get_args(ClassWeight)
-        (place,) = self.hardware.mean([np.array(float(names.index(head.class_weight)))])
-        return replace(head, class_weight=names[round(float(place))])
+        place = np.array(float(names.index(head.class_weight)))
+        wrong = head.noise.wrong.astype(float) if head.noise else np.zeros(0)
+        place, wrong = self.hardware.mean([place, wrong])
+        noise = head.noise and replace(head.noise, wrong=wrong > 0.5)
+        return replace(head, class_weight=names[round(float(place))], noise=noise)
+
+    def label_errors(self, head: Head | None) -> list[dict[str, Any]]:
+        """The training images that are left out for their labels, as rows of `reports/label_errors.json`."""
+        if not (head and head.noise and head.noise.wrong.any()):
+            return []
+        noise, names = head.noise, np.array(self.data.class_names)
+        table = self.data.index("train")
+        table["label"], table["suggested"] = names[table["label"]], names[noise.suggested]
+        table["self_confidence"], table["split"] = noise.confidence.round(6), "train"
+        found: list[dict[str, Any]] = (
+            table[noise.wrong].sort_values(["self_confidence", "path"]).to_dict("records")  # type: ignore[assignment]
+        )
+        return found
 
     def _weightings(self) -> list[ClassWeight]:
         """The class weights that the images choose from, or the one that is taken."""
@@ -86,24 +103,35 @@ class Trainer:
         Returns:
             The trainer by these parameters, and what decided those that were `auto`.
         """
-        why = head.auto(self.params, self.recipe.class_weight) if head else {}
+        why = head.auto(self.params, self.recipe) if head else {}
         class_weight = head.class_weight if head else self._weightings()[0]
         if self.recipe.class_weight == "auto" and not head:
             why = {"train.class_weight": f"{class_weight}: no head to ask"}
+        if self.recipe.wrong_labels == "auto" and not head:
+            why["train.wrong_labels"] = "keep: no head to ask"
         recipe, by_images = symmetry.settle(self.recipe, head, self.extract, self.data, self.hardware)
         return replace(self, recipe=replace(recipe, class_weight=class_weight)), why | by_images
 
-    def go_on(self, model: Any, head: Head | None, kind: Kind, l2: float, record: Record) -> Row | None:
+    def go_on(
+        self,
+        model: Any,
+        head: Head | None,
+        kind: Kind,
+        l2: float,
+        record: Record,
+        left_out: tuple[str, ...] = (),
+    ) -> Row | None:
         """Trains the classifier further, from the head if there is one.
 
         Args:
             kind, l2: of the features, and the head's penalty.
+            left_out: paths of images that are not trained on.
 
         Returns:
             The row of the epoch that is taken. None, and the weights are as they were, if the head is.
         """
         layer, recipe = model.get_layer("head"), self.recipe
-        batches = Batches(self.data, recipe, self.params.dropout, layer.input_shape[1])
+        batches = Batches(self.data, recipe, self.params.dropout, layer.input_shape[1], left_out)
         scaling = head.scaling.reduce() if head else Scaling.none(batches.width)
         with self.hardware.strategy.scope():
             whole = classifier.in_training(
