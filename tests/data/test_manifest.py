@@ -1,8 +1,11 @@
 """The three layouts are told apart, and every image gets a true row."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -98,6 +101,138 @@ def test_a_labels_file_with_a_slip_is_refused(tmp_path: Path, text: str, words: 
     with pytest.raises(DataError, match=words) as caught:
         discovery.discover(tmp_path / "pictures", labels_file(tmp_path, text))
     assert "labels.csv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("label", [b"red", b"blue"], "the column 'label' as binary; store it as text"),
+        ("label", pd.Series([b"red", b"blue"]).astype("category"), "the column 'label' as dictionary"),
+        ("label", [[0], [1]], "the column 'label' as list"),
+        ("group", [{"a": 1}, {"a": 2}], "the column 'group' as struct"),
+    ],
+)
+def test_a_column_that_is_no_text_makes_no_classes(
+    tmp_path: Path, column: str, values: Any, words: str
+) -> None:
+    """They would be called b'red' and [0]."""
+    write_classes(tmp_path / "pictures", count=1)
+    file = tmp_path / "labels.parquet"
+    known = pd.DataFrame({"path": ["red/000.png", "blue/000.png"], "label": ["warm", "cold"]})
+    known.assign(**{column: values}).to_parquet(file)
+    with pytest.raises(DataError, match=words):
+        discovery.discover(tmp_path / "pictures", file)
+    own: dict[str, Any] = {"embedding": [[0.5], [0.7]], "image": [b"1", b"2"], "place": ["here", "there"]}
+    known.assign(**own).to_parquet(file)
+    assert list(discovery.own_columns(file).columns) == ["place"], "of the user's own, text makes slices"
+
+
+def test_numbers_and_what_pandas_stores_beside_them_are_read_as_they_are(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    file = tmp_path / "labels.parquet"
+    rows = pd.DataFrame({"path": ["red/000.png", "blue/000.png"], "label": [3, 7], "group": [1, None]})
+    rows["group"] = rows["group"].astype("Int64")
+    rows.set_index("path").to_parquet(file)
+    (first, second), _ = discovery.discover(tmp_path / "pictures", file)
+    assert (first.path, first.label, first.group) == ("blue/000.png", "7", None)
+    assert (second.label, second.group) == ("3", "1")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, suffix: str) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    file = tmp_path / f"labels{suffix}"
+    names, values = ["path", "label", "label"], [["red/000.png"], ["warm"], ["cold"]]
+    if suffix == ".csv":
+        file.write_text("path,label,label\nred/000.png,warm,cold\n")
+    else:
+        pq.write_table(pa.table([pa.array(each) for each in values], names), file)
+    with pytest.raises(DataError, match="has the column 'label' twice; keep one of them"):
+        discovery.discover(tmp_path / "pictures", file)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (("caf\u00e9", "cafe\u0301"), r"'cafe\\u0301' and 'caf\\xe9' look alike"),
+        (("red", "red "), "'red' and 'red ' look alike"),
+        (("red", "red\u00a0"), r"'red' and 'red\\xa0' look alike"),
+        (("red", "red\u200b"), r"'red' and 'red\\u200b' look alike"),
+        (("light  red", "light red"), "look alike"),
+        (("red\nor so", "blue"), r"the class 'red\\nor so' holds a line end or another control character"),
+        (("red\u2028", "blue"), "holds a line end"),
+        (("red\x07", "blue"), "control character"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["folders", "labels"])
+def test_classes_that_nobody_can_tell_apart_or_that_break_lines_are_refused(
+    tmp_path: Path, labels: tuple[str, str], words: str, layout: str
+) -> None:
+    images, file = tmp_path / "pictures", tmp_path / "labels.csv"
+    write_classes(images, ["red", "blue"], count=1)
+    if layout == "labels":
+        rows = {"path": ["red/000.png", "blue/000.png"], "label": labels}
+        pd.DataFrame(rows).to_csv(file, index=False)
+    else:
+        labels_file(tmp_path)
+        for name, label in zip(("red", "blue"), labels, strict=True):
+            (images / name).rename(images / f"{label}.new")
+        for folder in list(images.iterdir()):
+            folder.rename(folder.with_suffix(""))
+    with pytest.raises(DataError, match=words) as caught:
+        discovery.discover(images, file)
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_that_differ_to_the_eye_are_classes(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", ["red", "blue", "green", "gold"], count=1)
+    labels = ["a", "A", "x\u00b2", "x2"]
+    paths = [f"{name}/000.png" for name in ("red", "blue", "green", "gold")]
+    pd.DataFrame({"path": paths, "label": labels}).to_csv(tmp_path / "labels.csv", index=False)
+    entries, _ = discovery.discover(tmp_path / "pictures", tmp_path / "labels.csv")
+    assert {entry.label for entry in entries} == set(labels)
+
+
+def test_a_group_is_one_however_it_is_written(tmp_path: Path) -> None:
+    """Else its images would come into different splits."""
+    write_classes(tmp_path / "pictures", ["red", "blue", "green"], count=1)
+    text = "path,label,group\nred/000.png,a,caf\u00e9\nblue/000.png,b,cafe\u0301 \ngreen/000.png,b,\n"
+    entries, _ = discovery.discover(tmp_path / "pictures", labels_file(tmp_path, text))
+    assert {entry.path: entry.group for entry in entries} == {
+        "red/000.png": "caf\u00e9",
+        "blue/000.png": "caf\u00e9",
+        "green/000.png": None,
+    }
+
+
+def test_backslashes_in_a_labels_file_are_told(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    file = labels_file(tmp_path, "path,label\nred\\000.png,a\nblue\\000.png,b\n")
+    with pytest.raises(DataError, match=r"write paths with / in place of \\"):
+        discovery.discover(tmp_path / "pictures", file)
+
+
+@pytest.mark.parametrize("top", ["", "train/"])
+@pytest.mark.parametrize(
+    ("held", "words"), [((), "but nothing"), (("a.heic", "b.HEIC", "c"), r"but 1 without a suffix, 2 \.heic")]
+)
+def test_a_class_folder_without_an_image_is_told_and_no_class_is_lost(
+    tmp_path: Path, top: str, held: tuple[str, ...], words: str
+) -> None:
+    images = tmp_path / "pictures"
+    write_classes(images / top, ["red", "blue"], count=1)
+    (images / top / "gone").mkdir()
+    for name in held:
+        (images / top / "gone" / name).touch()
+    with pytest.raises(DataError, match=rf"pictures/{top}gone holds no image, {words}; convert"):
+        discovery.discover(images, labels_file(tmp_path))
+
+
+def test_a_class_that_one_split_has_no_image_of_is_no_lost_class(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_classes(tmp_path / "pictures" / split, ["red", "blue"], count=1)
+    (tmp_path / "pictures/test/red/000.png").unlink()
+    assert len(found(tmp_path / "pictures", labels_file(tmp_path))) == 3
 
 
 @pytest.mark.parametrize("text", ["path,label\n", "path,label\nred/000.png,warm\nblue/000.png,cold\n"])

@@ -3,6 +3,7 @@
 import difflib
 import os
 import sys
+import unicodedata
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tasks.core.base.errors import DataError
 from tasks.core.data import image_io
@@ -22,6 +24,7 @@ HINTS = (  # what people call the splits, in lower case
     | dict.fromkeys(("test", "testing"), "test")
 )
 COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are the user's own
+BREAKING = ("Cc", "Zl", "Zp")  # categories of Unicode: what ends a line, or does something else but show
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,8 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
         The images, and how many files were skipped, since no image is called so, by suffix.
 
     Raises:
-        DataError: no such folder, nothing in it, images outside of every class, one class only, or classes
-            beside splits.
+        DataError: no such folder, nothing in it, images outside of every class, a class folder without any,
+            one class only, classes that look alike or break lines, or classes beside splits.
     """
     if not folder.is_dir():
         raise DataError(f"data.images: {folder} is not a folder; point it at your images")
@@ -60,6 +63,7 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
             f"data.images: {folder} holds no image ({known}) in a class folder; lay them out as class/image"
         )
     classes = {entry.label for entry in entries}
+    _check_names(classes)
     if len(classes) < 2:
         raise DataError(
             f"data.images: {folder} holds one class only, {classes.pop()!r}; a classifier needs at least two"
@@ -141,7 +145,44 @@ def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
             )
         hint = HINTS[parts[0].lower()] if hinted else None
         entries.append(Entry(path, sys.intern(parts[depth - 1]), None, hint))
+    known = {entry.label for entry in entries}
+    of_classes = [folder / top for top in tops] if depth == 1 else [*folder.glob("*/*/")]
+    empty = [each for each in sorted(of_classes) if each.name not in known and not _hidden(each.name)]
+    if entries and empty:
+        raise DataError(
+            f"data.images: {empty[0]} holds no image, but {_files_in(empty[0])}; convert these to a format "
+            "that is read, or remove the folder"
+        )
     return entries
+
+
+def _files_in(folder: Path) -> str:
+    """How many files of each suffix there are below a folder."""
+    suffixes = Counter(Path(name).suffix.lower() for *_, files in os.walk(folder) for name in files)
+    return (
+        ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in sorted(suffixes.items()))
+        or "nothing"
+    )
+
+
+def _check_names(classes: Iterable[str]) -> None:
+    """Refuses classes that nobody can tell from one another, and those that are more than one line."""
+    known: dict[str, str] = {}
+    for label in sorted(classes):
+        if any(unicodedata.category(character) in BREAKING for character in label):
+            raise DataError(f"the class {label!a} holds a line end or another control character; take it out")
+        twin = known.setdefault(_appearance(label), label)
+        if twin != label:
+            raise DataError(
+                f"the classes {twin!a} and {label!a} look alike, but for blanks or for how Unicode "
+                "writes a letter; give them one name"
+            )
+
+
+def _appearance(text: str) -> str:
+    """What is seen of a text: its letters, each composed in one way, and single blanks between words."""
+    visible = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", visible).split())
 
 
 def _are_splits(folder: Path, tops: list[str]) -> bool:
@@ -199,15 +240,19 @@ def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
             f"data.labels: {labels} lists {path!r}; paths start at data.images and stay below it, "
             "without . and .. in them"
         )
-    return Entry(path, sys.intern(label), row.get("group"), HINTS[hint.lower()] if hint else None)
+    group = row.get("group")
+    return Entry(path, sys.intern(label), group and _appearance(group), HINTS[hint.lower()] if hint else None)
 
 
 def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
     missing = [entry.path for entry in entries if not (folder / entry.path).is_file()]
     if missing:
+        remedy = "paths start at data.images"
+        if (folder / missing[0].replace("\\", "/")).is_file():
+            remedy = "write paths with / in place of \\"
         raise DataError(
             f"data.labels: {labels} lists {missing[0]!r}, which is not in {folder} ({len(missing)} of "
-            f"{len(entries)} are not); paths start at data.images"
+            f"{len(entries)} are not); {remedy}"
         )
     parents = {parent for entry in entries for parent in PurePath(entry.path).parents if parent.name}
     for parent in sorted(parents):
@@ -219,10 +264,13 @@ def _read_labels(labels: Path) -> pd.DataFrame:
         raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
     try:
         if labels.suffix == ".parquet":
-            return pd.read_parquet(labels).map(lambda value: None if pd.isna(value) else str(value))
+            return _read_parquet(labels)
+        as_text: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(labels, dtype=str, keep_default_na=False, index_col=False)
+            _check_twice(labels, pd.read_csv(labels, header=None, nrows=1, **as_text).iloc[0].tolist())
+            frame: pd.DataFrame = pd.read_csv(labels, **as_text)
+            return frame
     except pd.errors.ParserWarning:
         raise DataError(
             f"data.labels: {labels} has rows with more fields than its first line; a comma too many at their "
@@ -233,3 +281,33 @@ def _read_labels(labels: Path) -> pd.DataFrame:
             f"data.labels: {labels} can't be read ({' '.join(str(error).split())}); "
             "it must be a CSV in UTF-8, with commas, or Parquet"
         ) from None
+
+
+def _read_parquet(labels: Path) -> pd.DataFrame:
+    """As text, with what pandas has stored beside the columns left out, and what is no text or number."""
+    with pq.ParquetFile(labels) as file:
+        table = file.read()
+    _check_twice(labels, table.column_names)
+    columns = {}
+    for field in table.schema:
+        is_text_like = not (pa.types.is_nested(field.type) or _is_bytes(field.type))
+        if field.name in COLUMNS and not is_text_like:
+            raise DataError(
+                f"data.labels: {labels} has the column {field.name!r} as {field.type}; store it as text"
+            )
+        if is_text_like and not field.name.startswith("__index_level_"):
+            values = table[field.name].to_pylist()
+            columns[field.name] = [None if pd.isna(value) else str(value) for value in values]
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_bytes(kind.value_type)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _check_twice(labels: Path, columns: list[str]) -> None:
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise DataError(f"data.labels: {labels} has the column {twice[0]!r} twice; keep one of them")
