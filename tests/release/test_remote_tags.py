@@ -180,3 +180,71 @@ def test_what_was_altered_in_the_remote_is_not_blamed_on_the_cache(variants: Pat
     for published in (True, False):
         with pytest.raises(DataError, match=rf"DVC's remote, {tmp_path}/store, is not there: mount it"):
             Revision("HEAD", published).read(EXPORT / FORMATS["onnx"].file)
+
+
+SETTINGS = """
+[fetch]
+    prune = true
+    pruneTags = true
+[push]
+    default = nothing
+    followTags = true
+    recurseSubmodules = on-demand
+[tag]
+    gpgSign = true
+    sort = -taggerdate
+[commit]
+    gpgSign = false
+[gpg]
+    program = /bin/false
+[color]
+    ui = always
+[column]
+    ui = always
+[log]
+    showSignature = true
+[diff]
+    relative = true
+    noprefix = true
+"""
+
+
+@pytest.fixture
+def unusual(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same repository, of a user with settings of their own."""
+    file = tmp_path / "gitconfig"
+    known = Path.home() / ".gitconfig"
+    file.write_text((known.read_text("utf-8") if known.is_file() else "") + SETTINGS)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(file))
+    subprocess.run(["git", "config", "remote.origin.prune", "true"], check=True)
+    return here
+
+
+@pytest.mark.usefixtures("unusual")
+def test_what_is_not_pushed_yet_outlives_a_look_at_the_remote_whatever_git_prunes() -> None:
+    unsigned = ["git", "-c", "tag.gpgSign=false"]
+    subprocess.run([*unsigned, "commit", "-q", "--allow-empty", "-m", "Begin"], check=True)
+    for name in ("classifier@v1.0.0", "classifier#production#1", "mine"):
+        subprocess.run([*unsigned, "tag", "-a", "-m", "of this clone alone", name], check=True)
+    before = sorted(tags())
+    assert git.fetch() is None
+    assert sorted(tags()) == before
+    git.push(["classifier@v1.0.0"])
+    assert list(git.remote_tags()) == ["classifier@v1.0.0"], "and none that nobody asked for"
+    listed = subprocess.run(["git", "ls-remote", "--tags", "origin"], check=True, capture_output=True)
+    assert b"mine" not in listed.stdout
+    plain = ["git", "fetch", "-q", "origin", "refs/tags/classifier#*:refs/tags/classifier#*"]
+    subprocess.run(plain, check=True)
+    assert "classifier#production#1" not in tags(), "its failing twin: what git does by these settings"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unusual")
+def test_a_promotion_does_not_depend_on_the_users_settings(variants: Path) -> None:
+    commit(variants, "good")
+    assert promoted()[0] == 0
+    before = tags()
+    assert len(before) == 2
+    code, said = promoted(push=True)
+    assert (code, tags()) == (0, before) and ", and now others know" in said
+    assert set(git.remote_tags()) == set(before)

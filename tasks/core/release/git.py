@@ -13,6 +13,17 @@ from tasks.core.base.params import FILE
 
 MODEL = "classifier"  # its name in dvc.yaml, under artifacts
 REMOTE = "origin"
+# What a user may have set otherwise, and would change what git prints for us to read.
+OURS = (
+    "-c",
+    "core.quotePath=false",
+    "-c",
+    "color.ui=false",
+    "-c",
+    "column.ui=never",
+    "-c",
+    "diff.relative=false",
+)
 TAGS = tuple(f"refs/tags/{MODEL}{mark}*" for mark in "@#")
 
 
@@ -32,7 +43,7 @@ def attempt(*words: str) -> subprocess.CompletedProcess[str]:
     """Runs a git command, however it ends."""
     settings = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its own words, and no question for a password
     return subprocess.run(
-        ["git", "-c", "core.quotePath=false", *words],
+        ["git", *OURS, *words],
         env=os.environ | settings,
         check=False,
         capture_output=True,
@@ -127,10 +138,14 @@ def remote_tags() -> dict[str, str]:
 
 
 def fetch() -> str | None:
-    """Fetches the tags of the model that the remote has; returns what hindered it, if something did."""
+    """Fetches the tags of the model that the remote has; returns what hindered it, if something did.
+
+    By the user's fetch.prune git would delete those that only this clone has: promotions not yet pushed.
+    """
     if REMOTE not in run("remote").split():
         return None
-    done = attempt("fetch", "--no-tags", REMOTE, *(f"{one}:{one}" for one in TAGS))
+    words = ("--no-tags", "--no-prune", "--no-prune-tags", "--no-recurse-submodules")
+    done = attempt("fetch", *words, REMOTE, *(f"{one}:{one}" for one in TAGS))
     if not done.returncode:
         return None
     return unknown_tags() or f"git fetch: {brief(done.stderr)}"
@@ -154,13 +169,14 @@ def date(tag: str) -> str:
 
 
 def push(tags: list[str]) -> None:
-    """Gives tags to the remote, all or none; those that it has are left alone.
+    """Gives these tags to the remote, all or none, and no others; those that it has are left alone.
 
     Raises:
         DarkroomError: another promotion was there first.
         Unreachable: the remote can't be reached.
     """
-    done = attempt("push", "--atomic", "--quiet", REMOTE, *(f"refs/tags/{tag}" for tag in tags))
+    words = ("--atomic", "--quiet", "--no-follow-tags", "--recurse-submodules=no")
+    done = attempt("push", *words, REMOTE, *(f"refs/tags/{tag}" for tag in tags))
     if not done.returncode:
         return
     try:
