@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -77,13 +78,13 @@ def _from_stdin(stdin: Any) -> list[Source]:
     try:
         image_io.open_image(data)
     except DataError:
-        try:
-            lines = data.decode().splitlines()
-        except UnicodeDecodeError:
+        if b"\0" in data:  # which no path holds
             raise DataError("stdin holds neither an image nor paths; give one of the two") from None
+        lines = [line.removesuffix(b"\r") for line in data.removeprefix(BOM_UTF8).split(b"\n")]
         if not any(lines):
             raise DataError("stdin is empty; give an image or paths, one a line") from None
-        return [source for line in lines if line for source in _from_name(line)]
+        # A path is bytes, of which only a line feed ends a line: no other separator of Unicode's does.
+        return [source for line in lines if line for source in _from_name(os.fsdecode(line))]
     return [Source("stdin", data)]
 
 

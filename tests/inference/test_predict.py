@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from tasks import predict
 from tasks.core.artifacts.exporter import Exporter
 from tasks.core.artifacts.formats import FORMATS, Format
+from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import load_predictor
@@ -89,6 +91,21 @@ def test_stdin_brings_paths_or_one_image(artifacts: Path, tiny: Tiny) -> None:
     assert [row["path"] for row in csv.DictReader(io.StringIO(listed.stdout))] == list(map(str, files))
     (row,) = json.loads(run(artifacts / "model.onnx", "-", "--json", stdin=files[0].read_bytes()).stdout)
     assert (row["path"], row["class"]) == ("stdin", "red")
+
+
+def test_each_name_from_stdin_is_the_bytes_of_its_line(tiny: Tiny, tmp_path: Path) -> None:
+    """A byte order mark, line ends of Windows, a name that is no UTF-8, and one with a line separator."""
+    image = (tiny.images / "red/000.png").read_bytes()
+    names = [os.fsencode(tmp_path) + name for name in (b"/a.png", b"/\xff.png", "/b\u2028c\x0c.png".encode())]
+    for name in names:
+        Path(os.fsdecode(name)).write_bytes(image)
+    for end in (b"\n", b"\r\n"):
+        incoming = BOM_UTF8 + end.join([*names, b""])
+        found = predict.list_sources(["-"], io.BytesIO(incoming))
+        assert [source.name for source in found] == [os.fsdecode(name) for name in names]
+    contract = Contract(("a", "b"), 32, "pad")
+    unread: list[str] = []
+    assert len(list(predict.read_images(found, contract, unread))) == 3 and not unread
 
 
 @pytest.mark.parametrize(
