@@ -1,6 +1,7 @@
 """What is asked of DVC beyond its documented API is there in the installed DVC, and means the same."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from dvc.lock import make_lock
+from dvc.rwlock import RWLOCK_LOCK
 
+from tasks.check import RECORD
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import remove, write_json
 from tasks.core.base.paths import METRICS
@@ -108,6 +112,40 @@ def test_stages_and_their_state() -> None:
         Path("mine").rename("away")
         assert dvc_api.missing() == ["mine"]
         Path("away").rename("mine")
+
+
+@pytest.mark.parametrize("left", ["", "{", "\0\0\0\0"])
+@pytest.mark.usefixtures("here")
+def test_dvc_starts_again_after_a_disk_that_was_full(left: str) -> None:
+    assert RECORD.is_file(), "where this DVC keeps it"
+    RECORD.write_text(left)
+    code, said = dvc("repro", "last")
+    assert code and "rwlock" in "".join(said), "its failing twin: DVC alone"
+    with contract():
+        dvc_api.remove_unreadable(RECORD)
+    assert not RECORD.exists()
+    assert dvc("repro", "last")[0] == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_what_dvc_is_writing_is_not_taken_from_it() -> None:
+    dvc_api.remove_unreadable(RECORD)
+    assert RECORD.is_file(), "which is sound"
+    RECORD.write_text("{")
+    with make_lock(str(RECORD.with_name(RWLOCK_LOCK)), tmp_dir=str(RECORD.parent)):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"from tasks.core.release import dvc_api as d; from pathlib import Path; "
+                f"d.remove_unreadable(Path({str(RECORD)!r}))",
+            ],
+            check=False,
+            capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    assert done.returncode and b"LockError" in done.stderr and RECORD.is_file()
+    RECORD.unlink()
 
 
 @pytest.mark.usefixtures("here")

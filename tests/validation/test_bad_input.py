@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tasks.check import RECORD
 from tests.stages import end
 from tests.structure import ROOT
 
@@ -136,6 +137,16 @@ def test_a_slip_is_told_before_anything_runs(
     code, line = end("check")
     assert code == 2
     assert all(word in line for word in words), line
+
+
+def test_what_a_full_disk_left_of_dvcs_record_is_removed(workplace: Path) -> None:
+    record = workplace / RECORD
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert end("check") == (0, "") and record.is_file()
+    record.write_text("")
+    assert end("check")[0] == 0
+    assert not record.exists()
 
 
 def test_make_run_begins_with_the_check() -> None:

@@ -82,6 +82,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def is_json(file: Path) -> bool:
+    """Whether a file can be read as JSON at all."""
+    try:
+        read_json(file)
+    except ValueError:
+        return False
+    return True
+
+
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import networkx as nx
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
-from dvc.lock import LockError
+from dvc.lock import LockError, make_lock
 from dvc.repo import Repo
+from dvc.rwlock import RWLOCK_LOCK
 from dvc.scm import SCMError, resolve_rev
 from dvc_data.hashfile.db import get_index
 
 from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief
-from tasks.core.base.files import fingerprint, flat
+from tasks.core.base.files import fingerprint, flat, is_json
 from tasks.core.base.paths import METRICS
 
 # Packages of what a remote of DVC's may raise; all else is an OSError.
@@ -61,6 +62,20 @@ def survey(targets: Sequence[str] = ()) -> tuple[list[str], set[str]]:
                 raise DarkroomError(f"{target} is no stage of dvc.yaml, which has {known}") from None
         names = [stage.addressing for stage in order if stage in wanted]
         return names, set(repo.status()) & set(names)
+
+
+def remove_unreadable(record: Path) -> None:
+    """Removes the record of what running stages read and write, if it holds no JSON.
+
+    So a full disk leaves it, and DVC would end each run in an error until somebody deletes it. A run that
+    writes it in this moment holds the lock that is taken here.
+
+    Raises:
+        LockError: another process doesn't let it go.
+    """
+    with make_lock(str(record.with_name(RWLOCK_LOCK)), tmp_dir=str(record.parent)):
+        if not is_json(record):
+            record.unlink()
 
 
 def changed_stages(*stages: str) -> set[str]:
