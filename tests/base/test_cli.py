@@ -141,7 +141,7 @@ DVC_YAML = """
 stages:
   work:
     cmd: python work.py
-    deps: [source, tasks/code.py, tasks/core/room]
+    deps: [source, "${images}", tasks/code.py, tasks/core/room]
     params: [train]
     outs: [result, folder]
 """
@@ -157,8 +157,10 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
         subprocess.run(words, cwd=folder, env=environment(), check=True)
     (folder / "dvc.yaml").write_text(DVC_YAML)
-    (folder / "params.yaml").write_text("train: {epochs: 1}\nreport: {mistakes: 1}\n")
+    (folder / "params.yaml").write_text("train: {epochs: 1}\nreport: {mistakes: 1}\nimages: pictures\n")
     (folder / "source").write_text("good")
+    (folder / "pictures/cat").mkdir(parents=True)
+    (folder / "pictures/cat/1.png").write_text("one")
     (folder / "tasks/core/room").mkdir(parents=True)
     for name in ("code.py", "core/room/code.py"):
         (folder / "tasks" / name).touch()
@@ -229,7 +231,7 @@ def test_a_verdict_keeps_what_it_was_given_on(repository: Path) -> None:
     ("edit", "words"),
     [
         ("Path('params.yaml').write_text('train: [2')", "params.yaml can't be read any more"),
-        ("Path('params.yaml').write_text('train: 2')", "params.yaml: train was changed"),
+        ("Path('params.yaml').write_text('train: 2\\nimages: pictures')", "params.yaml: train was changed"),
         ("Path('tasks/code.py').write_text('x = 1')", "tasks/code.py was changed"),
         ("Path('tasks/core/room/code.py').write_text('x = 1')", "tasks/core/room/code.py was changed"),
         ("Path('tasks/core/room/new.py').write_text('x = 1')", "tasks/core/room/new.py was changed"),
@@ -242,8 +244,60 @@ def test_an_edit_meanwhile_is_not_recorded_as_this_runs(repository: Path, edit: 
     assert "first" in (repository / "result").read_text()
 
 
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ("Path('source').write_text('better')", "source was changed"),
+        ("Path('source').unlink()", "source was changed"),
+        ("Path('pictures/cat/new.png').touch()", "pictures was changed"),
+        ("Path('pictures/cat/1.png').write_text('other')", "pictures was changed"),
+        ("Path('pictures/cat/1.png').unlink()", "pictures was changed"),
+        ("Path('pictures/cat/1.png').rename('pictures/cat/2.png')", "pictures was changed"),
+        (
+            "Path('2').write_text('one'); shutil.copystat('pictures/cat/1.png', '2'); "
+            "Path('2').rename('pictures/cat/1.png')",
+            "pictures was changed",
+        ),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_an_input_that_changes_meanwhile_is_not_recorded_as_read(
+    repository: Path, edit: str, words: str, first: bool
+) -> None:
+    lock = (repository / "dvc.lock").read_text()
+    done = repro(
+        repository, f"import shutil\n{edit}\n{FIRST}" if first else f"import shutil\n{FIRST}\n{edit}"
+    )
+    assert done.returncode != 0
+    assert f"work: {words} while this stage ran; run it again" in done.stderr
+    assert (repository / "dvc.lock").read_text() == lock
+    assert is_as_the_first_run_left_it(repository)
+
+
+def test_what_a_system_leaves_in_a_folder_is_no_change(repository: Path) -> None:
+    assert repro(repository, f"{FIRST}\nPath('pictures/.DS_Store').touch()").returncode == 0
+
+
+def test_a_stage_that_is_started_from_elsewhere_works_and_gives_back(repository: Path) -> None:
+    (repository / "deep/er").mkdir(parents=True)
+    script(repository, HALF + "raise DataError('source is bad')")
+    for folder, words in (("deep/er", ["-P"]), ("deep", ["../dvc.yaml:work"])):
+        done = subprocess.run(
+            ["dvc", "repro", *words],
+            cwd=repository / folder,
+            env=environment(),
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode and "work: source is bad" in done.stderr
+        assert is_as_the_first_run_left_it(repository)
+    script(repository, FIRST)
+    subprocess.run(["dvc", "repro", "-P"], cwd=repository / "deep", env=environment(), check=True)
+
+
 def test_an_edit_of_what_the_stage_does_not_read_costs_nothing(repository: Path) -> None:
-    text = "# new\\ntrain: {epochs: 1}\\nreport: {mistakes: 2}\\n"
+    text = "# new\\ntrain: {epochs: 1}\\nreport: {mistakes: 2}\\nimages: pictures\\n"
     assert repro(repository, f"{FIRST}\nPath('params.yaml').write_text('{text}')").returncode == 0
 
 

@@ -1,7 +1,9 @@
 """How a stage or a command starts, and how it ends: exit 0, 1 for a no, 2 for a mistake."""
 
 import argparse
+import hashlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -19,6 +21,7 @@ from tasks.core.base import console, process
 from tasks.core.base.errors import DarkroomError, Rejected
 from tasks.core.base.files import code_files, sha256
 
+TEMPLATE = re.compile(r"\$\{(.+?)\}")  # of dvc.yaml, for a value of params.yaml
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 INTERRUPT_DELAY = 0.01  # seconds
 
@@ -131,7 +134,7 @@ def _unheard(lost: "sys.UnraisableHookArgs") -> None:
 
 
 def _recorded() -> dict[str, str]:
-    """What DVC will record beside the outputs: the stage's code and parameters, as they are now.
+    """What DVC will record beside the outputs: the stage's code, parameters and inputs, as they are now.
 
     DVC reads them when a stage ends; if they were edited meanwhile, it would put the new text beside the
     old result.
@@ -140,11 +143,30 @@ def _recorded() -> dict[str, str]:
     if not name:
         return {}
     facts = _yaml("dvc.yaml")["stages"][name]
-    code = [file for dep in facts["deps"] if dep.startswith("tasks/") for file in code_files(Path(dep))]
     values = _yaml("params.yaml") if "params" in facts else {}
-    keys = {key: repr(reduce(getitem, key.split("."), values)) for key in facts.get("params", ())}
-    parameters = {f"params.yaml: {key}": value for key, value in keys.items()}
-    return {str(file): sha256(file) for file in code} | parameters
+
+    def value(key: str) -> Any:
+        return reduce(getitem, key.split("."), values)
+
+    paths = [TEMPLATE.sub(lambda found: str(value(found[1])), dep) for dep in facts["deps"]]
+    code = [file for path in paths if path.startswith("tasks/") for file in code_files(Path(path))]
+    inputs = {path: _state(Path(path)) for path in paths if not path.startswith("tasks/")}
+    parameters = {f"params.yaml: {key}": repr(value(key)) for key in facts.get("params", ())}
+    return {str(file): sha256(file) for file in code} | inputs | parameters
+
+
+def _state(path: Path) -> str:
+    """What tells it from what it was: a file's bytes, and of the files in a folder what DVC looks at."""
+    if not path.is_dir():
+        return sha256(path) if path.exists() else ""
+    found = hashlib.sha256()
+    for top, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in files if not name.startswith(".")):
+            status = os.stat(f"{top}/{name}")  # noqa: PTH116, a third of Path's time
+            seen = f"{top}/{name}", status.st_size, status.st_mtime_ns, status.st_ino
+            found.update(repr(seen).encode())
+    return found.hexdigest()
 
 
 def _yaml(file: str) -> Any:

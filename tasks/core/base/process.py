@@ -38,8 +38,13 @@ def install_stage_handlers() -> None:
 
 
 def stage() -> str | None:
-    """The name of the stage that this process is; none for a command, and for what a stage has started."""
-    return os.environ.get(STAGE) if os.environ.get(OWN_PID) == str(os.getpid()) else None
+    """The name of the stage that this process is; none for a command, and for what a stage has started.
+
+    DVC that was started elsewhere puts the way from there to dvc.yaml before it: `../dvc.yaml:validate`.
+    """
+    if os.environ.get(OWN_PID) != str(os.getpid()):
+        return None
+    return os.environ[STAGE].rpartition(":")[2] if STAGE in os.environ else None
 
 
 def end_with_dvc() -> None:
