@@ -1,7 +1,9 @@
 """A scan opens what has changed and nothing else, and remembers nothing that was not so."""
 
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +13,7 @@ from PIL import Image
 from tasks.core.data import image_io, parallel
 from tasks.core.data.config import Processes
 from tasks.core.data.parallel import each, limit_workers
-from tasks.core.validation import scan
+from tasks.core.validation import scan, scan_cache
 from tests import workers
 from tests.images import ALONE, scanned, write_classes
 
@@ -80,6 +82,67 @@ def test_running_out_of_memory_is_not_remembered_of_an_image(
         patch.setattr(image_io, "_rgb", lambda _: bytearray(1 << 62))
         assert place.scanned()["error"].str.contains("memory").all()
     assert place.scanned()["error"].isna().all()
+
+
+def flip(file: Path, part: bytes, other: bytes) -> None:
+    data = file.read_bytes()
+    assert part in data
+    file.write_bytes(data.replace(part, other))
+
+
+def of_another_version(file: Path) -> None:
+    file.unlink()
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE files (file BLOB PRIMARY KEY, what TEXT)")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: flip(file, b'"width": 40', b'"width": 41'),
+        lambda file: flip(file, b'"format": "BMP"', b'"format": "B\xffP"'),
+        lambda file: file.write_bytes(file.read_bytes()[:5000]),
+        lambda file: file.write_bytes(b"no database at all"),
+        lambda file: file.write_bytes(file.read_bytes()[:100] + bytes(5000)),
+        of_another_version,
+    ],
+    ids=["a digit", "a byte", "cut short", "text", "zeros", "version"],
+)
+def test_a_damaged_cache_is_made_again_and_never_believed(
+    place: Place, damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = place.scanned()
+    file = place.folder / "cache/scan.sqlite"
+    assert not file.with_name("scan.sqlite-wal").exists(), "all of it is in the file"
+    damage(file)
+    pd.testing.assert_frame_equal(place.scanned(), first)
+    assert len(place.reads) == 12
+    assert len(capsys.readouterr().err.splitlines()) <= 1
+    pd.testing.assert_frame_equal(place.scanned(), first)
+    assert place.reads == [], "the new one is whole"
+
+
+def test_a_cache_that_can_not_be_written_costs_time_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a disk that is full, or that only root may write to; a folder stands in for these here."""
+    first = place.scanned()
+    file = place.folder / "cache/scan.sqlite"
+    file.unlink()
+    file.mkdir()
+    pd.testing.assert_frame_equal(place.scanned(), first)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{file} can't be used" in line and line.endswith("the next scan will open it again")
+    file.rmdir()
+    assert len(place.reads) == 12 and len(place.scanned()) == 12
+    monkeypatch.setattr(scan_cache, "TIMEOUT", 0.1)
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for changed in place.files:
+            os.utime(changed, (1, 1))
+        pd.testing.assert_frame_equal(place.scanned(), first)
+    assert "locked" in capsys.readouterr().err
+    assert file.is_file(), "it is another process's, too"
 
 
 def test_what_an_earlier_version_of_our_code_found_is_found_again(

@@ -3,23 +3,29 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import PIL
 
+from tasks.core.base import console
+from tasks.core.base.errors import brief
 from tasks.core.base.files import sha256
 from tasks.core.base.paths import cache_folder
 
+# Of SQLite: another process holds it, or the disk doesn't let us write. The database itself is sound.
+OF_OTHERS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
+TIMEOUT = 60.0  # seconds, for another process to end its writing
 RECENT = 2_000_000_000  # ns; FAT keeps times in steps of two seconds
 
 TABLE = """
     CREATE TABLE IF NOT EXISTS files (
         file BLOB PRIMARY KEY, code TEXT NOT NULL, size INTEGER, modified INTEGER, changed INTEGER,
-        facts TEXT NOT NULL
+        facts TEXT NOT NULL, sum INTEGER NOT NULL
     ) WITHOUT ROWID
 """
 
@@ -36,34 +42,37 @@ class Status(NamedTuple):
 
 
 class ScanCache:
-    """A small database in the cache folder; a scan that is killed finds there what it had done."""
+    """A small database in the cache folder; a scan that is killed finds there what it had done.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
+    What can't be read or written, for whatever reason, costs the time of a new scan and nothing else.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
         self.code = _code()
+        self.connection = self._connect()
 
     @classmethod
     @contextmanager
     def open(cls) -> Iterator[Self]:
         """Opens the database, and begins a new one where the old can't be read."""
-        file = cache_folder() / "scan.sqlite"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        cache = cls(cache_folder() / "scan.sqlite")
         try:
-            connection = _connect(file)
-        except sqlite3.DatabaseError:
-            file.unlink(missing_ok=True)
-            connection = _connect(file)
-        with closing(connection):
-            yield cls(connection)
+            yield cache
+        finally:
+            cache.connection.close()
 
     def look_up(self, files: Sequence[str]) -> dict[str, tuple[dict[str, Any], Status]]:
         """For those files that an earlier scan described: what it found, and their state at that time."""
         marks = ",".join("?" * len(files))
-        rows = self.connection.execute(
-            f"SELECT file, facts, size, modified, changed FROM files WHERE code = ? AND file IN ({marks})",
-            [self.code, *map(os.fsencode, files)],
-        )
-        return {os.fsdecode(file): (json.loads(facts), Status(*status)) for file, facts, *status in rows}
+        query = f"SELECT * FROM files WHERE code = ? AND file IN ({marks})"
+        values = [self.code, *map(os.fsencode, files)]
+        rows = self._try(lambda: self.connection.execute(query, values).fetchall()) or ()
+        return {
+            os.fsdecode(file): (json.loads(facts), Status(*status))
+            for file, code, *status, facts, found in rows
+            if _sum(file, code, *status, facts) == found
+        }
 
     def add(self, found: Sequence[tuple[str, Status | None, dict[str, Any] | None]], start: int) -> None:
         """Keeps what a scan that began at `start` (ns) has found: of each file its state and description.
@@ -83,16 +92,63 @@ class ScanCache:
             for file, status, facts in found
             if status and facts and "sha256" in facts
         ]
-        with self.connection:
-            self.connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+        def write() -> None:
+            with self.connection:
+                self.connection.executemany(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [(*row, _sum(*row)) for row in rows],
+                )
+
+        self._try(write)
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            return _connect(self.file)
+        except (OSError, sqlite3.Error) as error:
+            return self._renew(error)
+
+    def _try(self, work: Callable[[], Any]) -> Any:
+        """Does what needs the database; none, if it can't be done."""
+        try:
+            return work()
+        except sqlite3.Error as error:
+            self.connection.close()
+            self.connection = self._renew(error)
+            return None
+
+    def _renew(self, error: Exception) -> sqlite3.Connection:
+        """Begins a new database: in place of one that is damaged, else in memory."""
+        why = f"{self.file} can't be used ({brief(error)})"
+        try:
+            if getattr(error, "sqlite_errorcode", None) in OF_OTHERS:
+                raise error
+            for end in ("", "-wal", "-shm"):
+                Path(f"{self.file}{end}").unlink(missing_ok=True)
+            connection = _connect(self.file)
+        except (OSError, sqlite3.Error):
+            console.warn(f"{why}: every image is opened, and the next scan will open it again")
+            return _connect(":memory:")
+        console.warn(f"{why}: a new one is begun, and every image opened")
+        return connection
 
 
-def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, timeout=60)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(TABLE)
+def _connect(file: Path | str) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=TIMEOUT)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(TABLE)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
+
+
+def _sum(*row: Any) -> int:
+    """A checksum of a row: a disk may give back another bit than it was given."""
+    return zlib.crc32(repr(row).encode())
 
 
 def _code() -> str:
