@@ -1,6 +1,7 @@
 """However a stage ends, it ends with one line and the right exit code, and costs nobody a result."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -80,6 +81,43 @@ def run(folder: Path, body: str, **more: str) -> Done:
 def test_an_end_is_an_exit_code_and_at_most_one_line(tmp_path: Path, body: str, code: int, line: str) -> None:
     done = run(tmp_path, body)
     assert (done.returncode, done.stderr) == (code, line)
+
+
+SQLITE_FULL = """import sqlite3
+database = sqlite3.connect('small')
+database.execute('PRAGMA max_page_count = 2')
+database.execute('CREATE TABLE a (b)')
+database.executemany('INSERT INTO a VALUES (?)', [('x' * 1000,)] * 100)"""
+PARQUET = """import pyarrow as pa, pyarrow.parquet as pq
+pq.write_table(pa.table({'a': range(10000)}), 'full')"""
+HDF5 = """import h5py, numpy as np
+with h5py.File('full', 'w') as file:
+    file.create_dataset('a', data=np.ones(10000))"""
+NO_DESCRIPTORS = """import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+files = [open('work.py') for _ in range(50)]"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full device is Linux's")
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("open('full', 'wb', 0).write(b'x')", "No space left on device: no file named; make room on"),
+        ("import numpy as np; np.savetxt('full', np.ones(10000))", "No space left on device: .*; make room"),
+        (PARQUET, ".*No space left on device.*; make room on the disk"),
+        (HDF5, ".*; make room on the disk"),
+        (SQLITE_FULL, "database or disk is full; make room on the disk"),
+        (NO_DESCRIPTORS, "Too many open files: work.py; let it open more, as by `ulimit -n 4096`"),
+        ("import numpy as np; np.ones(1 << 50)", "Unable to allocate .*; free some memory"),
+        ("raise MemoryError", "MemoryError; free some memory, or lower compute.workers"),
+    ],
+)
+def test_what_the_machine_refuses_is_no_fault_of_ours(tmp_path: Path, body: str, line: str) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")  # by a link: pyarrow removes what it could not write
+    done = run(tmp_path, body)
+    assert done.returncode == 2, done.stderr
+    (last,) = [text for text in done.stderr.splitlines() if text.startswith("work: ")]
+    assert re.fullmatch(rf"work: {line}.*, and run it again", last), last
 
 
 def test_a_fault_of_ours_shows_where_when_asked(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.core.base import console, process
-from tasks.core.base.errors import DarkroomError, Rejected
+from tasks.core.base.errors import DarkroomError, Rejected, brief, remedy
 from tasks.core.base.files import code_files, sha256
 
 TEMPLATE = re.compile(r"\$\{(.+?)\}")  # of dvc.yaml, for a value of params.yaml
@@ -103,13 +103,22 @@ def _guard(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         process.ignore_signals()
         return _complain("interrupted", process.INTERRUPTED)
-    except OSError as error:
-        return _complain(f"{error.strerror or error}: {error.filename or 'no file named'}", 2)
     except Exception as error:
+        if isinstance(error, OSError) or remedy(error):
+            return _complain(_describe(error), DarkroomError.exit_code)
         if os.environ.get("DARKROOM_DEBUG"):
             traceback.print_exc()
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return _complain(f"a fault of ours, {text[:300]}; DARKROOM_DEBUG=1 shows where", INTERNAL)
+
+
+def _describe(error: Exception) -> str:
+    """What the machine has refused, in one line."""
+    what = brief(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.strerror}: {error.filename or 'no file named'}"
+    todo = remedy(error)
+    return f"{what}; {todo}, and run it again" if todo else what
 
 
 def _complain(text: str, code: int) -> int:

@@ -41,6 +41,24 @@ class Rejected(DarkroomError):
     exit_code = 1
 
 
+# What a machine refuses, in words of the system and of SQLite that other libraries pass on, and the remedy.
+REFUSALS = {
+    ("No space left on device", "disk is full", "errno = 28"): "make room on the disk",
+    ("Disk quota exceeded",): "make room within your quota",
+    ("Too many open files",): "let it open more, as by `ulimit -n 4096`",
+    ("Read-only file system", "readonly database"): "have the disk mounted so that it can be written",
+    ("Permission denied", "not permitted", "unable to open database"): "check owner and permissions",
+    ("Cannot allocate memory", "Unable to allocate"): "free some memory, or lower compute.workers",
+    ("Input/output error", "disk I/O error"): "check the disk",
+}
+
+
+def remedy(error: BaseException) -> str | None:
+    """What to do about an error of the machine's, whichever library met it; none for others."""
+    text = f"{error}{' Cannot allocate memory' * isinstance(error, MemoryError)}"
+    return next((what for words, what in REFUSALS.items() if any(word in text for word in words)), None)
+
+
 def brief(error: object) -> str:
     """What another's error says, on one line and no longer than fits there."""
     return " ".join(str(error).split())[:200]
