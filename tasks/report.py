@@ -237,7 +237,9 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
         chart_size=charts.SIZE,
         class_sheets=thumbnails.of_classes(images, album, p.thumbnails),
         changes=changes(metrics, validation, parameters),
-        class_columns=[name for name in next(iter(metrics["per_class"].values())) if name != "n"],
+        class_columns=[
+            name for name in next(iter(metrics["per_class"].values())) if name not in ("n", "why")
+        ],
         confusion=confusion(predictions, names) if len(names) <= MAX_MATRIX_CLASSES else [],
         curves=curves(history),
         dataset=dataset,
@@ -259,7 +261,8 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
         model=model,
         parameters=parameters,
         p=p,
-        rare=[name for name, row in metrics["per_class"].items() if row["n"] < min_slice],
+        absent=[name for name, row in metrics["per_class"].items() if not row["n"]],
+        rare=[name for name, row in metrics["per_class"].items() if 0 < row["n"] < min_slice],
         left_out=left_out(artifacts["artifacts"]),
         reasons=rejection_reasons(gates["gates"], artifacts["artifacts"]),
         reliability=charts.reliability(pd.read_csv(paths.EVALUATION / "reliability.csv")),

@@ -52,7 +52,7 @@ def evaluator(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gates.G
     share = float((ours["label"] == ours["predicted"]).mean())
     measured = {
         "test": {"accuracy": share, "n": len(ours)},
-        "per_class": {"cat": {"recall": 0.5}},
+        "per_class": {"cat": {"recall": 0.5}, "dog": {"recall": None}},
         "slices": cells,
     }
     return gates.GateEvaluator(measured, ours, theirs, SETTINGS)
@@ -73,6 +73,16 @@ def test_a_met_rule_passes() -> None:
     found = result(table(range(30)), Rule(ACCURACY, min=0.9), Rule("per_class.cat.recall", max=0.5))
     assert found["passed"]
     verdict.check(found, GOOD)
+
+
+@pytest.mark.parametrize(
+    "rule", [Rule("per_class.dog.recall", min=0.5), Rule("per_class.dog.recall", max=0.5)]
+)
+def test_what_is_not_defined_is_inconclusive_and_never_0(rule: Rule) -> None:
+    found = only(table(range(30)), rule)
+    assert (found["verdict"], found["value"], found["passed"]) == ("inconclusive", None, False)
+    assert found["why"] == "per_class.dog.recall is not defined: no test image is of this class"
+    assert only(table(range(30)), rule, on="pass")["passed"]
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,19 @@ def test_per_class_against_scikit_learn() -> None:
     )
     table = metrics.per_class(ANSWERS, names)
     for key, column in zip(("precision", "recall", "f1", "n"), columns, strict=True):
-        assert [row[key] for row in table.values()] == pytest.approx(column, abs=5e-7)
+        assert [table[name][key] for name in names[:-1]] == pytest.approx(column[:-1], abs=5e-7)
+    assert table["i"] == {"precision": None, "recall": None, "f1": None, "n": 0, "why": metrics.WITHOUT}
+
+
+def test_a_class_without_test_images_has_no_recall_and_lowers_no_mean() -> None:
+    answers = Answers.of(np.array([0, 0, 2]), np.eye(3)[[0, 1, 2]])
+    table = metrics.per_class(answers, ("cat", "dog", "eel"))
+    assert table["dog"] == {"precision": 0.0, "recall": None, "f1": None, "n": 0, "why": metrics.WITHOUT}
+    assert value("macro_recall", answers) == pytest.approx((0.5 + 1) / 2)
+    assert value("macro_f1", answers) == pytest.approx((2 / 3 + 1) / 2)
+    assert value("macro_precision", answers) == pytest.approx((1 + 0 + 1) / 3), (
+        "what was said of it was wrong"
+    )
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])

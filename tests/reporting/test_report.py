@@ -210,6 +210,19 @@ def test_a_likely_label_error_is_shown_with_both_classes() -> None:
     assert all(word in text for word in (doubt["label"], doubt["suggested"], "3.3", "test", "1 of the"))
 
 
+def test_a_class_without_test_images_is_told_and_has_no_recall_of_0() -> None:
+    measured = read_json(paths.METRICS)
+    assert "not defined" not in rendered() and "Without a test image" not in rendered(), "its failing twin"
+    name = next(iter(measured["per_class"]))
+    row = {"precision": None, "recall": None, "f1": None, "n": 0, "why": metrics.WITHOUT}
+    write_json(paths.METRICS, measured | {"per_class": measured["per_class"] | {name: row}})
+    try:
+        assert part(rendered(), "classes").count(f'<span title="{metrics.WITHOUT}">not defined</span>') == 3
+        assert f"these numbers say nothing of it: {name}.</li>" in part(rendered(), "card")
+    finally:
+        write_json(paths.METRICS, measured)
+
+
 def test_what_holds_for_most_images_is_told_and_is_no_finding() -> None:
     before = read_json(paths.VALIDATION)
     assert "no finding" not in rendered(), "its failing twin: nothing is said where there is no such kind"

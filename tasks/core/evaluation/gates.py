@@ -69,8 +69,10 @@ class GateEvaluator:
     def _level(self, place: int, rule: Rule) -> Outcome:
         if rule.slice:
             value = _metric(rule).of(predictions.answers(self._part(rule)), self.p.calibration_bins)
+        elif (number := self._number(place, rule)) is not None:
+            value = number
         else:
-            value = self._number(place, rule)
+            return Outcome("inconclusive", _name(rule), f"{_name(rule)} is not defined: {metrics.WITHOUT}")
         met = rule.margin(value, value) >= 0
         return Outcome(
             "pass" if met else "fail",
@@ -79,9 +81,12 @@ class GateEvaluator:
             value,
         )
 
-    def _number(self, place: int, rule: Rule) -> float:
-        known: dict[str, float] = {
-            name: value for name, value in flat(self.measured).items() if type(value) in (int, float)
+    def _number(self, place: int, rule: Rule) -> float | None:
+        """What was measured; none where that is not defined."""
+        known: dict[str, float | None] = {
+            name: value
+            for name, value in flat(self.measured).items()
+            if value is None or type(value) in (int, float)
         }
         if rule.metric not in known:
             near = _near(rule.metric, list(known))

@@ -6,10 +6,12 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
+import pandas as pd
 
 from tasks.core.base.arrays import Array, rounded
 from tasks.core.evaluation import calibration
 
+WITHOUT = "no test image is of this class"
 Needs = Literal["classes", "ranks", "probabilities"]
 
 
@@ -92,19 +94,19 @@ def in_top_5(answers: Answers) -> Array:
     return top
 
 
-def precision(hits: Array, _true: Array, predicted: Array) -> Array:
-    """0 for a class that is never predicted."""
-    return hits / np.maximum(predicted, 1)
+def precision(hits: Array, true: Array, predicted: Array) -> Array:
+    """0 for a class that is there and never predicted; NaN for one that is neither."""
+    return np.where(true + predicted > 0, hits / np.maximum(predicted, 1), np.nan)
 
 
 def recall(hits: Array, true: Array, _predicted: Array) -> Array:
-    """0 for a class that isn't there."""
-    return hits / np.maximum(true, 1)
+    """NaN for a class that isn't there."""
+    return np.where(true > 0, hits / np.maximum(true, 1), np.nan)
 
 
 def f1(hits: Array, true: Array, predicted: Array) -> Array:
-    scores: Array = 2 * hits / np.maximum(true + predicted, 1)
-    return scores
+    """NaN for a class that isn't there, as its recall is."""
+    return np.where(true > 0, 2 * hits / np.maximum(true + predicted, 1), np.nan)
 
 
 def log_loss(answers: Answers, _bins: int) -> float:
@@ -121,11 +123,11 @@ def _share(hits: Callable[[Answers], Array]) -> Callable[[Answers, int], float]:
 
 
 def _macro(of_each: Callable[..., Array]) -> Callable[[Answers, int], float]:
-    """The mean over the classes that are there or predicted.
+    """The mean over the classes for which it is defined.
 
     By hand, and not by scikit-learn, since the bootstrap asks for it a thousand times.
     """
-    return lambda answers, _bins: float(np.mean(of_each(*answers.counts_present)))
+    return lambda answers, _bins: float(np.nanmean(of_each(*answers.counts_present)))
 
 
 METRICS = {
@@ -152,11 +154,12 @@ def measure(answers: Answers, bins: int, needs: Needs | None = None) -> dict[str
 
 
 def per_class(answers: Answers, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Precision, recall, F1 and number of images of each class."""
+    """Precision, recall, F1 and number of images of each class; none where undefined, and then `why`."""
     counts = answers.counts(len(names))
-    values = {of.__name__: of(*counts) for of in (precision, recall, f1)}
+    table = pd.DataFrame({of.__name__: of(*counts).round(6) for of in (precision, recall, f1)})
+    rows: list[dict[str, Any]] = (
+        table.astype(object).where(table.notna(), None).assign(n=counts[1]).to_dict("records")  # type: ignore[assignment]
+    )
     return {
-        label: {name: rounded(column[place]) for name, column in values.items()}
-        | {"n": int(counts[1, place])}
-        for place, label in enumerate(names)
+        label: row if row["n"] else row | {"why": WITHOUT} for label, row in zip(names, rows, strict=True)
     }
