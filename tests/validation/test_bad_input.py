@@ -69,6 +69,11 @@ def empty_images(folder: Path) -> None:
     (folder / "pictures").mkdir()
 
 
+def move_images(folder: Path, place: str) -> None:
+    (folder / "pictures").rename(folder / place)
+    change(folder, "images: pictures", f"images: {place}")
+
+
 def one_class(folder: Path) -> None:
     (folder / "pictures/dog").rename(folder / "dogs")
 
@@ -125,9 +130,30 @@ def test_a_mistake_is_told_before_great_expectations_is_imported() -> None:
             ("'resnext'", "SavedModel"),
         ),
         (lambda f: change(f, "images: pictures", "images: ~/pictures"), ("~/pictures", "write ~ out")),
+        (lambda f: change(f, "images: pictures", "images: ."), ("data.images: . is where data/digits lies",)),
+        (
+            lambda f: change(f, "images: pictures", "images: data"),
+            ("data.images: data is where", "of their own"),
+        ),
+        (
+            lambda f: move_images(f, "reports/mine"),
+            ("data.images: reports/mine lies in reports", "elsewhere"),
+        ),
         (lambda f: subprocess.run(["git", "init", "--quiet", f], check=True), ("no commit", "git commit")),
     ],
-    ids=["no value", "empty", "section", "empty file", "scheduler", "backbone", "home", "commit"],
+    ids=[
+        "no value",
+        "empty",
+        "section",
+        "empty file",
+        "scheduler",
+        "backbone",
+        "home",
+        "root",
+        "data",
+        "reports",
+        "commit",
+    ],
 )
 def test_a_slip_is_told_before_anything_runs(
     workplace: Path, mistake: Callable[[Path], None], words: tuple[str, ...]
