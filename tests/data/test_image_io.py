@@ -175,3 +175,9 @@ def test_of_a_large_jpeg_less_is_decoded_and_the_whole_size_told(orientation: in
     assert size == ((1200, 1199) if orientation == 1 else (1199, 1200))
     with pytest.raises(DataError, match="truncated"):
         image_io.shrink(image_io.open_image(data.getvalue()[:-5000]), 100)
+
+
+def test_a_pointer_of_git_lfs_says_what_brings_the_image() -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    with pytest.raises(DataError, match="a pointer of Git LFS, in whose place `git lfs pull` puts the image"):
+        image_io.open_image(pointer)

@@ -21,6 +21,7 @@ Pixels = npt.NDArray[np.uint8]
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "PPM")
 _NAMES = "bmp gif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, for an error not a warning
 
 
@@ -32,6 +33,8 @@ def open_image(data: bytes) -> Image.Image:
     """
     if not data:
         raise DataError("is empty (0 bytes)")
+    if data.startswith(LFS_POINTER):
+        raise DataError("is a pointer of Git LFS, in whose place `git lfs pull` puts the image")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd EXIF and of size, which is judged below
         try:
