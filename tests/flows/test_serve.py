@@ -76,3 +76,13 @@ def test_a_port_that_another_program_has_is_named() -> None:
         port = other.getsockname()[1]
         with pytest.raises(DarkroomError, match=f"port {port} is another program's"):
             serve.start_server(f"http://127.0.0.1:{port}/api")
+
+
+def test_a_proxy_that_the_user_has_does_not_keep_the_client_from_its_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """httpx asks for a package of its own as soon as ALL_PROXY names SOCKS, wherever it is to connect to."""
+    for name in ("ALL_PROXY", "all_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "socks5h://127.0.0.1:9")
+    with get_client(sync_client=True) as client:
+        assert client.api_healthcheck() is None, "the tests' server answers"
