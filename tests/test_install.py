@@ -147,6 +147,9 @@ def test_every_python_in_the_environment_is_first_on_the_path_and_calls_nobody(t
     assert found.items() >= OFF.items()
     assert found["PATH"].split(os.pathsep)[0] == str(tmp_path / ".venv/bin")
     assert found["DVC_SITE_CACHE_DIR"] == str(Path(bare["DARKROOM_CACHE"]) / "dvc"), "a list of all images"
+    for switch in ("-P", "-B"):  # not to look in the current folder; the other changes nothing of that
+        words = [str(tmp_path / ".venv/bin/python"), switch, "-c", "import tasks.telemetry"]
+        subprocess.run(words, env=bare, cwd=tmp_path, check=True)
 
 
 def test_the_pythons_are_the_same_everywhere() -> None:

@@ -120,6 +120,22 @@ def test_what_the_machine_refuses_is_no_fault_of_ours(tmp_path: Path, body: str,
     assert re.fullmatch(rf"work: {line}.*, and run it again", last), last
 
 
+def test_warnings_that_are_to_be_errors_are_those_of_other_packages(tmp_path: Path) -> None:
+    body = "import warnings, subprocess, sys\nwarnings.warn('old', DeprecationWarning)\n"
+    body += "subprocess.run([sys.executable, '-c', 'import warnings; warnings.warn(\"old\")'], check=True)"
+    done = run(tmp_path, f"{body}\nwarnings.warn('odd')", PYTHONWARNINGS="error")
+    assert done.returncode == 0 and "UserWarning: odd" in done.stderr and "Deprecation" not in done.stderr
+
+
+def test_what_can_not_work_without_docstrings_is_told(tmp_path: Path) -> None:
+    done = run(tmp_path, "pass", PYTHONOPTIMIZE="2")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "work: Python is to leave docstrings out (-OO), which other packages need; unset PYTHONOPTIMIZE\n",
+    )
+    assert run(tmp_path, "pass", PYTHONOPTIMIZE="1").returncode == 0
+
+
 def test_a_fault_of_ours_shows_where_when_asked(tmp_path: Path) -> None:
     done = run(tmp_path, "{}['a']", DARKROOM_DEBUG="1")
     assert done.returncode == 70

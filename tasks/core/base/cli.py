@@ -93,6 +93,9 @@ def name() -> str:
 
 def _guard(work: Callable[[], int]) -> int:
     """Turns every failure into one line on stderr and an exit code."""
+    if sys.flags.optimize > 1:
+        text = "Python is to leave docstrings out (-OO), which other packages need; unset PYTHONOPTIMIZE"
+        return _complain(text, DarkroomError.exit_code)
     for number in process.SIGNALS:
         signal.signal(number, _interrupt)
     sys.unraisablehook = _unheard

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,7 @@ from tasks.core.base import console
 INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
+QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # as Python has it
 STAGE = "DVC_STAGE"  # in the environment of what DVC starts: the stage's name
 OWN_PID = "DARKROOM_PID"  # in the environment, which a stage's children get too, with a pid that isn't theirs
 
@@ -35,6 +37,16 @@ def install_stage_handlers() -> None:
         for number in SIGNALS:
             signal.signal(number, _stop_early)
         end_with_dvc()
+
+
+def undo_warnings_as_errors() -> None:
+    """Takes back Python's `-W error`, here and in what is started: other packages do warn."""
+    os.environ.pop("PYTHONWARNINGS", None)
+    if any(option.startswith("error") for option in sys.warnoptions):
+        sys.warnoptions.clear()
+        warnings.resetwarnings()
+        for category in QUIET:
+            warnings.simplefilter("ignore", category)
 
 
 def stage() -> str | None:
