@@ -14,7 +14,7 @@ import pandas as pd
 from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import cli, console, params
 from tasks.core.base.arrays import Array, rounded
-from tasks.core.base.files import read_json, replacing, write_json
+from tasks.core.base.files import replacing, write_json
 from tasks.core.base.params import Data
 from tasks.core.base.paths import (
     DATASET,
@@ -24,7 +24,6 @@ from tasks.core.base.paths import (
     METRICS,
     MODELS,
     PREDICTIONS,
-    TRAIN_LABEL_ERRORS,
 )
 from tasks.core.data.discovery import own_columns
 from tasks.core.data.image_io import Pixels
@@ -116,11 +115,11 @@ def evaluate(
     """Evaluates the model of a folder and writes metrics, predictions of the test split, and label errors.
 
     Returns:
-        The metrics, and the number of likely label errors.
+        The metrics, and the number of likely label errors among validation and test images.
     """
     tensorflow_setup.deterministic(p.seed)
     model, _ = classifier.load(models)
-    in_training = read_json(models / TRAIN_LABEL_ERRORS)
+    in_training = classifier.label_errors(models)
     return measure(classifier.predictor(model), Dataset.load(dataset), manifest, labels, p, in_training)
 
 
@@ -164,12 +163,15 @@ def measure(
         result["robustness"] = robustness(predict_batch, data, p)
     judged = pd.concat([frame.assign(split=split) for split, frame in frames.items()], ignore_index=True)
     held_out = label_errors.describe(judged, *predictions.arrays(judged))
-    issues = sorted([*in_training, *held_out], key=lambda issue: (issue["self_confidence"], issue["path"]))
+    issues = [
+        *held_out,
+        *in_training,
+    ]  # each by its own measure of confidence, so that one order says nothing
     predictions.write(PREDICTIONS, table)
     _write_tables(table, curves, result.get("robustness", {}), p.calibration_bins)
     write_json(LABEL_ERRORS, issues)
     write_json(METRICS, result)
-    return result, len(issues)
+    return result, len(held_out)
 
 
 def _write_tables(test: pd.DataFrame, answers: dict[str, Answers], robust: dict[str, Any], bins: int) -> None:
@@ -201,7 +203,7 @@ def main() -> None:
     low, high = test["interval_95"]["accuracy"]
     console.say(
         f"evaluate: test accuracy {test['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}), "
-        f"{test['n']} images; {issues} likely label errors"
+        f"{test['n']} images; {issues} likely label errors among these and the validation images"
     )
 
 

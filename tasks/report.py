@@ -208,6 +208,12 @@ def weakest(metrics: dict[str, Any]) -> dict[str, Any] | None:
     return min(judged, key=lambda cell: cell["accuracy"], default=None)
 
 
+def first_of_each(label_errors: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The first of held-out images, and of training images, whose confidence is another's."""
+    parts = ([row for row in label_errors if (row["split"] == "train") == seen] for seen in (False, True))
+    return [row for part in parts for row in part[:count]]
+
+
 def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) -> str:
     """Renders the page from what the stages before have written; `parameters` are shown by dotted key."""
     artifacts, gates = read_json(paths.EXPORT / paths.ARTIFACT_FACTS), read_json(paths.GATES)
@@ -257,7 +263,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
         metrics=metrics,
         min_slice=min_slice,
         mistakes=wrong,
-        mislabelled=with_images(label_errors[: p.thumbnails], album),
+        mislabelled=with_images(first_of_each(label_errors, p.thumbnails), album),
         model=model,
         parameters=parameters,
         p=p,

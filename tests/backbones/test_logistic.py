@@ -103,3 +103,15 @@ def test_a_sample_of_many_images_has_the_rarest_class_too() -> None:
     assert np.bincount(labels[rows])[2] == 4
     assert len(set(rows)) == len(rows) <= logistic.MAX_COMPARED + 3 * logistic.LEAST_OF_CLASS
     assert len(list(logistic.split_into_folds(labels[rows]))) == logistic.FOLDS
+
+
+@pytest.mark.parametrize("count", [90, 4000])
+def test_each_image_is_predicted_by_a_regression_that_has_not_seen_it(count: int) -> None:
+    """With labels that are a coin's toss, and more features than images, seen ones would be all right."""
+    values, _ = blobs(count, 300, 1.0)
+    labels = np.random.default_rng(5).integers(0, 3, count)
+    chosen = fit((values, labels), (values[:0], labels[:0]), penalties=(0.001,))
+    assert chosen.logits is not None and chosen.logits.shape == (count, 3)
+    kernel, bias = chosen.solve()
+    seen = ((values @ kernel + bias).argmax(axis=1) == labels).mean()
+    assert (chosen.logits.argmax(axis=1) == labels).mean() < 0.45 < seen

@@ -66,11 +66,12 @@ def kill_after_an_epoch(target: Path, *processes: subprocess.Popen[str]) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wrong_labels", ["auto", "keep"])
 def test_two_workers_learn_what_one_does_and_one_of_them_writes(
-    tiny: Tiny, tmp_path: Path, alone: pd.DataFrame
+    tiny: Tiny, tmp_path: Path, alone: pd.DataFrame, wrong_labels: str
 ) -> None:
     targets = [tmp_path / f"worker{place}" / "models" for place in range(2)]
-    for printed in finish(*cluster(tiny, targets)):
+    for printed in finish(*cluster(tiny, targets, wrong_labels=wrong_labels)):
         assert "2 replicas (CollectiveAllReduceStrategy)" in printed
         assert "mean of the tasks' numbers: [0.5]" in printed
     pd.testing.assert_frame_equal(history(targets[0]), alone, atol=TOLERANCE, rtol=0)
@@ -89,13 +90,13 @@ def test_a_worker_that_knows_of_an_interrupted_training_does_not_wait_for_one_th
     pd.testing.assert_frame_equal(history(targets[0]), alone, atol=TOLERANCE, rtol=0)
 
 
-def cluster(tiny: Tiny, targets: list[Path]) -> list[subprocess.Popen[str]]:
+def cluster(tiny: Tiny, targets: list[Path], **more: Any) -> list[subprocess.Popen[str]]:
     """Starts a worker for each target."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(len(targets))]
     tasks = [{"type": "worker", "index": place} for place in range(len(targets))]
     settings = [json.dumps({"cluster": {"worker": workers}, "task": task}) for task in tasks]
     return [
-        start(tiny, target, strategy="auto", environment={"TF_CONFIG": text}, **SETTINGS)
+        start(tiny, target, strategy="auto", environment={"TF_CONFIG": text}, **SETTINGS | more)
         for target, text in zip(targets, settings, strict=True)
     ]
 

@@ -14,8 +14,9 @@ from tasks.core.backbones.store import Facts
 from tasks.core.backbones.tensorflow_setup import keras
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import ParamError
+from tasks.core.training.config import WrongLabels
 from tasks.core.training.feature_cache import Features
-from tasks.core.training.head import Head, fit_best, kinds_to_try
+from tasks.core.training.head import Head, fit_best, kinds_to_try, refit
 from tests.tiny import recipe
 
 LOSS = keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -32,7 +33,7 @@ def split(seed: int, telling: slice) -> Features:
 
 def fit(telling: slice) -> Head:
     widths: Any = {"inner": 8, "last": 4}
-    return fit_best(split(1, telling), split(2, telling), widths, {"none": np.ones(2)}, "auto", LOSS, "auto")
+    return fit_best(split(1, telling), split(2, telling), widths, 2, ["none"], "auto", LOSS, "auto")
 
 
 def test_the_images_choose_the_features() -> None:
@@ -109,8 +110,7 @@ def rare(overlap: float) -> tuple[Features, Features]:
 
 
 def weighted(overlap: float) -> Head:
-    weights: Any = {"none": np.ones(2), "balanced": np.array([5 / 9, 5])}
-    return fit_best(*rare(overlap), {"last": 8}, weights, "auto", LOSS, "auto")
+    return fit_best(*rare(overlap), {"last": 8}, 2, ["none", "balanced"], "auto", LOSS, "auto")
 
 
 def test_rare_classes_count_more_only_where_it_costs_hardly_any_accuracy() -> None:
@@ -129,5 +129,35 @@ def test_rare_classes_count_more_where_they_gain() -> None:
     parts = rare(0.0)
     for part in parts:
         part.values[np.flatnonzero(part.labels == 0)[:62], 0] += 8
-    weights: Any = {"none": np.ones(2), "balanced": np.array([5 / 9, 5])}
-    assert fit_best(*parts, {"last": 8}, weights, "auto", LOSS, "auto").class_weight == "balanced"
+    found = fit_best(*parts, {"last": 8}, 2, ["none", "balanced"], "auto", LOSS, "auto")
+    assert found.class_weight == "balanced"
+
+
+def swapped(seed: int) -> tuple[Features, Array]:
+    """300 images of three classes, one of them rare, a tenth with a wrong label; and which these are."""
+    rng = np.random.default_rng(seed)
+    right = np.repeat([0, 1, 2], [130, 130, 40])
+    values = rng.normal(0, 1, (300, 8)).astype(np.float32)
+    values[:, :3] += 8 * np.eye(3, dtype=np.float32)[right]
+    wrong = rng.random(300) < 0.1
+    return Features(values, np.where(wrong, (right + rng.integers(1, 3, 300)) % 3, right)), wrong
+
+
+@pytest.mark.parametrize("weighting", ["none", "balanced"])
+@pytest.mark.parametrize("l2", ["auto", 0.01])
+def test_a_head_is_what_it_would_be_without_the_images_that_it_leaves_out(weighting: Any, l2: Any) -> None:
+    """First, and fitted anew: weights, penalty and the history's row; how classes count, too."""
+    (train, wrong), (validation, _) = swapped(1), swapped(2)
+
+    def fitted(seen: Features, wrong_labels: WrongLabels) -> Head:
+        return fit_best(seen, validation, {"last": 8}, 3, [weighting], l2, LOSS, wrong_labels)
+
+    head = fitted(train, "auto")
+    assert head.noise and wrong[head.noise.wrong].mean() > 0.9 and head.noise.wrong.sum() > 20
+    without = train.part(~head.noise.wrong)
+    expected = fitted(without, "keep")
+    again, anew = refit(head, train, validation, LOSS), refit(expected, without, validation, LOSS)
+    for one, other in ((head, expected), (again, anew)):
+        assert all(np.array_equal(mine, its) for mine, its in zip(one.weights, other.weights, strict=True))
+        assert (one.l2, one.row) == (other.l2, other.row)
+    assert fitted(train, "keep").row != head.row, "its failing twin"

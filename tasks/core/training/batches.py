@@ -1,6 +1,7 @@
 """What training is fed: full batches out of one endless stream, in an order that seed and epoch decide."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class Batches:
     p: Recipe
     dropout: float
     width: int  # of the backbone's features
-    left_out: tuple[str, ...] = ()  # paths of training images
+    left_out: dict[str, str] = field(default_factory=dict)  # paths of training images, and their classes
 
     @property
     def size(self) -> int:
@@ -60,7 +61,7 @@ class Batches:
         return records.map(lambda record: (number, record))
 
     def _is_trained_on(self, record: Any) -> Any:
-        left_out = tf.strings.to_hash_bucket_fast(tf.constant(self.left_out), HASHES)
+        left_out = tf.strings.to_hash_bucket_fast(tf.constant(list(self.left_out)), HASHES)
         path = tf.strings.to_hash_bucket_fast(self.data.parse_path(record), HASHES)
         return tf.reduce_all(left_out != path)
 
@@ -75,8 +76,13 @@ class Batches:
         images = augment(to_float(batch["image"]), batch["draws"], self.p.augment)
         images, labels = mix_up(images, labels, batch["key"] + 2, self.p.mixup)
         assert self.p.class_weight != "auto", "which the head decides"
-        weights = tf.linalg.matvec(labels, class_weights(self.data, self.p.class_weight))
+        weights = tf.linalg.matvec(labels, class_weights(self._counts(), self.p.class_weight))
         return (images, batch["dropout_mask"]), labels, weights
+
+    def _counts(self) -> Array:
+        """Images of each class in a pass, (classes,)."""
+        left_out = Counter(self.left_out.values())
+        return np.array([self.data.counts["train"][name] - left_out[name] for name in self.data.class_names])
 
     def validation(self) -> Any:
         """The validation images once, as they are."""
@@ -106,14 +112,14 @@ def sheet(data: Dataset, params: Recipe) -> Image.Image:
     return sheet
 
 
-def class_weights(data: Dataset, how: ClassWeight) -> Array:
+def class_weights(counts: Array, how: ClassWeight) -> Array:
     """Weights of the classes in the loss, float32 (classes,), on average 1 for each image.
 
     Args:
+        counts: images of each class, int (classes,).
         how: "none": all 1. "balanced": all classes together count alike, as scikit-learn has it. "root": the
             square root of these (Mahajan et al., 2018), half the way between the two.
     """
-    counts = np.array([data.counts["train"][name] for name in data.class_names])
     exponent = {"none": 0.0, "root": 0.5, "balanced": 1.0}[how]
     weights = np.maximum(counts, 1) ** -exponent
     weights *= counts.sum() / (weights @ counts)

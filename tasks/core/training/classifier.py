@@ -13,7 +13,7 @@ from tasks.core.backbones.tensorflow_setup import keras, tf
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import BackboneError, ModelError, brief
 from tasks.core.base.files import read_json, write_json
-from tasks.core.base.paths import MODEL_FACTS
+from tasks.core.base.paths import MODEL_FACTS, TRAIN_LABEL_ERRORS
 
 Predict = Callable[[Any], Any]  # images, uint8 (n, size, size, 3), to probabilities, float32 (n, classes)
 
@@ -124,6 +124,19 @@ def load(folder: Path) -> tuple[Any, Contract]:
     model = network(backbone, len(contract.class_names), contract.image_size, facts["features"])
     model.load_weights(folder / WEIGHTS)
     return model, contract
+
+
+def label_errors(folder: Path) -> list[dict[str, Any]]:
+    """The training images that were left out for their labels.
+
+    Raises:
+        ModelError: the model is of a version that wrote no such list.
+    """
+    file = folder / TRAIN_LABEL_ERRORS
+    if not file.is_file():
+        raise ModelError(f"{file} is missing; run `dvc repro train`")
+    found: list[dict[str, Any]] = read_json(file)
+    return found
 
 
 def _check_backbone(file: Path, name: str, sha256: str) -> None:

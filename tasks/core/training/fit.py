@@ -116,7 +116,7 @@ def fit(
             others: list[Any] = [callbacks.reset_seed(recipe.seed)] if stochastic else []
             if logs and hardware.chief:
                 others.append(_tensorboard(logs, backup))
-            left_out = tuple(error["path"] for error in errors)
+            left_out = {error["path"]: error["label"] for error in errors}
             better = trainer.go_on(model, head, kind, l2, Record(log, backup, others), left_out)
     best_epoch = better or (head.row if head else None)
     if best_epoch is None or not is_finite(best_epoch):

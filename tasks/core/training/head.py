@@ -16,6 +16,7 @@ from tasks.core.backbones.store import Facts
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import ParamError
+from tasks.core.training.batches import class_weights
 from tasks.core.training.checkpoint import Row
 from tasks.core.training.config import ClassWeight, Train, WrongLabels
 from tasks.core.training.feature_cache import Features
@@ -62,7 +63,7 @@ class Head:
                 f"{self.l2:.2g}: of {len(logistic.PENALTIES)} the one with the lowest loss on these"
             )
         if train.wrong_labels == "auto":
-            found["train.wrong_labels"] = self.noise.describe() if self.noise else ALONE
+            found["train.wrong_labels"] = self.noise.why if self.noise else ALONE
         if train.class_weight == "auto":
             found["train.class_weight"] = f"{self.class_weight}: {self.why['class_weight']}"
         return found
@@ -102,7 +103,8 @@ def fit_best(
     train: Features,
     validation: Features,
     widths: dict[Kind, int],
-    weights: dict[ClassWeight, Array],
+    classes: int,
+    weightings: list[ClassWeight],
     l2: Literal["auto"] | float,
     loss: Any,
     wrong_labels: WrongLabels,
@@ -111,8 +113,8 @@ def fit_best(
 
     Args:
         widths: numbers of features of each kind; those of the last layer come first in each image's row.
-        weights: of the classes in the loss, float32 (classes,), in the ways to choose from; the first
-            is taken where no other gains.
+        classes: their number.
+        weightings: how classes may count in the loss; the first is taken where no other gains.
         l2: `model.l2`.
         loss: Keras' loss that fine-tuning has, for the history.
         wrong_labels: `train.wrong_labels`; they are looked for by the best kind of features.
@@ -123,15 +125,20 @@ def fit_best(
         scaling = Scaling.of(values)
         pairs = (scaling.apply(values), seen.labels), (scaling.apply(others), validation.labels)
         penalties = logistic.PENALTIES if l2 == "auto" else (2 * len(seen.labels) * l2,)
-        chosen = logistic.choose_penalty(*pairs, weights[class_weight], penalties)
+        weights = class_weights(np.bincount(seen.labels, minlength=classes), class_weight)
+        chosen = logistic.choose_penalty(*pairs, weights, penalties)
         return _Candidate(kind, class_weight, scaling, chosen)
 
     # NumPy's threads and SciPy's would wait for one another, four times as long as the work takes, and sums
     # of several threads are not the same twice.
     with threadpool_limits(1):
-        first, *rest = weights
-        by_kind = [choose(train, kind, first) for kind in widths]
-        best, noise, seen = min(by_kind, key=lambda one: one.left_out.loss), None, train
+        first, *rest = weightings
+        best, losses, noise, seen = None, {}, None, train
+        for kind in widths:
+            one = choose(train, kind, first)
+            losses[kind] = one.left_out.loss
+            best = min((best, one), key=lambda each: each.left_out.loss) if best else one
+        assert best
         if wrong_labels == "auto" and best.chosen.logits is not None:
             noise = LabelNoise.of(best.chosen.logits, train.labels)
         if noise and noise.wrong.any():
@@ -141,10 +148,10 @@ def fit_best(
         fair = [other for other in others if _is_fairer(other.left_out, best.left_out)]
         taken = max(fair, key=lambda one: one.left_out.recalls.mean(), default=best)
         layer = taken.scaling.fold(*taken.chosen.solve())
-    said = ", ".join(f"{one.left_out.loss:.3f} on {LAYERS[one.kind]}" for one in by_kind)
+    said = ", ".join(f"{found:.3f} on {LAYERS[kind]}" for kind, found in losses.items())
     why = {"features": f"the loss of images that it was not fitted to is {said}"}
     why["class_weight"] = "; ".join(map(_describe, [best, *others])) if others else ALIKE
-    row, losses = _measure(layer, seen, validation, loss)
+    row, of_validation = _measure(layer, seen, validation, loss)
     return Head(
         layer,
         taken.kind,
@@ -152,7 +159,7 @@ def fit_best(
         taken.chosen.penalty / (2 * len(seen.labels)),
         taken.class_weight,
         row,
-        losses,
+        of_validation,
         taken.left_out,
         noise,
         train.seconds,
@@ -175,16 +182,13 @@ def _is_fairer(one: LeftOut, other: LeftOut) -> bool:
     return bool(gain >= max(MIN_RECALL_GAIN, error) and changes.mean() >= -MAX_ACCURACY_LOSS)
 
 
-def refit(head: Head, train: Features, validation: Features, weights: Array, loss: Any) -> Head:
-    """Fits a head as another was, by its penalty and to its images, to what the same layers have come to say.
-
-    Args:
-        weights: of the classes, as that head has them.
-    """
-    if head.noise:
+def refit(head: Head, train: Features, validation: Features, loss: Any) -> Head:
+    """Fits a head as another was, by its penalty and to its images, to what the layers have come to say."""
+    if head.noise and head.noise.wrong.any():
         train = train.part(~head.noise.wrong)
     width, count = len(head.weights[0]), len(train.labels)
     seen = train.values[:, :width]
+    weights = class_weights(np.bincount(train.labels, minlength=len(head.weights[1])), head.class_weight)
     with threadpool_limits(1):
         scaling = Scaling.of(seen)
         solution = logistic.solve(scaling.apply(seen), train.labels, weights, 2 * count * head.l2)

@@ -13,7 +13,7 @@ from tasks.core.backbones.scaling import Scaling
 from tasks.core.base import console
 from tasks.core.base.errors import BackboneError
 from tasks.core.training import classifier, feature_cache, symmetry
-from tasks.core.training.batches import Batches, class_weights
+from tasks.core.training.batches import Batches
 from tasks.core.training.callbacks import NUMBERS, VAL_LOSS_ERROR, FitHeadAnew
 from tasks.core.training.checkpoint import Row
 from tasks.core.training.config import ClassWeight, Recipe
@@ -58,9 +58,8 @@ class Trainer:
                 f"{self.hardware.precision}; try compute.precision: float32, or another backbone"
             )
         widths = {kind: model.get_layer("head").input_shape[1] for kind, model in models.items()}
-        weights = {name: class_weights(self.data, name) for name in self._weightings()}
-        ways = self.params.l2, loss(self.recipe), self.recipe.wrong_labels
-        head = self._agree(fit_best(train, validation, widths, weights, *ways))
+        ways = self._weightings(), self.params.l2, loss(self.recipe), self.recipe.wrong_labels
+        head = self._agree(fit_best(train, validation, widths, len(self.data.class_names), *ways))
         console.say(
             f"train: head on {widths[head.features]} features of {LAYERS[head.features]}, l2 {head.l2:.2g}, "
             f"validation loss {head.row['val_loss']:.4f}, accuracy {head.row['val_accuracy']:.4f}"
@@ -71,9 +70,9 @@ class Trainer:
         """Has all workers take the same class weights and images, whatever their features' last digits."""
         names = get_args(ClassWeight)
         place = np.array(float(names.index(head.class_weight)))
-        wrong = head.noise.wrong.astype(float) if head.noise else np.zeros(0)
-        place, wrong = self.hardware.mean([place, wrong])
-        noise = head.noise and replace(head.noise, wrong=wrong > 0.5)
+        wrong = [head.noise.wrong.astype(float)] if head.noise else []  # by all workers, or by none
+        place, *wrong = self.hardware.mean([place, *wrong])
+        noise = head.noise and replace(head.noise, wrong=wrong[0] > 0.5)
         return replace(head, class_weight=names[round(float(place))], noise=noise)
 
     def label_errors(self, head: Head | None) -> list[dict[str, Any]]:
@@ -119,13 +118,13 @@ class Trainer:
         kind: Kind,
         l2: float,
         record: Record,
-        left_out: tuple[str, ...] = (),
+        left_out: dict[str, str],
     ) -> Row | None:
         """Trains the classifier further, from the head if there is one.
 
         Args:
             kind, l2: of the features, and the head's penalty.
-            left_out: paths of images that are not trained on.
+            left_out: paths of images that are not trained on, with their classes.
 
         Returns:
             The row of the epoch that is taken. None, and the weights are as they were, if the head is.
@@ -172,8 +171,7 @@ class Trainer:
         names, measured = (*NUMBERS, VAL_LOSS_ERROR), np.full(len(NUMBERS) + 1, np.nan)
         weights = head.weights
         if train.are_numbers and validation.are_numbers:
-            by_class = class_weights(self.data, head.class_weight)
-            found = refit(head, train, validation, by_class, loss(self.recipe))
+            found = refit(head, train, validation, loss(self.recipe))
             error = (found.losses - head.losses).std() / np.sqrt(len(head.losses))
             weights, measured = found.weights, np.array([*(found.row[name] for name in NUMBERS), error])
         *weights, measured = self.hardware.mean([*weights, measured])  # by all workers, or they would wait
