@@ -328,6 +328,17 @@ def test_an_input_that_changes_meanwhile_is_not_recorded_as_read(
     assert is_as_the_first_run_left_it(repository)
 
 
+def test_what_dvc_does_not_see_in_a_folder_is_no_change(repository: Path) -> None:
+    """`latency` writes such a file into export/, which it depends on."""
+    (repository / ".dvcignore").write_text("/pictures/times.json\n")
+    write = "Path('pictures/times.json').write_text('1')"
+    assert repro(repository, f"{FIRST}\n{write}").returncode == 0
+    (repository / "source").write_text("other")
+    (repository / "pictures/times.json").unlink()
+    (repository / ".dvcignore").write_text("/pictures/more.json\n")
+    assert "pictures was changed" in repro(repository, f"{FIRST}\n{write}").stderr, "its failing twin"
+
+
 def test_what_a_system_leaves_in_a_folder_is_no_change(repository: Path) -> None:
     assert repro(repository, f"{FIRST}\nPath('pictures/.DS_Store').touch()").returncode == 0
 

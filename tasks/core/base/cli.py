@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from pathspec import PathSpec
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -21,6 +22,7 @@ from tasks.core.base import console, process
 from tasks.core.base.errors import DarkroomError, Rejected, brief, remedy
 from tasks.core.base.files import code_files, sha256
 
+IGNORED = Path(".dvcignore")
 TEMPLATE = re.compile(r"\$\{(.+?)\}")  # of dvc.yaml, for a value of params.yaml
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 INTERRUPT_DELAY = 0.01  # seconds
@@ -168,13 +170,20 @@ def _recorded() -> dict[str, str]:
 
 
 def _state(path: Path) -> str:
-    """What tells it from what it was: a file's bytes, and of the files in a folder what DVC looks at."""
+    """What tells it from what it was: a file's bytes, and of the files in a folder what DVC looks at.
+
+    Those that .dvcignore names it doesn't see: `latency` writes one into export/.
+    """
     if not path.is_dir():
         return sha256(path) if path.exists() else ""
+    patterns = IGNORED.read_text("utf-8").splitlines() if IGNORED.is_file() else ()
+    ignored = PathSpec.from_lines("gitignore", patterns)
     found = hashlib.sha256()
     for top, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
+        for name in sorted(files):
+            if name.startswith(".") or ignored.match_file(f"{top}/{name}"):
+                continue
             status = os.stat(f"{top}/{name}")  # noqa: PTH116, a third of Path's time
             seen = f"{top}/{name}", status.st_size, status.st_mtime_ns, status.st_ino
             found.update(repr(seen).encode())
