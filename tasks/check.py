@@ -76,10 +76,10 @@ def _mend_records() -> None:
     if RECORD.is_file() and not is_json(RECORD):
         from tasks.core.release import dvc_api  # half a second
 
-        dvc_api.remove_unreadable(RECORD)
-        console.warn(
-            f"check: {RECORD} could not be read, as after a full disk; removed, so that DVC can start"
-        )
+        if dvc_api.remove_unreadable(RECORD):
+            console.warn(
+                f"check: {RECORD} could not be read, as after a full disk; removed, so that DVC can start"
+            )
 
 
 def main() -> int:

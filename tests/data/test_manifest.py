@@ -214,7 +214,12 @@ def test_backslashes_in_a_labels_file_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("top", ["", "train/"])
 @pytest.mark.parametrize(
-    ("held", "words"), [((), "but nothing"), (("a.heic", "b.HEIC", "c"), r"but 1 without a suffix, 2 \.heic")]
+    ("held", "words"),
+    [
+        ((), "; put some there, or remove"),
+        ((".DS_Store",), "; put some there, or remove"),
+        (("a.heic", "b.HEIC", "c"), r", but 1 without a suffix, 2 \.heic; convert these"),
+    ],
 )
 def test_a_class_folder_without_an_image_is_told_and_no_class_is_lost(
     tmp_path: Path, top: str, held: tuple[str, ...], words: str
@@ -224,8 +229,24 @@ def test_a_class_folder_without_an_image_is_told_and_no_class_is_lost(
     (images / top / "gone").mkdir()
     for name in held:
         (images / top / "gone" / name).touch()
-    with pytest.raises(DataError, match=rf"pictures/{top}gone holds no image, {words}; convert"):
+    with pytest.raises(DataError, match=rf"pictures/{top}gone holds no image{words}"):
         discovery.discover(images, labels_file(tmp_path))
+
+
+@pytest.mark.parametrize("left", ["__MACOSX/train", "@eaDir/x", ".git/hooks", ".ipynb_checkpoints/z"])
+def test_what_systems_leave_beside_splits_is_no_class(tmp_path: Path, left: str) -> None:
+    for split in ("train", "test"):
+        write_classes(tmp_path / "pictures" / split, ["red", "blue"], count=1)
+    (tmp_path / "pictures" / left).mkdir(parents=True)
+    assert len(found(tmp_path / "pictures", labels_file(tmp_path))) == 4
+
+
+def test_columns_without_a_name_and_groups_of_blanks_are_none(tmp_path: Path) -> None:
+    """As spreadsheets leave them."""
+    write_classes(tmp_path / "pictures", ["red", "blue"], count=1)
+    text = "path,label,group,,\nred/000.png,a, ,,\nblue/000.png,b,,,\n"
+    entries, _ = discovery.discover(tmp_path / "pictures", labels_file(tmp_path, text))
+    assert [entry.group for entry in entries] == [None, None]
 
 
 def test_a_class_that_one_split_has_no_image_of_is_no_lost_class(tmp_path: Path) -> None:

@@ -154,12 +154,12 @@ def test_per_class_against_scikit_learn() -> None:
     assert table["i"] == {"precision": None, "recall": None, "f1": None, "n": 0, "why": metrics.WITHOUT}
 
 
-def test_a_class_without_test_images_has_no_recall_and_lowers_no_mean() -> None:
+def test_a_class_without_test_images_has_no_recall_and_lowers_none() -> None:
     answers = Answers.of(np.array([0, 0, 2]), np.eye(3)[[0, 1, 2]])
     table = metrics.per_class(answers, ("cat", "dog", "eel"))
-    assert table["dog"] == {"precision": 0.0, "recall": None, "f1": None, "n": 0, "why": metrics.WITHOUT}
+    assert table["dog"] == {"precision": 0.0, "recall": None, "f1": 0.0, "n": 0, "why": metrics.WITHOUT}
     assert value("macro_recall", answers) == pytest.approx((0.5 + 1) / 2)
-    assert value("macro_f1", answers) == pytest.approx((2 / 3 + 1) / 2)
+    assert value("macro_f1", answers) == pytest.approx((2 / 3 + 0 + 1) / 3), "as scikit-learn has it"
     assert value("macro_precision", answers) == pytest.approx((1 + 0 + 1) / 3), (
         "what was said of it was wrong"
     )

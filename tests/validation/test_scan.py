@@ -93,7 +93,7 @@ def flip(file: Path, part: bytes, other: bytes) -> None:
 def of_another_version(file: Path) -> None:
     file.unlink()
     with closing(sqlite3.connect(file)) as database:
-        database.execute("CREATE TABLE files (file BLOB PRIMARY KEY, what TEXT)")
+        database.execute("CREATE TABLE images (file BLOB PRIMARY KEY, what TEXT)")
 
 
 @pytest.mark.parametrize(

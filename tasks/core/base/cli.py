@@ -109,10 +109,10 @@ def _guard(work: Callable[[], int]) -> int:
         process.ignore_signals()
         return _complain("interrupted", process.INTERRUPTED)
     except Exception as error:
-        if isinstance(error, OSError) or remedy(error):
-            return _complain(_describe(error), DarkroomError.exit_code)
         if os.environ.get("DARKROOM_DEBUG"):
             traceback.print_exc()
+        if isinstance(error, OSError) or remedy(error):
+            return _complain(_describe(error), DarkroomError.exit_code)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return _complain(f"a fault of ours, {text[:300]}; DARKROOM_DEBUG=1 shows where", INTERNAL)
 
@@ -170,7 +170,7 @@ def _recorded() -> dict[str, str]:
 
 
 def _state(path: Path) -> str:
-    """What tells it from what it was: a file's bytes, and of the files in a folder what DVC looks at.
+    """What tells it from what it was: a file's bytes, and of the files in a folder size and time.
 
     Those that .dvcignore names it doesn't see: `latency` writes one into export/.
     """
@@ -185,7 +185,7 @@ def _state(path: Path) -> str:
             if name.startswith(".") or ignored.match_file(f"{top}/{name}"):
                 continue
             status = os.stat(f"{top}/{name}")  # noqa: PTH116, a third of Path's time
-            seen = f"{top}/{name}", status.st_size, status.st_mtime_ns, status.st_ino
+            seen = f"{top}/{name}", status.st_size, status.st_mtime_ns
             found.update(repr(seen).encode())
     return found.hexdigest()
 

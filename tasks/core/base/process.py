@@ -41,8 +41,8 @@ def install_stage_handlers() -> None:
 
 def undo_warnings_as_errors() -> None:
     """Takes back Python's `-W error`, here and in what is started: other packages do warn."""
-    os.environ.pop("PYTHONWARNINGS", None)
     if any(option.startswith("error") for option in sys.warnoptions):
+        os.environ.pop("PYTHONWARNINGS", None)
         sys.warnoptions.clear()
         warnings.resetwarnings()
         for category in QUIET:

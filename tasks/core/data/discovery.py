@@ -24,6 +24,9 @@ HINTS = (  # what people call the splits, in lower case
     | dict.fromkeys(("test", "testing"), "test")
 )
 COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are the user's own
+UNSEEN = dict.fromkeys(
+    (0x200B, 0x2060, 0xFEFF, 0x00AD, 0x200E, 0x200F)
+)  # of no width, and no part of a letter
 BREAKING = ("Cc", "Zl", "Zp")  # categories of Unicode: what ends a line, or does something else but show
 
 
@@ -146,23 +149,22 @@ def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
         hint = HINTS[parts[0].lower()] if hinted else None
         entries.append(Entry(path, sys.intern(parts[depth - 1]), None, hint))
     known = {entry.label for entry in entries}
-    of_classes = [folder / top for top in tops] if depth == 1 else [*folder.glob("*/*/")]
+    of_classes = [folder / top for top in tops]
+    if depth == 2:
+        of_classes = [each for top in of_classes for each in top.iterdir() if each.is_dir()]
     empty = [each for each in sorted(of_classes) if each.name not in known and not _hidden(each.name)]
     if entries and empty:
-        raise DataError(
-            f"data.images: {empty[0]} holds no image, but {_files_in(empty[0])}; convert these to a format "
-            "that is read, or remove the folder"
-        )
+        held = _files_in(empty[0])
+        remedy = f", but {held}; convert these to a format that is read" if held else "; put some there"
+        raise DataError(f"data.images: {empty[0]} holds no image{remedy}, or remove the folder")
     return entries
 
 
 def _files_in(folder: Path) -> str:
     """How many files of each suffix there are below a folder."""
-    suffixes = Counter(Path(name).suffix.lower() for *_, files in os.walk(folder) for name in files)
-    return (
-        ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in sorted(suffixes.items()))
-        or "nothing"
-    )
+    names = (name for *_, files in os.walk(folder) for name in files if not _hidden(name))
+    suffixes = Counter(Path(name).suffix.lower() for name in names)
+    return ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in sorted(suffixes.items()))
 
 
 def _check_names(classes: Iterable[str]) -> None:
@@ -181,8 +183,7 @@ def _check_names(classes: Iterable[str]) -> None:
 
 def _appearance(text: str) -> str:
     """What is seen of a text: its letters, each composed in one way, and single blanks between words."""
-    visible = "".join(one for one in text if unicodedata.category(one) != "Cf")
-    return " ".join(unicodedata.normalize("NFC", visible).split())
+    return " ".join(unicodedata.normalize("NFC", text.translate(UNSEEN)).split())
 
 
 def _are_splits(folder: Path, tops: list[str]) -> bool:
@@ -241,7 +242,9 @@ def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
             "without . and .. in them"
         )
     group = row.get("group")
-    return Entry(path, sys.intern(label), group and _appearance(group), HINTS[hint.lower()] if hint else None)
+    return Entry(
+        path, sys.intern(label), (group and _appearance(group)) or None, HINTS[hint.lower()] if hint else None
+    )
 
 
 def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
@@ -290,7 +293,8 @@ def _read_parquet(labels: Path) -> pd.DataFrame:
     _check_twice(labels, table.column_names)
     columns = {}
     for field in table.schema:
-        is_text_like = not (pa.types.is_nested(field.type) or _is_bytes(field.type))
+        kind = getattr(field.type, "storage_type", field.type)  # of an extension, such as a tensor
+        is_text_like = not (pa.types.is_nested(kind) or _is_bytes(kind))
         if field.name in COLUMNS and not is_text_like:
             raise DataError(
                 f"data.labels: {labels} has the column {field.name!r} as {field.type}; store it as text"
@@ -309,5 +313,5 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _check_twice(labels: Path, columns: list[str]) -> None:
-    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+    if twice := [name for name, count in Counter(columns).items() if count > 1 and name]:
         raise DataError(f"data.labels: {labels} has the column {twice[0]!r} twice; keep one of them")

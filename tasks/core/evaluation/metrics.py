@@ -105,8 +105,8 @@ def recall(hits: Array, true: Array, _predicted: Array) -> Array:
 
 
 def f1(hits: Array, true: Array, predicted: Array) -> Array:
-    """NaN for a class that isn't there, as its recall is."""
-    return np.where(true > 0, 2 * hits / np.maximum(true + predicted, 1), np.nan)
+    """0 for a class that is predicted and isn't there; NaN for one that is neither."""
+    return np.where(true + predicted > 0, 2 * hits / np.maximum(true + predicted, 1), np.nan)
 
 
 def log_loss(answers: Answers, _bins: int) -> float:

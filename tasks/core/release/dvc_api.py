@@ -64,18 +64,22 @@ def survey(targets: Sequence[str] = ()) -> tuple[list[str], set[str]]:
         return names, set(repo.status()) & set(names)
 
 
-def remove_unreadable(record: Path) -> None:
-    """Removes the record of what running stages read and write, if it holds no JSON.
+def remove_unreadable(record: Path) -> bool:
+    """Removes the record of what running stages read and write, if it holds no JSON; says whether it did.
 
     So a full disk leaves it, and DVC would end each run in an error until somebody deletes it. A run that
     writes it in this moment holds the lock that is taken here.
 
     Raises:
-        LockError: another process doesn't let it go.
+        DarkroomError: another process doesn't let it go.
     """
-    with make_lock(str(record.with_name(RWLOCK_LOCK)), tmp_dir=str(record.parent)):
-        if not is_json(record):
-            record.unlink()
+    try:
+        with make_lock(str(record.with_name(RWLOCK_LOCK)), tmp_dir=str(record.parent)):
+            if is_damaged := not is_json(record):
+                record.unlink()
+            return is_damaged
+    except LockError:
+        raise DarkroomError(f"another DVC is running here and holds {record}; wait for its end") from None
 
 
 def changed_stages(*stages: str) -> set[str]:

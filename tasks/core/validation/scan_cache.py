@@ -17,13 +17,14 @@ from tasks.core.base.errors import brief
 from tasks.core.base.files import sha256
 from tasks.core.base.paths import cache_folder
 
-# Of SQLite: another process holds it, or the disk doesn't let us write. The database itself is sound.
-OF_OTHERS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
+# Of SQLite: the file is none of its own, or not as it left it. All else, as a lock, leaves it sound.
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 TIMEOUT = 60.0  # seconds, for another process to end its writing
+PRIMARY = 0xFF  # of an error's code; the rest says more of it
 RECENT = 2_000_000_000  # ns; FAT keeps times in steps of two seconds
 
 TABLE = """
-    CREATE TABLE IF NOT EXISTS files (
+    CREATE TABLE IF NOT EXISTS images (
         file BLOB PRIMARY KEY, code TEXT NOT NULL, size INTEGER, modified INTEGER, changed INTEGER,
         facts TEXT NOT NULL, sum INTEGER NOT NULL
     ) WITHOUT ROWID
@@ -65,9 +66,9 @@ class ScanCache:
     def look_up(self, files: Sequence[str]) -> dict[str, tuple[dict[str, Any], Status]]:
         """For those files that an earlier scan described: what it found, and their state at that time."""
         marks = ",".join("?" * len(files))
-        query = f"SELECT * FROM files WHERE code = ? AND file IN ({marks})"
+        query = f"SELECT * FROM images WHERE code = ? AND file IN ({marks})"
         values = [self.code, *map(os.fsencode, files)]
-        rows = self._try(lambda: self.connection.execute(query, values).fetchall()) or ()
+        rows = self._try(lambda: self.connection.execute(query, values).fetchall())
         return {
             os.fsdecode(file): (json.loads(facts), Status(*status))
             for file, code, *status, facts, found in rows
@@ -96,7 +97,7 @@ class ScanCache:
         def write() -> None:
             with self.connection:
                 self.connection.executemany(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
                     [(*row, _sum(*row)) for row in rows],
                 )
 
@@ -110,19 +111,20 @@ class ScanCache:
             return self._renew(error)
 
     def _try(self, work: Callable[[], Any]) -> Any:
-        """Does what needs the database; none, if it can't be done."""
+        """Does what needs the database, in a new one if it has to be."""
         try:
             return work()
         except sqlite3.Error as error:
             self.connection.close()
             self.connection = self._renew(error)
-            return None
+            return work()
 
     def _renew(self, error: Exception) -> sqlite3.Connection:
         """Begins a new database: in place of one that is damaged, else in memory."""
         why = f"{self.file} can't be used ({brief(error)})"
         try:
-            if getattr(error, "sqlite_errorcode", None) in OF_OTHERS:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # none where text is no UTF-8
+            if code & PRIMARY not in DAMAGE:
                 raise error
             for end in ("", "-wal", "-shm"):
                 Path(f"{self.file}{end}").unlink(missing_ok=True)
