@@ -16,15 +16,7 @@ from tasks.core.base import cli, console, params
 from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.files import replacing, write_json
 from tasks.core.base.params import Data
-from tasks.core.base.paths import (
-    DATASET,
-    EVALUATION,
-    LABEL_ERRORS,
-    MANIFEST,
-    METRICS,
-    MODELS,
-    PREDICTIONS,
-)
+from tasks.core.base.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
 from tasks.core.data.discovery import own_columns
 from tasks.core.data.image_io import Pixels
 from tasks.core.data.parquet import read_parquet
@@ -163,10 +155,7 @@ def measure(
         result["robustness"] = robustness(predict_batch, data, p)
     judged = pd.concat([frame.assign(split=split) for split, frame in frames.items()], ignore_index=True)
     held_out = label_errors.describe(judged, *predictions.arrays(judged))
-    issues = [
-        *held_out,
-        *in_training,
-    ]  # each by its own measure of confidence, so that one order says nothing
+    issues = [*held_out, *in_training]  # not in one order: their confidences are measured differently
     predictions.write(PREDICTIONS, table)
     _write_tables(table, curves, result.get("robustness", {}), p.calibration_bins)
     write_json(LABEL_ERRORS, issues)

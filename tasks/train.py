@@ -8,14 +8,7 @@ from tasks.core.backbones.config import Model
 from tasks.core.base import cli, console, params
 from tasks.core.base.contract import Contract
 from tasks.core.base.files import replacing, write_json
-from tasks.core.base.paths import (
-    AUGMENTED,
-    DATASET,
-    MODELS,
-    TRAIN_LABEL_ERRORS,
-    TRAINING,
-    cache_folder,
-)
+from tasks.core.base.paths import AUGMENTED, DATASET, MODELS, TRAIN_LABEL_ERRORS, TRAINING, cache_folder
 from tasks.core.training import classifier
 from tasks.core.training.batches import sheet
 from tasks.core.training.checkpoint import Row

@@ -162,7 +162,7 @@ def _recorded() -> dict[str, str]:
     def value(key: str) -> Any:
         return reduce(getitem, key.split("."), values)
 
-    paths = [TEMPLATE.sub(lambda found: str(value(found[1])), dep) for dep in facts["deps"]]
+    paths = {TEMPLATE.sub(lambda found: str(value(found[1])), dep) for dep in facts["deps"]}
     code = [file for path in paths if path.startswith("tasks/") for file in code_files(Path(path))]
     inputs = {path: _state(Path(path)) for path in paths if not path.startswith("tasks/")}
     parameters = {f"params.yaml: {key}": repr(value(key)) for key in facts.get("params", ())}

@@ -47,11 +47,8 @@ REFUSALS = {
     ("Disk quota exceeded",): "make room within your quota",
     ("Too many open files",): "let it open more, as by `ulimit -n 4096`",
     ("Read-only file system", "readonly database"): "have the disk mounted so that it can be written",
-    (
-        "Permission denied",
-        "Operation not permitted",
-        "unable to open database",
-    ): "check owner and permissions",
+    ("Permission denied", "Operation not permitted"): "check owner and permissions",
+    ("unable to open database",): "check owner and permissions",
     ("Cannot allocate memory", "Unable to allocate"): "free some memory, or lower compute.workers",
     ("Input/output error", "disk I/O error"): "check the disk",
 }

@@ -24,9 +24,8 @@ HINTS = (  # what people call the splits, in lower case
     | dict.fromkeys(("test", "testing"), "test")
 )
 COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are the user's own
-UNSEEN = dict.fromkeys(
-    (0x200B, 0x2060, 0xFEFF, 0x00AD, 0x200E, 0x200F)
-)  # of no width, and no part of a letter
+# Characters of no width that are no part of a letter, for `str.translate` to remove.
+UNSEEN = dict.fromkeys((0x200B, 0x2060, 0xFEFF, 0x00AD, 0x200E, 0x200F))
 BREAKING = ("Cc", "Zl", "Zp")  # categories of Unicode: what ends a line, or does something else but show
 
 

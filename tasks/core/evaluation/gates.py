@@ -67,11 +67,12 @@ class GateEvaluator:
         return self._change(rule) if rule.against else self._level(place, rule)
 
     def _level(self, place: int, rule: Rule) -> Outcome:
+        value: float | None
         if rule.slice:
             value = _metric(rule).of(predictions.answers(self._part(rule)), self.p.calibration_bins)
-        elif (number := self._number(place, rule)) is not None:
-            value = number
         else:
+            value = self._number(place, rule)
+        if value is None:
             return Outcome("inconclusive", _name(rule), f"{_name(rule)} is not defined: {metrics.WITHOUT}")
         met = rule.margin(value, value) >= 0
         return Outcome(

@@ -14,16 +14,7 @@ from tasks.core.base.params import FILE
 MODEL = "classifier"  # its name in dvc.yaml, under artifacts
 REMOTE = "origin"
 # What a user may have set otherwise, and would change what git prints for us to read.
-OURS = (
-    "-c",
-    "core.quotePath=false",
-    "-c",
-    "color.ui=false",
-    "-c",
-    "column.ui=never",
-    "-c",
-    "diff.relative=false",
-)
+SETTINGS = ("core.quotePath=false", "color.ui=false", "column.ui=never", "diff.relative=false")
 TAGS = tuple(f"refs/tags/{MODEL}{mark}*" for mark in "@#")
 
 
@@ -43,7 +34,7 @@ def attempt(*words: str) -> subprocess.CompletedProcess[str]:
     """Runs a git command, however it ends."""
     settings = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its own words, and no question for a password
     return subprocess.run(
-        ["git", *OURS, *words],
+        ["git", *(word for one in SETTINGS for word in ("-c", one)), *words],
         env=os.environ | settings,
         check=False,
         capture_output=True,
