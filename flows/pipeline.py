@@ -29,7 +29,7 @@ from flows import dvc_command, logs, outcome, server, working_copy
 from flows.events import emit_failure
 from flows.outcome import EXPECTED_ERRORS, code_of, failed_by, stopped
 from tasks import check as preconditions
-from tasks.core.base import cli, params
+from tasks.core.base import cli, inputs, params
 from tasks.core.base.errors import DarkroomError, Rejected, Unreachable, brief
 from tasks.core.base.files import read_json, write_text
 from tasks.core.base.paths import DATASET, DATASET_FACTS, TIMED_ARTIFACTS
@@ -175,6 +175,8 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
     code, lines = dvc_command.run("repro", "--single-item", *(["--force"] if force else []), stage)
     if code:
         return stopped(dvc_api.complaint(stage, lines), dvc_api.stage_exit(lines))
+    if false := inputs.withdraw_false_records():
+        return stopped(false[0])
     if dvc_api.has_run(lines):
         return Completed(message=f"{stage} ran")
     return Completed(name=CACHED, message=f"{stage} was restored from the cache")

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,23 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.structure import ROOT
-
-Done = subprocess.CompletedProcess[str]
-
-
-STAGE = """'Stage `work`: a stage for a test.'
-import os, time
-from pathlib import Path
-from tasks.core.base import cli, console
-from tasks.core.base.errors import DataError, Rejected
-
-def main():
-    {body}
-
-cli.stage(main)
-"""
-
+from tests.base.one_stage import FIRST, HALF, Done, environment, is_as_the_first_run_left_it, repro, script
 
 UNHEARD = """import weakref
 class Thing:
@@ -39,19 +22,6 @@ thing = Thing()
 watch = weakref.ref(thing, lambda _: [os.kill(os.getpid(), 2), *range(1000)])
 del thing  # what is raised here goes nowhere
 time.sleep(60)"""
-
-
-def script(folder: Path, body: str) -> Path:
-    """Writes `work.py`, a stage whose `main` has this body."""
-    file = folder / "work.py"
-    file.write_text(STAGE.format(body=body.replace("\n", "\n    ")))
-    return file
-
-
-def environment(**more: str) -> dict[str, str]:
-    own = str(Path(sys.executable).parent)
-    path = own + os.pathsep + os.environ["PATH"]
-    return os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | more
 
 
 def run(folder: Path, body: str, **more: str) -> Done:
@@ -191,57 +161,6 @@ def _runs(pid: int) -> bool:
         return False
 
 
-DVC_YAML = """
-stages:
-  work:
-    cmd: python work.py
-    deps: [source, "${images}", tasks/code.py, tasks/core/room]
-    params: [train]
-    outs: [result, folder]
-"""
-
-FIRST = "Path('result').write_text('first'); Path('folder').mkdir(); Path('folder/first').touch()"
-HALF = "assert not Path('result').exists()\nPath('folder').mkdir(); Path('folder/half').touch()\n"
-
-
-@pytest.fixture(scope="module")
-def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DVC repository whose one stage has run once, and left `result` and `folder`."""
-    folder = tmp_path_factory.mktemp("repository")
-    for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        subprocess.run(words, cwd=folder, env=environment(), check=True)
-    (folder / "dvc.yaml").write_text(DVC_YAML)
-    (folder / "params.yaml").write_text("train: {epochs: 1}\nreport: {mistakes: 1}\nimages: pictures\n")
-    (folder / "source").write_text("good")
-    (folder / "pictures/cat").mkdir(parents=True)
-    (folder / "pictures/cat/1.png").write_text("one")
-    (folder / "tasks/core/room").mkdir(parents=True)
-    for name in ("code.py", "core/room/code.py"):
-        (folder / "tasks" / name).touch()
-    done = repro(folder, FIRST)
-    assert done.returncode == 0, done.stderr
-    (folder / "source").write_text("bad")
-    return folder
-
-
-@pytest.fixture
-def repository(run_once: Path, tmp_path: Path) -> Path:
-    """A copy of it for each test."""
-    return shutil.copytree(run_once, tmp_path, symlinks=True, dirs_exist_ok=True)
-
-
-def repro(folder: Path, body: str) -> Done:
-    script(folder, body)
-    return subprocess.run(
-        ["dvc", "repro"], cwd=folder, env=environment(), check=False, capture_output=True, text=True
-    )
-
-
-def is_as_the_first_run_left_it(folder: Path) -> bool:
-    names = [path.name for path in (folder / "folder").iterdir()]
-    return (folder / "result").read_text() == "first" and names == ["first"]
-
-
 def test_a_stage_that_can_not_work_gives_back_what_dvc_removed(repository: Path) -> None:
     done = repro(repository, HALF + "raise DataError('source is bad')")
     assert done.returncode != 0
@@ -281,63 +200,6 @@ def test_a_verdict_keeps_what_it_was_given_on(repository: Path) -> None:
     assert (repository / "result").read_text() == "why"
 
 
-@pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        ("Path('params.yaml').write_text('train: [2')", "params.yaml can't be read any more"),
-        ("Path('params.yaml').write_text('train: 2\\nimages: pictures')", "params.yaml: train was changed"),
-        ("Path('tasks/code.py').write_text('x = 1')", "tasks/code.py was changed"),
-        ("Path('tasks/core/room/code.py').write_text('x = 1')", "tasks/core/room/code.py was changed"),
-        ("Path('tasks/core/room/new.py').write_text('x = 1')", "tasks/core/room/new.py was changed"),
-    ],
-)
-def test_an_edit_meanwhile_is_not_recorded_as_this_runs(repository: Path, edit: str, words: str) -> None:
-    done = repro(repository, f"{FIRST}\n{edit}")
-    assert done.returncode != 0
-    assert f"work: {words}" in done.stderr
-    assert "first" in (repository / "result").read_text()
-
-
-@pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        ("Path('source').write_text('better')", "source was changed"),
-        ("Path('source').unlink()", "source was changed"),
-        ("Path('pictures/cat/new.png').touch()", "pictures was changed"),
-        ("Path('pictures/cat/1.png').write_text('other')", "pictures was changed"),
-        ("Path('pictures/cat/1.png').unlink()", "pictures was changed"),
-        ("Path('pictures/cat/1.png').rename('pictures/cat/2.png')", "pictures was changed"),
-    ],
-)
-@pytest.mark.parametrize("first", [True, False])
-def test_an_input_that_changes_meanwhile_is_not_recorded_as_read(
-    repository: Path, edit: str, words: str, first: bool
-) -> None:
-    lock = (repository / "dvc.lock").read_text()
-    done = repro(
-        repository, f"import shutil\n{edit}\n{FIRST}" if first else f"import shutil\n{FIRST}\n{edit}"
-    )
-    assert done.returncode != 0
-    assert f"work: {words} while this stage ran; run it again" in done.stderr
-    assert (repository / "dvc.lock").read_text() == lock
-    assert is_as_the_first_run_left_it(repository)
-
-
-def test_what_dvc_does_not_see_in_a_folder_is_no_change(repository: Path) -> None:
-    """`latency` writes such a file into export/, which it depends on."""
-    (repository / ".dvcignore").write_text("/pictures/times.json\n")
-    write = "Path('pictures/times.json').write_text('1')"
-    assert repro(repository, f"{FIRST}\n{write}").returncode == 0
-    (repository / "source").write_text("other")
-    (repository / "pictures/times.json").unlink()
-    (repository / ".dvcignore").write_text("/pictures/more.json\n")
-    assert "pictures was changed" in repro(repository, f"{FIRST}\n{write}").stderr, "its failing twin"
-
-
-def test_what_a_system_leaves_in_a_folder_is_no_change(repository: Path) -> None:
-    assert repro(repository, f"{FIRST}\nPath('pictures/.DS_Store').touch()").returncode == 0
-
-
 def test_a_stage_that_is_started_from_elsewhere_works_and_gives_back(repository: Path) -> None:
     (repository / "deep/er").mkdir(parents=True)
     script(repository, HALF + "raise DataError('source is bad')")
@@ -354,24 +216,3 @@ def test_a_stage_that_is_started_from_elsewhere_works_and_gives_back(repository:
         assert is_as_the_first_run_left_it(repository)
     script(repository, FIRST)
     subprocess.run(["dvc", "repro", "-P"], cwd=repository / "deep", env=environment(), check=True)
-
-
-def test_an_edit_of_what_the_stage_does_not_read_costs_nothing(repository: Path) -> None:
-    text = "# new\\ntrain: {epochs: 1}\\nreport: {mistakes: 2}\\nimages: pictures\\n"
-    assert repro(repository, f"{FIRST}\nPath('params.yaml').write_text('{text}')").returncode == 0
-
-
-def test_what_an_import_or_an_editor_leaves_in_a_room_is_no_edit(repository: Path) -> None:
-    """The bytecode of a module that is imported while a stage runs, and a swap file."""
-    shutil.copy(ROOT / ".dvcignore", repository)
-    left = ("__pycache__/code.cpython-311.pyc", ".code.py.swp", "code.py~", ".#code.py")
-    bodies = [f"{FIRST}"] + [
-        f"file = Path('tasks/core/room/{name}'); file.parent.mkdir(exist_ok=True); file.touch()"
-        for name in left
-    ]
-    done = repro(repository, "\n".join(bodies))
-    assert done.returncode == 0, done.stderr
-    again = subprocess.run(
-        ["dvc", "status"], cwd=repository, env=environment(), check=True, capture_output=True, text=True
-    )
-    assert "up to date" in again.stdout

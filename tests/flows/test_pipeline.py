@@ -24,6 +24,7 @@ from flows.run import Run
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import remove
 from tasks.core.release import dvc_api
+from tests.base.one_stage import script
 from tests.live import until
 from tests.project import FIRST_COMMIT
 from tests.structure import ROOT
@@ -480,6 +481,18 @@ def test_data_that_dvc_tracks_does_not_keep_a_schedule_from_skipping() -> None:
     run()
     Path("mine/2.png").write_bytes(b"no stage reads it")
     assert run(only_if_changed=True) == ({}, "every stage is up to date")
+
+
+def test_an_input_that_changes_before_dvc_has_read_it_ends_the_run(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(repository, "Path('result').write_text(Path('source.txt').read_text())")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    stage = "{cmd: python work.py && echo better > source.txt, deps: [source.txt], outs: [result]}"
+    (repository / "dvc.yaml").write_text(f"stages: {{work: {stage}}}")
+    assert run() == ({"work": "Failed"}, "source.txt was changed while work ran; run it again")
+    assert run()[0] == {"work": "Completed"}
+    assert (repository / "result").read_text() == "better\n"
 
 
 @pytest.mark.slow

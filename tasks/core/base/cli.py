@@ -1,29 +1,18 @@
 """How a stage or a command starts, and how it ends: exit 0, 1 for a no, 2 for a mistake."""
 
 import argparse
-import hashlib
 import os
-import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from pathspec import PathSpec
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from tasks.core.base import console, process
+from tasks.core.base import console, inputs, process
 from tasks.core.base.errors import DarkroomError, Rejected, brief, remedy
-from tasks.core.base.files import code_files, sha256
 
-IGNORED = Path(".dvcignore")
-TEMPLATE = re.compile(r"\$\{(.+?)\}")  # of dvc.yaml, for a value of params.yaml
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 INTERRUPT_DELAY = 0.01  # seconds
 
@@ -44,9 +33,14 @@ def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
             command(function)
 
     def work() -> int:
-        before = _recorded()
+        name = process.stage()
+        if name and (false := inputs.withdraw_false_records()):
+            raise DarkroomError(false[0])
+        before = inputs.look(name) if name else {}
         main()
-        _check_unchanged(before)
+        if name:
+            inputs.check_unchanged(name, before)
+            inputs.leave_note(name, before)
         return 0
 
     code = _guard(work)
@@ -145,62 +139,3 @@ def _unheard(lost: "sys.UnraisableHookArgs") -> None:
         signal.setitimer(signal.ITIMER_REAL, INTERRUPT_DELAY)
     else:
         sys.__unraisablehook__(lost)
-
-
-def _recorded() -> dict[str, str]:
-    """What DVC will record beside the outputs: the stage's code, parameters and inputs, as they are now.
-
-    DVC reads them when a stage ends; if they were edited meanwhile, it would put the new text beside the
-    old result.
-    """
-    name = process.stage()
-    if not name:
-        return {}
-    facts = _yaml("dvc.yaml")["stages"][name]
-    values = _yaml("params.yaml") if "params" in facts else {}
-
-    def value(key: str) -> Any:
-        return reduce(getitem, key.split("."), values)
-
-    paths = {TEMPLATE.sub(lambda found: str(value(found[1])), dep) for dep in facts["deps"]}
-    code = [file for path in paths if path.startswith("tasks/") for file in code_files(Path(path))]
-    inputs = {path: _state(Path(path)) for path in paths if not path.startswith("tasks/")}
-    parameters = {f"params.yaml: {key}": repr(value(key)) for key in facts.get("params", ())}
-    return {str(file): sha256(file) for file in code} | inputs | parameters
-
-
-def _state(path: Path) -> str:
-    """What tells it from what it was: a file's bytes, and of the files in a folder size and time.
-
-    Those that .dvcignore names it doesn't see: `latency` writes one into export/.
-    """
-    if not path.is_dir():
-        return sha256(path) if path.exists() else ""
-    patterns = IGNORED.read_text("utf-8").splitlines() if IGNORED.is_file() else ()
-    ignored = PathSpec.from_lines("gitignore", patterns)
-    found = hashlib.sha256()
-    for top, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.startswith(".") or ignored.match_file(f"{top}/{name}"):
-                continue
-            status = os.stat(f"{top}/{name}")  # noqa: PTH116, a third of Path's time
-            seen = f"{top}/{name}", status.st_size, status.st_mtime_ns
-            found.update(repr(seen).encode())
-    return found.hexdigest()
-
-
-def _yaml(file: str) -> Any:
-    return YAML(typ="safe", pure=True).load(Path(file).read_text("utf-8"))
-
-
-def _check_unchanged(before: dict[str, str]) -> None:
-    try:
-        now = _recorded()
-    except FileNotFoundError as error:
-        raise DarkroomError(f"{error.filename} went away while this stage ran; run it again") from None
-    except (OSError, LookupError, TypeError, YAMLError):
-        raise DarkroomError("params.yaml can't be read any more; mend it and run this stage again") from None
-    for name in sorted(before | now):
-        if now.get(name) != before.get(name):
-            raise DarkroomError(f"{name} was changed while this stage ran; run it again")

@@ -65,10 +65,7 @@ def end_with_dvc() -> None:
     The kernel's parent-death signal won't do: DVC starts a stage by way of a shell, and not every shell
     hands its process over to the stage (Debian's sh does not).
     """
-    link = psutil.Process()
-    with suppress(psutil.Error):
-        while (parent := link.parent()) and STAGE in parent.environ():  # the shell
-            link = parent
+    link = _child_of_dvc()
     starter = link.ppid()
 
     def watch() -> None:
@@ -78,6 +75,20 @@ def end_with_dvc() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def dvc_pid() -> int | None:
+    """The process of DVC that has started this one; none for a command."""
+    return _child_of_dvc().ppid() if stage() else None
+
+
+def _child_of_dvc() -> psutil.Process:
+    """This stage, or the shell by which DVC has started it."""
+    link = psutil.Process()
+    with suppress(psutil.Error):
+        while (parent := link.parent()) and STAGE in parent.environ():
+            link = parent
+    return link
 
 
 def die_with_parent() -> None:

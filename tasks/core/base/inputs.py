@@ -1,0 +1,184 @@
+"""What a stage was given, its code, parameters and inputs, and whether that is what DVC has recorded.
+
+DVC reads them once a stage has ended. If they were edited meanwhile, it would put the new text beside the old
+result, and find nothing to do from then on. So a stage looks at them when it begins and when it ends, and
+leaves a note; whoever comes next holds that against dvc.lock.
+"""
+
+import hashlib
+import json
+import os
+import re
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pathspec import PathSpec
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.core.base import process
+from tasks.core.base.errors import DarkroomError
+from tasks.core.base.files import code_files, is_json, read_json, remove, write_json
+
+Seen = dict[str, list[Any]]  # of a file, DVC's digest and its time; of a folder a digest, of a value its text
+NOTES = Path(".dvc/tmp/inputs")  # a file for each stage
+IGNORED = Path(".dvcignore")
+LOCK, PIPELINE, PARAMS = Path("dvc.lock"), Path("dvc.yaml"), Path("params.yaml")
+TEMPLATE = re.compile(r"\$\{(.+?)\}")  # of dvc.yaml, for a value of params.yaml
+
+
+def look(stage: str) -> Seen:
+    """Looks at what DVC will record beside a stage's outputs, as it is now."""
+    facts = _yaml(PIPELINE)["stages"][stage]
+    values = _yaml(PARAMS) if "params" in facts else {}
+
+    def value(key: str) -> Any:
+        return reduce(getitem, key.split("."), values)
+
+    paths = [TEMPLATE.sub(lambda found: str(value(found[1])), dep) for dep in facts["deps"]]
+    inputs = {name: seen for path in paths for name, seen in _look_at(path).items()}
+    return inputs | {f"{PARAMS}: {key}": [_text(value(key))] for key in facts.get("params", ())}
+
+
+def check_unchanged(stage: str, before: Seen) -> None:
+    """Looks again when a stage has done its work.
+
+    Raises:
+        DarkroomError: something is not as it was.
+    """
+    try:
+        now = look(stage)
+    except FileNotFoundError as error:
+        raise DarkroomError(f"{error.filename} went away while this stage ran; run it again") from None
+    except (OSError, LookupError, TypeError, YAMLError):
+        raise DarkroomError(f"{PARAMS} can't be read any more; mend it and run this stage again") from None
+    for name in sorted(before | now):
+        if now.get(name) != before.get(name):
+            raise DarkroomError(f"{name} was changed while this stage ran; run it again")
+
+
+def leave_note(stage: str, seen: Seen) -> None:
+    """Notes what a stage was given: DVC reads it a moment later, and a long one for many images."""
+    note = {"dvc": process.dvc_pid(), "before": _entry(stage), "seen": seen}
+    write_json(NOTES / f"{stage}.json", note)
+
+
+def withdraw_false_records() -> list[str]:
+    """Takes back what dvc.lock and DVC's run cache say of a stage that wasn't given what they say.
+
+    Returns:
+        A line for each such stage, which then runs again.
+    """
+    lines = []
+    for file in sorted(NOTES.glob("*.json")):
+        note = read_json(file) if is_json(file) else {"dvc": None, "before": None, "seen": {}}
+        if note["dvc"] != process.dvc_pid() and psutil.pid_exists(note["dvc"] or 0):
+            continue  # it may be reading them now
+        stage, entry = file.stem, _entry(file.stem)
+        if entry and entry != note["before"] and (path := _false(stage, entry, note["seen"])):
+            _withdraw(stage, entry, note["before"])
+            lines.append(f"{path} was changed while {stage} ran; run it again")
+        file.unlink(missing_ok=True)
+    return lines
+
+
+def _false(stage: str, entry: dict[str, Any], seen: Seen) -> str | None:
+    """What of an entry of dvc.lock isn't what its stage has seen.
+
+    Of what stages write nothing is said: who edits that is not after another result.
+    """
+    written = _outputs()
+    for dep in entry.get("deps", ()):
+        path = dep["path"]
+        known = {name: there for name, there in seen.items() if f"{name}/".startswith(f"{path}/")}
+        if path in written or not known:
+            continue
+        if not dep.get("md5", "").endswith(".dir"):
+            if dep.get("md5") != known.get(path, [None])[0]:
+                return str(path)
+        elif known != _look_at(path) and _is_recorded_as_it_is(stage, path):
+            return str(path)
+    values = entry.get("params", {}).get(str(PARAMS), {})
+    names = {f"{PARAMS}: {key}": _text(value) for key, value in values.items()}
+    return next((name for name, digest in names.items() if seen.get(name, [digest]) != [digest]), None)
+
+
+def _is_recorded_as_it_is(stage: str, path: str) -> bool:
+    """Whether DVC finds a dependency as dvc.lock has it; else it was edited later, and the stage will run."""
+    from dvc.repo import Repo  # half a second
+
+    with Repo(".") as repo:
+        return all(not dep.status() for dep in repo.stage.load_one(name=stage).deps if dep.def_path == path)
+
+
+def _withdraw(stage: str, entry: dict[str, Any], before: dict[str, Any] | None) -> None:
+    from dvc.repo import Repo
+    from dvc.utils.serialize import modify_yaml
+
+    with Repo(".") as repo, repo.lock:
+        with modify_yaml(str(LOCK)) as lock:
+            if before:
+                lock["stages"][stage] = before
+            else:
+                del lock["stages"][stage]
+        for run in list(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
+            if run.is_file() and entry["deps"] == _yaml(run).get("deps"):
+                remove(run.parent)  # of runs that were given the same; DVC can't have it empty
+
+
+def _look_at(path: str) -> Seen:
+    """A file; or the files of code in a folder; or a folder as one, by the names, sizes and times in it."""
+    if path.startswith("tasks/"):
+        return {str(file): [_md5(file)] for file in code_files(Path(path))}
+    try:
+        if Path(path).is_dir():
+            return {path: [_look_into(path)]}
+        return {path: [_md5(Path(path)), Path(path).stat().st_mtime_ns]}
+    except FileNotFoundError:
+        return {path: []}
+
+
+def _look_into(folder: str) -> str:
+    """Those that .dvcignore names it doesn't see: `latency` writes one into export/."""
+    patterns = IGNORED.read_text("utf-8").splitlines() if IGNORED.is_file() else ()
+    ignored = PathSpec.from_lines("gitignore", patterns)
+    found = hashlib.sha256()
+    for top, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.startswith(".") or ignored.match_file(f"{top}/{name}"):
+                continue
+            status = os.stat(f"{top}/{name}")  # noqa: PTH116, a third of Path's time
+            seen = f"{top}/{name}", status.st_size, status.st_mtime_ns
+            found.update(repr(seen).encode())
+    return found.hexdigest()
+
+
+def _md5(file: Path) -> str:
+    """As DVC has it in dvc.lock."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _text(value: Any) -> str:
+    """A value of params.yaml, without the order of its keys, which dvc.lock doesn't keep."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _entry(stage: str) -> dict[str, Any] | None:
+    """What dvc.lock says of a stage."""
+    found: dict[str, Any] = _yaml(LOCK) if LOCK.is_file() else {}
+    entry: dict[str, Any] | None = (found.get("stages") or {}).get(stage)
+    return entry
+
+
+def _outputs() -> set[str]:
+    stages = _yaml(PIPELINE)["stages"].values()
+    return {str(out) for facts in stages for kind in ("outs", "metrics") for out in facts.get(kind, ())}
+
+
+def _yaml(file: Path) -> Any:
+    return YAML(typ="safe", pure=True).load(file.read_text("utf-8"))

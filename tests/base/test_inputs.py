@@ -1,0 +1,200 @@
+"""What DVC records beside a stage's outputs is what the stage was given, whatever is edited and when."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.core.base import inputs
+from tests.base.one_stage import FIRST, Done, environment, is_as_the_first_run_left_it, repro, script
+from tests.structure import ROOT
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ("Path('params.yaml').write_text('train: [2')", "params.yaml can't be read any more"),
+        ("Path('params.yaml').write_text('train: 2\\nimages: pictures')", "params.yaml: train was changed"),
+        ("Path('tasks/code.py').write_text('x = 1')", "tasks/code.py was changed"),
+        ("Path('tasks/core/room/code.py').write_text('x = 1')", "tasks/core/room/code.py was changed"),
+        ("Path('tasks/core/room/new.py').write_text('x = 1')", "tasks/core/room/new.py was changed"),
+    ],
+)
+def test_an_edit_meanwhile_is_not_recorded_as_this_runs(repository: Path, edit: str, words: str) -> None:
+    done = repro(repository, f"{FIRST}\n{edit}")
+    assert done.returncode != 0
+    assert f"work: {words}" in done.stderr
+    assert "first" in (repository / "result").read_text()
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ("Path('source').write_text('better')", "source was changed"),
+        ("Path('source').unlink()", "source was changed"),
+        ("Path('pictures/cat/new.png').touch()", "pictures was changed"),
+        ("Path('pictures/cat/1.png').write_text('other')", "pictures was changed"),
+        ("Path('pictures/cat/1.png').unlink()", "pictures was changed"),
+        ("Path('pictures/cat/1.png').rename('pictures/cat/2.png')", "pictures was changed"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_an_input_that_changes_meanwhile_is_not_recorded_as_read(
+    repository: Path, edit: str, words: str, first: bool
+) -> None:
+    lock = (repository / "dvc.lock").read_text()
+    done = repro(
+        repository, f"import shutil\n{edit}\n{FIRST}" if first else f"import shutil\n{FIRST}\n{edit}"
+    )
+    assert done.returncode != 0
+    assert f"work: {words} while this stage ran; run it again" in done.stderr
+    assert (repository / "dvc.lock").read_text() == lock
+    assert is_as_the_first_run_left_it(repository)
+
+
+def test_what_dvc_does_not_see_in_a_folder_is_no_change(repository: Path) -> None:
+    """`latency` writes such a file into export/, which it depends on."""
+    (repository / ".dvcignore").write_text("/pictures/times.json\n")
+    write = "Path('pictures/times.json').write_text('1')"
+    assert repro(repository, f"{FIRST}\n{write}").returncode == 0
+    (repository / "source").write_text("other")
+    (repository / "pictures/times.json").unlink()
+    (repository / ".dvcignore").write_text("/pictures/more.json\n")
+    assert "pictures was changed" in repro(repository, f"{FIRST}\n{write}").stderr, "its failing twin"
+
+
+def test_what_a_system_leaves_in_a_folder_is_no_change(repository: Path) -> None:
+    assert repro(repository, f"{FIRST}\nPath('pictures/.DS_Store').touch()").returncode == 0
+
+
+def test_an_edit_of_what_the_stage_does_not_read_costs_nothing(repository: Path) -> None:
+    text = "# new\\ntrain: {epochs: 1}\\nreport: {mistakes: 2}\\nimages: pictures\\n"
+    assert repro(repository, f"{FIRST}\nPath('params.yaml').write_text('{text}')").returncode == 0
+
+
+def test_what_an_import_or_an_editor_leaves_in_a_room_is_no_edit(repository: Path) -> None:
+    """The bytecode of a module that is imported while a stage runs, and a swap file."""
+    shutil.copy(ROOT / ".dvcignore", repository)
+    left = ("__pycache__/code.cpython-311.pyc", ".code.py.swp", "code.py~", ".#code.py")
+    bodies = [f"{FIRST}"] + [
+        f"file = Path('tasks/core/room/{name}'); file.parent.mkdir(exist_ok=True); file.touch()"
+        for name in left
+    ]
+    done = repro(repository, "\n".join(bodies))
+    assert done.returncode == 0, done.stderr
+    again = subprocess.run(
+        ["dvc", "status"], cwd=repository, env=environment(), check=True, capture_output=True, text=True
+    )
+    assert "up to date" in again.stdout
+
+
+TWO_STAGES = """
+stages:
+  work:
+    cmd: python work.py && sh work.sh
+    deps: [source, "${images}", tasks/code.py, tasks/core/room]
+    params: [train]
+    outs: [result]
+  after:
+    cmd: sh after.sh && python after.py
+    deps: [result]
+    outs: [end]
+"""
+COPY = """text = ''.join(Path(name).read_text() for name in ('source', 'params.yaml', 'tasks/code.py'))
+names = [str(path) for folder in ('pictures', 'tasks/core') for path in sorted(Path(folder).rglob('*.p*'))]
+Path('result').write_text(text + ' '.join(names))"""
+EDITS = {
+    "source": "printf better > source",
+    "pictures": "touch pictures/cat/new.png",
+    "tasks/code.py": "echo x = 1 > tasks/code.py",
+    "tasks/core/room": "touch tasks/core/room/new.py",
+    "params.yaml: train": "echo 'train: 2\nimages: pictures' > params.yaml",
+}
+
+
+@pytest.fixture
+def two_stages(repository: Path) -> Path:
+    """Stages whose command goes on, or begins, with a script that edits what the first has read."""
+    (repository / "dvc.yaml").write_text(TWO_STAGES)
+    shutil.copy(script(repository, "Path('end').touch()"), repository / "after.py")
+    script(repository, COPY)
+    for name in ("work.sh", "after.sh"):
+        (repository / name).touch()
+    assert dvc(repository, "repro").returncode == 0
+    (repository / "source").write_text("worse")  # so that there is something to do
+    return repository
+
+
+def dvc(folder: Path, *words: str) -> Done:
+    return subprocess.run(
+        ["dvc", *words], cwd=folder, env=environment(), check=False, capture_output=True, text=True
+    )
+
+
+def is_of_what_is_there(folder: Path) -> bool:
+    """Whether DVC finds nothing to do, and the result is of the inputs as they are."""
+    recorded = (folder / "result").read_text()
+    subprocess.run([sys.executable, "work.py"], cwd=folder, env=environment(), check=True)
+    return "up to date" in dvc(folder, "status").stdout and (folder / "result").read_text() == recorded
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_before_dvc_has_read_it_is_found_by_the_next_stage(two_stages: Path, name: str) -> None:
+    lock = (two_stages / "dvc.lock").read_text()
+    (two_stages / "work.sh").write_text(EDITS[name])
+    done = dvc(two_stages, "repro")
+    assert done.returncode
+    assert f"after: {name} was changed while work ran; run it again" in done.stderr
+    assert (two_stages / "dvc.lock").read_text() == lock
+    (two_stages / "work.sh").write_text("")
+    again = dvc(two_stages, "repro")
+    assert again.returncode == 0 and "Running stage 'work'" in again.stdout, "not from the run cache"
+    assert is_of_what_is_there(two_stages)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_after_dvc_has_read_it_ends_nothing(two_stages: Path, name: str) -> None:
+    (two_stages / "after.sh").write_text(EDITS[name])
+    assert dvc(two_stages, "repro").returncode == 0
+    (two_stages / "after.sh").write_text("")
+    assert "changed" in dvc(two_stages, "status").stdout
+    assert dvc(two_stages, "repro").returncode == 0
+    assert is_of_what_is_there(two_stages)
+
+
+def test_what_one_run_recorded_wrongly_another_takes_back(
+    two_stages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last stage of a run, or the only one, has none that comes next."""
+    monkeypatch.chdir(two_stages)
+    (two_stages / "work.sh").write_text(EDITS["source"])
+    assert dvc(two_stages, "repro", "work").returncode == 0
+    assert "up to date" in dvc(two_stages, "status", "work").stdout, "DVC knows of nothing"
+    assert inputs.withdraw_false_records() == ["source was changed while work ran; run it again"]
+    assert "changed" in dvc(two_stages, "status", "work").stdout
+    assert not inputs.withdraw_false_records(), "it is told once"
+
+
+def test_a_right_record_stays_whatever_comes_later(two_stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(two_stages)
+    assert dvc(two_stages, "repro", "work").returncode == 0
+    lock = (two_stages / "dvc.lock").read_text()
+    for edit in EDITS.values():
+        subprocess.run(["sh", "-c", edit], cwd=two_stages, check=True)
+    assert not inputs.withdraw_false_records()
+    assert (two_stages / "dvc.lock").read_text() == lock
+
+
+def test_a_stage_that_was_never_recorded_has_nothing_to_take_back(
+    two_stages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What DVC could not write; and a note that a full disk has left empty."""
+    monkeypatch.chdir(two_stages)
+    (two_stages / "work.sh").write_text("exit 1")
+    lock = (two_stages / "dvc.lock").read_text()
+    assert dvc(two_stages, "repro", "work").returncode
+    (two_stages / inputs.NOTES / "after.json").write_text("")
+    assert not inputs.withdraw_false_records() and not list(inputs.NOTES.iterdir())
+    assert (two_stages / "dvc.lock").read_text() == lock
