@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from sklearn.datasets import load_sample_image
 
-from tasks.core.artifacts import decode_graph
+from tasks.core.artifacts import decode_graph, golden, runtimes
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.contract import Contract, Resize
 from tasks.core.data import image_io
@@ -167,6 +169,45 @@ def test_an_orientation_of_four_bytes_counts() -> None:
 
 def test_a_grey_jpeg_is_read_as_colour() -> None:
     assert farthest(encoded(PHOTOGRAPH.convert("L"))) <= 2
+
+
+MODES = (*golden.PLAIN, "I;16")
+
+
+@given(
+    st.integers(1, 5000),
+    st.integers(1, 5000),
+    st.sampled_from(MODES),
+    st.sampled_from(["PNG", "JPEG"]),
+    st.sampled_from(["stretch", "crop", "pad"]),
+    st.booleans(),
+)
+@example(3000, 10, "RGB", "PNG", "pad", True)
+@example(5000, 1, "RGB", "JPEG", "pad", True)
+@example(1, 5000, "L", "PNG", "crop", False)
+@example(1, 1, "P", "PNG", "stretch", False)
+@settings(max_examples=150, deadline=None)
+def test_every_reader_reads_every_size_and_mode_alike(
+    width: int, height: int, mode: str, kind: str, how: Resize, white: bool
+) -> None:
+    """Training's, that of the runtimes, and the SavedModel's."""
+    height = min(height, max(1, 300_000 // width))  # an image of all sizes takes a tenth of a second
+    random = np.random.default_rng(width * height)
+    values = np.full((height, width, 4), 255) if white else random.integers(0, 256, (height, width, 4))
+    image = Image.fromarray(values.astype(np.uint8), "RGBA")
+    if kind == "JPEG":
+        mode = "L" if mode in ("L", "LA", "1", "I;16") else "RGB"
+    if mode == "I;16":
+        image = Image.fromarray((values[..., 0] * 257).astype(np.uint16))
+    else:
+        image = image.convert(mode)
+    data = encoded(image, kind)
+    assert farthest(data, how) <= 2
+    contract = {"image_size": SIDE, "resize": how}
+    if mode in golden.PLAIN:
+        assert np.array_equal(runtimes.pixels(data, contract), image_io.pixels(data, NOWHERE, SIDE, how))
+    if white:
+        assert in_graph(data, how).max() >= 254  # a palette has another white
 
 
 def test_images_of_several_sizes_make_one_batch() -> None:

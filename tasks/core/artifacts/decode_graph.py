@@ -119,7 +119,7 @@ def fit_square(pixels: Any, side: int, how: Resize) -> Any:
         offset = (size - tf.reduce_min(size)) / 2
         result = _resample(pixels, square, tf.stack([scale, scale]), -offset * scale)
     else:
-        inner = tf.cast(tf.round(size / tf.reduce_max(size) * side), tf.int32)
+        inner = tf.cast(tf.round(size * side / tf.reduce_max(size)), tf.int32)
         inner = tf.maximum(inner, 1)
         small = _resample(pixels, inner, tf.cast(inner, tf.float32) / size, tf.zeros(2))
         before = tf.cast(tf.round(tf.cast(square - inner, tf.float32) / 2), tf.int32)

@@ -14,9 +14,10 @@ from tasks.core.data import image_io
 from tasks.core.data.image_io import Pixels
 
 RESIZED = {
-    "stretch": "image.resize(square, Image.Resampling.BILINEAR)",
-    "crop": "ImageOps.fit(image, square, Image.Resampling.BILINEAR)",
-    "pad": "ImageOps.pad(image, square, Image.Resampling.BILINEAR)",
+    "stretch": "image = image.resize(square, Image.Resampling.BILINEAR)",
+    "crop": "image = ImageOps.fit(image, square, Image.Resampling.BILINEAR)",
+    "pad": """inner = [max(1, round(square[0] * side / max(image.size))) for side in image.size]
+    image = ImageOps.pad(image.resize(inner, Image.Resampling.BILINEAR), square)""",
 }
 HOW_TO_TRY = """\
 # Golden images
@@ -38,7 +39,8 @@ session = onnxruntime.InferenceSession("model.onnx")
 for row in json.load(open("golden/golden.json", encoding="utf-8")):
     image = ImageOps.exif_transpose(Image.open("golden/" + row["file"])).convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    pixels = np.asarray(RESIZED, np.float32)
+    RESIZED
+    pixels = np.asarray(image, np.float32)
     (given,) = session.run(None, {"image": pixels[None] / 255})
     off = np.abs(given[0] - row["probabilities"]).max()
     print(row["file"], contract["class_names"][given[0].argmax()], off)

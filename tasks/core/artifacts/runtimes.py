@@ -170,7 +170,8 @@ def pixels(data: bytes, contract: dict[str, Any]) -> npt.NDArray[np.uint8]:
     if contract["resize"] == "crop":
         return np.asarray(ImageOps.fit(rgb, square, bilinear))
     if contract["resize"] == "pad":
-        return np.asarray(ImageOps.pad(rgb, square, bilinear))
+        inner = [max(1, round(square[0] * side / max(rgb.size))) for side in rgb.size]
+        return np.asarray(ImageOps.pad(rgb.resize(inner, bilinear), square))
     return np.asarray(rgb.resize(square, bilinear))
 
 

@@ -141,7 +141,7 @@ def resize_image(image: Image.Image, size: int, how: Resize) -> Pixels:
 
     Args:
         how: `stretch` ignores the aspect ratio, `crop` fills the square and cuts what is left
-            over, `pad` fits the image whole on black.
+            over, `pad` fits the image whole on black, at least a pixel wide and high.
 
     Returns:
         uint8 of shape (size, size, 3).
@@ -150,7 +150,9 @@ def resize_image(image: Image.Image, size: int, how: Resize) -> Pixels:
     if how == "crop":
         image = ImageOps.fit(image, square, bilinear)
     elif how == "pad":
-        image = ImageOps.pad(image, square, bilinear)
+        # `ImageOps.pad` alone makes an image that is very thin one without any pixels.
+        inner = [max(1, round(size * side / max(image.size))) for side in image.size]
+        image = ImageOps.pad(image.resize(inner, bilinear), square)
     else:
         image = image.resize(square, bilinear)
     return np.asarray(image)
