@@ -9,7 +9,7 @@ from pathlib import Path
 from tasks.core.artifacts.config import Export
 from tasks.core.backbones import catalogue
 from tasks.core.backbones.config import Model
-from tasks.core.base import cli, console, inputs, params
+from tasks.core.base import cli, console, inputs, leftovers, params
 from tasks.core.base.errors import ParamError
 from tasks.core.base.files import is_json
 from tasks.core.base.params import Data, Section
@@ -72,7 +72,7 @@ def check() -> None:
 
 
 def _mend_records() -> None:
-    """Has DVC start again after a disk that was full, and run again what it has recorded wrongly."""
+    """Has DVC start again after a disk that was full, removes what was killed, withdraws wrong records."""
     if RECORD.is_file() and not is_json(RECORD):
         from tasks.core.release import dvc_api  # half a second
 
@@ -80,6 +80,7 @@ def _mend_records() -> None:
             console.warn(
                 f"check: {RECORD} could not be read, as after a full disk; removed, so that DVC can start"
             )
+    leftovers.sweep(inputs.outputs())
     for line in inputs.withdraw_false_records():
         console.warn(f"check: {line.partition(';')[0]}; it runs again")
 

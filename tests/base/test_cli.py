@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tasks.core.base.files import HOST
 from tests.base.one_stage import FIRST, HALF, Done, environment, is_as_the_first_run_left_it, repro, script
 
 UNHEARD = """import weakref
@@ -192,6 +193,47 @@ def test_interrupted_twice_a_stage_still_gives_back(repository: Path, importing:
     _, errors = run.communicate()
     assert "work: interrupted\n" in errors and "Traceback" not in errors
     assert is_as_the_first_run_left_it(repository)
+
+
+def test_a_stage_that_outlives_its_dvc_is_waited_for(repository: Path) -> None:
+    """It would put its earlier outputs back over those that the next run has made."""
+    wait = "Path('started').touch(); time.sleep(60)"
+    script(repository, f"try:\n    {wait}\nexcept KeyboardInterrupt:\n    time.sleep(3); raise")
+    run = subprocess.Popen(["dvc", "repro"], cwd=repository, env=environment(), start_new_session=True)
+    _wait_for((repository / "started").exists)
+    run.kill()
+    run.wait()
+    done = repro(repository, FIRST.replace("'first'", "'second'"))
+    assert done.returncode == 0, done.stderr
+    assert "work: waiting for this stage of an earlier run to end" in done.stdout
+    assert (repository / "result").read_text() == "second"
+
+
+def test_what_killed_runs_left_is_swept(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
+    wait = "import tempfile\ntempfile.NamedTemporaryFile(delete=False).close()\nPath('started').touch()"
+    script(repository, f"{wait}\ntime.sleep(60)")
+    words = ["dvc", "repro"]
+    more = environment(TMPDIR=str(temporary))
+    run = subprocess.Popen(words, cwd=repository, env=more, start_new_session=True)
+    _wait_for((repository / "started").exists)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert len(list(temporary.rglob("tmp*"))) == 1, "there is something to sweep"
+    mine, alive = f".result.{HOST}.{run.pid}.new.tmp", f".result.{HOST}.{os.getpid()}.new.tmp"
+    cached = next((repository / ".dvc/cache/files/md5").iterdir())
+    left = [
+        repository / mine,
+        repository / ".0123456789-_abcdefghij.tmp",
+        cached / ".0123456789-_abcdefghij.tmp",
+    ]
+    others = [repository / alive, repository / ".mine.tmp", cached / "0123456789"]
+    for file in left + others:
+        file.touch()
+    script(repository, FIRST)
+    subprocess.run(words, cwd=repository, env=more, check=True)
+    assert not list(temporary.rglob("*"))
+    assert not any(file.exists() for file in left) and all(file.exists() for file in others)
 
 
 def test_a_verdict_keeps_what_it_was_given_on(repository: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.base import inputs
+from tasks.core.base import inputs, process
 from tests.base.one_stage import FIRST, Done, environment, is_as_the_first_run_left_it, repro, script
 from tests.structure import ROOT
 
@@ -195,6 +195,6 @@ def test_a_stage_that_was_never_recorded_has_nothing_to_take_back(
     (two_stages / "work.sh").write_text("exit 1")
     lock = (two_stages / "dvc.lock").read_text()
     assert dvc(two_stages, "repro", "work").returncode
-    (two_stages / inputs.NOTES / "after.json").write_text("")
-    assert not inputs.withdraw_false_records() and not list(inputs.NOTES.iterdir())
+    (two_stages / process.RECORDS / "after.json").write_text("")
+    assert not inputs.withdraw_false_records() and not list(process.RECORDS.glob("*.json"))
     assert (two_stages / "dvc.lock").read_text() == lock

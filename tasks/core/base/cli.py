@@ -10,8 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tasks.core.base import console, inputs, process
+from tasks.core.base import console, inputs, leftovers, process
 from tasks.core.base.errors import DarkroomError, Rejected, brief, remedy
+from tasks.core.base.files import remove
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 INTERRUPT_DELAY = 0.01  # seconds
@@ -33,20 +34,30 @@ def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
             command(function)
 
     def work() -> int:
-        name = process.stage()
-        if name and (false := inputs.withdraw_false_records()):
-            raise DarkroomError(false[0])
-        before = inputs.look(name) if name else {}
-        main()
-        if name:
-            inputs.check_unchanged(name, before)
-            inputs.leave_note(name, before)
+        if stage := process.stage():
+            _work_for_dvc(stage, main)
+        else:
+            main()
         return 0
 
     code = _guard(work)
     if code not in (0, Rejected.exit_code):  # a verdict is whole, and someone wants to read it
         process.restore_outputs()
     sys.exit(code)
+
+
+def _work_for_dvc(stage: str, main: Callable[[], None]) -> None:
+    """Does a stage's work, and sees to it that what DVC records of it is true."""
+    leftovers.sweep(inputs.outputs())
+    for predecessor in process.predecessors:  # which has put back what DVC removed for this run
+        for output in inputs.outputs(predecessor):
+            remove(Path(output))
+    if false := inputs.withdraw_false_records():
+        raise DarkroomError(false[0])
+    before = inputs.look(stage)
+    main()
+    inputs.check_unchanged(stage, before)
+    inputs.leave_note(stage, before)
 
 
 def command(main: Callable[[], int]) -> NoReturn:
@@ -95,6 +106,7 @@ def _guard(work: Callable[[], int]) -> int:
     for number in process.SIGNALS:
         signal.signal(number, _interrupt)
     sys.unraisablehook = _unheard
+    leftovers.use_own_temporary_folder()
     try:
         return work()
     except DarkroomError as error:

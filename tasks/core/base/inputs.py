@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -24,7 +25,6 @@ from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import code_files, is_json, read_json, remove, write_json
 
 Seen = dict[str, list[Any]]  # of a file, DVC's digest and its time; of a folder a digest, of a value its text
-NOTES = Path(".dvc/tmp/inputs")  # a file for each stage
 IGNORED = Path(".dvcignore")
 LOCK, PIPELINE, PARAMS = Path("dvc.lock"), Path("dvc.yaml"), Path("params.yaml")
 TEMPLATE = re.compile(r"\$\{(.+?)\}")  # of dvc.yaml, for a value of params.yaml
@@ -63,7 +63,7 @@ def check_unchanged(stage: str, before: Seen) -> None:
 def leave_note(stage: str, seen: Seen) -> None:
     """Notes what a stage was given: DVC reads it a moment later, and a long one for many images."""
     note = {"dvc": process.dvc_pid(), "before": _entry(stage), "seen": seen}
-    write_json(NOTES / f"{stage}.json", note)
+    write_json(process.RECORDS / f"{stage}.json", note)
 
 
 def withdraw_false_records() -> list[str]:
@@ -73,7 +73,7 @@ def withdraw_false_records() -> list[str]:
         A line for each such stage, which then runs again.
     """
     lines = []
-    for file in sorted(NOTES.glob("*.json")):
+    for file in sorted(process.RECORDS.glob("*.json")):
         note = read_json(file) if is_json(file) else {"dvc": None, "before": None, "seen": {}}
         if note["dvc"] != process.dvc_pid() and psutil.pid_exists(note["dvc"] or 0):
             continue  # it may be reading them now
@@ -90,7 +90,7 @@ def _false(stage: str, entry: dict[str, Any], seen: Seen) -> str | None:
 
     Of what stages write nothing is said: who edits that is not after another result.
     """
-    written = _outputs()
+    written = outputs()
     for dep in entry.get("deps", ()):
         path = dep["path"]
         known = {name: there for name, there in seen.items() if f"{name}/".startswith(f"{path}/")}
@@ -175,9 +175,15 @@ def _entry(stage: str) -> dict[str, Any] | None:
     return entry
 
 
-def _outputs() -> set[str]:
-    stages = _yaml(PIPELINE)["stages"].values()
-    return {str(out) for facts in stages for kind in ("outs", "metrics") for out in facts.get(kind, ())}
+def outputs(*names: str) -> set[str]:
+    """Paths of the outputs of some stages, or of all; none where dvc.yaml can't be read."""
+    with suppress(OSError, YAMLError, LookupError, TypeError, AttributeError):
+        stages = _yaml(PIPELINE)["stages"]
+        all_facts = [stages[name] for name in names or stages]
+        return {
+            str(out) for facts in all_facts for kind in ("outs", "metrics") for out in facts.get(kind, ())
+        }
+    return set()
 
 
 def _yaml(file: Path) -> Any:

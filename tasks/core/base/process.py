@@ -4,6 +4,7 @@ It begins before the rest of a stage is imported, which takes seconds in which a
 """
 
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -24,8 +25,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
 QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # as Python has it
 STAGE = "DVC_STAGE"  # in the environment of what DVC starts: the stage's name
+RECORDS = Path(".dvc/tmp/stages")  # what stages tell those that come after them
 OWN_PID = "DARKROOM_PID"  # in the environment, which a stage's children get too, with a pid that isn't theirs
 
+_held: list[int] = []  # the lock of this stage
+predecessors: list[str] = []  # this stage's name, if it had to wait for one
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -37,6 +41,24 @@ def install_stage_handlers() -> None:
         for number in SIGNALS:
             signal.signal(number, _stop_early)
         end_with_dvc()
+        with suppress(OSError):  # a file system without locks
+            _wait_for_predecessor()
+
+
+def _wait_for_predecessor() -> None:
+    """Waits for this same stage of a run whose DVC was killed: it lives for seconds, and puts outputs back.
+
+    The lock is held until this process and those that put outputs back have ended.
+    """
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    lock = os.open(RECORDS / f"{stage()}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    _held.append(lock)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        predecessors.append(str(stage()))
+        console.say(f"{stage()}: waiting for this stage of an earlier run to end")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def undo_warnings_as_errors() -> None:
@@ -131,7 +153,7 @@ def ignore_signals() -> None:
 def check_out(name: str) -> None:
     """Brings back the outputs that a stage had when it last ran to its end."""
     words = [sys.executable, "-m", "dvc", "checkout", "--force", "--quiet", name]
-    done = subprocess.run(words, check=False, capture_output=True, start_new_session=True)
+    done = subprocess.run(words, check=False, capture_output=True, start_new_session=True, pass_fds=_held)
     if done.returncode and _has_run(name):
         console.warn(f"{name}: earlier outputs are not back; try `dvc checkout {name}`")
 

@@ -1,0 +1,101 @@
+"""What killed processes leave: temporary files of this machine, in DVC's cache, and beside outputs."""
+
+import atexit
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.core.base import process
+from tasks.core.base.files import HOST, is_json, read_json, remove
+
+LOCK = "lock"  # in a temporary folder: held by the process that it is of
+PREFIX, SUFFIX = "darkroom-", ".tmp"
+CACHE = Path(".dvc/cache/files/md5")  # a cache elsewhere may be at work for others
+WHO, ALONE = Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/lock")  # which DVC does what to which path; one at all
+SWEPT = process.RECORDS / "swept"  # holds the process id of the DVC that this was last done for
+OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")
+OF_OURS = re.compile(rf"\..+\.{re.escape(HOST)}\.(\d+)\.(?:new|old)\.tmp")
+
+
+def use_own_temporary_folder() -> None:
+    """Has this process, and those that it starts, put temporary files into one folder, which ends with it.
+
+    Packages leave theirs where they are killed: AutoGraph a module for each function that it has read. So the
+    next process of ours removes the folder, of which nobody holds the lock any more.
+    """
+    with suppress(OSError):  # no room: they will see for themselves
+        _remove_abandoned(Path(tempfile.gettempdir()))
+        folder = tempfile.mkdtemp(SUFFIX, PREFIX)
+        lock = (Path(folder) / LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        atexit.register(_remove_own, folder, os.getpid(), lock)
+
+
+def _remove_own(folder: str, pid: int, lock: object) -> None:
+    if os.getpid() == pid:  # and not a fork, which has its parent's functions
+        shutil.rmtree(folder, ignore_errors=True)
+    del lock
+
+
+def _remove_abandoned(top: Path) -> None:
+    for folder in top.glob(f"{PREFIX}*{SUFFIX}"):
+        with suppress(OSError):  # of another user, or gone by now
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / LOCK).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(outputs: Iterable[str]) -> None:
+    """Removes what killed runs left in DVC's cache and beside outputs, once for each DVC that starts stages.
+
+    Args:
+        outputs: of all stages.
+    """
+    dvc = str(process.dvc_pid())
+    if not ALONE.parent.is_dir():
+        return
+    if SWEPT.is_file() and SWEPT.read_text("utf-8") == dvc != "None":
+        return
+    with suppress(OSError):  # a cache that can't be written needs no sweeping
+        SWEPT.parent.mkdir(parents=True, exist_ok=True)
+        with ALONE.open("a") as lock:  # as DVC does, which else may be copying
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for file in _dead({Path(), *(Path(out).parent for out in outputs)}):
+                remove(file)
+        SWEPT.write_text(dvc, "utf-8")
+
+
+def _dead(folders: Iterable[Path]) -> Iterator[Path]:
+    """Temporary files whose maker is dead; those of DVC only where none but our own is at work here."""
+    places = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    for entry in places:
+        found = OF_OURS.fullmatch(entry.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            yield entry
+    if not _are_others_at_work():
+        places += CACHE.glob("*/*") if CACHE.is_dir() else ()
+        yield from (entry for entry in places if OF_DVC.fullmatch(entry.name))
+
+
+def _are_others_at_work() -> bool:
+    """Whether a DVC that hasn't started this process reads or writes something here."""
+    records = read_json(WHO) if WHO.is_file() and is_json(WHO) else {}
+    holders = [holder for kind in records.values() for each in kind.values() for holder in _list(each)]
+    pids = {int(holder["pid"]) for holder in holders} - {process.dvc_pid()}
+    return any(map(psutil.pid_exists, pids))
+
+
+def _list(holders: Any) -> list[dict[str, Any]]:
+    """A path has one that writes it, or several that read it."""
+    return holders if isinstance(holders, list) else [holders]
