@@ -9,9 +9,8 @@ from pathlib import Path
 from tasks.core.artifacts.config import Export
 from tasks.core.backbones import catalogue
 from tasks.core.backbones.config import Model
-from tasks.core.base import cli, console, inputs, leftovers, params
+from tasks.core.base import cli, console, inputs, leftovers, mending, params
 from tasks.core.base.errors import ParamError
-from tasks.core.base.files import is_json
 from tasks.core.base.params import Data, Section
 from tasks.core.data.config import Build, Processes
 from tasks.core.evaluation.config import NONE, Evaluate, Gate
@@ -21,8 +20,6 @@ from tasks.core.training import config as training
 from tasks.core.training.config import Train
 from tasks.core.validation import preflight
 from tasks.core.validation.config import Validate
-
-RECORD = Path(".dvc/tmp/rwlock")  # of DVC: which process reads and writes what
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def check() -> None:
     Raises:
         ParamError, DataError: names the key, the value and the remedy.
     """
-    _mend_records()
+    _mend()
     p = params.read(params.FILE, Params)
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
     catalogue.check(p.model.backbone)
@@ -71,15 +68,10 @@ def check() -> None:
         champion.predictions(p.gate.champion)
 
 
-def _mend_records() -> None:
-    """Has DVC start again after a disk that was full, removes what was killed, withdraws wrong records."""
-    if RECORD.is_file() and not is_json(RECORD):
-        from tasks.core.release import dvc_api  # half a second
-
-        if dvc_api.remove_unreadable(RECORD):
-            console.warn(
-                f"check: {RECORD} could not be read, as after a full disk; removed, so that DVC can start"
-            )
+def _mend() -> None:
+    """Sees to what runs have left that were killed or out of room."""
+    for line in mending.mend():
+        console.warn(f"check: {line}")
     leftovers.sweep(inputs.outputs())
     for line in inputs.withdraw_false_records():
         console.warn(f"check: {line.partition(';')[0]}; it runs again")

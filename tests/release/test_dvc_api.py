@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from dvc.lock import make_lock
-from dvc.rwlock import RWLOCK_LOCK
 
-from tasks.check import RECORD
+from tasks.core.base import mending
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import remove, write_json
+from tasks.core.base.mending import LOCK_HELD, RECORD, RECORD_HELD
 from tasks.core.base.paths import METRICS
 from tasks.core.data import last_run
 from tasks.core.release import dvc_api
@@ -122,23 +122,22 @@ def test_dvc_starts_again_after_a_disk_that_was_full(left: str) -> None:
     code, said = dvc("repro", "last")
     assert code and "rwlock" in "".join(said), "its failing twin: DVC alone"
     with contract():
-        dvc_api.remove_unreadable(RECORD)
+        mending.mend()
     assert not RECORD.exists()
     assert dvc("repro", "last")[0] == 0
 
 
 @pytest.mark.usefixtures("here")
 def test_what_dvc_is_writing_is_not_taken_from_it() -> None:
-    dvc_api.remove_unreadable(RECORD)
+    mending.mend()
     assert RECORD.is_file(), "which is sound"
     RECORD.write_text("{")
-    with make_lock(str(RECORD.with_name(RWLOCK_LOCK)), tmp_dir=str(RECORD.parent)):
+    with make_lock(str(RECORD_HELD), tmp_dir=str(RECORD.parent)):
         done = subprocess.run(
             [
                 sys.executable,
                 "-c",
-                f"from tasks.core.release import dvc_api as d; from pathlib import Path; "
-                f"d.remove_unreadable(Path({str(RECORD)!r}))",
+                "from tasks.core.base import mending; mending.mend()",
             ],
             check=False,
             capture_output=True,
@@ -146,6 +145,31 @@ def test_what_dvc_is_writing_is_not_taken_from_it() -> None:
         )
     assert done.returncode and b"another DVC is running here" in done.stderr and RECORD.is_file()
     RECORD.unlink()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_lock_that_is_half_written_is_as_it_was_before() -> None:
+    assert dvc("repro", "last")[0] == 0
+    whole = mending.LOCK.read_text()
+    mending.COPY.parent.mkdir(exist_ok=True)
+    mending.copy_lock()
+    assert not mending.mend()
+    for half in ("", whole[: len(whole) // 2].rpartition("md5")[0] + "md", whole[:3]):
+        mending.LOCK.write_text(half)
+        assert dvc("status")[0], "its failing twin: DVC alone"
+        mending.copy_lock()
+        assert len(mending.mend()) == 1 and mending.LOCK.read_text() == whole
+        mending.copy_lock()
+    with make_lock(str(LOCK_HELD), tmp_dir=str(LOCK_HELD.parent)):
+        mending.LOCK.write_text("schema")
+        assert not mending.mend(), "DVC is about to write"
+    conflict = f"<<<<<<< HEAD\n{whole}"
+    mending.LOCK.write_text(conflict)
+    assert not mending.mend() and mending.LOCK.read_text() == conflict, "a person's to resolve"
+    mending.LOCK.write_text("")
+    mending.COPY.unlink()
+    assert mending.mend() and not mending.LOCK.exists()
+    mending.LOCK.write_text(whole)
 
 
 @pytest.mark.usefixtures("here")
@@ -240,4 +264,4 @@ def test_nobody_else_imports_dvc() -> None:
     files = [file for folder in ("tasks", "flows") for file in (ROOT / folder).rglob("*.py")]
     inner = {"dvc", "dvc_data", "dvc_objects", "dvc_render"}  # and not DVCLive, which trains
     found = {file.stem for file in files if {name.split(".")[0] for name in imports(file)} & inner}
-    assert found == {"dvc_api", "last_run"}
+    assert found == {"dvc_api", "inputs", "last_run"}

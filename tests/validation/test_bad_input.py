@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tasks.check import RECORD
+from tasks.core.base.mending import RECORD
 from tests.stages import end
 from tests.structure import ROOT
 

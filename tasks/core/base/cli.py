@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tasks.core.base import console, inputs, leftovers, process
+from tasks.core.base import console, inputs, leftovers, mending, process
 from tasks.core.base.errors import DarkroomError, Rejected, brief, remedy
 from tasks.core.base.files import remove
 
@@ -48,7 +48,10 @@ def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
 
 def _work_for_dvc(stage: str, main: Callable[[], None]) -> None:
     """Does a stage's work, and sees to it that what DVC records of it is true."""
-    leftovers.sweep(inputs.outputs())
+    mending.copy_lock()
+    if process.is_first_of_dvc():
+        leftovers.sweep(inputs.outputs())
+        mending.watch()
     for predecessor in process.predecessors:  # which has put back what DVC removed for this run
         for output in inputs.outputs(predecessor):
             remove(Path(output))

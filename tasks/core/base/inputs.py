@@ -10,7 +10,7 @@ import json
 import os
 import re
 from contextlib import suppress
-from functools import reduce
+from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ TEMPLATE = re.compile(r"\$\{(.+?)\}")  # of dvc.yaml, for a value of params.yaml
 
 def look(stage: str) -> Seen:
     """Looks at what DVC will record beside a stage's outputs, as it is now."""
-    facts = _yaml(PIPELINE)["stages"][stage]
+    facts = _facts(stage)
     values = _yaml(PARAMS) if "params" in facts else {}
 
     def value(key: str) -> Any:
@@ -169,10 +169,18 @@ def _text(value: Any) -> str:
 
 
 def _entry(stage: str) -> dict[str, Any] | None:
-    """What dvc.lock says of a stage."""
-    found: dict[str, Any] = _yaml(LOCK) if LOCK.is_file() else {}
-    entry: dict[str, Any] | None = (found.get("stages") or {}).get(stage)
+    """What dvc.lock says of a stage. To read all of it takes a fifth of a second."""
+    text = LOCK.read_text("utf-8") if LOCK.is_file() else ""
+    found = re.search(rf"(?ms)^  {re.escape(stage)}:\n(.*?)(?=^ {{0,2}}\S|\Z)", text)
+    entry: dict[str, Any] | None = YAML(typ="safe", pure=True).load(found[1]) if found else None
     return entry
+
+
+@cache
+def _facts(stage: str) -> dict[str, Any]:
+    """What dvc.yaml says of the stage that this process is."""
+    facts: dict[str, Any] = _yaml(PIPELINE)["stages"][stage]
+    return facts
 
 
 def outputs(*names: str) -> set[str]:

@@ -20,7 +20,6 @@ LOCK = "lock"  # in a temporary folder: held by the process that it is of
 PREFIX, SUFFIX = "darkroom-", ".tmp"
 CACHE = Path(".dvc/cache/files/md5")  # a cache elsewhere may be at work for others
 WHO, ALONE = Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/lock")  # which DVC does what to which path; one at all
-SWEPT = process.RECORDS / "swept"  # holds the process id of the DVC that this was last done for
 OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")
 OF_OURS = re.compile(rf"\..+\.{re.escape(HOST)}\.(\d+)\.(?:new|old)\.tmp")
 
@@ -57,23 +56,15 @@ def _remove_abandoned(top: Path) -> None:
 
 
 def sweep(outputs: Iterable[str]) -> None:
-    """Removes what killed runs left in DVC's cache and beside outputs, once for each DVC that starts stages.
+    """Removes what killed runs left in DVC's cache and beside outputs.
 
     Args:
         outputs: of all stages.
     """
-    dvc = str(process.dvc_pid())
-    if not ALONE.parent.is_dir():
-        return
-    if SWEPT.is_file() and SWEPT.read_text("utf-8") == dvc != "None":
-        return
-    with suppress(OSError):  # a cache that can't be written needs no sweeping
-        SWEPT.parent.mkdir(parents=True, exist_ok=True)
-        with ALONE.open("a") as lock:  # as DVC does, which else may be copying
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for file in _dead({Path(), *(Path(out).parent for out in outputs)}):
-                remove(file)
-        SWEPT.write_text(dvc, "utf-8")
+    with suppress(OSError), ALONE.open("a") as lock:  # a cache that can't be written needs no sweeping
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as DVC does, which else may be copying
+        for file in _dead({Path(), *(Path(out).parent for out in outputs)}):
+            remove(file)
 
 
 def _dead(folders: Iterable[Path]) -> Iterator[Path]:

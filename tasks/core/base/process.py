@@ -104,6 +104,16 @@ def dvc_pid() -> int | None:
     return _child_of_dvc().ppid() if stage() else None
 
 
+def is_first_of_dvc() -> bool:
+    """Whether the DVC that has started this stage had started none before; asked once by each."""
+    with suppress(OSError):
+        file, dvc = RECORDS / "dvc", str(dvc_pid())
+        if file.is_file() and file.read_text("utf-8") == dvc:
+            return False
+        file.write_text(dvc, "utf-8")
+    return True
+
+
 def _child_of_dvc() -> psutil.Process:
     """This stage, or the shell by which DVC has started it."""
     link = psutil.Process()

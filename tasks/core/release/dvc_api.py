@@ -1,8 +1,8 @@
 """What is asked of DVC beyond its documented API, and how its sentences are read.
 
 An update of DVC may change any of it: tests/release/test_dvc_api.py runs each function against the installed
-DVC. `tasks.core.data.last_run` keeps its own part, since an edit here must not run `build` again. Importing
-this module takes half a second.
+DVC. `tasks.core.data.last_run` and `tasks.core.base.inputs` keep their own parts, since an edit here must not
+run their stages again. Importing this module takes half a second.
 """
 
 import re
@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import networkx as nx
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
-from dvc.lock import LockError, make_lock
+from dvc.lock import LockError
 from dvc.repo import Repo
-from dvc.rwlock import RWLOCK_LOCK
 from dvc.scm import SCMError, resolve_rev
 from dvc_data.hashfile.db import get_index
 
 from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief
-from tasks.core.base.files import fingerprint, flat, is_json
+from tasks.core.base.files import fingerprint, flat
 from tasks.core.base.paths import METRICS
 
 # Packages of what a remote of DVC's may raise; all else is an OSError.
@@ -62,24 +61,6 @@ def survey(targets: Sequence[str] = ()) -> tuple[list[str], set[str]]:
                 raise DarkroomError(f"{target} is no stage of dvc.yaml, which has {known}") from None
         names = [stage.addressing for stage in order if stage in wanted]
         return names, set(repo.status()) & set(names)
-
-
-def remove_unreadable(record: Path) -> bool:
-    """Removes the record of what running stages read and write, if it holds no JSON; says whether it did.
-
-    So a full disk leaves it, and DVC would end each run in an error until somebody deletes it. A run that
-    writes it in this moment holds the lock that is taken here.
-
-    Raises:
-        DarkroomError: another process doesn't let it go.
-    """
-    try:
-        with make_lock(str(record.with_name(RWLOCK_LOCK)), tmp_dir=str(record.parent)):
-            if is_damaged := not is_json(record):
-                record.unlink()
-            return is_damaged
-    except LockError:
-        raise DarkroomError(f"another DVC is running here and holds {record}; wait for its end") from None
 
 
 def changed_stages(*stages: str) -> set[str]:
