@@ -90,8 +90,8 @@ def passes(folder: Path) -> float:
 
     p, data = params.read(folder / "params.yaml", Params), Dataset.load(folder / "data/dataset")
     backbone = p.model.backbone
-    validation = data.size("validation") / data.size("train")
-    work = effort.work(backbone, store.facts(backbone), data.image_size, validation)
+    sizes = data.size("train"), data.size("validation")
+    work = effort.work(backbone, store.facts(backbone), data.image_size, *sizes)
     settled, _ = recipe.settle(p.train, work)
     epochs = int((pd.read_csv(folder / "models/history.csv")["phase"] == "fine_tune").sum())
     return work.training(replace(settled, epochs=epochs))

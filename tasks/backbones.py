@@ -46,12 +46,13 @@ def fetch(name: str) -> Iterator[str]:
     yield f"  model.sha256: {facts.sha256}"
 
 
-def count_passes(p: Params, name: str, image_size: int) -> float:
-    """The work of a training: one is the backbone on all training images at its own size."""
+def count_passes(p: Params, name: str, image_size: int, images: int) -> float:
+    """The work of a training on some of so many: one is the backbone on those at its own size."""
     from tasks.core.training import effort, recipe
 
-    validation = p.build.validation_split / (1 - p.build.validation_split - p.build.test_split)
-    work = effort.work(name, store.facts(name), image_size, validation)
+    validation = round(images * p.build.validation_split)
+    train = max(images - validation - round(images * p.build.test_split), 1)
+    work = effort.work(name, store.facts(name), image_size, train, validation)
     return work.training(recipe.settle(p.train, work)[0])
 
 

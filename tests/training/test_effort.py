@@ -9,19 +9,21 @@ from tasks.core.backbones.store import Facts
 from tasks.core.base import params
 from tasks.core.training import effort
 from tasks.core.training.config import Effort, Train
-from tasks.core.training.effort import LIMITS, Work
+from tasks.core.training.effort import LIMITS, MANY, Work
 from tasks.core.training.recipe import BATCH_SIZE, settle
 from tests.structure import ROOT
 
 SHIPPED = params.read(ROOT / "params.yaml", Params).train
-FULL = Work(scale=1.0, validation=1 / 7)  # images of the backbone's own size, splits as shipped
+FULL = Work(scale=1.0, validation=1 / 7, images=900)  # images of the backbone's own size, splits as shipped
 
 
 def changed(**changes: object) -> Train:
     return dataclasses.replace(SHIPPED, **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("work", [FULL, Work(0.08, 0.3), Work(2.0, 0.1), Work(5.0, 0.1)])
+@pytest.mark.parametrize(
+    "work", [FULL, Work(0.08, 0.3, 900), Work(0.3, 0.1, 5000), Work(1.0, 0.1, 5000), Work(5.0, 0.1, 900)]
+)
 @pytest.mark.parametrize("name", LIMITS)
 def test_no_effort_is_more_work_than_it_says(name: Effort, work: Work) -> None:
     recipe, _ = settle(changed(effort=name), work)
@@ -37,17 +39,30 @@ def test_each_effort_is_more_than_the_one_before() -> None:
 
 def test_work_is_counted_at_the_size_that_the_backbone_is_made_for() -> None:
     facts = Facts("0" * 64, None, 16, is_stochastic=False, has_endpoints=False)
-    scales = [effort.work("efficientnet_lite0", facts, size, 0.1).scale for size in (112, 224)]
+    scales = [effort.work("efficientnet_lite0", facts, size, 100, 10).scale for size in (112, 224)]
     assert scales == [0.25, 1.0]
-    assert effort.work("a/folder", facts, 112, 0.1).scale == 1.0, "no other size is known"
+    assert effort.work("a/folder", facts, 112, 100, 10).scale == 1.0, "no other size is known"
 
 
 def test_what_is_too_much_work_leaves_the_head() -> None:
-    recipe, why = settle(SHIPPED, Work(scale=5.0, validation=0.1))
+    recipe, why = settle(SHIPPED, Work(scale=5.0, validation=0.1, images=900))
     assert not recipe.fine_tune and not recipe.goes_on
     assert why["train.epochs"].startswith("0: an epoch takes 21 passes, the first head 5.5, and")
-    asked, _ = settle(changed(fine_tune=True), Work(scale=5.0, validation=0.1))
+    asked, _ = settle(changed(fine_tune=True), Work(scale=5.0, validation=0.1, images=900))
     assert asked.fine_tune and asked.epochs == 1, "what was asked for is done"
+
+
+@pytest.mark.parametrize(
+    ("scale", "images", "share"),
+    [(0.08, MANY, 1.0), (0.08, MANY - 1, 0.4), (1.0, 10 * MANY, 0.4), (0.33, MANY, 1.0)],
+)
+def test_many_images_train_all_of_the_backbone_where_there_is_work_left(
+    scale: float, images: int, share: float
+) -> None:
+    recipe, why = settle(SHIPPED, Work(scale, 1 / 7, images))
+    assert recipe.unfreeze == share
+    assert why["train.unfreeze"] == f"{share:g}: train.effort standard, for {images:,} images"
+    assert settle(changed(unfreeze=0.3), Work(scale, 1 / 7, images))[0].unfreeze == 0.3
 
 
 def test_a_value_is_obeyed() -> None:

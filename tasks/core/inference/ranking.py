@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -43,8 +44,22 @@ class Ranked:
     passes: float
 
 
-def read_sample(data: Data) -> tuple[list[Path], Array, float]:
-    """Some of the user's images, as many of each class: files, places of classes, and their typical side.
+class Sample(NamedTuple):
+    """Some of the user's images, as many of each class.
+
+    labels: places of classes.
+    side: typical, in pixels, of the shorter ones.
+    images: that there are in all.
+    """
+
+    files: list[Path]
+    labels: Array
+    side: float
+    images: int
+
+
+def read_sample(data: Data) -> Sample:
+    """Draws a sample and looks at it.
 
     Raises:
         DataError: no usable folder or labels file, or too few images to tell anything.
@@ -67,7 +82,8 @@ def read_sample(data: Data) -> tuple[list[Path], Array, float]:
     kept = probe.sample(np.array(places, int), share=1)
     if not len(kept):
         raise DataError(f"data.images: {data.images} has too few images that can be read to rank by")
-    return [files[place] for place in kept], np.array(places)[kept], float(np.median(sides))
+    labels = np.array(places)[kept]
+    return Sample([files[place] for place in kept], labels, float(np.median(sides)), len(entries))
 
 
 def shuffle(entries: list[Entry]) -> list[Entry]:
@@ -75,29 +91,32 @@ def shuffle(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: hashlib.sha256(entry.path.encode()).digest())
 
 
-def rank(names: list[str], sizes: list[int], count_passes: Callable[[str, int], float]) -> Iterator[Ranked]:
+def rank(
+    names: list[str], sizes: list[int], count_passes: Callable[[str, int, int], float]
+) -> Iterator[Ranked]:
     """Probes each backbone at each size.
 
     Args:
         names: none for those that are built in or in the cache.
         sizes: none for those that `model.image_size: auto` may choose.
-        count_passes: tells the work of a training, by backbone and image size.
+        count_passes: tells the work of a training, by backbone, image size and number of images.
     """
     p = params.load(Params)
-    files, labels, typical = read_sample(p.data)
+    sample = read_sample(p.data)
 
     def read(side: int) -> Array:
-        return np.stack([image_io.read(file, side, p.build.resize) for file in files])
+        return np.stack([image_io.read(file, side, p.build.resize) for file in sample.files])
 
     for name in names or [row.name for row in store.list_backbones() if row.cached or row.is_built_in]:
         try:
-            given = [store.image_sizes(name, side, typical)[0] for side in sizes]
-            asked = given or store.image_sizes(name, "auto", typical)
+            given = [store.image_sizes(name, side, sample.side)[0] for side in sizes]
+            asked = given or store.image_sizes(name, "auto", sample.side)
             megabytes = size(store.folder(name)) / 1e6
             progress = tqdm(asked, name, unit=" sizes", disable=None, leave=False)
-            for seen in probe.probe_sizes(name, progress, read, labels):
+            for seen in probe.probe_sizes(name, progress, read, sample.labels):
                 figures = seen.accuracy, wilson(seen.hits), seen.milliseconds
-                yield Ranked(name, seen.size, *figures, megabytes, count_passes(name, seen.size))
+                passes = count_passes(name, seen.size, sample.images)
+                yield Ranked(name, seen.size, *figures, megabytes, passes)
         except (BackboneError, ParamError) as error:
             console.warn(f"backbones: {name} left out, {error}")
 

@@ -15,12 +15,16 @@ from tasks.core.training.config import Effort, Recipe, Train
 
 # What an epoch takes, in passes, by the share of the backbone's variables that train: 32 images of 64
 # pixels took 57 ms forward alone, and 90, 152, 191 and 276 ms with gradients.
+MANY = 2000  # training images that are enough for all of a backbone's variables to train on
 STEPS = ((0.0, 0.25, 0.5, 1.0), (1.6, 2.7, 3.35, 4.8))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an effort allows: passes in all, and of fine-tuning epochs and the share of variables."""
+    """What an effort allows: passes in all, and of fine-tuning epochs and the share of variables.
+
+    unfreeze: where images are not many.
+    """
 
     passes: float
     epochs: int
@@ -38,12 +42,14 @@ LIMITS: dict[Effort, Limits] = {
 class Work:
     """What each part of a training takes, in passes.
 
-    scale: of an image as it is fed, beside one of the backbone's own size. validation: images for each that
-    trains.
+    scale: of an image as it is fed, beside one of the backbone's own size.
+    validation: images for each that trains.
+    images: that train.
     """
 
     scale: float
     validation: float
+    images: int
 
     @property
     def head(self) -> float:
@@ -64,36 +70,41 @@ class Work:
         return recipe.epochs * self.epoch(unfreeze, refits=recipe.refits)
 
 
-def work(backbone: str, found: Facts, image_size: int, validation: float) -> Work:
-    """What the parts of a training take on images of a size.
-
-    Args:
-        validation: images for each that trains.
-    """
+def work(backbone: str, found: Facts, image_size: int, train: int, validation: int) -> Work:
+    """What the parts of a training take on images of a size, and so many of each split."""
     row = catalogue.entry(backbone)
     own = found.image_size or (row.size if row else image_size)
-    return Work((image_size / own) ** 2, validation)
+    return Work((image_size / own) ** 2, validation / train, train)
 
 
 def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
     """Decides how much is fine-tuned, and for how long: as much as the effort allows.
+
+    All of the backbone where images are many and all epochs fit so, for many images hold more variables.
 
     Returns:
         `fine_tune`, `unfreeze` and `epochs`, and of those that were `auto` what decided them.
     """
     limits = LIMITS[params.effort]
     fine_tune = limits.epochs > 0 if params.fine_tune == "auto" else params.fine_tune
-    unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
+    first = work.head * params.head
+
+    def fitting(share: float) -> tuple[int, float]:
+        """Epochs that the effort allows, and the passes of each."""
+        refits = params.refit and params.head and fine_tune
+        epoch = work.epoch(share if fine_tune else 0, refits=bool(refits))
+        return min(int((limits.passes - first) / epoch), limits.epochs), epoch
+
     why = {}
+    unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
+    if params.unfreeze == "auto" and work.images >= MANY and fitting(1.0)[0] == limits.epochs:
+        unfreeze = 1.0
     if params.epochs == "auto" and params.fine_tune is False and not params.augment.changes:
         epochs = 0
     elif params.epochs == "auto":
-        rest = work.head * params.head
-        refits = params.refit and params.head and fine_tune
-        epoch = work.epoch(unfreeze if fine_tune else 0, refits=refits)
-        least = 1 if params.fine_tune is True or not params.head else 0
-        epochs = max(least, min(int((limits.passes - rest) / epoch), limits.epochs))
-        of = f"an epoch takes {epoch:.2g} passes, the first head {rest:.2g}"
+        allowed, epoch = fitting(unfreeze)
+        epochs = max(1 if params.fine_tune is True or not params.head else 0, allowed)
+        of = f"an epoch takes {epoch:.2g} passes, the first head {first:.2g}"
         why["train.epochs"] = f"{epochs}: {of}, and train.effort {params.effort} allows {limits.passes:g}"
     else:
         epochs = params.epochs
@@ -101,7 +112,7 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
         fine_tune = fine_tune and epochs > 0
         why["train.fine_tune"] = f"{str(fine_tune).lower()}: train.effort {params.effort}"
     if params.unfreeze == "auto" and fine_tune:
-        why["train.unfreeze"] = f"{unfreeze:g}: train.effort {params.effort}"
+        why["train.unfreeze"] = f"{unfreeze:g}: train.effort {params.effort}, for {work.images:,} images"
     return {"fine_tune": fine_tune, "unfreeze": unfreeze, "epochs": epochs}, why
 
 
