@@ -15,6 +15,7 @@ import pytest
 
 from tasks.core.base.files import HOST
 from tests.base.one_stage import FIRST, HALF, Done, environment, is_as_the_first_run_left_it, repro, script
+from tests.structure import ROOT
 
 UNHEARD = """import weakref
 class Thing:
@@ -167,6 +168,35 @@ def test_a_stage_that_can_not_work_gives_back_what_dvc_removed(repository: Path)
     assert done.returncode != 0
     assert [line for line in done.stderr.splitlines() if line.startswith("work: ")] == ["work: source is bad"]
     assert is_as_the_first_run_left_it(repository)
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        ("import nothing_such", "ModuleNotFoundError: No module named 'nothing_such'; `make ready` installs"),
+        ("x = = 1", r"SyntaxError \(.*/slip.py, line 1\); mend it"),
+        ("1 / 0", "ZeroDivisionError: division by zero; mend it"),
+    ],
+)
+def test_a_stage_that_can_not_start_gives_back_too(repository: Path, slip: str, said: str) -> None:
+    (repository / "slip.py").write_text(slip)
+    (repository / "work.py").write_text("import tasks\nimport slip\n")
+    done = subprocess.run(
+        ["dvc", "repro"], cwd=repository, env=environment(), check=False, capture_output=True, text=True
+    )
+    assert done.returncode and "exited with 70" in done.stderr
+    assert re.search(f"^work: can't start, {said}", done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stderr
+    assert is_as_the_first_run_left_it(repository)
+
+
+def test_another_python_is_told_where_the_right_one_is() -> None:
+    words = [sys.executable, "-S", "-m", "tasks.check"]
+    done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("No module named 'psutil'; ")
+    assert "put .venv/bin first in PATH" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_stage_that_never_ran_has_nothing_to_give_back(repository: Path) -> None:

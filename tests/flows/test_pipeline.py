@@ -130,6 +130,24 @@ def test_a_failed_stage_ends_the_run_with_its_own_words(repository: Path) -> Non
     assert message == "middle: first.txt says no good"
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("true", "ERROR: failed to reproduce 'work': output 'result' does not exist"),
+        ("touch result; rm -rf .dvc/cache; touch .dvc/cache", "Not a directory"),
+    ],
+)
+def test_what_dvc_fails_in_after_a_stage_is_told_in_its_words(
+    repository: Path, fault: str, said: str
+) -> None:
+    progress = "echo 'work: 100 images'"
+    stage = f'{{cmd: "{progress}; {fault}", deps: [source.txt], outs: [result]}}'
+    (repository / "dvc.yaml").write_text(f"stages: {{work: {stage}}}")
+    states, message = run()
+    assert states == {"work": "Failed"}
+    assert said in message and "100 images" not in message
+
+
 def test_the_exit_code_of_a_stage_is_read_from_what_dvc_says() -> None:
     assert dvc_api.stage_exit(["ERROR: failed to reproduce 'a': failed to run: x, exited with 2"]) == 2
     assert dvc_api.stage_exit(["ERROR: something else"]) == 2

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tqdm import tqdm
+
 from tests.soak import forks
 from tests.soak.rounds import Soak
 
@@ -33,7 +35,11 @@ def main() -> int:
         soak.learn()
         numbers = range(given.rounds) if given.round is None else [given.round]
         talks = given.round is not None
-        failed = [number for number in numbers if not soak.run(given.seed, number, talks)]
+        failed = [
+            number
+            for number in tqdm(numbers, "soak", unit=" rounds", disable=None, leave=False)
+            if not soak.run(given.seed, number, talks)
+        ]
     finally:
         shutil.rmtree(top, ignore_errors=True)
     for kind, count in sorted(soak.tried.items()):

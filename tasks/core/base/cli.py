@@ -14,7 +14,6 @@ from tasks.core.base import console, inputs, leftovers, mending, process
 from tasks.core.base.errors import DarkroomError, Rejected, brief, remedy
 from tasks.core.base.files import remove
 
-INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 INTERRUPT_DELAY = 0.01  # seconds
 
 
@@ -123,7 +122,7 @@ def _guard(work: Callable[[], int]) -> int:
         if isinstance(error, OSError) or remedy(error):
             return _complain(_describe(error), DarkroomError.exit_code)
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        return _complain(f"a fault of ours, {text[:300]}; DARKROOM_DEBUG=1 shows where", INTERNAL)
+        return _complain(f"a fault of ours, {text[:300]}; DARKROOM_DEBUG=1 shows where", process.INTERNAL)
 
 
 def _describe(error: Exception) -> str:

@@ -14,13 +14,14 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 
 import psutil
 
 from tasks.core.base import console
 
 INTERRUPTED = 130
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
 QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # as Python has it
@@ -40,6 +41,7 @@ def install_stage_handlers() -> None:
     if stage():
         for number in SIGNALS:
             signal.signal(number, _stop_early)
+        sys.excepthook = _fail_early
         end_with_dvc()
         with suppress(OSError):  # a file system without locks
             _wait_for_predecessor()
@@ -139,6 +141,18 @@ def _stop_early(_signum: int, _frame: FrameType | None) -> None:
     console.warn(f"{stage()}: interrupted")
     restore_outputs()
     os._exit(INTERRUPTED)
+
+
+def _fail_early(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ends a stage that can't start: a module is missing, or has a slip."""
+    if os.environ.get("DARKROOM_DEBUG"):
+        sys.__excepthook__(kind, error, trace)
+    remedy = "`make ready` installs what is missing" if isinstance(error, ImportError) else "mend it"
+    where = f" ({error.filename}, line {error.lineno})" if isinstance(error, SyntaxError) else ""
+    text = " ".join(f"{kind.__name__}: {error}".split()) if not where else f"{kind.__name__}{where}"
+    console.warn(f"{stage()}: can't start, {text}; {remedy}")
+    restore_outputs()
+    os._exit(INTERNAL)
 
 
 def restore_outputs() -> None:

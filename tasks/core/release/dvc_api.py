@@ -29,6 +29,7 @@ STORES |= {"google", "oss2", "paramiko", "scmrepo", "sshfs", "webdav4"}
 DvcError: type[Exception] = DvcException
 Locked: type[Exception] = LockError
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+EXITED = re.compile(r"exited with (-?\d+)")  # a stage, by what DVC says
 CHATTER = re.compile(  # what DVC says after every stage
     r"(Generating|Updating) lock file|To track the changes|\s*git add |To enable auto staging|"
     r"\s*dvc config core.autostage|Use `dvc push`"
@@ -242,13 +243,14 @@ def has_run(lines: list[str]) -> bool:
 
 
 def complaint(stage: str, lines: list[str]) -> str:
-    """The failed stage's own last words, else DVC's."""
+    """The failed stage's own last words; DVC's, where it has failed before the stage or after it."""
     code = stage_exit(lines)
     if code < 0:  # its last words are of something else
         name = signal.Signals(-code).name
         return f"{stage} was ended by {name}, as it happens when memory runs out; run it again"
-    own = [line for line in lines if line.startswith(f"{stage}: ")]
     errors = [line for line in lines if line.startswith("ERROR: ")]
+    has_failed = any(EXITED.search(line) for line in errors)
+    own = [line for line in lines if has_failed and line.startswith(f"{stage}: ")]
     return (own or errors or lines or [f"{stage} failed and said nothing"])[-1]
 
 
@@ -257,5 +259,5 @@ def stage_exit(lines: list[str]) -> int:
 
     Negative: the number of the signal that ended it.
     """
-    found = re.findall(r"exited with (-?\d+)", "\n".join(lines))
+    found = EXITED.findall("\n".join(lines))
     return int(found[-1]) if found else DarkroomError.exit_code
