@@ -90,7 +90,7 @@ def passes(folder: Path) -> float:
 
     p, data = params.read(folder / "params.yaml", Params), Dataset.load(folder / "data/dataset")
     backbone = p.model.backbone
-    sizes = data.size("train"), data.size("validation")
+    sizes = data.counts["train"].values(), data.size("validation")
     work = effort.work(backbone, store.facts(backbone), data.image_size, *sizes)
     settled, _ = recipe.settle(p.train, work)
     epochs = int((pd.read_csv(folder / "models/history.csv")["phase"] == "fine_tune").sum())

@@ -13,7 +13,7 @@ are the work of a training by params.yaml.
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -46,12 +46,17 @@ def fetch(name: str) -> Iterator[str]:
     yield f"  model.sha256: {facts.sha256}"
 
 
-def count_passes(p: Params, name: str, image_size: int, images: int) -> float:
-    """The work of a training on some of so many: one is the backbone on those at its own size."""
+def count_passes(p: Params, name: str, image_size: int, counts: Collection[int]) -> float:
+    """The work of a training on some of these images: one is the backbone on those at its own size.
+
+    Args:
+        counts: images of each class.
+    """
     from tasks.core.training import effort, recipe
 
-    validation = round(images * p.build.validation_split)
-    train = max(images - validation - round(images * p.build.test_split), 1)
+    share = 1 - p.build.validation_split - p.build.test_split
+    train = [max(round(count * share), 1) for count in counts]
+    validation = round(sum(counts) * p.build.validation_split)
     work = effort.work(name, store.facts(name), image_size, train, validation)
     return work.training(recipe.settle(p.train, work)[0])
 

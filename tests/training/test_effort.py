@@ -14,7 +14,9 @@ from tasks.core.training.recipe import BATCH_SIZE, settle
 from tests.structure import ROOT
 
 SHIPPED = params.read(ROOT / "params.yaml", Params).train
-FULL = Work(scale=1.0, validation=1 / 7, images=900)  # images of the backbone's own size, splits as shipped
+FULL = Work(
+    scale=1.0, validation=1 / 7, even_images=900
+)  # images of the backbone's own size, splits as shipped
 
 
 def changed(**changes: object) -> Train:
@@ -39,16 +41,21 @@ def test_each_effort_is_more_than_the_one_before() -> None:
 
 def test_work_is_counted_at_the_size_that_the_backbone_is_made_for() -> None:
     facts = Facts("0" * 64, None, 16, is_stochastic=False, has_endpoints=False)
-    scales = [effort.work("efficientnet_lite0", facts, size, 100, 10).scale for size in (112, 224)]
+    scales = [effort.work("efficientnet_lite0", facts, size, [50, 50], 10).scale for size in (112, 224)]
     assert scales == [0.25, 1.0]
-    assert effort.work("a/folder", facts, 112, 100, 10).scale == 1.0, "no other size is known"
+    assert effort.work("a/folder", facts, 112, [50, 50], 10).scale == 1.0, "no other size is known"
+
+
+def test_images_of_a_large_class_are_none_of_a_small_one() -> None:
+    facts = Facts("0" * 64, None, 16, is_stochastic=False, has_endpoints=False)
+    assert effort.work("a/folder", facts, 112, [700, 35], 10).even_images == 70
 
 
 def test_what_is_too_much_work_leaves_the_head() -> None:
-    recipe, why = settle(SHIPPED, Work(scale=5.0, validation=0.1, images=900))
+    recipe, why = settle(SHIPPED, Work(scale=5.0, validation=0.1, even_images=900))
     assert not recipe.fine_tune and not recipe.goes_on
     assert why["train.epochs"].startswith("0: an epoch takes 21 passes, the first head 5.5, and")
-    asked, _ = settle(changed(fine_tune=True), Work(scale=5.0, validation=0.1, images=900))
+    asked, _ = settle(changed(fine_tune=True), Work(scale=5.0, validation=0.1, even_images=900))
     assert asked.fine_tune and asked.epochs == 1, "what was asked for is done"
 
 
@@ -61,7 +68,10 @@ def test_many_images_train_all_of_the_backbone_where_there_is_work_left(
 ) -> None:
     recipe, why = settle(SHIPPED, Work(scale, 1 / 7, images))
     assert recipe.unfreeze == share
-    assert why["train.unfreeze"] == f"{share:g}: train.effort standard, for {images:,} images"
+    assert (
+        why["train.unfreeze"]
+        == f"{share:g}: train.effort standard, for {images:,} images, were classes as small as the smallest"
+    )
     assert settle(changed(unfreeze=0.3), Work(scale, 1 / 7, images))[0].unfreeze == 0.3
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tasks.core.base.mending import RECORD
+from tests.project import FIRST_COMMIT
 from tests.stages import end
 from tests.structure import ROOT
 
@@ -39,6 +40,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports/validation.json").write_text(OLD)
     fill(tmp_path / "pictures", {"cat": 12, "dog": 12})
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     return tmp_path
 
 
@@ -140,6 +143,7 @@ def test_a_mistake_is_told_before_great_expectations_is_imported() -> None:
             ("data.images: reports/mine lies in reports", "elsewhere"),
         ),
         (lambda f: subprocess.run(["git", "init", "--quiet", f], check=True), ("no commit", "git commit")),
+        (lambda f: (f / ".dvc/config").write_text(""), ("is in no git repository", "git init && git add")),
     ],
     ids=[
         "no value",
@@ -153,6 +157,7 @@ def test_a_mistake_is_told_before_great_expectations_is_imported() -> None:
         "data",
         "reports",
         "commit",
+        "repository",
     ],
 )
 def test_a_slip_is_told_before_anything_runs(
@@ -165,9 +170,24 @@ def test_a_slip_is_told_before_anything_runs(
     assert all(word in line for word in words), line
 
 
+def test_a_repository_of_another_user_is_told_with_the_command_that_allows_it(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (["git", "init", "--quiet"], FIRST_COMMIT):
+        subprocess.run(words, cwd=workplace, check=True)
+    assert end("check") == (0, "")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    code, line = end("check")
+    assert code == 2
+    (command,) = re.findall("git config --global --add safe.directory .+", line)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(workplace / "gitconfig"))
+    subprocess.run(command, shell=True, cwd=workplace, check=True)
+    assert end("check") == (0, ""), "the command helps"
+
+
 def test_what_a_full_disk_left_of_dvcs_record_is_removed(workplace: Path) -> None:
     record = workplace / RECORD
-    record.parent.mkdir(parents=True)
+    record.parent.mkdir()
     record.write_text("{}")
     assert end("check") == (0, "") and record.is_file()
     record.write_text("")

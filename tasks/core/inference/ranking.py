@@ -1,6 +1,7 @@
 """Which backbone? Each is probed on a sample of the user's images."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +50,13 @@ class Sample(NamedTuple):
 
     labels: places of classes.
     side: typical, in pixels, of the shorter ones.
-    images: that there are in all.
+    counts: images that there are of each class.
     """
 
     files: list[Path]
     labels: Array
     side: float
-    images: int
+    counts: list[int]
 
 
 def read_sample(data: Data) -> Sample:
@@ -83,7 +84,8 @@ def read_sample(data: Data) -> Sample:
     if not len(kept):
         raise DataError(f"data.images: {data.images} has too few images that can be read to rank by")
     labels = np.array(places)[kept]
-    return Sample([files[place] for place in kept], labels, float(np.median(sides)), len(entries))
+    counts = list(Counter(entry.label for entry in entries).values())
+    return Sample([files[place] for place in kept], labels, float(np.median(sides)), counts)
 
 
 def shuffle(entries: list[Entry]) -> list[Entry]:
@@ -92,14 +94,14 @@ def shuffle(entries: list[Entry]) -> list[Entry]:
 
 
 def rank(
-    names: list[str], sizes: list[int], count_passes: Callable[[str, int, int], float]
+    names: list[str], sizes: list[int], count_passes: Callable[[str, int, list[int]], float]
 ) -> Iterator[Ranked]:
     """Probes each backbone at each size.
 
     Args:
         names: none for those that are built in or in the cache.
         sizes: none for those that `model.image_size: auto` may choose.
-        count_passes: tells the work of a training, by backbone, image size and number of images.
+        count_passes: tells the work of a training, by backbone, image size and images of each class.
     """
     p = params.load(Params)
     sample = read_sample(p.data)
@@ -115,7 +117,7 @@ def rank(
             progress = tqdm(asked, name, unit=" sizes", disable=None, leave=False)
             for seen in probe.probe_sizes(name, progress, read, sample.labels):
                 figures = seen.accuracy, wilson(seen.hits), seen.milliseconds
-                passes = count_passes(name, seen.size, sample.images)
+                passes = count_passes(name, seen.size, sample.counts)
                 yield Ranked(name, seen.size, *figures, megabytes, passes)
         except (BackboneError, ParamError) as error:
             console.warn(f"backbones: {name} left out, {error}")

@@ -4,6 +4,7 @@ Work is counted in passes: one is what a frozen backbone takes to see every trai
 that it is made for. So the outcome doesn't depend on how fast a machine is.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from tasks.core.training.config import Effort, Recipe, Train
 
 # What an epoch takes, in passes, by the share of the backbone's variables that train: 32 images of 64
 # pixels took 57 ms forward alone, and 90, 152, 191 and 276 ms with gradients.
-MANY = 2000  # training images that are enough for all of a backbone's variables to train on
+MANY = 2000  # training images that are enough for all of a backbone's variables, where classes are even
 STEPS = ((0.0, 0.25, 0.5, 1.0), (1.6, 2.7, 3.35, 4.8))
 
 
@@ -44,12 +45,12 @@ class Work:
 
     scale: of an image as it is fed, beside one of the backbone's own size.
     validation: images for each that trains.
-    images: that train.
+    even_images: that train, if each class had as few as the smallest.
     """
 
     scale: float
     validation: float
-    images: int
+    even_images: int
 
     @property
     def head(self) -> float:
@@ -70,17 +71,22 @@ class Work:
         return recipe.epochs * self.epoch(unfreeze, refits=recipe.refits)
 
 
-def work(backbone: str, found: Facts, image_size: int, train: int, validation: int) -> Work:
-    """What the parts of a training take on images of a size, and so many of each split."""
+def work(backbone: str, found: Facts, image_size: int, train: Collection[int], validation: int) -> Work:
+    """What the parts of a training take on images of a size.
+
+    Args:
+        train: images of each class that train.
+        validation: images in all.
+    """
     row = catalogue.entry(backbone)
     own = found.image_size or (row.size if row else image_size)
-    return Work((image_size / own) ** 2, validation / train, train)
+    return Work((image_size / own) ** 2, validation / sum(train), min(train) * len(train))
 
 
 def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
     """Decides how much is fine-tuned, and for how long: as much as the effort allows.
 
-    All of the backbone where images are many and all epochs fit so, for many images hold more variables.
+    All of the backbone where images of each class are many, which hold more variables, and all epochs fit so.
 
     Returns:
         `fine_tune`, `unfreeze` and `epochs`, and of those that were `auto` what decided them.
@@ -97,7 +103,7 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
 
     why = {}
     unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
-    if params.unfreeze == "auto" and work.images >= MANY and fitting(1.0)[0] == limits.epochs:
+    if params.unfreeze == "auto" and work.even_images >= MANY and fitting(1.0)[0] == limits.epochs:
         unfreeze = 1.0
     if params.epochs == "auto" and params.fine_tune is False and not params.augment.changes:
         epochs = 0
@@ -112,7 +118,8 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
         fine_tune = fine_tune and epochs > 0
         why["train.fine_tune"] = f"{str(fine_tune).lower()}: train.effort {params.effort}"
     if params.unfreeze == "auto" and fine_tune:
-        why["train.unfreeze"] = f"{unfreeze:g}: train.effort {params.effort}, for {work.images:,} images"
+        least = f"{work.even_images:,} images, were classes as small as the smallest"
+        why["train.unfreeze"] = f"{unfreeze:g}: train.effort {params.effort}, for {least}"
     return {"fine_tune": fine_tune, "unfreeze": unfreeze, "epochs": epochs}, why
 
 

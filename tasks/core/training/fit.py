@@ -73,7 +73,7 @@ def fit(
     console.say(f"train: {name} on {hardware.line()}")
     keras.utils.set_random_seed(asked.seed)
     found = store.facts(name, model_params.sha256)
-    work = effort.work(name, found, data.image_size, data.size("train"), data.size("validation"))
+    work = effort.work(name, found, data.image_size, data.counts["train"].values(), data.size("validation"))
     recipe, chosen = recipes.settle(asked, work, hardware.replicas)
     versions = {each: version(each) for each in PACKAGES}
     facts: dict[str, Any] = {"backbone": name, "backbone_sha256": found.sha256, "versions": versions}

@@ -1,5 +1,6 @@
 """What can be checked before anything runs: that what params.yaml names is there."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from tasks.core.base.errors import DataError
 from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MODELS
 
+BEGIN = "git init && git add -A && git commit -m Begin"
+SAFE = re.compile(r"safe\.directory .+")
 WRITTEN = (DIGITS, MANIFEST, DATASET, MODELS, METRICS.parent, EXPORT, Path(".dvc"))
 
 
@@ -45,17 +48,36 @@ def _check_apart(images: Path) -> None:
 
 
 def check_repository() -> None:
-    """Looks for a git repository without a commit, in which DVCLive can't start: after all was built.
+    """Looks for what DVC and DVCLive can't work in, which they would say after all was built.
 
     Raises:
-        DataError: it is one.
+        DataError: no git repository, one of another user, or one without a commit.
     """
-    if _git("--git-dir") and not _git("HEAD"):
-        raise DataError("this git repository has no commit yet; make one: git add -A && git commit -m Begin")
+    here = Path.cwd()
+    if not any((folder / ".git").exists() for folder in (here, *here.parents)):
+        if not _works_without_git():
+            raise DataError(f"{here} is in no git repository, which DVC needs; make one: {BEGIN}")
+        return
+    if said := _refusal("--git-dir"):
+        found = SAFE.search(said)
+        if found:
+            remedy = f"allow it: git config --global --add {found[0]}"
+            raise DataError(f"this git repository is of another user, and git refuses it; {remedy}")
+        raise DataError(f"git refuses this repository: {said.splitlines()[0]}")
+    if _refusal("HEAD"):
+        raise DataError(f"this git repository has no commit yet; make one: {BEGIN}")
 
 
-def _git(what: str) -> bool:
+def _works_without_git() -> bool:
+    """Whether `dvc config core.no_scm true` has been said."""
+    files = [file for file in Path(".dvc").glob("config*") if file.is_file()]
+    return any(re.search(r"(?mi)^\s*no_scm\s*=\s*true", file.read_text("utf-8")) for file in files)
+
+
+def _refusal(what: str) -> str:
+    """What git has to say against it; nothing where there is no git, or it knows it."""
     git = shutil.which("git")
     if not git:
-        return False
-    return subprocess.run([git, "rev-parse", what], check=False, capture_output=True).returncode == 0
+        return ""
+    done = subprocess.run([git, "rev-parse", what], check=False, capture_output=True, text=True)
+    return done.stderr.strip() or "nothing" if done.returncode else ""
