@@ -239,21 +239,6 @@ def test_a_stage_that_outlives_its_dvc_is_waited_for(repository: Path) -> None:
     assert (repository / "result").read_text() == "second"
 
 
-def test_what_dvc_was_writing_when_it_was_killed_is_mended(repository: Path) -> None:
-    """It writes in place; half of a dvc.lock or of its record would end all that follow."""
-    script(repository, "Path('started').touch()\ntime.sleep(60)")
-    lock, record = repository / "dvc.lock", repository / ".dvc/tmp/rwlock"
-    whole = lock.read_text()
-    run = subprocess.Popen(["dvc", "repro"], cwd=repository, env=environment(), start_new_session=True)
-    _wait_for((repository / "started").exists)
-    lock.write_text(whole[:30])
-    record.write_text("")
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    _wait_for(lambda: not record.exists() and lock.read_text() == whole)
-    assert repro(repository, FIRST).returncode == 0
-
-
 def test_what_killed_runs_left_is_swept(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     temporary = tmp_path_factory.mktemp("temporary")
     wait = "import tempfile\ntempfile.NamedTemporaryFile(delete=False).close()\nPath('started').touch()"

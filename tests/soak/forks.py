@@ -71,6 +71,9 @@ def _repro(folder: Path, log: Path, environment: dict[str, str], clock: float) -
     from dvc.cli import main
     from dvc.stage import run
 
+    from tasks.core.base import mending
+
+    mending.begin_dvc()  # as each Python of .venv does that is a dvc
     run._run = _run_stage
     return int(main(["repro"]))
 

@@ -50,7 +50,6 @@ def _work_for_dvc(stage: str, main: Callable[[], None]) -> None:
     mending.copy_lock()
     if process.is_first_of_dvc():
         leftovers.sweep(inputs.outputs())
-        mending.watch()
     for predecessor in process.predecessors:  # which has put back what DVC removed for this run
         for output in inputs.outputs(predecessor):
             remove(Path(output))
