@@ -3,7 +3,7 @@
 
 BIN := .venv/bin
 
-.PHONY: ready run serve test slow ci-pull ci-report reproduce bench lock clean
+.PHONY: ready run serve test slow soak ci-pull ci-report reproduce bench lock clean
 
 run: ready
 	@$(BIN)/python -m tasks.check
@@ -24,6 +24,12 @@ endif
 
 slow: ready
 	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# The small pipeline in faults at random moments, of which each round is told by seed and number.
+ROUNDS ?= 300
+SEED ?= 1
+soak: ready
+	@$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED)
 
 # Prefect's server, UI, schedules and a worker, on this machine only; ctrl-c ends them.
 serve: ready

@@ -22,9 +22,9 @@ def test_two_cold_runs_give_the_same_bytes(tmp_path: Path) -> None:
     for project in projects:
         images = str(tmp_path / "pictures")
         project.set(data__images=images, image_size="64", epochs="2", bootstrap="100")
+    settings = reproduce.SETTINGS[0], reproduce.SETTINGS[1] | reproduce.settings_of_a_user(tmp_path / "home")
     first, second = (
-        reproduce.run_cold(project, settings)
-        for project, settings in zip(projects, reproduce.SETTINGS, strict=True)
+        reproduce.run_cold(project, each) for project, each in zip(projects, settings, strict=True)
     )
     one, another = (project.folder for project in projects)
     assert {"models", "export", "reports/predictions.parquet", "reports/index.html"} <= set(first)
