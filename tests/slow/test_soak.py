@@ -9,9 +9,7 @@ from tests.structure import ROOT
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        sys.platform != "linux", reason="takes rights from a process"
-    ),
+    pytest.mark.skipif(sys.platform != "linux", reason="takes rights from a process"),
 ]
 
 ROUNDS = 100

@@ -61,4 +61,4 @@ def folders_of_others() -> dict[str, str]:
 
 def hub_folder(handle: str) -> Path:
     """Where TF Hub's own cache keeps the model of an address."""
-    return hub_cache() / hashlib.sha1(handle.encode()).hexdigest()
+    return hub_cache() / hashlib.sha1(handle.encode(), usedforsecurity=False).hexdigest()

@@ -66,7 +66,7 @@ class ScanCache:
     def look_up(self, files: Sequence[str]) -> dict[str, tuple[dict[str, Any], Status]]:
         """For those files that an earlier scan described: what it found, and their state at that time."""
         marks = ",".join("?" * len(files))
-        query = f"SELECT * FROM images WHERE code = ? AND file IN ({marks})"
+        query = f"SELECT * FROM images WHERE code = ? AND file IN ({marks})"  # noqa: S608 (question marks)
         values = [self.code, *map(os.fsencode, files)]
         rows = self._try(lambda: self.connection.execute(query, values).fetchall())
         return {
