@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import zc.lockfile
 from ruamel.yaml import YAML
-from ruamel.yaml.nodes import MappingNode
+from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from tasks.check import Params
 from tasks.core.base import params
@@ -113,12 +113,29 @@ def replace_value(text: str, path: list[str], value: Any) -> str:
         DarkroomError: there is no such key.
     """
     node = YAML(typ="rt", pure=True).compose(text)
+    name: Any = node
     for key in path:
         pairs = node.value if isinstance(node, MappingNode) else []
-        inner = {name.value: below for name, below in pairs}
+        inner = {name.value: (name, below) for name, below in pairs}
         if key not in inner:
             raise DarkroomError(f"set: {'.'.join(path)} is not in params.yaml; give one of its keys")
-        node = inner[key]
+        name, node = inner[key]
+    new = json.dumps(value, ensure_ascii=False)
     start, end = node.start_mark.index, node.end_mark.index
-    end -= len(text[start:end]) - len(text[start:end].rstrip())  # of a list over several lines
-    return text[:start] + json.dumps(value, ensure_ascii=False) + text[end:]
+    if start < end and (isinstance(node, ScalarNode) or node.flow_style):
+        return text[:start] + new + text[end:]
+    # What has no value, or a line for each: the new one goes to its key, where it needs no indentation.
+    key_end = text.index(":", name.end_mark.index) + 1
+    head = f"{text[:key_end]} {new}"
+    if start == end:
+        return head + text[key_end:]
+    return head + text[key_end : text.rindex("\n", 0, start)] + text[_last_line_end(node, text) :]
+
+
+def _last_line_end(node: Any, text: str) -> int:
+    """Where the line of the last value ends, within lists and mappings that have no brackets."""
+    while not isinstance(node, ScalarNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        node = last[1] if isinstance(node, MappingNode) else last
+    place = text.find("\n", node.end_mark.index)
+    return place if place >= 0 else len(text)

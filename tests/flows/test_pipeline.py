@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from dvc.utils.serialize import modify_yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.settings import PREFECT_API_URL
@@ -295,12 +296,32 @@ def test_a_value_is_replaced_and_nothing_else() -> None:
     text = "a:\n  b: 1  # why\n  c:\n    - {x: 1}  # one\n    - {x: 2}  # two\n  # last\nd: 5\n"
     assert working_copy.replace_value(text, ["a", "b"], [1, "x"]) == text.replace("b: 1", 'b: [1, "x"]')
     assert working_copy.replace_value(text, ["d"], None) == text.replace("d: 5", "d: null")
-    assert YAML(typ="safe").load(working_copy.replace_value(text, ["a", "c"], 3)) == {
-        "a": {"b": 1, "c": 3},
-        "d": 5,
-    }
+    assert (
+        working_copy.replace_value(text, ["a", "c"], [3]) == "a:\n  b: 1  # why\n  c: [3]\n  # last\nd: 5\n"
+    )
+    assert working_copy.replace_value("a:\nb: 1\n", ["a"], 2) == "a: 2\nb: 1\n"
     with pytest.raises(DarkroomError, match=r"a\.b\.c is not in"):
         working_copy.replace_value(text, ["a", "b", "c"], 1)
+
+
+def test_a_list_is_replaced_after_dvc_has_written_the_file_anew(tmp_path: Path) -> None:
+    """As `dvc exp run --set-param` does: lists that have lines of their own are not indented any more."""
+    file = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", file)
+    with modify_yaml(str(file)) as values:
+        values["train"]["epochs"] = 3
+        values["export"]["required"] = [*values["export"]["formats"]]
+    text = file.read_text("utf-8")
+    assert "\n  rules:" in text and "\n  - {metric" in text, "its failing twin"
+    for path, value in {
+        "gate.rules": [{"metric": "test.accuracy", "min": 0.5}],
+        "export.required": ["h5"],
+    }.items():
+        text = working_copy.replace_value(text, path.split("."), value)
+    expected = YAML(typ="safe").load((ROOT / "params.yaml").read_text("utf-8"))
+    expected["train"]["epochs"], expected["export"]["required"] = 3, ["h5"]
+    expected["gate"]["rules"] = [{"metric": "test.accuracy", "min": 0.5}]
+    assert YAML(typ="safe").load(text) == expected
 
 
 @pytest.mark.parametrize(

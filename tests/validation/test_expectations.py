@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,27 @@ def test_the_frame_and_the_checks_are_left_as_they_were(tmp_path: Path) -> None:
     assert check.expectation == described
 
 
+def test_a_page_that_there_is_no_room_for_is_an_error_and_not_half_of_one(tmp_path: Path) -> None:
+    """GX logs it with a traceback, and goes on; a limit to the size of files stands for a full disk."""
+    code = f"""
+        import resource, sys
+        from pathlib import Path
+        from tasks.core.validation import expectations
+        from tests.validation.test_expectations import floor, manifest
+        frame, checks = manifest(["a", "b"]), [floor("a"), floor("b")]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+        try:
+            expectations.run(frame, checks, Path({str(tmp_path / "site")!r}))
+        except OSError as error:
+            sys.exit(0 if error.errno == 27 else str(error))
+        sys.exit("no error")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr[-500:]
+
+
 def test_data_docs_say_what_was_asked_and_name_the_offenders(tmp_path: Path) -> None:
     site = tmp_path / "site"
     frame = manifest(["cat"] * 3, width=[8.0, 7.0, 8.0], error=[None, None, "it is <cut> off"])
@@ -242,7 +264,7 @@ def test_a_page_that_can_not_be_written_is_no_empty_one(
         raise OSError("no room")
 
     monkeypatch.setattr(DefaultJinjaPageView, "render", failing)
-    with pytest.raises(RuntimeError, match=r"could not write index\.html"):
+    with pytest.raises(OSError, match="no room"):
         expectations.run(manifest(["cat"]), [readable()], tmp_path / "site")
 
 

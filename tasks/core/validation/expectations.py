@@ -1,8 +1,11 @@
 """Great Expectations over the manifest: what each check found."""
 
 import html
+import logging
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +15,7 @@ import pandas as pd
 from great_expectations.checkpoint.actions import UpdateDataDocsAction
 from great_expectations.core import ExpectationValidationResult
 from great_expectations.expectations.expectation import BatchExpectation, Expectation
+from great_expectations.render.renderer import site_builder
 
 from tasks.core.validation.data_docs import INDEX_PAGE, RESULTS_PAGE, RUN, SUITE_PAGE, config
 from tasks.core.validation.outcome import Outcome
@@ -56,19 +60,38 @@ def run(frame: pd.DataFrame, checks: Sequence[Check], site: Path) -> list[Outcom
         One outcome for each check, in their order.
 
     Raises:
-        RuntimeError: a check could not be computed, or a page not be written; GX's words or log say why.
+        OSError: a page could not be written.
+        RuntimeError: a check could not be computed, or there is no page; GX's words or log say why.
     """
     checkpoint = _checkpoint(checks, site.absolute())
     rows = frame.sort_values("path", ignore_index=True)
-    result = checkpoint.run(batch_parameters={"dataframe": rows}, run_id=RUN)
+    with _raising_what_it_logs():
+        result = checkpoint.run(batch_parameters={"dataframe": rows}, run_id=RUN)
     for page in (INDEX_PAGE, RESULTS_PAGE, SUITE_PAGE):
-        if not (site / page).is_file() or not (site / page).stat().st_size:  # GX logs it, and goes on
+        if not (site / page).is_file() or not (site / page).stat().st_size:
             raise RuntimeError(f"Great Expectations could not write {page}; its log says why")
     shutil.rmtree(site / "static")  # 4 MB of logos, fonts and films that no page shows
     (validation,) = result.run_results.values()
     results: list[Any] = validation.results
     found = {each.expectation_config.meta["check"]: each for each in results}
     return [_outcome(check, found[number]) for number, check in enumerate(checks)]
+
+
+@contextmanager
+def _raising_what_it_logs() -> Iterator[None]:
+    """Raises what GX only logs of a page that it can't write, before it goes on to the next."""
+
+    def raise_it(_record: logging.LogRecord) -> bool:
+        if error := sys.exc_info()[1]:
+            raise error
+        return True
+
+    log = logging.getLogger(site_builder.__name__)
+    log.addFilter(raise_it)
+    try:
+        yield
+    finally:
+        log.removeFilter(raise_it)
 
 
 def _checkpoint(checks: Sequence[Check], site: Path) -> gx.Checkpoint:
