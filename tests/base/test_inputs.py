@@ -198,3 +198,19 @@ def test_a_stage_that_was_never_recorded_has_nothing_to_take_back(
     (two_stages / process.RECORDS / "after.json").write_text("")
     assert not inputs.withdraw_false_records() and not list(process.RECORDS.glob("*.json"))
     assert (two_stages / "dvc.lock").read_text() == lock
+
+
+def test_an_input_that_was_damaged_is_blamed_and_not_the_code(two_stages: Path) -> None:
+    """While the stage runs, and in the moment between what has made it and the stage."""
+    read = "import json\njson.loads(Path('result').read_text())"
+    for body in (read, "Path('result').write_text('{')\n" + read, "1 / 0"):
+        shutil.copy(script(two_stages, body), two_stages / "after.py")
+        script(two_stages, "Path('result').write_text('[1]')")
+        (two_stages / "after.sh").write_text("printf '[' > result" if body == read else "")
+        done = dvc(two_stages, "repro", "--force")
+        assert done.returncode
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("after: ")]
+        if body == "1 / 0":
+            assert "a fault of ours, ZeroDivisionError" in line, "its failing twin"
+        else:
+            assert line == "after: result isn't as it was made, or was changed; run it again"

@@ -14,13 +14,12 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-import psutil
 from tqdm import tqdm
 
 from tasks.core.backbones import saved_model
 from tasks.core.backbones.catalogue import BUILT_IN
 from tasks.core.backbones.tensorflow_setup import hub
-from tasks.core.base import console
+from tasks.core.base import console, process
 from tasks.core.base.errors import BackboneError, Unreachable, brief
 from tasks.core.base.files import remove
 from tasks.core.base.paths import hub_folder
@@ -131,7 +130,7 @@ def _release(folder: Path) -> None:
         host, number, task = lock.read_text().rsplit(".", 2)
     except (FileNotFoundError, ValueError):
         return
-    if host != socket.gethostname() or (int(number) != os.getpid() and psutil.pid_exists(int(number))):
+    if host != socket.gethostname() or (int(number) != os.getpid() and process.is_alive(int(number))):
         console.say(f"fetch: process {number} of {host} is at it; waiting for it to end")
         return
     remove(folder.with_name(f"{folder.name}.{task}.tmp"))

@@ -56,7 +56,14 @@ def _work_for_dvc(stage: str, main: Callable[[], None]) -> None:
     if false := inputs.withdraw_false_records():
         raise DarkroomError(false[0])
     before = inputs.look(stage)
-    main()
+    try:
+        main()
+    except DarkroomError:
+        raise
+    except Exception:
+        if at_fault := inputs.blame(stage, before):
+            raise DarkroomError(f"{at_fault} isn't as it was made, or was changed; run it again") from None
+        raise
     inputs.check_unchanged(stage, before)
     inputs.leave_note(stage, before)
 

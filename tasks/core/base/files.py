@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
+from tasks.core.base import process
 
 CODE = (".py", ".tsv", ".html")  # suffixes of what a room of tasks/core holds
 HOST = re.sub(r"\W", "-", socket.gethostname())  # a pid says nothing where machines share a folder
@@ -60,7 +60,7 @@ def _remove_left_overs(path: Path) -> None:
     """Removes what killed processes of this machine began to write here, and what this one did before."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.{HOST}.*.tmp"):
         pid = left.name.split(".")[-3]
-        if not pid.isdigit() or int(pid) == os.getpid() or not psutil.pid_exists(int(pid)):
+        if not pid.isdigit() or int(pid) == os.getpid() or not process.is_alive(int(pid)):
             remove(left)
 
 

@@ -15,7 +15,6 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pathspec import PathSpec
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -60,6 +59,22 @@ def check_unchanged(stage: str, before: Seen) -> None:
             raise DarkroomError(f"{name} was changed while this stage ran; run it again")
 
 
+def blame(stage: str, before: Seen) -> str | None:
+    """Finds an input at fault for what a stage could not do: it isn't as it was, or as it was made."""
+    with suppress(OSError, LookupError, TypeError, YAMLError):
+        now = look(stage)
+        if changed := sorted(name for name in before | now if now.get(name) != before.get(name)):
+            return changed[0]
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo  # half a second
+
+    with suppress(OSError, DvcException), Repo(".") as repo:
+        made = {str(out): out for each in repo.index.stages for out in each.outs if out.hash_info}
+        inputs = [dep.def_path for dep in repo.stage.load_one(name=stage).deps]
+        return next((path for path in inputs if path in made and made[path].changed_checksum()), None)
+    return None
+
+
 def leave_note(stage: str, seen: Seen) -> None:
     """Notes what a stage was given: DVC reads it a moment later, and a long one for many images."""
     note = {"dvc": process.dvc_pid(), "before": _entry(stage), "seen": seen}
@@ -75,7 +90,7 @@ def withdraw_false_records() -> list[str]:
     lines = []
     for file in sorted(process.RECORDS.glob("*.json")):
         note = read_json(file) if is_json(file) else {"dvc": None, "before": None, "seen": {}}
-        if note["dvc"] != process.dvc_pid() and psutil.pid_exists(note["dvc"] or 0):
+        if note["dvc"] != process.dvc_pid() and process.is_alive(note["dvc"] or 0):
             continue  # it may be reading them now
         stage, entry = file.stem, _entry(file.stem)
         if entry and entry != note["before"] and (path := _false(stage, entry, note["seen"])):

@@ -11,8 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tasks.core.base import process
 from tasks.core.base.files import HOST, is_json, read_json, remove
 
@@ -72,7 +70,7 @@ def _dead(folders: Iterable[Path]) -> Iterator[Path]:
     places = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
     for entry in places:
         found = OF_OURS.fullmatch(entry.name)
-        if found and not psutil.pid_exists(int(found[1])):
+        if found and not process.is_alive(int(found[1])):
             yield entry
     if not _are_others_at_work():
         places += CACHE.glob("*/*") if CACHE.is_dir() else ()
@@ -84,7 +82,7 @@ def _are_others_at_work() -> bool:
     records = read_json(WHO) if WHO.is_file() and is_json(WHO) else {}
     holders = [holder for kind in records.values() for each in kind.values() for holder in _list(each)]
     pids = {int(holder["pid"]) for holder in holders} - {process.dvc_pid()}
-    return any(map(psutil.pid_exists, pids))
+    return any(map(process.is_alive, pids))
 
 
 def _list(holders: Any) -> list[dict[str, Any]]:

@@ -125,6 +125,16 @@ def _child_of_dvc() -> psutil.Process:
     return link
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process is at work; one that has ended, and that nobody has waited for, is not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
 def die_with_parent() -> None:
     """Has the kernel end this process with the one that started it (Linux only), and lets it be interrupted.
 
