@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="takes rights from a process"),
 ]
 
-ROUNDS = 100
+ROUNDS = 60
 
 
 def test_no_fault_at_a_random_moment_leaves_a_wrong_result_or_something_to_mend() -> None:
