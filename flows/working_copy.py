@@ -13,7 +13,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from tasks.check import Params
 from tasks.core.base import params
-from tasks.core.base.errors import DarkroomError, ParamError, brief
+from tasks.core.base.errors import AGAIN, DarkroomError, ParamError, brief
 from tasks.core.base.files import read_json, replacing, write_json
 from tasks.core.release import dvc_api
 
@@ -71,7 +71,12 @@ def retry_while_busy(ask: Callable[[], Answer], say: Say) -> Answer:
 
 
 def remember_failure(message: str) -> None:
-    """Notes what the run that has just failed was given, so that it isn't tried again for nothing."""
+    """Notes what the run that has just failed was given, so that it isn't tried again for nothing.
+
+    But where it was an input that moved: the next run is given the same, and ends well.
+    """
+    if message.endswith(AGAIN):
+        return
     write_json(FAILURE, {"inputs": dvc_api.inputs(), "message": message})
 
 

@@ -260,10 +260,12 @@ def test_what_killed_runs_left_is_swept(repository: Path, tmp_path_factory: pyte
     others = [repository / alive, repository / ".mine.tmp", cached / "0123456789"]
     for file in left + others:
         file.touch()
+        os.utime(file, (0, 0))
+    (young := repository / ".abcdefghij-_0123456789.tmp").touch()
     script(repository, FIRST)
     subprocess.run(words, cwd=repository, env=more, check=True)
     assert not list(temporary.rglob("*"))
-    assert not any(file.exists() for file in left) and all(file.exists() for file in others)
+    assert not any(file.exists() for file in left) and all(file.exists() for file in [*others, young])
 
 
 def test_a_verdict_keeps_what_it_was_given_on(repository: Path) -> None:

@@ -164,27 +164,108 @@ def test_an_edit_after_dvc_has_read_it_ends_nothing(two_stages: Path, name: str)
     assert is_of_what_is_there(two_stages)
 
 
-def test_what_one_run_recorded_wrongly_another_takes_back(
-    two_stages: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last stage of a run, or the only one, has none that comes next."""
+def dvc_alone(folder: Path, *words: str) -> Done:
+    """A DVC that ends without a look at what it has recorded, as those that aren't of .venv do."""
+    code = f"import sys; from dvc.cli import main; sys.exit(main({list(words)!r}))"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def here(two_stages: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(two_stages)
-    (two_stages / "work.sh").write_text(EDITS["source"])
-    assert dvc(two_stages, "repro", "work").returncode == 0
-    assert "up to date" in dvc(two_stages, "status", "work").stdout, "DVC knows of nothing"
+    return two_stages
+
+
+def test_what_one_run_recorded_wrongly_another_takes_back(here: Path) -> None:
+    """The last stage of a run, or the only one, has none that comes next."""
+    (here / "work.sh").write_text(EDITS["source"])
+    assert dvc_alone(here, "repro", "work").returncode == 0
+    assert "up to date" in dvc_alone(here, "status", "work").stdout, "DVC knows of nothing"
     assert inputs.withdraw_false_records() == ["source was changed while work ran; run it again"]
-    assert "changed" in dvc(two_stages, "status", "work").stdout
+    assert "changed" in dvc_alone(here, "status", "work").stdout
     assert not inputs.withdraw_false_records(), "it is told once"
 
 
-def test_a_right_record_stays_whatever_comes_later(two_stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(two_stages)
-    assert dvc(two_stages, "repro", "work").returncode == 0
-    lock = (two_stages / "dvc.lock").read_text()
+def test_a_dvc_looks_at_its_last_stage_itself(here: Path) -> None:
+    lock = (here / "dvc.lock").read_text()
+    (here / "work.sh").write_text(EDITS["pictures"])
+    ours = "import sys; from tasks.core.base import mending; mending.begin_dvc(); from dvc.cli import main; "
+    words = [sys.executable, "-c", f"{ours}sys.exit(main(['repro', 'work']))"]
+    done = subprocess.run(words, env=environment(), check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "pictures was changed while work ran; run it again"
+    assert (here / "dvc.lock").read_text() == lock
+
+
+@pytest.mark.parametrize("folder", ["pictures", "{here}/pictures", "./pictures"])
+def test_a_folder_is_known_however_it_is_written(here: Path, folder: str) -> None:
+    text = (
+        (here / "params.yaml").read_text().replace("images: pictures", f"images: {folder.format(here=here)}")
+    )
+    (here / "params.yaml").write_text(text)
+    (here / "work.sh").write_text(EDITS["pictures"])
+    assert dvc_alone(here, "repro", "work").returncode == 0
+    assert len(inputs.withdraw_false_records()) == 1
+
+
+def test_a_right_record_stays_whatever_comes_later(here: Path) -> None:
+    assert dvc_alone(here, "repro", "work").returncode == 0
+    lock = (here / "dvc.lock").read_text()
     for edit in EDITS.values():
-        subprocess.run(["sh", "-c", edit], cwd=two_stages, check=True)
+        subprocess.run(["sh", "-c", edit], check=True)
     assert not inputs.withdraw_false_records()
-    assert (two_stages / "dvc.lock").read_text() == lock
+    assert (here / "dvc.lock").read_text() == lock
+
+
+def test_the_lock_of_another_commit_is_not_held_against_a_note(here: Path) -> None:
+    (here / "work.sh").write_text(EDITS["source"])
+    assert dvc_alone(here, "repro", "work").returncode == 0
+    lock = (here / "dvc.lock").read_text()
+    for words in (["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+        subprocess.run(["git", *words], check=True)
+    assert not inputs.withdraw_false_records()
+    assert (here / "dvc.lock").read_text() == lock
+
+
+def test_what_else_the_run_cache_has_of_the_stage_stays(here: Path) -> None:
+    runs = here / ".dvc/cache/runs"
+    for epochs in (1, 2, 3):
+        (here / "params.yaml").write_text(f"train: {{epochs: {epochs}}}\nimages: pictures\n")
+        assert dvc_alone(here, "repro", "work").returncode == 0
+    known = {path for path in runs.rglob("*") if path.is_file()}
+    (here / "work.sh").write_text(EDITS["params.yaml: train"])
+    (here / "source").write_text("another")
+    assert dvc_alone(here, "repro", "work").returncode == 0
+    assert {path for path in runs.rglob("*") if path.is_file()} > known
+    assert inputs.withdraw_false_records()
+    assert {path for path in runs.rglob("*") if path.is_file()} == known
+
+
+def test_code_that_was_edited_before_anybody_looked_is_not_recorded(here: Path) -> None:
+    """A stage imports for seconds; what it has imported is older than the file."""
+    body = "Path('result').write_text('x')"
+    slow = "from pathlib import Path; Path('tasks/code.py').write_text('edited = 1')\n"
+    script(here, body)
+    (here / "work.py").write_text(slow + (here / "work.py").read_text())
+    done = dvc(here, "repro", "work")
+    assert done.returncode and "work: tasks/code.py was changed while this stage ran" in done.stderr
+
+
+def test_dvcs_own_errors_are_left_to_it(here: Path) -> None:
+    assert dvc_alone(here, "repro", "work").returncode == 0
+    whole = (here / "dvc.lock").read_text()
+    (here / "dvc.yaml").write_text(TWO_STAGES.replace("  work:", "  renamed:"))
+    (here / "source").write_text("more")
+    (here / "pictures/cat/1.png").write_text("more")
+    assert not inputs.withdraw_false_records() and not list(process.RECORDS.glob("*.json"))
+    assert (here / "dvc.lock").read_text() == whole
 
 
 def test_a_stage_that_was_never_recorded_has_nothing_to_take_back(

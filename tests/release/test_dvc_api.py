@@ -149,7 +149,9 @@ def test_what_dvc_is_writing_is_not_taken_from_it() -> None:
     assert mending.mend() and not RECORD.exists()
 
 
-@pytest.mark.parametrize("end", ["", "sch", "stages:\n", "  first:\n", "    - pa"])
+@pytest.mark.parametrize(
+    "end", ["", "sch", "stages:\n", "  first:\n", "    - pa", "    cmd:", "    - path:", "hash:"]
+)
 @pytest.mark.usefixtures("starting")
 def test_a_lock_that_is_half_written_is_as_it_was_before(end: str) -> None:
     assert dvc("repro", "last")[0] == 0
@@ -170,6 +172,7 @@ def test_a_lock_that_is_at_work_or_in_conflict_is_left_alone() -> None:
     whole = mending.LOCK.read_text()
     with make_lock(str(LOCK_HELD), tmp_dir=str(LOCK_HELD.parent)):
         mending.LOCK.write_text("schema")
+        mending.COPY.parent.mkdir(exist_ok=True)
         assert not mending.mend(), "DVC is about to write"
     conflict = f"<<<<<<< HEAD\n{whole}"
     mending.LOCK.write_text(conflict)

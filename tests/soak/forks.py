@@ -73,7 +73,7 @@ def _repro(folder: Path, log: Path, environment: dict[str, str], clock: float) -
 
     from tasks.core.base import mending
 
-    mending.begin_dvc()  # as each Python of .venv does that is a dvc
+    mending.begin_dvc()  # as each Python of .venv does that is a dvc; what it does at its end, `_end` calls
     run._run = _run_stage
     return int(main(["repro"]))
 

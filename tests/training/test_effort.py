@@ -46,6 +46,13 @@ def test_work_is_counted_at_the_size_that_the_backbone_is_made_for() -> None:
     assert effort.work("a/folder", facts, 112, [50, 50], 10).scale == 1.0, "no other size is known"
 
 
+def test_epochs_that_are_asked_for_count_too() -> None:
+    many = Work(0.33, 1 / 7, 10 * MANY)
+    assert settle(changed(epochs=3), many)[0].unfreeze == 1
+    assert settle(changed(epochs=20), many)[0].unfreeze == 0.4
+    assert settle(changed(effort="quick"), many)[0].unfreeze == 0
+
+
 def test_images_of_a_large_class_are_none_of_a_small_one() -> None:
     facts = Facts("0" * 64, None, 16, is_stochastic=False, has_endpoints=False)
     assert effort.work("a/folder", facts, 112, [700, 35], 10).even_images == 70

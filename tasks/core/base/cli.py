@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from tasks.core.base import console, inputs, leftovers, mending, process
-from tasks.core.base.errors import DarkroomError, Rejected, brief, remedy
+from tasks.core.base.errors import AGAIN, DarkroomError, Rejected, brief, remedy
 from tasks.core.base.files import remove
 
 INTERRUPT_DELAY = 0.01  # seconds
@@ -47,7 +47,6 @@ def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
 
 def _work_for_dvc(stage: str, main: Callable[[], None]) -> None:
     """Does a stage's work, and sees to it that what DVC records of it is true."""
-    mending.copy_lock()
     if process.is_first_of_dvc():
         leftovers.sweep(inputs.outputs())
     for predecessor in process.predecessors:  # which has put back what DVC removed for this run
@@ -55,6 +54,7 @@ def _work_for_dvc(stage: str, main: Callable[[], None]) -> None:
             remove(Path(output))
     if false := inputs.withdraw_false_records():
         raise DarkroomError(false[0])
+    mending.copy_lock()
     before = inputs.look(stage)
     try:
         main()
@@ -62,7 +62,7 @@ def _work_for_dvc(stage: str, main: Callable[[], None]) -> None:
         raise
     except Exception:
         if at_fault := inputs.blame(stage, before):
-            raise DarkroomError(f"{at_fault} isn't as it was made, or was changed; run it again") from None
+            raise DarkroomError(f"{at_fault} isn't as it was made, or was changed; {AGAIN}") from None
         raise
     inputs.check_unchanged(stage, before)
     inputs.leave_note(stage, before)
@@ -114,8 +114,8 @@ def _guard(work: Callable[[], int]) -> int:
     for number in process.SIGNALS:
         signal.signal(number, _interrupt)
     sys.unraisablehook = _unheard
-    leftovers.use_own_temporary_folder()
     try:
+        leftovers.use_own_temporary_folder()
         return work()
     except DarkroomError as error:
         return _complain(str(error), error.exit_code)

@@ -9,6 +9,9 @@ class DarkroomError(Exception):
     exit_code = 2
 
 
+AGAIN = "run it again"  # the remedy where an input moved: nothing else is to be mended
+
+
 class ParamError(DarkroomError):
     """A value in params.yaml that is missing, unknown, of the wrong type or out of range."""
 

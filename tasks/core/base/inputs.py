@@ -2,30 +2,36 @@
 
 DVC reads them once a stage has ended. If they were edited meanwhile, it would put the new text beside the old
 result, and find nothing to do from then on. So a stage looks at them when it begins and when it ends, and
-leaves a note; whoever comes next holds that against dvc.lock.
+leaves a note; whoever comes next holds that against dvc.lock: the next stage, DVC at its end, the flow. As a
+module that is run it does so for the DVC whose process id it is given.
 """
 
 import hashlib
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pathspec import PathSpec
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.core.base import process
-from tasks.core.base.errors import DarkroomError
+from tasks.core.base import console, process
+from tasks.core.base.errors import AGAIN, DarkroomError
 from tasks.core.base.files import code_files, is_json, read_json, remove, write_json
 
 Seen = dict[str, list[Any]]  # of a file, DVC's digest and its time; of a folder a digest, of a value its text
 IGNORED = Path(".dvcignore")
 LOCK, PIPELINE, PARAMS = Path("dvc.lock"), Path("dvc.yaml"), Path("params.yaml")
+CODE = "tasks/"
 TEMPLATE = re.compile(r"\$\{(.+?)\}")  # of dvc.yaml, for a value of params.yaml
 
 
@@ -37,9 +43,10 @@ def look(stage: str) -> Seen:
     def value(key: str) -> Any:
         return reduce(getitem, key.split("."), values)
 
-    paths = [TEMPLATE.sub(lambda found: str(value(found[1])), dep) for dep in facts["deps"]]
+    paths = [_local(TEMPLATE.sub(lambda found: str(value(found[1])), dep)) for dep in facts["deps"]]
     inputs = {name: seen for path in paths for name, seen in _look_at(path).items()}
-    return inputs | {f"{PARAMS}: {key}": [_text(value(key))] for key in facts.get("params", ())}
+    keys = [key for key in facts.get("params", ()) if isinstance(key, str)]  # else of a file of its own
+    return inputs | {f"{PARAMS}: {key}": [_text(value(key))] for key in keys}
 
 
 def check_unchanged(stage: str, before: Seen) -> None:
@@ -51,12 +58,18 @@ def check_unchanged(stage: str, before: Seen) -> None:
     try:
         now = look(stage)
     except FileNotFoundError as error:
-        raise DarkroomError(f"{error.filename} went away while this stage ran; run it again") from None
-    except (OSError, LookupError, TypeError, YAMLError):
+        raise DarkroomError(f"{error.filename} went away while this stage ran; {AGAIN}") from None
+    except OSError as error:
+        what = f"{error.filename or PARAMS} can't be read any more ({error.strerror})"
+        raise DarkroomError(f"{what}; mend it and run this stage again") from None
+    except (LookupError, TypeError, YAMLError):
         raise DarkroomError(f"{PARAMS} can't be read any more; mend it and run this stage again") from None
+    started = psutil.Process().create_time()
     for name in sorted(before | now):
-        if now.get(name) != before.get(name):
-            raise DarkroomError(f"{name} was changed while this stage ran; run it again")
+        # Code was imported before anybody looked at it.
+        is_newer = name.startswith(CODE) and Path(name).is_file() and Path(name).stat().st_mtime > started
+        if now.get(name) != before.get(name) or is_newer:
+            raise DarkroomError(f"{name} was changed while this stage ran; {AGAIN}")
 
 
 def blame(stage: str, before: Seen) -> str | None:
@@ -77,25 +90,36 @@ def blame(stage: str, before: Seen) -> str | None:
 
 def leave_note(stage: str, seen: Seen) -> None:
     """Notes what a stage was given: DVC reads it a moment later, and a long one for many images."""
-    note = {"dvc": process.dvc_pid(), "before": _entry(stage), "seen": seen}
+    note = {"dvc": process.dvc_pid(), "head": _head(), "before": _entry(stage), "seen": seen}
     write_json(process.RECORDS / f"{stage}.json", note)
 
 
-def withdraw_false_records() -> list[str]:
+def withdraw_false_records(dvc: int | None = None) -> list[str]:
     """Takes back what dvc.lock and DVC's run cache say of a stage that wasn't given what they say.
+
+    Args:
+        dvc: the process of DVC that has done with the stages before; by default that of this stage.
 
     Returns:
         A line for each such stage, which then runs again.
     """
-    lines = []
-    for file in sorted(process.RECORDS.glob("*.json")):
-        note = read_json(file) if is_json(file) else {"dvc": None, "before": None, "seen": {}}
-        if note["dvc"] != process.dvc_pid() and process.is_alive(note["dvc"] or 0):
+    notes = sorted(process.RECORDS.glob("*.json"))
+    if not notes:
+        return []
+    from dvc.exceptions import DvcException  # half a second
+
+    lines, own = [], dvc or process.dvc_pid()
+    for file in notes:
+        note: dict[str, Any] = read_json(file) if is_json(file) else {"dvc": None}
+        if note["dvc"] != own and process.is_alive(note["dvc"] or 0):
             continue  # it may be reading them now
-        stage, entry = file.stem, _entry(file.stem)
-        if entry and entry != note["before"] and (path := _false(stage, entry, note["seen"])):
-            _withdraw(stage, entry, note["before"])
-            lines.append(f"{path} was changed while {stage} ran; run it again")
+        stage = file.stem
+        if note["dvc"] and note["head"] == _head():  # else another dvc.lock came from git
+            with suppress(DvcException):  # of which DVC itself tells
+                entry = _entry(stage)
+                if entry and entry != note["before"] and (path := _false(stage, entry, note["seen"])):
+                    _withdraw(stage, entry, note["before"])
+                    lines.append(f"{path} was changed while {stage} ran; {AGAIN}")
         file.unlink(missing_ok=True)
     return lines
 
@@ -130,23 +154,48 @@ def _is_recorded_as_it_is(stage: str, path: str) -> bool:
 
 
 def _withdraw(stage: str, entry: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """First from the run cache: it would restore what is missing from dvc.lock alone."""
     from dvc.repo import Repo
     from dvc.utils.serialize import modify_yaml
 
     with Repo(".") as repo, repo.lock:
+        for run in list(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
+            if run.is_file() and _is_of(run, entry):
+                remove(run)
+                with suppress(OSError):  # DVC can't have it empty; there may be another
+                    run.parent.rmdir()
         with modify_yaml(str(LOCK)) as lock:
             if before:
                 lock["stages"][stage] = before
             else:
                 del lock["stages"][stage]
-        for run in list(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
-            if run.is_file() and entry["deps"] == _yaml(run).get("deps"):
-                remove(run.parent)  # of runs that were given the same; DVC can't have it empty
+
+
+def _is_of(run: Path, entry: dict[str, Any]) -> bool:
+    """Whether DVC's run cache has this of a run with the same command, inputs and parameters."""
+    with suppress(OSError, ValueError, YAMLError):
+        known = _yaml(run)
+        keys = ("cmd", "deps", "params")
+        return isinstance(known, dict) and all(known.get(key) == entry.get(key) for key in keys)
+    return False
+
+
+def _head() -> str:
+    """The commit that git is at; nothing where there is none."""
+    git = shutil.which("git")
+    words = [str(git), "rev-parse", "--verify", "--quiet", "HEAD"]
+    return subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip() if git else ""
+
+
+def _local(path: str) -> str:
+    """A path as dvc.lock has it: relative, if it lies in the project."""
+    here = Path.cwd()
+    return Path(path).relative_to(here).as_posix() if Path(path).is_relative_to(here) else path
 
 
 def _look_at(path: str) -> Seen:
     """A file; or the files of code in a folder; or a folder as one, by the names, sizes and times in it."""
-    if path.startswith("tasks/"):
+    if path.startswith(CODE):
         return {str(file): [_md5(file)] for file in code_files(Path(path))}
     try:
         if Path(path).is_dir():
@@ -211,3 +260,10 @@ def outputs(*names: str) -> set[str]:
 
 def _yaml(file: Path) -> Any:
     return YAML(typ="safe", pure=True).load(file.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    found = withdraw_false_records(int(sys.argv[1]))
+    for line in found:
+        console.warn(line)
+    sys.exit(DarkroomError.exit_code if found else 0)

@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tasks.core.base import process
 from tasks.core.base.files import HOST, is_json, read_json, remove
@@ -17,7 +18,8 @@ from tasks.core.base.files import HOST, is_json, read_json, remove
 LOCK = "lock"  # in a temporary folder: held by the process that it is of
 PREFIX, SUFFIX = "darkroom-", ".tmp"
 CACHE = Path(".dvc/cache/files/md5")  # a cache elsewhere may be at work for others
-WHO, ALONE = Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/lock")  # which DVC does what to which path; one at all
+WHO = Path(".dvc/tmp/rwlock")  # which DVC does what to which path
+OLD = 600  # seconds
 OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")
 OF_OURS = re.compile(rf"\..+\.{re.escape(HOST)}\.(\d+)\.(?:new|old)\.tmp")
 
@@ -30,11 +32,18 @@ def use_own_temporary_folder() -> None:
     """
     with suppress(OSError):  # no room: they will see for themselves
         _remove_abandoned(Path(tempfile.gettempdir()))
-        folder = tempfile.mkdtemp(SUFFIX, PREFIX)
-        lock = (Path(folder) / LOCK).open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder, lock = _locked_folder()
+        while not (Path(folder) / LOCK).exists():  # another has taken it for abandoned, in the moment before
+            folder, lock = _locked_folder()
         tempfile.tempdir = os.environ["TMPDIR"] = folder
         atexit.register(_remove_own, folder, os.getpid(), lock)
+
+
+def _locked_folder() -> tuple[str, TextIO]:
+    folder = tempfile.mkdtemp(SUFFIX, PREFIX)
+    lock = (Path(folder) / LOCK).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return folder, lock
 
 
 def _remove_own(folder: str, pid: int, lock: object) -> None:
@@ -59,14 +68,17 @@ def sweep(outputs: Iterable[str]) -> None:
     Args:
         outputs: of all stages.
     """
-    with suppress(OSError), ALONE.open("a") as lock:  # a cache that can't be written needs no sweeping
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as DVC does, which else may be copying
+    with suppress(OSError):  # a cache that can't be written needs no sweeping
         for file in _dead({Path(), *(Path(out).parent for out in outputs)}):
             remove(file)
 
 
 def _dead(folders: Iterable[Path]) -> Iterator[Path]:
-    """Temporary files whose maker is dead; those of DVC only where none but our own is at work here."""
+    """Temporary files whose maker is dead.
+
+    Those of DVC don't tell whose they are: none else may be at work here, and they must be some minutes old,
+    since an experiment in a folder of its own, or a clone that shares the cache, is not seen.
+    """
     places = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
     for entry in places:
         found = OF_OURS.fullmatch(entry.name)
@@ -74,7 +86,9 @@ def _dead(folders: Iterable[Path]) -> Iterator[Path]:
             yield entry
     if not _are_others_at_work():
         places += CACHE.glob("*/*") if CACHE.is_dir() else ()
-        yield from (entry for entry in places if OF_DVC.fullmatch(entry.name))
+        for entry in places:
+            if OF_DVC.fullmatch(entry.name) and entry.lstat().st_mtime < time.time() - OLD:
+                yield entry
 
 
 def _are_others_at_work() -> bool:

@@ -5,10 +5,12 @@ It writes dvc.lock, and its record of what runs, in place; from such a moment on
 imports nothing of ours.
 """
 
+import atexit
 import fcntl
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +20,7 @@ LOCK = Path("dvc.lock")
 COPY = Path(".dvc/tmp/stages/dvc.lock")  # as it was when a stage began
 RECORD = Path(".dvc/tmp/rwlock")  # which process reads and writes what
 RECORD_HELD, LOCK_HELD = Path(".dvc/tmp/rwlock.lock"), Path(".dvc/tmp/lock")  # by who writes these
+CHANGED = 2  # exit code
 CONFLICT = "<<<<<<<"  # of git, which a person has to resolve
 
 
@@ -42,15 +45,24 @@ def mend() -> list[str]:
             if held and not _is_json(RECORD):
                 RECORD.unlink()
                 lines.append(f"{RECORD} could not be read, as after a full disk; it is removed")
-    if LOCK.is_file() and not _is_sound(LOCK) and CONFLICT not in LOCK.read_text("utf-8", "replace"):
+    if LOCK.is_file() and not _is_sound(LOCK) and _is_ours(LOCK):
         with _holding(LOCK_HELD) as held:
             if held and not _is_sound(LOCK):
-                COPY.parent.mkdir(exist_ok=True)
-                LOCK.replace(COPY.with_suffix(".half"))  # it may be somebody's work
+                half = COPY.with_suffix(".half")
+                LOCK.replace(half)  # it may be somebody's work
                 if COPY.is_file():
                     shutil.copyfile(COPY, LOCK)
-                lines.append(f"{LOCK} was half written, as when DVC is killed; it is as it was before")
+                    lines.append(
+                        f"{LOCK} was half written, and is as it was when a stage began; it is kept as {half}"
+                    )
+                else:
+                    lines.append(f"{LOCK} was half written, and no stage had begun; it is kept as {half}")
     return lines
+
+
+def _is_ours(lock: Path) -> bool:
+    """Whether stages of this project have run, and no conflict of git's is to be resolved by a person."""
+    return COPY.parent.is_dir() and CONFLICT not in lock.read_text("utf-8", "replace")
 
 
 def _is_json(file: Path) -> bool:
@@ -67,19 +79,28 @@ def _is_sound(lock: Path) -> bool:
     from ruamel.yaml.error import YAMLError
 
     try:
-        found = YAML(typ="safe").load(lock.read_text("utf-8"))
+        text = lock.read_text("utf-8")
+        found = YAML(typ="safe").load(text)
         entries = found["stages"].values()
         parts = [part for entry in entries for kind in ("deps", "outs") for part in entry.get(kind, ())]
-        are_whole = all("path" in dict(part) for part in parts)
-        return "schema" in found and are_whole and all("cmd" in entry for entry in entries)
+        words = [entry["cmd"] for entry in entries] + [part["path"] for part in parts]
+        values = [value for part in parts for value in part.values()]
+        are_whole = all(words) and all(value is not None for value in values)
+        return text.endswith("\n") and "schema" in found and are_whole
     except (OSError, ValueError, LookupError, TypeError, AttributeError, YAMLError):
         return False
 
 
 @contextmanager
 def _holding(file: Path) -> Iterator[bool]:
-    """Holds a lock of DVC's, if nobody else does."""
-    with file.open("a") as lock:
+    """Holds a lock of DVC's, if nobody else does; it is made by DVC alone, of whose kinds one is its name."""
+    if _locks_by_links():
+        yield False
+        return
+    if not file.is_file():
+        yield True
+        return
+    with file.open("r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -88,15 +109,44 @@ def _holding(file: Path) -> Iterator[bool]:
             yield True
 
 
+def _locks_by_links() -> bool:
+    """Whether DVC has been told `core.hardlink_lock`, for a file system that can't lock."""
+    files = [file for file in Path(".dvc").glob("config*") if file.is_file()]
+    return any("hardlink_lock" in file.read_text("utf-8", "replace") for file in files)
+
+
 def begin_dvc() -> None:
-    """What a `dvc` that starts does first, in the project that it is in."""
+    """What a `dvc` that starts does first, and last, in the project that it is in."""
     here = Path.cwd()
     project = next((folder for folder in (here, *here.parents) if (folder / RECORD.parent).is_dir()), None)
-    if project:
+    if not project:
+        return
+    os.chdir(project)
+    try:
+        with suppress(OSError):
+            for line in mend():
+                print(f"dvc: {line}", file=sys.stderr)
+            judge()
+    finally:
+        os.chdir(here)
+    atexit.register(_end_dvc, project, os.getpid())
+
+
+def judge() -> int:
+    """Withdraws what DVC has recorded wrongly, in a process that may import this project; its exit code."""
+    if not any(COPY.parent.glob("*.json")):
+        return 0
+    words = [sys.executable, "-m", "tasks.core.base.inputs", str(os.getpid())]
+    return subprocess.run(words, check=False).returncode
+
+
+def _end_dvc(project: Path, pid: int) -> None:
+    """Ends a DVC whose last stage was given something else than is recorded with an exit code of its own."""
+    if os.getpid() != pid:  # a fork, which has its parent's functions
+        return
+    with suppress(OSError):
         os.chdir(project)
-        try:
-            with suppress(OSError):
-                for line in mend():
-                    print(f"dvc: {line}", file=sys.stderr)
-        finally:
-            os.chdir(here)
+        if judge() == CHANGED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(CHANGED)

@@ -14,9 +14,9 @@ from tasks.core.backbones import catalogue
 from tasks.core.backbones.store import Facts
 from tasks.core.training.config import Effort, Recipe, Train
 
+MANY = 2000  # training images that are enough for all of a backbone's variables, where classes are even
 # What an epoch takes, in passes, by the share of the backbone's variables that train: 32 images of 64
 # pixels took 57 ms forward alone, and 90, 152, 191 and 276 ms with gradients.
-MANY = 2000  # training images that are enough for all of a backbone's variables, where classes are even
 STEPS = ((0.0, 0.25, 0.5, 1.0), (1.6, 2.7, 3.35, 4.8))
 
 
@@ -103,7 +103,9 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
 
     why = {}
     unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
-    if params.unfreeze == "auto" and work.even_images >= MANY and fitting(1.0)[0] == limits.epochs:
+    wanted = limits.epochs if params.epochs == "auto" else params.epochs
+    fit_all = first + wanted * fitting(1.0)[1] <= limits.passes
+    if params.unfreeze == "auto" and limits.unfreeze > 0 and work.even_images >= MANY and fit_all:
         unfreeze = 1.0
     if params.epochs == "auto" and params.fine_tune is False and not params.augment.changes:
         epochs = 0

@@ -3,12 +3,13 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from tasks.core.base.errors import DataError
 from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MODELS
 
-BEGIN = "git init && git add -A && git commit -m Begin"
+BEGIN = "git add -A && git commit -m Begin"
 SAFE = re.compile(r"safe\.directory .+")
 WRITTEN = (DIGITS, MANIFEST, DATASET, MODELS, METRICS.parent, EXPORT, Path(".dvc"))
 
@@ -56,7 +57,7 @@ def check_repository() -> None:
     here = Path.cwd()
     if not any((folder / ".git").exists() for folder in (here, *here.parents)):
         if not _works_without_git():
-            raise DataError(f"{here} is in no git repository, which DVC needs; make one: {BEGIN}")
+            raise DataError(f"{here} is in no git repository, which DVC needs; make one: git init && {BEGIN}")
         return
     if said := _refusal("--git-dir"):
         found = SAFE.search(said)
@@ -69,9 +70,9 @@ def check_repository() -> None:
 
 
 def _works_without_git() -> bool:
-    """Whether `dvc config core.no_scm true` has been said."""
-    files = [file for file in Path(".dvc").glob("config*") if file.is_file()]
-    return any(re.search(r"(?mi)^\s*no_scm\s*=\s*true", file.read_text("utf-8")) for file in files)
+    """Whether `dvc config core.no_scm true` has been said, here or for all projects."""
+    words = [sys.executable, "-m", "dvc", "config", "core.no_scm"]
+    return subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip() == "true"
 
 
 def _refusal(what: str) -> str:
