@@ -204,13 +204,15 @@ def test_golden_images_can_be_tried_as_is_said_beside_them(exported: Path) -> No
     assert max(float(line[2]) for line in lines) < 0.001
 
 
+@pytest.mark.parametrize("size", [(90, 40), (900, 2)])
 @pytest.mark.parametrize("resize", golden.RESIZED)
-def test_what_is_said_beside_golden_images_resizes_as_we_do(resize: Any) -> None:
-    image = Image.effect_noise((90, 40), 60).convert("RGB")
+def test_what_is_said_beside_golden_images_resizes_as_we_do(resize: Any, size: tuple[int, int]) -> None:
+    image = Image.effect_noise(size, 60).convert("RGB")
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    names = {"image": image, "square": (32, 32), "Image": Image, "ImageOps": ImageOps}
-    theirs = np.asarray(eval(golden.RESIZED[resize], names))
+    names: dict[str, Any] = {"image": image, "square": (32, 32), "Image": Image, "ImageOps": ImageOps}
+    exec(golden.RESIZED[resize].replace("\n    ", "\n"), names)
+    theirs = np.asarray(names["image"])
     assert np.array_equal(theirs, image_io.pixels(buffer.getvalue(), Path("picture"), 32, resize))
 
 

@@ -251,9 +251,9 @@ def test_what_else_the_run_cache_has_of_the_stage_stays(here: Path) -> None:
 def test_code_that_was_edited_before_anybody_looked_is_not_recorded(here: Path) -> None:
     """A stage imports for seconds; what it has imported is older than the file."""
     body = "Path('result').write_text('x')"
-    slow = "from pathlib import Path; Path('tasks/code.py').write_text('edited = 1')\n"
+    slow = "time.sleep(0.1)\nPath('tasks/code.py').write_text('edited = 1')\n"
     script(here, body)
-    (here / "work.py").write_text(slow + (here / "work.py").read_text())
+    (here / "work.py").write_text((here / "work.py").read_text().replace("def main", f"{slow}def main"))
     done = dvc(here, "repro", "work")
     assert done.returncode and "work: tasks/code.py was changed while this stage ran" in done.stderr
 

@@ -19,7 +19,6 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pathspec import PathSpec
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -64,7 +63,7 @@ def check_unchanged(stage: str, before: Seen) -> None:
         raise DarkroomError(f"{what}; mend it and run this stage again") from None
     except (LookupError, TypeError, YAMLError):
         raise DarkroomError(f"{PARAMS} can't be read any more; mend it and run this stage again") from None
-    started = psutil.Process().create_time()
+    started = process.started[-1]
     for name in sorted(before | now):
         # Code was imported before anybody looked at it.
         is_newer = name.startswith(CODE) and Path(name).is_file() and Path(name).stat().st_mtime > started

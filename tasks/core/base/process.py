@@ -29,6 +29,7 @@ STAGE = "DVC_STAGE"  # in the environment of what DVC starts: the stage's name
 RECORDS = Path(".dvc/tmp/stages")  # what stages tell those that come after them
 OWN_PID = "DARKROOM_PID"  # in the environment, which a stage's children get too, with a pid that isn't theirs
 
+started: list[float] = []  # when this stage did, before it imported anything
 _held: list[int] = []  # the lock of this stage
 predecessors: list[str] = []  # this stage's name, if it had to wait for one
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -36,6 +37,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 def install_stage_handlers() -> None:
     """Prepares this process for its end, if DVC has started it as a stage."""
+    started.append(time.time())
     if STAGE in os.environ:
         os.environ.setdefault(OWN_PID, str(os.getpid()))
     if stage():
