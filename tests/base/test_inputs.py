@@ -295,3 +295,8 @@ def test_an_input_that_was_damaged_is_blamed_and_not_the_code(two_stages: Path) 
             assert "a fault of ours, ZeroDivisionError" in line, "its failing twin"
         else:
             assert line == "after: result isn't as it was made, or was changed; run it again"
+
+
+def test_outputs_have_options_or_none(here: Path) -> None:
+    (here / "dvc.yaml").write_text(TWO_STAGES.replace("outs: [result]", "outs: [{result: {cache: false}}]"))
+    assert inputs.outputs() == {"result", "end"} and inputs.outputs("work") == {"result"}

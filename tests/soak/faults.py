@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -117,7 +118,7 @@ def _damage(*folders: str, mended: bool = False) -> Strike:
             file.chmod(mode)
             what = "cut short" if len(done) < len(content) else "another bit"
             told = f"{file.relative_to(target.folder)}, byte {place}: {what}"
-            return told, (lambda: _put_back(file, content)) if mended else nothing
+            return told, partial(_put_back, file, content) if mended else nothing
         return "nothing was there to damage", nothing
 
     return strike

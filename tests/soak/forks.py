@@ -18,18 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STAGES = (
-    "digits",
-    "validate",
-    "build",
-    "train",
-    "evaluate",
-    "gate",
-    "export",
-    "latency",
-    "report",
-    "verdict",
-)
+from ruamel.yaml import YAML
+
+from tests.structure import ROOT
+
 OTHERS = ("dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc_data.hashfile.build", "great_expectations")
 PR_CAPBSET_DROP, CAPABILITIES = 24, (1, 2)  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 CAPABILITY_VERSION = 0x20080522
@@ -37,7 +29,8 @@ CAPABILITY_VERSION = 0x20080522
 
 def warm() -> None:
     """Imports what stages and DVC need."""
-    for name in (*(f"tasks.{stage}" for stage in STAGES), *OTHERS):
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
+    for name in (*(f"tasks.{stage}" for stage in stages), *OTHERS):
         importlib.import_module(name)
     gc.freeze()  # else each fork's first collection copies all that was imported
 

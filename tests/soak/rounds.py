@@ -25,14 +25,12 @@ Files = dict[str, bytes]  # by their paths in the project
 LONGEST = 9.0  # seconds that a run takes, about
 ROOM = 4 << 20  # bytes of a small disk, beside the project
 PATIENCE = 120  # seconds for a run
-SOON = 10  # seconds, in which what waits for the end of DVC has ended too
+SOON = 10  # seconds, in which a stage whose DVC is gone has ended too
 AGAIN = 3  # runs without a fault, of which the last must end well
 BAD = re.compile(r"Traceback|a fault of ours|manually|core dumped|not done in", re.IGNORECASE)
 OUTPUTS = ("data", "models", "reports", "export")
-ELSE = (
-    "export/export.json",
-    "reports/index.html",
-)  # this machine's times; what has changed since the last run
+# What hangs on more than inputs: this machine's times; what has changed since the last run.
+ELSE = ("export/export.json", "reports/index.html")
 
 
 @dataclass

@@ -26,10 +26,11 @@ from ruamel.yaml.error import YAMLError
 from tasks.core.base import console, process
 from tasks.core.base.errors import AGAIN, DarkroomError
 from tasks.core.base.files import code_files, is_json, read_json, remove, write_json
+from tasks.core.base.mending import LOCK
 
 Seen = dict[str, list[Any]]  # of a file, DVC's digest and its time; of a folder a digest, of a value its text
 IGNORED = Path(".dvcignore")
-LOCK, PIPELINE, PARAMS = Path("dvc.lock"), Path("dvc.yaml"), Path("params.yaml")
+PIPELINE, PARAMS = Path("dvc.yaml"), Path("params.yaml")
 CODE = "tasks/"
 TEMPLATE = re.compile(r"\$\{(.+?)\}")  # of dvc.yaml, for a value of params.yaml
 
@@ -63,20 +64,26 @@ def check_unchanged(stage: str, before: Seen) -> None:
         raise DarkroomError(f"{what}; mend it and run this stage again") from None
     except (LookupError, TypeError, YAMLError):
         raise DarkroomError(f"{PARAMS} can't be read any more; mend it and run this stage again") from None
-    started = process.started[-1]
-    for name in sorted(before | now):
-        # Code was imported before anybody looked at it.
-        is_newer = name.startswith(CODE) and Path(name).is_file() and Path(name).stat().st_mtime > started
-        if now.get(name) != before.get(name) or is_newer:
-            raise DarkroomError(f"{name} was changed while this stage ran; {AGAIN}")
+    if changed := _changed(before, now):
+        raise DarkroomError(f"{changed} was changed while this stage ran; {AGAIN}")
+
+
+def _changed(before: Seen, now: Seen) -> str | None:
+    """The first that is not as it was, or is code that was edited while it was imported."""
+
+    def is_newer(name: str) -> bool:
+        file = Path(name)
+        return name.startswith(CODE) and file.is_file() and file.stat().st_mtime > process.started[-1]
+
+    names = sorted(before | now)
+    return next((name for name in names if now.get(name) != before.get(name) or is_newer(name)), None)
 
 
 def blame(stage: str, before: Seen) -> str | None:
     """Finds an input at fault for what a stage could not do: it isn't as it was, or as it was made."""
     with suppress(OSError, LookupError, TypeError, YAMLError):
-        now = look(stage)
-        if changed := sorted(name for name in before | now if now.get(name) != before.get(name)):
-            return changed[0]
+        if changed := _changed(before, look(stage)):
+            return changed
     from dvc.exceptions import DvcException
     from dvc.repo import Repo  # half a second
 
@@ -107,13 +114,13 @@ def withdraw_false_records(dvc: int | None = None) -> list[str]:
         return []
     from dvc.exceptions import DvcException  # half a second
 
-    lines, own = [], dvc or process.dvc_pid()
+    lines, own, head = [], dvc or process.dvc_pid(), _head()
     for file in notes:
         note: dict[str, Any] = read_json(file) if is_json(file) else {"dvc": None}
         if note["dvc"] != own and process.is_alive(note["dvc"] or 0):
             continue  # it may be reading them now
         stage = file.stem
-        if note["dvc"] and note["head"] == _head():  # else another dvc.lock came from git
+        if note["dvc"] and note["head"] == head:  # else another dvc.lock came from git
             with suppress(DvcException):  # of which DVC itself tells
                 entry = _entry(stage)
                 if entry and entry != note["before"] and (path := _false(stage, entry, note["seen"])):
@@ -251,9 +258,8 @@ def outputs(*names: str) -> set[str]:
     with suppress(OSError, YAMLError, LookupError, TypeError, AttributeError):
         stages = _yaml(PIPELINE)["stages"]
         all_facts = [stages[name] for name in names or stages]
-        return {
-            str(out) for facts in all_facts for kind in ("outs", "metrics") for out in facts.get(kind, ())
-        }
+        outs = [out for facts in all_facts for kind in ("outs", "metrics") for out in facts.get(kind, ())]
+        return {out if isinstance(out, str) else next(iter(out)) for out in outs}  # else with options
     return set()
 
 

@@ -14,11 +14,11 @@ from typing import Any, TextIO
 
 from tasks.core.base import process
 from tasks.core.base.files import HOST, is_json, read_json, remove
+from tasks.core.base.mending import RECORD
 
 LOCK = "lock"  # in a temporary folder: held by the process that it is of
 PREFIX, SUFFIX = "darkroom-", ".tmp"
 CACHE = Path(".dvc/cache/files/md5")  # a cache elsewhere may be at work for others
-WHO = Path(".dvc/tmp/rwlock")  # which DVC does what to which path
 OLD = 600  # seconds
 OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")
 OF_OURS = re.compile(rf"\..+\.{re.escape(HOST)}\.(\d+)\.(?:new|old)\.tmp")
@@ -93,7 +93,7 @@ def _dead(folders: Iterable[Path]) -> Iterator[Path]:
 
 def _are_others_at_work() -> bool:
     """Whether a DVC that hasn't started this process reads or writes something here."""
-    records = read_json(WHO) if WHO.is_file() and is_json(WHO) else {}
+    records = read_json(RECORD) if RECORD.is_file() and is_json(RECORD) else {}
     holders = [holder for kind in records.values() for each in kind.values() for holder in _list(each)]
     pids = {int(holder["pid"]) for holder in holders} - {process.dvc_pid()}
     return any(map(process.is_alive, pids))

@@ -50,13 +50,11 @@ def mend() -> list[str]:
             if held and not _is_sound(LOCK):
                 half = COPY.with_suffix(".half")
                 LOCK.replace(half)  # it may be somebody's work
+                now = "gone, for no stage had begun"
                 if COPY.is_file():
                     shutil.copyfile(COPY, LOCK)
-                    lines.append(
-                        f"{LOCK} was half written, and is as it was when a stage began; it is kept as {half}"
-                    )
-                else:
-                    lines.append(f"{LOCK} was half written, and no stage had begun; it is kept as {half}")
+                    now = "as it was when a stage began"
+                lines.append(f"{LOCK} was half written, and is {now}; {half} has what there was")
     return lines
 
 

@@ -95,23 +95,23 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
     fine_tune = limits.epochs > 0 if params.fine_tune == "auto" else params.fine_tune
     first = work.head * params.head
 
-    def fitting(share: float) -> tuple[int, float]:
-        """Epochs that the effort allows, and the passes of each."""
+    def passes(share: float) -> float:
+        """Of an epoch in which so much of the backbone trains."""
         refits = params.refit and params.head and fine_tune
-        epoch = work.epoch(share if fine_tune else 0, refits=bool(refits))
-        return min(int((limits.passes - first) / epoch), limits.epochs), epoch
+        return work.epoch(share if fine_tune else 0, refits=bool(refits))
 
     why = {}
     unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
     wanted = limits.epochs if params.epochs == "auto" else params.epochs
-    fit_all = first + wanted * fitting(1.0)[1] <= limits.passes
+    fit_all = first + wanted * passes(1.0) <= limits.passes
     if params.unfreeze == "auto" and limits.unfreeze > 0 and work.even_images >= MANY and fit_all:
         unfreeze = 1.0
     if params.epochs == "auto" and params.fine_tune is False and not params.augment.changes:
         epochs = 0
     elif params.epochs == "auto":
-        allowed, epoch = fitting(unfreeze)
-        epochs = max(1 if params.fine_tune is True or not params.head else 0, allowed)
+        epoch = passes(unfreeze)
+        least = 1 if params.fine_tune is True or not params.head else 0
+        epochs = max(least, min(int((limits.passes - first) / epoch), limits.epochs))
         of = f"an epoch takes {epoch:.2g} passes, the first head {first:.2g}"
         why["train.epochs"] = f"{epochs}: {of}, and train.effort {params.effort} allows {limits.passes:g}"
     else:
@@ -120,8 +120,8 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
         fine_tune = fine_tune and epochs > 0
         why["train.fine_tune"] = f"{str(fine_tune).lower()}: train.effort {params.effort}"
     if params.unfreeze == "auto" and fine_tune:
-        least = f"{work.even_images:,} images, were classes as small as the smallest"
-        why["train.unfreeze"] = f"{unfreeze:g}: train.effort {params.effort}, for {least}"
+        images = f"{work.even_images:,} images, were classes as small as the smallest"
+        why["train.unfreeze"] = f"{unfreeze:g}: train.effort {params.effort}, for {images}"
     return {"fine_tune": fine_tune, "unfreeze": unfreeze, "epochs": epochs}, why
 
 
