@@ -13,7 +13,9 @@ import pandas as pd
 from scipy import linalg, optimize
 from sklearn.model_selection import StratifiedKFold
 
+from tasks.core.backbones.scaling import Scaling
 from tasks.core.base.arrays import Array
+from tasks.core.base.matrix import blocks, new_matrix, total
 
 Layer = tuple[Array, Array]  # kernel and bias of a dense layer
 
@@ -34,7 +36,7 @@ class Problem:
     The penalty is the same in any rotation of the features. Along the principal axes there are no more of
     these than images, and a diagonal matrix nearly evens out how strongly the loss is curved along each.
 
-    rotated: float32 (n, axes). axes: float32 (width, axes), which rotate features. variances: along each,
+    rotated: float32 (n, axes), mapped from disk if it is large. axes: float32 (width, axes), which rotate features. variances: along each,
     (axes,). labels: int (n,), places of classes. weights: float (n,), of the images. classes: their number.
     """
 
@@ -46,20 +48,32 @@ class Problem:
     classes: int
 
     @classmethod
-    def of(cls, values: Array, labels: Array, weights: Array) -> Self:
-        """Takes scaled features, float32 (n, width), int (n,), and weights of the classes, (classes,)."""
-        count, width = values.shape
-        is_wide = width > count
-        # Divide and conquer takes a sixth of the default's time, and in float32 loses no orthogonality.
-        squares, vectors = linalg.eigh(values @ values.T if is_wide else values.T @ values, driver="evd")
-        useful = squares > squares[-1] * MIN_EIGENVALUE
-        squares, vectors = squares[useful], vectors[:, useful]
-        rotated = vectors * np.sqrt(squares) if is_wide else values @ vectors
-        axes = values.T @ (vectors / np.sqrt(squares)) if is_wide else vectors
-        return cls(rotated, axes, squares / count, labels, weights[labels], len(weights))
+    def of(cls, values: Array, labels: Array, weights: Array, scaling: Scaling | None = None) -> Self:
+        """Takes features, float32 (n, width), int (n,), and weights of the classes, (classes,).
 
-    def with_images(self, rotated: Array, labels: Array, weights: Array) -> Self:
-        """Other images in the same coordinates."""
+        Args:
+            scaling: of the features; none, if they are scaled already.
+        """
+        count, width = values.shape
+        scaling = scaling or Scaling.none(width)
+        if width > count:
+            return cls._of_wide(scaling.apply(values), labels, weights)
+        squares, axes = _principal(total(part.T @ part for part in _scaled(values, scaling)))
+        return cls(
+            _rotate(values, scaling, axes), axes, squares / count, labels, weights[labels], len(weights)
+        )
+
+    @classmethod
+    def _of_wide(cls, values: Array, labels: Array, weights: Array) -> Self:
+        """Of scaled features that are more than the images."""
+        squares, vectors = _principal(values @ values.T)
+        axes = values.T @ (vectors / np.sqrt(squares))
+        rotated = vectors * np.sqrt(squares)
+        return cls(rotated, axes, squares / len(values), labels, weights[labels], len(weights))
+
+    def with_images(self, values: Array, labels: Array, weights: Array, scaling: Scaling | None) -> Self:
+        """Other images, by features as `of` takes them, in the same coordinates."""
+        rotated = _rotate(values, scaling or Scaling.none(values.shape[1]), self.axes)
         return replace(self, rotated=rotated, labels=labels, weights=weights[labels])
 
     def part(self, rows: Array) -> Self:
@@ -79,19 +93,21 @@ class Problem:
         count, axes = self.rotated.shape
         strength = penalty / count
         steps = (1 / np.sqrt(CURVATURE * self.variances + strength)).astype(np.float32)[:, None]
-        features, penalties = self.rotated * steps[:, 0], strength * steps**2
-        answers = np.eye(self.classes, dtype=np.float32)[self.labels]
-        share = (self.weights / self.weights.sum()).astype(np.float32)[:, None]
+        penalties, one_hot = strength * steps**2, np.eye(self.classes, dtype=np.float32)
+        share = (self.weights / self.weights.sum()).astype(np.float32)
 
         def objective(flat: Array) -> tuple[float, Array]:
             kernel, bias = np.split(flat.astype(np.float32).reshape(axes + 1, self.classes), [axes])
-            logits = features @ kernel + bias
-            logs = logits - log_sum(logits)
-            error = share * (np.exp(logs) - answers)
-            loss = (
-                -np.sum(share * answers * logs, dtype=float) + np.sum(penalties * kernel**2, dtype=float) / 2
-            )
-            slopes = np.vstack([features.T @ error + penalties * kernel, error.sum(axis=0, keepdims=True)])
+            loss = np.sum(penalties * kernel**2, dtype=float) / 2
+            slopes = np.vstack([penalties * kernel, np.zeros_like(bias)])
+            scaled = steps * kernel
+            for features, labels, weights in blocks(self.rotated, self.labels, share[:, None]):
+                logits = features @ scaled + bias
+                logs, answers = logits - log_sum(logits), one_hot[labels]
+                error = weights * (np.exp(logs) - answers)
+                loss -= np.sum(weights * answers * logs, dtype=float)
+                slopes[:-1] += steps * (features.T @ error)
+                slopes[-1] += error.sum(axis=0)
             return float(loss), slopes.ravel().astype(float)
 
         begin = np.vstack([start[0] / steps, start[1]]) if start else np.zeros((axes + 1, self.classes))
@@ -102,8 +118,7 @@ class Problem:
 
     def logits(self, layer: Layer) -> Array:
         """What a layer gives for these images, float32 (n, classes)."""
-        found: Array = self.rotated @ layer[0] + layer[1]
-        return found
+        return np.concatenate([part @ layer[0] + layer[1] for (part,) in blocks(self.rotated)])
 
     def predict(self, layer: Layer) -> tuple[Array, Array, Array]:
         """Gives what `LeftOut` holds of these images."""
@@ -119,9 +134,31 @@ def log_sum(logits: Array) -> Array:
     return total
 
 
-def solve(values: Array, labels: Array, weights: Array, penalty: float) -> Layer:
+def _principal(matrix: Array) -> tuple[Array, Array]:
+    """The eigenvalues of a symmetric matrix that aren't nearly zero, and a column of each for its vector."""
+    # Divide and conquer takes a sixth of the default's time, and in float32 loses no orthogonality.
+    values, vectors = linalg.eigh(matrix, driver="evd")
+    useful = values > values[-1] * MIN_EIGENVALUE
+    return values[useful], vectors[:, useful]
+
+
+def _scaled(values: Array, scaling: Scaling) -> Iterator[Array]:
+    return (scaling.apply(part) for (part,) in blocks(values))
+
+
+def _rotate(values: Array, scaling: Scaling, axes: Array) -> Array:
+    """Scaled features along other axes."""
+    rotated = new_matrix(len(values), axes.shape[1])
+    for part, target in blocks(values, rotated):
+        np.matmul(scaling.apply(part), axes, out=target)
+    return rotated
+
+
+def solve(
+    values: Array, labels: Array, weights: Array, penalty: float, scaling: Scaling | None = None
+) -> Layer:
     """A dense layer by a penalty that is known; the arguments are those of `choose_penalty`."""
-    problem = Problem.of(values, labels, weights)
+    problem = Problem.of(values, labels, weights, scaling)
     kernel, bias = problem.solve(penalty, slope=FINE)
     return problem.axes @ kernel, bias
 
@@ -175,16 +212,18 @@ def choose_penalty(
     validation: tuple[Array, Array],
     weights: Array,
     penalties: tuple[float, ...] = PENALTIES,
+    scaling: Scaling | None = None,
 ) -> Chosen:
     """Chooses the penalty of a dense layer by which it predicts other images best.
 
     Args:
-        train, validation: scaled features, float32 (n, width), and the places of the classes, int (n,).
+        train, validation: features, float32 (n, width), and the places of the classes, int (n,).
         weights: of the classes in the loss, float32 (classes,).
         penalties: to choose from, the strongest first.
+        scaling: of the features; none, if they are scaled already.
     """
-    problem = Problem.of(*train, weights)
-    others = problem.with_images(validation[0] @ problem.axes, validation[1], weights)
+    problem = Problem.of(*train, weights, scaling)
+    others = problem.with_images(*validation, weights, scaling)
     count = len(problem.labels)
     rows = sample(problem.labels) if count > MAX_COMPARED else np.arange(count)
     some = problem.part(rows)

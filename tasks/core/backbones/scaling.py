@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from tasks.core.base.arrays import Array
+from tasks.core.base.matrix import blocks, total
 
 MIN_DEVIATION = 0.1  # of a feature, as a share of the mean one
 STEP = 10.0  # how much smaller scaled features are where the backbone trains, too
@@ -28,9 +29,12 @@ class Scaling:
 
         Those that hardly vary stay small: made as large as the others, what is noise in them would be, too.
         """
-        deviations = values.std(axis=0)
+        count = len(values)
+        mean = total(part.sum(axis=0) for (part,) in blocks(values)) / count
+        squares = total(np.square(part - mean).sum(axis=0) for (part,) in blocks(values))
+        deviations = np.sqrt(squares / count)
         least = MIN_DEVIATION * deviations.mean() or 1.0
-        return cls(values.mean(axis=0), np.hypot(deviations, least).astype(np.float32))
+        return cls(mean, np.hypot(deviations, least).astype(np.float32))
 
     def apply(self, values: Any) -> Any:
         """Scales features: an array, or a tensor of Keras."""

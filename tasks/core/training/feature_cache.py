@@ -12,6 +12,7 @@ from tqdm import tqdm
 from tasks.core.backbones import layer
 from tasks.core.base.arrays import Array, recall_arrays
 from tasks.core.base.files import code_files, fingerprint
+from tasks.core.base.matrix import blocks, let_go, new_matrix, take_rows
 from tasks.core.base.paths import cache_folder
 from tasks.core.training.dataset import Dataset
 
@@ -21,7 +22,8 @@ LARGEST = 1e30  # of a feature: float32 holds the sums over all images
 
 @dataclass(frozen=True)
 class Features:
-    """Of a split: values float32 (n, k), and the places of the classes, int64 (n,).
+    """Of a split: values float32 (n, k), mapped from disk if they are large, and the places of the classes,
+    int64 (n,).
 
     seconds: that they took, when they were computed.
     """
@@ -31,13 +33,13 @@ class Features:
     seconds: float = 0.0
 
     def part(self, rows: Array) -> "Features":
-        """Those of some images."""
-        return replace(self, values=self.values[rows], labels=self.labels[rows])
+        """Those of some images: `rows` is bool (n,)."""
+        return replace(self, values=take_rows(self.values, rows), labels=self.labels[rows])
 
     @property
     def are_numbers(self) -> bool:
         """Whether they are, and small enough to compute with."""
-        return bool((np.abs(self.values) < LARGEST).all())
+        return all((np.abs(part) < LARGEST).all() for (part,) in blocks(self.values))
 
 
 def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: str) -> Features:
@@ -50,26 +52,28 @@ def of_split(extract: Callable[[Any], Any], data: Dataset, split: str, source: s
         source: says what, besides the images, the features depend on: the backbone and how it is run.
     """
     source = fingerprint(source, Path(__file__), *code_files(Path(layer.__file__).parent))
-    parts = []
-    with tqdm(total=data.size(split), desc="features", unit=" images", disable=None, leave=False) as progress:
-        for name in data.files(split):
-            parts.append(_of_file(extract, data, name, source))
-            progress.update(len(parts[-1].labels))
-    return _join(parts)
+    return _collect(data, split, lambda name: _of_file(extract, data, name, source))
 
 
 def compute(extract: Callable[[Any], Any], data: Dataset, split: str) -> Features:
     """Gives the features of a split by a backbone that is like no other, so that they are not kept."""
-    names = tqdm(data.files(split), desc="features", unit=" files", disable=None, leave=False)
-    return _join([_compute(extract, data, name) for name in names])
+    return _collect(data, split, lambda name: _compute(extract, data, name))
 
 
-def _join(parts: list[Features]) -> Features:
-    return Features(
-        np.concatenate([part.values for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        sum(part.seconds for part in parts),
-    )
+def _collect(data: Dataset, split: str, of_file: Callable[[str], Features]) -> Features:
+    """Puts together what the files of records of a split come to."""
+    count, seconds, labels = data.size(split), 0.0, np.empty(0, np.int64)
+    values = np.empty((0, 0), np.float32)
+    with tqdm(total=count, desc="features", unit=" images", disable=None, leave=False) as progress:
+        for part in map(of_file, data.files(split)):
+            if not len(labels):
+                values = new_matrix(count, part.values.shape[1])
+            values[len(labels) : len(labels) + len(part.labels)] = part.values
+            let_go(values)
+            labels = np.concatenate([labels, part.labels])
+            seconds += part.seconds
+            progress.update(len(part.labels))
+    return Features(values, labels, seconds)
 
 
 def _of_file(extract: Callable[[Any], Any], data: Dataset, name: str, source: str) -> Features:

@@ -16,6 +16,7 @@ from tasks.core.backbones.store import Facts
 from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base.arrays import Array
 from tasks.core.base.errors import ParamError
+from tasks.core.base.matrix import blocks
 from tasks.core.training.batches import class_weights
 from tasks.core.training.checkpoint import Row
 from tasks.core.training.config import ClassWeight, Train, WrongLabels
@@ -123,10 +124,10 @@ def fit_best(
     def choose(seen: Features, kind: Kind, class_weight: ClassWeight) -> _Candidate:
         values, others = seen.values[:, : widths[kind]], validation.values[:, : widths[kind]]
         scaling = Scaling.of(values)
-        pairs = (scaling.apply(values), seen.labels), (scaling.apply(others), validation.labels)
+        pairs = (values, seen.labels), (others, validation.labels)
         penalties = logistic.PENALTIES if l2 == "auto" else (2 * len(seen.labels) * l2,)
         weights = class_weights(np.bincount(seen.labels, minlength=classes), class_weight)
-        chosen = logistic.choose_penalty(*pairs, weights, penalties)
+        chosen = logistic.choose_penalty(*pairs, weights, penalties, scaling)
         return _Candidate(kind, class_weight, scaling, chosen)
 
     # NumPy's threads and SciPy's would wait for one another, four times as long as the work takes, and sums
@@ -191,7 +192,7 @@ def refit(head: Head, train: Features, validation: Features, loss: Any) -> Head:
     weights = class_weights(np.bincount(train.labels, minlength=len(head.weights[1])), head.class_weight)
     with threadpool_limits(1):
         scaling = Scaling.of(seen)
-        solution = logistic.solve(scaling.apply(seen), train.labels, weights, 2 * count * head.l2)
+        solution = logistic.solve(seen, train.labels, weights, 2 * count * head.l2, scaling)
     layer = scaling.fold(*solution)
     row, losses = _measure(layer, train, validation, loss)
     return replace(head, weights=layer, scaling=scaling, row=row, losses=losses)
@@ -202,7 +203,8 @@ def _measure(layer: list[Array], train: Features, validation: Features, loss: An
     kernel, bias = layer
     row: Row = {"phase": "head", "epoch": 1}
     for prefix, part in (("", train), ("val_", validation)):
-        logits = part.values[:, : len(kernel)] @ kernel + bias
+        some = part.values[:, : len(kernel)]
+        logits = np.concatenate([values @ kernel + bias for (values,) in blocks(some)])
         losses = np.asarray(loss.call(tf.one_hot(part.labels, len(bias)), logits))
         row[f"{prefix}loss"] = round(float(losses.mean()), 6)
         row[f"{prefix}accuracy"] = round(float((logits.argmax(axis=1) == part.labels).mean()), 6)

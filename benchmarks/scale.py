@@ -1,0 +1,117 @@
+"""What each stage takes as images become many: `python -m benchmarks.scale [NUMBER ...]`.
+
+For each number of images, 20,000 and 200,000 by default, the pipeline runs in a clone of the last commit, with
+a frozen backbone, stage by stage. Of each: CPU seconds, DVC's own work on the stage's inputs and outputs with
+it, and the memory of the largest process. Then `dvc repro` with nothing to do; and with one image in a hundred
+added, `validate` and `build` again. Linux only: its kernel counts what a process and those it started take.
+200,000 images take about an hour of two cores, and 20 GB of disk.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from ruamel.yaml import YAML
+
+from benchmarks.orchestration import clone, environment
+from tasks.core.base.files import read_json, write_json
+
+RESULTS = Path(__file__).with_suffix(".json")
+NUMBERS = (20_000, 200_000)
+CLASSES, SIDE = 10, 32
+MEMORY_AIM = 1.2  # times as much memory, at the most, for ten times as many images
+STAGES = ("validate", "build", "train", "evaluate", "gate", "export", "latency", "report", "verdict")
+ONE_IN = 100  # is added
+
+
+def write_images(folder: Path, numbers: range) -> None:
+    """Writes PNGs of 32 x 32 pixels, of waves in ten directions under noise: classes that can be learnt."""
+    across, down = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
+    for number in numbers:
+        rng, kind = np.random.default_rng(number), number % CLASSES
+        angle = np.pi * kind / CLASSES
+        phase = across * np.cos(angle) + down * np.sin(angle) + rng.uniform(0, 2 * np.pi)
+        waves = 128 + 60 * np.sin(phase)[..., None] + rng.normal(0, 30, (SIDE, SIDE, 3))
+        file = folder / str(kind) / f"{number:07d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(waves.clip(0, 255).astype(np.uint8)).save(file, compress_level=1)
+
+
+def prepare(folder: Path, number: int) -> None:
+    """A clone of so many images, whose backbone stays frozen."""
+    clone(folder)
+    yaml, file = YAML(), folder / "params.yaml"
+    values = yaml.load(file.read_text("utf-8"))
+    values["data"]["images"] = "data/images"
+    values["model"]["image_size"] = SIDE
+    values["train"]["effort"] = "quick"
+    with file.open("w", encoding="utf-8") as stream:
+        yaml.dump(values, stream)
+    write_images(folder / "data/images", range(number))
+
+
+def take(folder: Path, *words: str) -> dict[str, float]:
+    """Runs a module, which must end well: its CPU seconds and the MB of its largest process."""
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen(
+            [sys.executable, "-m", *words], cwd=folder, env=environment(folder), stdout=said, stderr=said
+        )
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            said.seek(0)
+            raise RuntimeError(said.read().decode()[-2000:])
+    return {"cpu_s": round(used.ru_utime + used.ru_stime, 1), "mb": round(used.ru_maxrss / 1000)}
+
+
+def measure(folder: Path, number: int) -> dict[str, Any]:
+    """What each stage takes in a clone, nothing to do, and one image in a hundred more."""
+    prepare(folder, number)
+    row: dict[str, Any] = {"digits": take(folder, "dvc", "repro", "-s", "digits")}
+    for stage in STAGES:
+        row[stage] = take(folder, "dvc", "repro", "-s", stage)
+        print(f"{number:,} {stage}: {row[stage]}", flush=True)
+    row["nothing to do"] = take(folder, "dvc", "repro")
+    before = read_json(folder / "data/dataset/dataset.json")["shards"]
+    write_images(folder / "data/images", range(number, number + number // ONE_IN))
+    for stage in STAGES[:2]:
+        row[f"{stage}, 1 % more"] = take(folder, "dvc", "repro", "-s", stage)
+    after = read_json(folder / "data/dataset/dataset.json")["shards"]
+    row["shards"] = {"all": len(after), "written": len(set(after.values()) - set(before.values()))}
+    return row
+
+
+def show(rows: dict[str, Any]) -> None:
+    """Prints a line for each stage: CPU seconds and MB for each number, and how many times the first."""
+    numbers = list(rows)
+    print(f"{'':20}" + "".join(f"{name:>22}" for name in numbers))
+    for stage, first in rows[numbers[0]].items():
+        each = [rows[name].get(stage) for name in numbers]
+        if "mb" not in first:
+            print(f"{stage:20}" + "".join(f"{one['written']:>10} of {one['all']:>8}" for one in each))
+            continue
+        cells = "".join(f"{one['cpu_s']:>10.1f} s {one['mb']:>7} MB" for one in each)
+        grown = each[-1]["mb"] / first["mb"]
+        print(f"{stage:20}{cells}   {grown:.2f} times the memory (aim: at most {MEMORY_AIM})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("numbers", nargs="*", type=int, default=NUMBERS)
+    numbers = parser.parse_args().numbers
+    rows = {}
+    for number in numbers:
+        with tempfile.TemporaryDirectory(prefix="darkroom-scale-") as top:
+            rows[f"{number:,}"] = measure(Path(top) / "clone", number)
+        write_json(RESULTS, rows)
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()
