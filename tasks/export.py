@@ -78,8 +78,12 @@ def export(
     with scratch(paths.cache_folder() / "export") as work:
         home = folder if p.golden else work
         count = p.golden or UNSHIPPED
-        names = [path.decode() for path in sample(data, "test", count)["path"]]
-        of_golden = golden.write(home / "golden", images, names, contract, predict)
+        chosen = sample(data, "test", count)
+        digests = {
+            path.decode(): digest.decode()
+            for path, digest in zip(chosen["path"], chosen["sha256"], strict=True)
+        }
+        of_golden = golden.write(home / "golden", images, digests, contract, predict)
         images = work / "test.npy"
         check = verification.ParityCheck(
             images, *answer_test_split(predict, data, images), home / "golden", of_golden

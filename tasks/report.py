@@ -221,7 +221,10 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
     label_errors, predictions = read_json(paths.LABEL_ERRORS), read_parquet(paths.PREDICTIONS)
     metrics = read_json(paths.METRICS)
     images = readable(read_parquet(paths.MANIFEST))
-    names, album = dataset["class_names"], thumbnails.Album(folder)
+    names, album = (
+        dataset["class_names"],
+        thumbnails.Album(folder, dict(zip(images["path"], images["sha256"], strict=True))),
+    )
     history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / paths.MODEL_FACTS)
     robustness = charts.robustness_curves(metrics["robustness"]) if "robustness" in metrics else []
     answers = with_confidence(predictions)

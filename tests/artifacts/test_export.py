@@ -27,7 +27,7 @@ from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import params
 from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
-from tasks.core.base.errors import ModelError, ParamError, Rejected
+from tasks.core.base.errors import DataError, ModelError, ParamError, Rejected
 from tasks.core.base.files import read_json, sha256
 from tasks.core.data import image_io
 from tasks.core.inference.predictor import load_predictor
@@ -227,7 +227,11 @@ def test_what_is_no_plain_jpeg_or_png_is_golden_as_png(tmp_path: Path) -> None:
         seen.append(pixels)
         return np.tile([0.25, 0.75], (len(pixels), 1))
 
-    golden.write(tmp_path / "golden", tmp_path, ["deep.png", "old.bmp"], contract, predict)
+    digests = {name: sha256(tmp_path / name) for name in ("deep.png", "old.bmp")}
+    golden.write(tmp_path / "golden", tmp_path, digests, contract, predict)
+    Image.new("RGB", (9, 9)).save(tmp_path / "old.bmp")
+    with pytest.raises(DataError, match=r"old.bmp was changed since it was validated"):
+        golden.write(tmp_path / "again", tmp_path, digests, contract, predict)
     for place, name in enumerate(["000000.png", "000001.png"]):
         read = runtimes.pixels((tmp_path / "golden" / name).read_bytes(), contract.facts())
         assert np.array_equal(read, seen[0][place])

@@ -255,7 +255,7 @@ def make_a_pipe(file: Path) -> None:
     [
         (lambda file: file.write_bytes(file.read_bytes()[:50]), "was changed since it was validated"),
         (lambda file: Image.new("RGB", (40, 32)).save(file), "was changed since it was validated"),
-        (lambda file: file.unlink(), "is not there"),
+        (lambda file: file.unlink(), "is gone since it was validated"),
         (make_a_pipe, "is no regular file"),
     ],
     ids=["shrunk", "replaced", "removed", "made a pipe"],

@@ -18,7 +18,8 @@ from sklearn.datasets import load_sample_image
 from tasks import build, report, validate
 from tasks.check import Params
 from tasks.core.base import params, paths
-from tasks.core.base.files import read_json, write_json
+from tasks.core.base.errors import DataError
+from tasks.core.base.files import read_json, sha256, write_json
 from tasks.core.data import splits
 from tasks.core.data.manifest import MEASURES, readable
 from tasks.core.data.parquet import read_parquet
@@ -301,8 +302,7 @@ def test_bars_are_measured_by_the_largest_class() -> None:
 
 
 def thumbnail(file: Path) -> Image.Image:
-    rule = thumbnails.background(file)
-    assert rule
+    rule = thumbnails.background(file.read_bytes())
     (data,) = re.findall("base64,([^)]+)", rule)
     return Image.open(BytesIO(base64.b64decode(data)))
 
@@ -314,24 +314,36 @@ def test_a_thumbnail_is_small_upright_and_never_enlarged(tmp_path: Path) -> None
     Image.new("RGB", (9, 8)).save(tmp_path / "tiny.png")
     assert thumbnail(tmp_path / "turned.jpg").size == (64, 96)
     assert thumbnail(tmp_path / "tiny.png").size == (9, 8)
-    assert thumbnails.background(tmp_path / "nowhere.png") is None
+
+
+def test_an_image_that_is_not_the_one_that_was_validated_is_not_shown(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 8)).save(tmp_path / "cat.png")
+    digests = {"cat.png": sha256(tmp_path / "cat.png"), "gone.png": "0" * 64}
+    album = thumbnails.Album(tmp_path, digests)
+    assert album.image("cat.png").look == "i0"
+    assert album.image("broken.png").look == thumbnails.UNREAD, "which could not be read then"
+    Image.new("RGB", (9, 8), "red").save(tmp_path / "cat.png")
+    with pytest.raises(DataError, match=r"cat.png was changed since it was validated; run the pipeline"):
+        thumbnails.Album(tmp_path, digests).image("cat.png")
+    with pytest.raises(DataError, match=r"gone.png is gone since it was validated; run the pipeline"):
+        album.image("gone.png")
 
 
 def test_many_classes_do_not_burst_the_page(tmp_path: Path) -> None:
     """As many photographs as are shown at most take less than 5 MB."""
     rows = [(f"{label}/{n}.jpg", f"{label:04d}", f"{n:02d}") for label in range(400) for n in range(5)]
     frame = pd.DataFrame(rows, columns=["path", "label", "sha256"])
-    per_class = [sheet.shown for sheet in thumbnails.of_classes(frame, thumbnails.Album(tmp_path), 12)]
+    per_class = [sheet.shown for sheet in thumbnails.of_classes(frame, thumbnails.Album(tmp_path, {}), 12)]
     assert 400 <= sum(per_class) <= thumbnails.MAX_CLASS_THUMBNAILS
     Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "photograph.png")
-    rule = thumbnails.background(tmp_path / "photograph.png")
-    assert rule and len(rule) * thumbnails.MAX_CLASS_THUMBNAILS < 5e6
+    rule = thumbnails.background((tmp_path / "photograph.png").read_bytes())
+    assert len(rule) * thumbnails.MAX_CLASS_THUMBNAILS < 5e6
 
 
 def test_no_set_is_cut_down_to_a_single_image(tmp_path: Path) -> None:
     found = {"severity": "warning", "paths": list("abcdef"), "sets": [list("abc"), list("de"), ["f", "g"]]}
     validation = {"findings": {"duplicate": found}, "expectations": []}
-    (sheet,) = thumbnails.of_findings(validation, thumbnails.Album(tmp_path), 4)
+    (sheet,) = thumbnails.of_findings(validation, thumbnails.Album(tmp_path, {}), 4)
     assert [[image.path for image in images] for images in sheet.sets] == [list("abc")]
     assert (sheet.shown, sheet.total) == (3, 6)
 
@@ -350,7 +362,7 @@ def test_a_finding_names_a_few_expectations_and_tells_how_many_more(tmp_path: Pa
     outcomes = [asked | {"name": f"balance of class {n}"} for n in range(100)]
     outcomes += [asked | {"kind": "dark", "name": "another kind"}, asked | {"passed": True, "name": "met"}]
     validation = {"findings": {"imbalance": {"paths": []}}, "expectations": outcomes}
-    (sheet,) = thumbnails.of_findings(validation, thumbnails.Album(tmp_path), 4)
+    (sheet,) = thumbnails.of_findings(validation, thumbnails.Album(tmp_path, {}), 4)
     assert sheet.notes[0] == "Balance of class 0: 2. Asked for: 9. To do: add."
     assert sheet.notes[-1] == "And 97 more of the kind."
     assert len(sheet.notes) == 4

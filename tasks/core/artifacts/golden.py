@@ -50,23 +50,31 @@ PLAIN = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes that every reader reads al
 
 
 def write(
-    folder: Path, images: Path, paths: list[str], contract: Contract, predict: Callable[[Pixels], Array]
+    folder: Path,
+    images: Path,
+    digests: dict[str, str],
+    contract: Contract,
+    predict: Callable[[Pixels], Array],
 ) -> Array:
     """Writes images as JPEG or PNG files, and `golden.json` with the probabilities that they should get.
 
     A JPEG or PNG that every reader reads alike is copied as it is, anything else written as PNG.
 
     Args:
-        images: the folder that `paths` are from.
+        images: the folder that they are from.
+        digests: the sha256 of each, by its path from there.
         predict: from uint8 (n, size, size, 3) to probabilities.
 
     Returns:
         Those, float (n, classes), in the order of the files' names.
+
+    Raises:
+        DataError: an image is not the one that was validated.
     """
     folder.mkdir()
     files, read = [], []
-    for place, path in enumerate(paths):
-        data, suffix = _plain(image_io.content(images / path), contract)
+    for place, (path, digest) in enumerate(digests.items()):
+        data, suffix = _plain(image_io.validated(images / path, digest), contract)
         files.append(f"{place:06d}.{suffix}")
         (folder / files[-1]).write_bytes(data)
         read.append(image_io.pixels(data, images / path, contract.image_size, contract.resize))
@@ -78,7 +86,7 @@ def write(
             "class": contract.class_names[row.argmax()],
             "probabilities": list(map(rounded, row)),
         }
-        for file, path, row in zip(files, paths, expected, strict=True)
+        for file, path, row in zip(files, digests, expected, strict=True)
     ]
     write_json(folder / "golden.json", rows)
     write_text(folder / "README.md", HOW_TO_TRY.replace("RESIZED", RESIZED[contract.resize]))

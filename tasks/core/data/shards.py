@@ -4,7 +4,6 @@ A module of its own: processes find what they work with by its module's name, an
 started is `__main__`.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import PIL
 
 from tasks.core.base.contract import Packing, Resize
-from tasks.core.base.errors import DataError
 from tasks.core.base.files import fingerprint, sha256
 from tasks.core.data import image_io, tfrecord
 
@@ -79,7 +77,5 @@ def read(path: Path, image: Image, recipe: Recipe) -> image_io.Pixels:
     Raises:
         DataError: it is not the one that was validated.
     """
-    data = image_io.content(path)
-    if hashlib.sha256(data).hexdigest() != image.sha256:
-        raise DataError(f"{path} was changed since it was validated; run the pipeline again")
+    data = image_io.validated(path, image.sha256)
     return image_io.pixels(data, path, recipe.size, recipe.resize)

@@ -1,7 +1,7 @@
 """Contact sheets: small images for a page, which holds each of them once."""
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from tasks.core.base.errors import DataError
 from tasks.core.data import image_io
 
 SIDE = 96  # pixels of a small image's longer side
@@ -29,17 +28,29 @@ class Thumbnail:
 
 
 class Album:
-    """The images of a page. Each is decoded and held once, however often it is shown."""
+    """The images of a page. Each is decoded and held once, however often it is shown.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        folder: that their paths start from.
+        digests: the sha256 of those that could be read when they were validated.
+    """
+
+    def __init__(self, folder: Path, digests: Mapping[str, str]) -> None:
+        self._folder, self._digests = folder, digests
         self._looks: dict[str, str] = {}
         self._rules: list[str] = []
 
     def image(self, path: str) -> Thumbnail:
-        """Takes an image up, if it isn't in the album; one that can't be read has no look of its own."""
+        """Takes an image up, if it isn't in the album; one that can't be read has no look of its own.
+
+        Raises:
+            DataError: it could be read, and is not what it was then.
+        """
         if path not in self._looks:
-            rule = background(self._folder / path)
+            file = self._folder / path
+            rule = (
+                background(image_io.validated(file, self._digests[path])) if path in self._digests else None
+            )
             self._looks[path] = f"i{len(self._rules)}" if rule else UNREAD
             self._rules += [rule] if rule else []
         return Thumbnail(path, self._looks[path])
@@ -49,12 +60,9 @@ class Album:
         return "\n".join(f".i{place}{{{rule}}}" for place, rule in enumerate(self._rules))
 
 
-def background(path: Path) -> str | None:
-    """An image as CSS, in WebP within a data URI and never enlarged; none if it can't be read."""
-    try:
-        small, _ = image_io.shrink(image_io.open_image(image_io.content(path)), 2 * SIDE)
-    except DataError:
-        return None
+def background(data: bytes) -> str:
+    """An image file as CSS, in WebP within a data URI and never enlarged."""
+    small, _ = image_io.shrink(image_io.open_image(data), 2 * SIDE)
     small.thumbnail((SIDE, SIDE))
     edges = ";image-rendering:pixelated" if max(small.size) < MIN_SMOOTH_SIDE else ""
     return f"background-image:url({_data_uri(small, 75)}){edges}"

@@ -19,7 +19,7 @@ SIDE_BY_SIDE = 16  # files
 INDEXED = 1024  # records at once
 _TEXT = tf.io.FixedLenFeature([], tf.string)
 _NAMES = {"path": _TEXT, "label": tf.io.FixedLenFeature([], tf.int64)}
-_SPEC = _NAMES | {"image": _TEXT}
+_SPEC = _NAMES | {"image": _TEXT, "sha256": _TEXT}
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Dataset:
             count: so many images of it at most, at even distances: neighbours are of one class.
 
         Returns:
-            A `tf.data.Dataset` of dicts: `image` uint8 (n, size, size, 3), `label` int64 (n,), `path` string
-            (n,).
+            A `tf.data.Dataset` of dicts: `image` uint8 (n, size, size, 3), `label` int64 (n,), `path` and `sha256`
+            (of the image's file) string (n,).
         """
         records = tf.data.TFRecordDataset(self._paths(self.files(split)))
         if count is not None and count < self.size(split):
