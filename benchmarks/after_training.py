@@ -52,7 +52,7 @@ def exporting(top: Path) -> dict[str, Any]:
     temperature = read_json(paths.METRICS)["calibration"]["temperature"]
     start = time.perf_counter()
     folders = (paths.MODELS, paths.DATASET, Path(P.data.images), top)
-    facts = export.export(*folders, P.export, temperature)
+    facts = export.export(*folders, P.export, temperature)["artifacts"]
     seconds = time.perf_counter() - start
     shipped = {kind: fact["file"] for kind, fact in facts.items() if fact["passed"]}
     times = isolation.time_artifacts(top, shipped)

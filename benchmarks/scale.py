@@ -1,8 +1,8 @@
 """What each stage takes as images become many: `python -m benchmarks.scale [NUMBER ...]`.
 
-For each number of images, 20,000 and 200,000 by default, the pipeline runs in a clone of the last commit, with
-a frozen backbone, stage by stage. Of each: CPU seconds, DVC's own work on the stage's inputs and outputs with
-it, and the memory of the largest process. Then `dvc repro` with nothing to do; and with one image in a hundred
+For each number of images, 20,000 and 200,000 by default, the pipeline runs in a clone of the last commit,
+with a frozen backbone, stage by stage. Of each: CPU seconds, DVC's own work on inputs and outputs among them,
+and the memory of the largest process. Then `dvc repro` with nothing to do; and with one image in a hundred
 added, `validate` and `build` again. Linux only: its kernel counts what a process and those it started take.
 200,000 images take about an hour of two cores, and 20 GB of disk.
 """

@@ -3,7 +3,9 @@
 Nothing is exported of a model that a gate rejected: `export/artifacts.json` then says so alone.
 """
 
+import math
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from tasks.core.training import classifier
 from tasks.core.training.dataset import Dataset
 
 BATCH = 64
+MOST_PROVED = 5000  # test images, about, that artifacts are proved on; they tell shares to about 0.1 %
 UNSHIPPED = 16  # golden images that artifacts are proved with where none are to go along
 
 
@@ -41,21 +44,38 @@ def calibrate(model: Any, temperature: float) -> None:
     head.set_weights([weights / temperature for weights in head.get_weights()])
 
 
-def answer_test_split(predict: classifier.Predict, data: Dataset, file: Path) -> tuple[Array, Array]:
-    """Has the trained model answer to the test split, and writes its images to a .npy file for artifacts.
+def draw_test_images(counts: Sequence[int]) -> list[Array]:
+    """Which test images of each class artifacts are proved on: all, or of each class the same share.
+
+    Args:
+        counts: test images of each class.
+
+    Returns:
+        For each class, bool (count,).
+    """
+    share, rng = min(1.0, MOST_PROVED / sum(counts)), np.random.default_rng(0)
+    return [rng.permutation(count) < math.ceil(share * count) for count in counts]
+
+
+def answer_test_images(predict: classifier.Predict, data: Dataset, file: Path) -> tuple[Array, Array]:
+    """Has the trained model answer to test images, and writes them to a .npy file for artifacts.
 
     Returns:
         Labels, int (n,), and probabilities, float (n, classes).
     """
-    side = data.image_size
-    header = {"descr": "|u1", "fortran_order": False, "shape": (data.size("test"), side, side, 3)}
+    drawn = draw_test_images([data.counts["test"][name] for name in data.class_names])
+    left = list(map(iter, drawn))
+    shape = (int(sum(map(np.sum, drawn))), data.image_size, data.image_size, 3)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     labels, expected = [], []
     with file.open("wb") as images:  # and not mapped into memory, where a full disk is no error but the end
         np.lib.format.write_array_header_1_0(images, header)
         for batch in data.read("test", BATCH).as_numpy_iterator():
-            images.write(batch["image"].tobytes())
-            labels.append(batch["label"])
-            expected.append(predict(batch["image"]))
+            taken = np.array([next(left[label]) for label in batch["label"]])
+            if taken.any():
+                images.write(batch["image"][taken].tobytes())
+                labels.append(batch["label"][taken])
+                expected.append(predict(batch["image"][taken]))
     return np.concatenate(labels), np.concatenate(expected)
 
 
@@ -68,7 +88,11 @@ def sample(data: Dataset, split: str, count: int) -> dict[str, Array]:
 def export(
     models: Path, dataset: Path, images: Path, folder: Path, p: Export, temperature: float
 ) -> dict[str, Any]:
-    """Writes and proves each format into `folder`; one that fails is not left there."""
+    """Writes and proves each format into `folder`; one that fails is not left there.
+
+    Returns:
+        `artifacts`, the facts of each, and `proved_on`: how many `test_images`, `of` how many.
+    """
     model, contract = classifier.load(models)
     if p.calibrate:
         calibrate(model, temperature)
@@ -86,7 +110,7 @@ def export(
         of_golden = golden.write(home / "golden", images, digests, contract, predict)
         images = work / "test.npy"
         check = verification.ParityCheck(
-            images, *answer_test_split(predict, data, images), home / "golden", of_golden
+            images, *answer_test_images(predict, data, images), home / "golden", of_golden
         )
         facts = write_and_check(exporter, check, p.formats, folder)
     runs = {kind: fact["file"] for kind, fact in facts.items() if "error" not in fact}
@@ -105,7 +129,8 @@ def export(
             remove(folder / fact["file"])
     write_text(folder / "labels.txt", lines(contract.class_names))
     write_text(folder / paths.CONTRACT, contract.text() + "\n")
-    return artifacts
+    proved_on = {"test_images": len(check.labels), "of": data.size("test")}
+    return {"proved_on": proved_on, "artifacts": artifacts}
 
 
 def write_and_check(
@@ -136,18 +161,18 @@ def main() -> None:
     verdict = read_json(paths.GATES)
     with replacing(paths.EXPORT) as folder:
         folder.mkdir()
-        artifacts: dict[str, Any] = {}
+        facts: dict[str, Any] = {"exported": verdict["passed"], "artifacts": {}}
         if verdict["passed"]:
             tensorflow_setup.deterministic(0)
             temperature = read_json(paths.METRICS)["calibration"]["temperature"]
             images = Path(p.data.images)
-            artifacts = export(paths.MODELS, paths.DATASET, images, folder, p.export, temperature)
+            facts |= export(paths.MODELS, paths.DATASET, images, folder, p.export, temperature)
         else:
             console.say(
                 "export: nothing, since a gate said no; what was exported before is in DVC's cache, "
                 "and comes back with that run's parameters and images"
             )
-        write_json(folder / paths.ARTIFACT_FACTS, {"exported": verdict["passed"], "artifacts": artifacts})
+        write_json(folder / paths.ARTIFACT_FACTS, facts)
         if (known := isolation.times_file(folder / paths.ARTIFACT_FACTS)).is_file():
             shutil.copyfile(known, folder / paths.TIMED_ARTIFACTS.name)
 

@@ -239,6 +239,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
         album=album,
         anchors={kind["anchor"] for kind in wrong},
         artifacts=artifacts["artifacts"],
+        proved_on=artifacts.get("proved_on"),
         augmented=thumbnails.embed(paths.TRAINING / paths.AUGMENTED),
         bars=charts.bars(dataset["counts"]),
         cards=[m for m in METRICS.values() if m.title and len(names) >= m.min_classes],

@@ -48,7 +48,10 @@ def run(
     tiny: Tiny, folder: Path, *formats: Format, rules: tuple[ArtifactRule, ...] = RULES
 ) -> dict[str, Any]:
     p = dataclasses.replace(ALL, formats=formats or ALL.formats, golden=6, rules=rules)
-    return export.export(tiny.models, tiny.dataset, tiny.images, folder, p, TEMPERATURE)
+    found: dict[str, Any] = export.export(tiny.models, tiny.dataset, tiny.images, folder, p, TEMPERATURE)[
+        "artifacts"
+    ]
+    return found
 
 
 IN_A_PROCESS = """
@@ -62,8 +65,7 @@ from tasks.core.base.files import write_json
 tensorflow_setup.deterministic(0)
 p = dataclasses.replace(params.load(Params).export, golden=6)
 models, dataset, images, folder = map(Path, sys.argv[1:])
-facts = export.export(models, dataset, images, folder, p, 0.8)
-write_json(folder / "artifacts.json", {"exported": True, "artifacts": facts})
+write_json(folder / "artifacts.json", export.export(models, dataset, images, folder, p, 0.8))
 """
 
 
@@ -240,6 +242,29 @@ def test_what_is_no_plain_jpeg_or_png_is_golden_as_png(tmp_path: Path) -> None:
 # Proofs.
 
 
+def test_artifacts_are_proved_on_a_share_of_many_test_images(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each class the same share and one at least, the same images each time, each with its own answer."""
+    counts = [10_000, 40, 1, 0]
+    drawn, again = (export.draw_test_images(counts) for _ in range(2))
+    assert [each.sum() for each in drawn] == [4980, 20, 1, 0]
+    assert all(np.array_equal(one, other) for one, other in zip(drawn, again, strict=True))
+    assert all(each.all() for each in export.draw_test_images([4999, 1]))
+
+    def brightness(images: Array) -> Array:
+        means: Array = images.mean((1, 2))
+        return means
+
+    data = Dataset.load(tiny.dataset)
+    whole, _ = export.answer_test_images(brightness, data, tmp_path / "whole.npy")
+    assert len(whole) == data.size("test")
+    monkeypatch.setattr(export, "MOST_PROVED", 6)
+    labels, answers = export.answer_test_images(brightness, data, tmp_path / "some.npy")
+    assert 6 <= len(labels) < len(whole) and set(labels) == set(whole)
+    assert np.array_equal(brightness(np.load(tmp_path / "some.npy")), answers)
+
+
 def test_an_artifact_is_run_where_the_project_can_not_be_imported(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,7 +372,7 @@ def test_a_format_that_can_not_be_written_costs_only_itself(
 
 def test_without_golden_images_to_ship_artifacts_are_proved_with_some(tiny: Tiny, tmp_path: Path) -> None:
     p = dataclasses.replace(ALL, formats=("onnx",), golden=0)
-    found = export.export(tiny.models, tiny.dataset, tiny.images, tmp_path, p, TEMPERATURE)
+    found = export.export(tiny.models, tiny.dataset, tiny.images, tmp_path, p, TEMPERATURE)["artifacts"]
     assert found["onnx"]["golden_agreement"] == 1
     assert not (tmp_path / "golden").exists()
 
@@ -365,7 +390,9 @@ def test_an_hdf5_file_that_names_a_backbones_folder_is_run(
     facts_file.write_text(facts_file.read_text().replace(str(tiny.folder / "backbone"), "mine"))
     p = dataclasses.replace(ALL, formats=("h5",))
     (tmp_path / "out").mkdir()
-    found = export.export(tmp_path / "models", tiny.dataset, tiny.images, tmp_path / "out", p, 1.0)
+    found = export.export(tmp_path / "models", tiny.dataset, tiny.images, tmp_path / "out", p, 1.0)[
+        "artifacts"
+    ]
     assert found["h5"]["passed"], found
 
 

@@ -48,7 +48,8 @@ def moved(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_a_head_on_mapped_features_is_that_on_features_in_memory(mapped: None) -> None:
+@pytest.mark.usefixtures("mapped")
+def test_a_head_on_mapped_features_is_that_on_features_in_memory() -> None:
     labels = np.arange(300) % 3
     values = RNG.normal(0, 1, (300, 12)).astype(np.float32)
     values[:, :3] += 2 * np.eye(3, dtype=np.float32)[labels]
@@ -66,19 +67,22 @@ def test_a_head_on_mapped_features_is_that_on_features_in_memory(mapped: None) -
         assert one == pytest.approx(other, abs=1e-3)
 
 
-def test_rows_are_taken_in_their_order(mapped: None) -> None:
+@pytest.mark.usefixtures("mapped")
+def test_rows_are_taken_in_their_order() -> None:
     values, some = RNG.random((500, 7)).astype(np.float32), RNG.random(500) < 0.3
     assert np.array_equal(take_rows(moved(values), some), values[some])
     assert sum(len(part) for part, _ in blocks(moved(values), some)) == 500
 
 
-def test_a_matrix_without_rows_has_an_empty_block(mapped: None) -> None:
+@pytest.mark.usefixtures("mapped")
+def test_a_matrix_without_rows_has_an_empty_block() -> None:
     assert [part.shape for (part,) in blocks(np.empty((0, 5), np.float32))] == [(0, 5)]
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the disk is asked for room otherwise")
+@pytest.mark.usefixtures("mapped")
 def test_no_room_on_the_disk_is_an_error_before_anything_is_written(
-    mapped: None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: int) -> None:
         raise OSError(28, "No space left on device")

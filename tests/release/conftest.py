@@ -95,7 +95,8 @@ def made(folder: Path, images: Path, manifest: pd.DataFrame, model: Any, contrac
     write_json(folder / METRICS, {"test": tested, "slices": {}, "calibration": {"after": after}})
     write_json(folder / GATES, {"passed": True, "gates": []})
     export = folder / EXPORT
-    golden.write(export / "golden", images, list(manifest["path"][:4]), contract, predict)
+    digests = dict(zip(manifest["path"][:4], manifest["sha256"][:4], strict=True))
+    golden.write(export / "golden", images, digests, contract, predict)
     exporter = Exporter(model, contract, "elsewhere", np.zeros((1, 32, 32, 3), np.float32))
     facts = {}
     for kind in FORMATS:

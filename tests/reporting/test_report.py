@@ -469,8 +469,10 @@ def test_an_artifact_that_could_not_be_run_has_its_row() -> None:
         "why": "can't be run",
     }
     try:
-        write_json(file, {"artifacts": {"onnx": fault}})
+        proved_on = {"test_images": 5005, "of": 40000}
+        write_json(file, {"proved_on": proved_on, "artifacts": {"onnx": fault}})
         assert "can&#39;t be run" in part(rendered(), "artifacts")
+        assert "run over 5,005 of 40,000 test images" in part(rendered(), "artifacts")
     finally:
         write_json(file, before)
 

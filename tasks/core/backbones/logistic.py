@@ -36,8 +36,9 @@ class Problem:
     The penalty is the same in any rotation of the features. Along the principal axes there are no more of
     these than images, and a diagonal matrix nearly evens out how strongly the loss is curved along each.
 
-    rotated: float32 (n, axes), mapped from disk if it is large. axes: float32 (width, axes), which rotate features. variances: along each,
-    (axes,). labels: int (n,), places of classes. weights: float (n,), of the images. classes: their number.
+    rotated: float32 (n, axes), mapped from disk if it is large. axes: float32 (width, axes), which rotate
+    features. variances: along each, (axes,). labels: int (n,), places of classes. weights: float (n,), of
+    the images. classes: their number.
     """
 
     rotated: Array

@@ -47,13 +47,14 @@ class Album:
             DataError: it could be read, and is not what it was then.
         """
         if path not in self._looks:
-            file = self._folder / path
-            rule = (
-                background(image_io.validated(file, self._digests[path])) if path in self._digests else None
-            )
-            self._looks[path] = f"i{len(self._rules)}" if rule else UNREAD
-            self._rules += [rule] if rule else []
+            self._looks[path] = self._look(path)
         return Thumbnail(path, self._looks[path])
+
+    def _look(self, path: str) -> str:
+        if path not in self._digests:
+            return UNREAD
+        self._rules.append(background(image_io.validated(self._folder / path, self._digests[path])))
+        return f"i{len(self._rules) - 1}"
 
     def css(self) -> str:
         """A rule for each look."""

@@ -67,8 +67,8 @@ class Dataset:
             count: so many images of it at most, at even distances: neighbours are of one class.
 
         Returns:
-            A `tf.data.Dataset` of dicts: `image` uint8 (n, size, size, 3), `label` int64 (n,), `path` and `sha256`
-            (of the image's file) string (n,).
+            A `tf.data.Dataset` of dicts: `image` uint8 (n, size, size, 3), `label` int64 (n,), `path` string
+            (n,), `sha256` string (n,), of the image's file.
         """
         records = tf.data.TFRecordDataset(self._paths(self.files(split)))
         if count is not None and count < self.size(split):
