@@ -87,6 +87,34 @@ def test_a_class_that_is_not_tested_is_told_of_with_a_seed_that_mends_it() -> No
     assert splits.check(frame, split(frame, replace(SHARES, seed=seed)), SHARES) is None
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"),
+            st.integers(0, 19),
+            st.sampled_from([None, None, "train", "test"]),
+            st.booleans(),
+        ),
+        min_size=3,
+        max_size=40,
+    )
+)
+def test_the_seed_that_is_named_is_the_first_without_gaps(
+    drawn: list[tuple[str, int, str | None, bool]],
+) -> None:
+    frame = pd.DataFrame(drawn, columns=["label", "number", "split_hint", "grouped"])
+    frame["sha256"] = [f"{place:064x}" for place in range(len(frame))]
+    frame["group"] = frame["number"].map("g{}".format).where(frame["grouped"], None)
+    frame["split_hint"] = frame["split_hint"].astype(object)
+    seeds = (replace(SHARES, seed=seed) for seed in range(splits.SEEDS))
+    first = next(
+        (other.seed for other in seeds if not splits.gaps(frame["label"], split(frame, other))), None
+    )
+    told = splits._better_seed(frame, SHARES)
+    assert (f"build.seed to {first}," in told) == (first is not None), told
+
+
 # What follows plays a data set's life: images come and go, run after run.
 
 IMAGES = 40

@@ -1,7 +1,7 @@
 """Which images train, which choose the best epoch, and which test: a choice that stays put."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,12 +47,17 @@ def split(manifest: pd.DataFrame, shares: Shares) -> pd.Series:
     Returns:
         The split of each row, by the manifest's index.
     """
+    group, hint, named = _groups(manifest)
+    drawn = group.map({name: _draw(name, shares, named) for name in group.unique()})
+    return hint.where(hint.isin(named), drawn)
+
+
+def _groups(manifest: pd.DataFrame) -> tuple[pd.Series, pd.Series, set[str]]:
+    """Each image's group, its hint, which is that of its group if it has none, and the splits not drawn."""
     group = manifest["group"].astype(object).fillna(manifest["sha256"])
     hint = manifest["split_hint"].astype(object)
     hint = hint.fillna(_followed(hint, group))
-    named = set(hint.dropna()) - {"train"}
-    drawn = group.map({name: _draw(name, shares, named) for name in group.unique()})
-    return hint.where(hint.isin(named), drawn)
+    return group, hint, set(hint.dropna()) - {"train"}
 
 
 def write(dataset: Path, images: pd.DataFrame) -> None:
@@ -111,23 +116,41 @@ def check(manifest: pd.DataFrame, splits: pd.Series, shares: Shares) -> str | No
         return None
     label, name = next((gap for gap in found if gap[1] == "train"), found[0])
     more = f" (and {len(found) - 1} more of the kind)" if len(found) > 1 else ""
-    remedy = f"add images to it, or name splits in the labels file{_better_seed(manifest, shares, found)}"
+    remedy = f"add images to it, or name splits in the labels file{_better_seed(manifest, shares)}"
     text = f"class {label!r} has no image for {name}{more}; {remedy}"
     if name == "train" or set(splits) != set(SPLITS):
         raise DataError(text)
     return text
 
 
-def _better_seed(manifest: pd.DataFrame, shares: Shares, found: list[tuple[str, str]]) -> str:
-    """Looks for a seed without gaps; most fail at the classes that have some, so those are tried first."""
-    if set(SPLITS[1:]) <= set(manifest["split_hint"].dropna()):
+def _better_seed(manifest: pd.DataFrame, shares: Shares) -> str:
+    """Looks for a seed without gaps. Most fail at the classes of few groups, so those are tried first."""
+    group, hint, fixed = _groups(manifest)
+    if set(SPLITS[1:]) <= fixed:
         return ""  # none is drawn
-    gapped = manifest[manifest["label"].isin([label for label, _ in found])]
+    is_fixed = hint.isin(fixed)
+    named = hint[is_fixed].groupby(manifest["label"]).unique()
+    drawn = group[~is_fixed].groupby(manifest["label"]).unique()
+    classes = [
+        (drawn.get(label, ()), set(SPLITS).difference(named.get(label, ())))
+        for label in manifest["label"].unique()
+    ]
+    classes.sort(key=lambda each: len(each[0]))
     for seed in range(SEEDS):
         other = replace(shares, seed=seed)
-        if not any(gaps(rows["label"], split(rows, other)) for rows in (gapped, manifest)):
+        if all(_fill(wanted, groups, other, fixed) for groups, wanted in classes):
             return f", or set build.seed to {seed}, which serves every class and draws all splits again"
     return ""
+
+
+def _fill(wanted: Collection[str], groups: Iterable[str], shares: Shares, named: Collection[str]) -> bool:
+    """Whether the groups of a class come to lie in all of these splits."""
+    left = set(wanted)
+    for group in groups:
+        left.discard(_draw(group, shares, named))
+        if not left:
+            return True
+    return not left
 
 
 def few(labels: pd.Series, splits: pd.Series) -> str | None:
