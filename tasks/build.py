@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from tasks.core.data.parquet import read_parquet
 from tasks.core.data.shards import Image, Recipe, Shard
 from tasks.core.data.splits import SPLITS
 
+COLUMNS = ("path", "label", "group", "split_hint", "sha256", "bytes", "width", "height", "error")
 PER_SHARD = 500  # images on average; with raw images of 224 pixels a shard is about 75 MB
 
 
@@ -47,7 +49,7 @@ def plan_shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe)
     images change the files that they fall into and no others.
 
     Args:
-        frame: images with `path`, `sha256`, `split` and `place` (of the class).
+        frame: images with `path`, `sha256`, `bytes`, `split` and `place` (of the class).
     """
     for name in SPLITS:
         rows = frame[frame["split"] == name].sort_values("path")
@@ -56,7 +58,7 @@ def plan_shards(frame: pd.DataFrame, folder: Path, target: Path, recipe: Recipe)
         count = int(number.max()) + 1
         for place, members in rows.groupby(number):
             file = target / f"{name}-{place:05d}-of-{count:05d}.tfrecord"
-            yield Shard(file, folder, _records(members), recipe)
+            yield Shard(file, folder, _records(members), recipe, tuple(members["bytes"]))
 
 
 def _records(rows: pd.DataFrame) -> tuple[Image, ...]:
@@ -67,16 +69,20 @@ def _starts_shard(path: str) -> bool:
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % PER_SHARD == 0
 
 
-def reuse(shard: Shard, earlier: Mapping[str, Path], sources: Mapping[str, str]) -> str | None:
-    """Copies the file from the data set built last, whose files are `earlier` by digest; returns its digest.
+@dataclass(frozen=True)
+class _Earlier:
+    """The files of the data set built last, by digest, and the digests of what was written, by source."""
 
-    None where no file was written from the same sources: `sources` has the digests of what was written.
-    """
-    digest = sources.get(shard.source)
-    if digest is None or digest not in earlier:
-        return None
-    shutil.copyfile(earlier[digest], shard.file)
-    return digest if sha256(shard.file) == digest else None
+    files: Mapping[str, Path]
+    digests: Mapping[str, str]
+
+    def reuse(self, shard: Shard) -> str | None:
+        """Copies a file, and returns its digest; none where none was written from the same source."""
+        digest = self.digests.get(shard.source)
+        if digest is None or digest not in self.files:
+            return None
+        shutil.copyfile(self.files[digest], shard.file)
+        return digest if sha256(shard.file) == digest else None
 
 
 def build(
@@ -101,7 +107,7 @@ def build(
         ParamError: the backbone is unknown, or its image size is.
         BackboneError: it can't be fetched, or is not the one that was pinned.
     """
-    frame = readable(read_parquet(manifest))
+    frame = readable(read_parquet(manifest, COLUMNS))
     shares = splits.Shares(p.validation_split, p.test_split, p.seed)
     frame["split"] = splits.split(frame, shares)
     if note := splits.named(frame["split_hint"]):
@@ -117,18 +123,12 @@ def build(
     if why:
         console.say(f"build: images of {why}")
     notes = cache_folder() / "shards.json"
-    sources = _read_notes(notes)
-    earlier = _by_digest(accepted)
+    earlier = _Earlier(_by_digest(accepted), _read_notes(notes))
     with replacing(target) as temporary:
         temporary.mkdir()
-        wanted = list(
-            plan_shards(frame, folder.absolute(), temporary.absolute(), Recipe(side, p.resize, p.record))
-        )
-        digests = {shard.source: reuse(shard, earlier, sources) for shard in wanted}
-        new = [shard for shard in wanted if digests[shard.source] is None]
-        size = dict(zip(frame["path"], frame["bytes"], strict=True))
-        compute = limit_workers(compute, (size[image.path] for shard in new for image in shard.images))
-        digests |= {shard.source: digest for shard, digest in _write_shards(new, compute)}
+        recipe = Recipe(side, p.resize, p.record)
+        wanted = plan_shards(frame, folder.absolute(), temporary.absolute(), recipe)
+        sources, digests = _fill(wanted, earlier, len(frame), compute)
         facts = {
             "class_names": classes,
             "counts": {name: counts[name].to_dict() for name in SPLITS},
@@ -136,7 +136,7 @@ def build(
             "auto": {"model.image_size": why} if why else {},
             "resize": p.resize,
             "record": p.record,
-            "shards": {shard.file.name: digests[shard.source] for shard in wanted},
+            "shards": {name: digests[source] for name, source in sources.items()},
             "manifest": sha256(manifest),
         }
         write_json(temporary / DATASET_FACTS, facts)
@@ -204,12 +204,36 @@ def _by_digest(accepted: Mapping[str, Path]) -> dict[str, Path]:
     return {digest: accepted[name] for name, digest in built.items() if name in accepted}
 
 
-def _write_shards(new: list[Shard], compute: Processes) -> Iterator[tuple[Shard, str]]:
-    total = sum(len(shard.images) for shard in new)
-    with tqdm(total=total, desc="build", unit=" images", disable=None, leave=False) as progress:
-        for shard, digest in zip(new, each(shards.write, new, compute), strict=True):
+def _fill(
+    wanted: Iterator[Shard], earlier: _Earlier, count: int, compute: Processes
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Copies or writes each file, of `count` images in all; few of them are in memory at a time.
+
+    Returns:
+        The source of each by its name, and its digest by the source.
+    """
+    sources: dict[str, str] = {}
+    digests: dict[str, str] = {}
+    with tqdm(total=count, desc="build", unit=" images", disable=None, leave=False) as progress:
+
+        def settle(shard: Shard, digest: str) -> None:
+            digests[shard.source] = digest
             progress.update(len(shard.images))
-            yield shard, digest
+
+        def missing() -> Iterator[Shard]:
+            for shard in wanted:
+                sources[shard.file.name] = shard.source
+                if digest := earlier.reuse(shard):
+                    settle(shard, digest)
+                else:
+                    yield shard
+
+        new, to_write, ahead = tee(missing(), 3)
+        compute = limit_workers(compute, (size for shard in ahead for size in shard.sizes))
+        del ahead  # or all files would be kept for it
+        for shard, digest in zip(new, each(shards.write, to_write, compute), strict=True):
+            settle(shard, digest)
+    return sources, digests
 
 
 def main() -> None:

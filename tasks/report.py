@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 
 from tasks.core.base import cli, console, params, paths
 from tasks.core.base.files import read_json, write_text
@@ -66,7 +65,8 @@ def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any
 
     The anchor leads to the images of a mistake; right answers have none.
     """
-    matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=names)
+    counts = pd.crosstab(predictions["label"], predictions["predicted"])
+    matrix = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
 
     def cell(row: int, column: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tasks.core.validation.outcome import Outcome
 from tasks.core.validation.scan import scan
 
 SHOWN = 3  # images that a line of the table names
+BEFORE = ("sha256", "group", "given_group", "error", *manifest.MEASURES)  # columns of the manifest before
 SETS = {  # kinds whose images belong together, and the column that says which
     "duplicate": "sha256",
     "label_conflict": "sha256",
@@ -143,19 +144,22 @@ def validate(
     if skipped:
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.items())
         console.say(f"validate: passed over, since no image is called so: {counts}")
-    from tasks.core.validation import checks, expectations  # seconds, by Great Expectations
-
-    readable = images[images["error"].isna()]
-    before = manifest.readable(read_parquet(accepted)) if accepted else None
+    unread = images["error"].notna()
+    left_out = images.loc[unread, "path"].tolist()
+    readable = images[~unread] if left_out else images
+    before = manifest.readable(read_parquet(accepted, BEFORE)) if accepted else None
     near_set = derived_columns.number_near_sets(readable, p)
     known = groups.KnownGroups.of(before) if before is not None else groups.KnownGroups()
     own, merged = groups.assign(readable, near_set, known)
     images["group"] = own.reindex(images.index)
+    write_parquet(MANIFEST, images, manifest.SCHEMA)
     frame = derived_columns.with_derived_columns(images, near_set, merged)
+    del images, readable
+    from tasks.core.validation import checks, expectations  # seconds and 100 MB, by Great Expectations
+
     with replacing(DATA_DOCS) as site:
         asked, prevalent = checks.checks(frame, p, expected, before)
         outcomes = expectations.run(frame, asked, site)
-    write_parquet(MANIFEST, images, manifest.SCHEMA)
     for kind, share in prevalent.items():
         console.say(
             f"validate: {kind.replace('_', ' ')}: {share:.0%} of the images, so that it is no finding"
@@ -165,9 +169,8 @@ def validate(
     for row in table(outcomes):
         console.say(f"validate: {row}")
     faults = _faults(outcomes)
-    if len(readable) < len(images) and not any(fault.kind == "unreadable" for fault in faults):
-        unread = first_of(images["path"][images["error"].notna()].tolist(), SHOWN)
-        console.say(f"validate: unreadable and left out: {unread}")
+    if left_out and not any(fault.kind == "unreadable" for fault in faults):
+        console.say(f"validate: unreadable and left out: {first_of(left_out, SHOWN)}")
     if faults:
         old = f"; {PAGE} is still that of an earlier run" if PAGE.exists() else ""
         raise Rejected(f"{line(faults)}; {DATA_DOCS}/index.html shows all{old}")

@@ -32,5 +32,6 @@ SCHEMA = pa.schema(
 
 
 def readable(manifest: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose images can be used."""
-    return manifest[manifest["error"].isna()].reset_index(drop=True)
+    """The rows whose images can be used, numbered from 0; those of a manifest that are all so as they are."""
+    sound = manifest["error"].isna()
+    return manifest if sound.all() else manifest[sound].reset_index(drop=True)

@@ -16,7 +16,7 @@ from tasks.core.base.files import fingerprint, sha256
 from tasks.core.data import image_io, tfrecord
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """What a record holds besides the pixels."""
 
@@ -36,12 +36,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of records to be written."""
+    """A file of records to be written.
+
+    folder: that paths of images start from. sizes: bytes of each image.
+    """
 
     file: Path
     folder: Path
     images: tuple[Image, ...]
     recipe: Recipe
+    sizes: tuple[int, ...]
 
     @cached_property
     def source(self) -> str:

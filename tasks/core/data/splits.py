@@ -48,15 +48,16 @@ def split(manifest: pd.DataFrame, shares: Shares) -> pd.Series:
         The split of each row, by the manifest's index.
     """
     group, hint, named = _groups(manifest)
-    drawn = group.map({name: _draw(name, shares, named) for name in group.unique()})
+    drawn = pd.Series([_draw(name, shares, named) for name in group], group.index, dtype=object)
     return hint.where(hint.isin(named), drawn)
 
 
 def _groups(manifest: pd.DataFrame) -> tuple[pd.Series, pd.Series, set[str]]:
     """Each image's group, its hint, which is that of its group if it has none, and the splits not drawn."""
-    group = manifest["group"].astype(object).fillna(manifest["sha256"])
+    group = manifest["group"].astype("str").fillna(manifest["sha256"])
     hint = manifest["split_hint"].astype(object)
-    hint = hint.fillna(_followed(hint, group))
+    if hint.notna().any():
+        hint = hint.fillna(_followed(hint, group))
     return group, hint, set(hint.dropna()) - {"train"}
 
 

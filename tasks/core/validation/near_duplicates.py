@@ -129,6 +129,12 @@ def components(starts: Places, ends: Places, size: int) -> Places:
     return parts
 
 
+def _from_hex(texts: pd.Series) -> npt.NDArray[np.uint8]:
+    """The bytes that texts of one length stand for, (n, bytes)."""
+    width = len(texts.iloc[0]) // 2 if len(texts) else 8
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, width)
+
+
 def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, small: pd.Series) -> pd.Series:
     """Numbers the sets of images that are the same or nearly so, each row with its set's number.
 
@@ -145,8 +151,8 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, telling: pd.Series, s
     content, contents = pd.factorize(manifest["sha256"])
     look = manifest.groupby(["phash", "chroma"], sort=False).ngroup().to_numpy()
     shown = manifest.iloc[np.unique(look, return_index=True)[1]]
-    hashes = np.array([int(text, 16) for text in shown["phash"]], np.uint64)
-    colours = np.array([list(bytes.fromhex(text)) for text in shown["chroma"]], np.uint8)
+    hashes = _from_hex(shown["phash"]).view(">u8")[:, 0].astype(np.uint64)
+    colours = _from_hex(shown["chroma"])
     pixels = manifest.groupby(LOOKS, sort=False).ngroup().to_numpy()
     # A graph of contents and of what they have in common.
     starts, ends, size = [content], [pixels + len(contents)], len(contents) + len(manifest)

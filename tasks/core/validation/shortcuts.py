@@ -24,8 +24,8 @@ def shortcut_skills(images: pd.DataFrame) -> dict[str, float]:
     Returns:
         For each property its skill: 0 no better than guessing, 1 perfect (balanced accuracy, rescaled).
     """
-    counts = images["label"].value_counts()
-    sample = images[images["label"].map(counts) >= FOLDS].sort_values("sha256").head(SHORTCUT_SAMPLE)
+    enough = images.groupby("label")["label"].transform("size") >= FOLDS
+    sample = images.loc[images.loc[enough, "sha256"].sort_values().index[:SHORTCUT_SAMPLE]]
     sample = sample[sample.groupby("label")["label"].transform("size") >= FOLDS]
     classes = sample["label"].nunique()
     if classes < 2:
