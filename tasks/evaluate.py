@@ -19,6 +19,7 @@ from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
 from tasks.core.data.discovery import own_columns
 from tasks.core.data.image_io import Pixels
+from tasks.core.data.manifest import MEASURES
 from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation import (
     baselines,
@@ -37,6 +38,7 @@ from tasks.core.training import classifier
 from tasks.core.training.classifier import Predict
 from tasks.core.training.dataset import Dataset
 
+COLUMNS = ("path", "sha256", "given_group", "format", "width", "height", *MEASURES)  # of the manifest
 MAX_BASELINE_IMAGES = 2000  # training images that the baseline of colours learns from
 
 
@@ -125,7 +127,7 @@ def measure(
 ) -> tuple[dict[str, Any], int]:
     """What `evaluate` does with a loaded model; `in_training` are label errors that `train` has found."""
     frames = {split: predict(predict_batch, data, split, p.batch_size) for split in ("test", "validation")}
-    images = read_parquet(manifest).set_index("path").loc[frames["test"]["path"]]
+    images = read_parquet(manifest, COLUMNS).set_index("path").loc[frames["test"]["path"]]
     # The user's columns aren't in the manifest, where a new one would build and train again.
     parted = slices.parts(images, own_columns(labels).reindex(images.index))
     table = frames["test"].join(parted.reset_index(drop=True).add_prefix(predictions.SLICE))

@@ -13,7 +13,7 @@ from tasks.core.base.files import read_json, write_text
 from tasks.core.base.params import Data
 from tasks.core.data import splits
 from tasks.core.data.last_run import last_inputs
-from tasks.core.data.manifest import readable
+from tasks.core.data.manifest import MEASURES, readable
 from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation.config import Evaluate
 from tasks.core.evaluation.metrics import METRICS
@@ -24,6 +24,7 @@ from tasks.core.reporting.config import Report
 from tasks.core.reporting.parameters import shown
 
 TEMPLATE = html.TEMPLATES / "report.html"
+COLUMNS = ("path", "label", "sha256", "error", *MEASURES)  # of the manifest
 MAX_MATRIX_CLASSES = 30  # classes from which on what is long is folded, and there is no matrix
 MAX_MISTAKE_KINDS = 100  # of mistakes that are shown at most
 MAX_MISTAKE_IMAGES = 600  # of all of them together, but for one of each kind
@@ -220,7 +221,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
     dataset, validation = read_json(paths.DATASET / paths.DATASET_FACTS), read_json(paths.VALIDATION)
     label_errors, predictions = read_json(paths.LABEL_ERRORS), read_parquet(paths.PREDICTIONS)
     metrics = read_json(paths.METRICS)
-    images = readable(read_parquet(paths.MANIFEST))
+    images = readable(read_parquet(paths.MANIFEST, COLUMNS))
     names, album = (
         dataset["class_names"],
         thumbnails.Album(folder, dict(zip(images["path"], images["sha256"], strict=True))),

@@ -37,7 +37,6 @@ print(peak() - start)
 def mapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Has even small matrices mapped, in blocks of a few rows."""
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(matrix, "IN_MEMORY", 0)
     monkeypatch.setattr(matrix, "BLOCK", 1000)
 
 
@@ -71,6 +70,7 @@ def test_a_head_on_mapped_features_is_that_on_features_in_memory() -> None:
 def test_rows_are_taken_in_their_order() -> None:
     values, some = RNG.random((500, 7)).astype(np.float32), RNG.random(500) < 0.3
     assert np.array_equal(take_rows(moved(values), some), values[some])
+    assert np.array_equal(take_rows(moved(values), np.flatnonzero(some)), values[some])
     assert sum(len(part) for part, _ in blocks(moved(values), some)) == 500
 
 
@@ -89,7 +89,7 @@ def test_no_room_on_the_disk_is_an_error_before_anything_is_written(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
-        new_matrix(10, 10)
+        new_matrix(100, 100)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its kernel keeps count")
@@ -101,6 +101,6 @@ def test_a_mapped_matrix_takes_no_more_memory_for_more_rows(tmp_path: Path) -> N
         done = subprocess.run(words, check=True, capture_output=True, text=True, env=settings)
         return float(done.stdout)
 
-    small, large = grown(30_000), grown(150_000)  # 240 MB in memory, 1,200 MB mapped
-    assert large < small, "a few blocks of 64 MB"
+    small, large = grown(30_000), grown(150_000)  # 240 and 1,200 MB
+    assert large < 1.2 * small < 400, "a few blocks of 64 MB"
     assert not list(tmp_path.iterdir()), "a file without a name, gone with its process"

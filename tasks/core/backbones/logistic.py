@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from tasks.core.backbones.scaling import Scaling
 from tasks.core.base.arrays import Array
-from tasks.core.base.matrix import blocks, new_matrix, total
+from tasks.core.base.matrix import blocks, new_matrix, take_rows, total
 
 Layer = tuple[Array, Array]  # kernel and bias of a dense layer
 
@@ -78,8 +78,9 @@ class Problem:
         return replace(self, rotated=rotated, labels=labels, weights=weights[labels])
 
     def part(self, rows: Array) -> Self:
-        """Some of the images."""
-        return replace(self, rotated=self.rotated[rows], labels=self.labels[rows], weights=self.weights[rows])
+        """Some of the images: `rows` are their places, which rise."""
+        rotated = take_rows(self.rotated, rows)
+        return replace(self, rotated=rotated, labels=self.labels[rows], weights=self.weights[rows])
 
     def solve(self, penalty: float, start: Layer | None = None, slope: float = ROUGH) -> Layer:
         """Minimizes the weighted mean of the cross-entropy + penalty / 2n * the sum of the squared weights.

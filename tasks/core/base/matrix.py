@@ -16,8 +16,7 @@ import numpy as np
 from tasks.core.base.arrays import Array
 from tasks.core.base.paths import cache_folder
 
-IN_MEMORY = 1 << 28  # bytes of a matrix, at most
-BLOCK = 1 << 26  # bytes of a mapped one that are worked on at a time
+BLOCK = 1 << 26  # bytes of a matrix that are worked on at a time; what is larger is mapped
 
 
 def new_matrix(rows: int, width: int) -> Array:
@@ -27,7 +26,7 @@ def new_matrix(rows: int, width: int) -> Array:
         OSError: the disk has no room for it.
     """
     size = rows * width * np.dtype(np.float32).itemsize
-    if size <= IN_MEMORY:
+    if size <= BLOCK:
         return np.empty((rows, width), np.float32)
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=cache_folder()) as file:  # has no name, so that a kill leaves nothing
@@ -64,15 +63,15 @@ def total(parts: Iterator[Array]) -> Array:
 
 
 def take_rows(matrix: Array, rows: Array) -> Array:
-    """The rows that `rows`, bool (n,), names."""
-    if not _mapping(matrix):
-        taken: Array = matrix[rows]
-        return taken
+    """Some of the rows: `rows` is bool (n,), or their places, which rise."""
+    if rows.dtype != bool:
+        places, rows = rows, np.zeros(len(matrix), bool)
+        rows[places] = True
     taken, filled = new_matrix(int(rows.sum()), matrix.shape[1]), 0
     for block, some in blocks(matrix, rows):
-        chosen = block[some]
-        taken[filled : filled + len(chosen)] = chosen
-        filled += len(chosen)
+        end = filled + int(some.sum())
+        taken[filled:end] = block[some]
+        filled = end
         let_go(taken)
     return taken
 
