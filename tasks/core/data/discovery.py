@@ -1,7 +1,8 @@
-"""Finding the images of a folder: three layouts, recognized automatically."""
+"""Finding the images of a folder and of the archives in it: three layouts, recognized automatically."""
 
 import difflib
 import os
+import re
 import sys
 import unicodedata
 import warnings
@@ -9,14 +10,14 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.core.base.errors import DataError
-from tasks.core.data import image_io
+from tasks.core.data import archives, image_io
 
 HINTS = (  # what people call the splits, in lower case
     dict.fromkeys(("train", "training"), "train")
@@ -44,6 +45,10 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
 
     A labels file with rows wins; else `train|validation|test/class/image` where the folders at the top
     have such names; else `class/image`. Images may lie deeper within a class.
+
+    What is in an archive counts as if it lay in the archive's folder. Where there are no folders of splits,
+    and its name begins as that of one, it is of that split. A `.cls` file in it gives the class of an image
+    beside it that lies in no class folder, as in WebDataset.
 
     A link to a file is followed wherever it leads, as DVC does; a link to a folder is refused.
 
@@ -96,11 +101,27 @@ def images_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[
         for name in folders:
             _refuse_link(f"{top}/{name}")
         for name in sorted(name for name in files if not _hidden(name)):
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122, a tenth of Path's time
+            suffix = _suffix(name)
+            inner = _images_in(f"{top}/{name}") if suffix in archives.SUFFIXES else []
             if suffix in image_io.SUFFIXES:
                 yield f"{top}/{name}"[start:]
+            elif inner:
+                yield from (f"{top}/{name}/{each}"[start:] for each in inner)
             elif skipped is not None:
-                skipped[Path(name).suffix.lower()] += 1
+                skipped[suffix] += 1
+
+
+def _images_in(archive: str) -> list[str]:
+    names = archives.Archive.of(archive).members
+    return sorted(
+        name
+        for name in names
+        if _suffix(name) in image_io.SUFFIXES and not any(map(_hidden, name.split("/")))
+    )
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122, a tenth of Path's time
 
 
 def list_images(folder: Path) -> list[str]:
@@ -133,22 +154,55 @@ def _hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX", "@eaDir"))  # what macOS and Synology leave behind
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an image lies. parts: of its path, without the archive's name, which `archive` and `name` say."""
+
+    path: str
+    parts: list[str]
+    archive: archives.Archive | None = None
+    name: str = ""
+
+    @classmethod
+    def of(cls, folder: Path, path: str) -> Self:
+        if not (found := archives.find(f"{folder}/{path}")):
+            return cls(path, path.split("/"))
+        archive, name = found
+        above = path[: -len(name)].split("/")[:-2]
+        return cls(path, [*above, *name.split("/")], archive, name)
+
+    def label(self, depth: int) -> str | None:
+        """The class, of which the folder is the `depth`th, or what a file beside it in the archive says."""
+        if len(self.parts) > depth:
+            return self.parts[depth - 1]
+        return self.archive.label(self.name) if self.archive else None
+
+    @property
+    def hint(self) -> str | None:
+        """The split that the archive's name begins with."""
+        words = re.match("[a-z]+", Path(self.archive.file).name.lower()) if self.archive else None
+        return HINTS.get(words[0]) if words else None
+
+
 def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
-    tops = [path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name)]
+    folders = [path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name)]
+    places = [_Place.of(folder, path) for path in below]
+    _check_unpacked(folder, places)
+    tops = sorted({*folders, *(place.parts[0] for place in places if place.archive and len(place.parts) > 1)})
     hinted = _are_splits(folder, tops)
     depth = 2 if hinted else 1
     entries = []
-    for path in below:
-        parts = path.split("/", depth)
-        if len(parts) <= depth:
+    for place in places:
+        label = place.label(depth)
+        if label is None:
             raise DataError(
-                f"data.images: {folder / path} lies outside of every class folder; "
+                f"data.images: {folder / place.path} lies outside of every class folder; "
                 "move it into one or out of there"
             )
-        hint = HINTS[parts[0].lower()] if hinted else None
-        entries.append(Entry(path, sys.intern(parts[depth - 1]), None, hint))
+        hint = HINTS[place.parts[0].lower()] if hinted else place.hint
+        entries.append(Entry(place.path, sys.intern(label), None, hint))
     known = {entry.label for entry in entries}
-    of_classes = [folder / top for top in tops]
+    of_classes = [folder / top for top in folders]
     if depth == 2:
         of_classes = [each for top in of_classes for each in top.iterdir() if each.is_dir()]
     empty = [each for each in sorted(of_classes) if each.name not in known and not _hidden(each.name)]
@@ -157,6 +211,17 @@ def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
         remedy = f", but {held}; convert these to a format that is read" if held else "; put some there"
         raise DataError(f"data.images: {empty[0]} holds no image{remedy}, or remove the folder")
     return entries
+
+
+def _check_unpacked(folder: Path, places: list[_Place]) -> None:
+    """Refuses an archive beside what has been unpacked from it."""
+    loose = {place.path for place in places if not place.archive}
+    for place in places:
+        if place.archive and "/".join(place.parts) in loose:
+            raise DataError(
+                f"data.images: {folder / place.path} lies beside the archive as well; move the archive "
+                "or what was unpacked from it out of there"
+            )
 
 
 def _files_in(folder: Path) -> str:
@@ -247,7 +312,7 @@ def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
 
 
 def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
-    missing = [entry.path for entry in entries if not (folder / entry.path).is_file()]
+    missing = [entry.path for entry in entries if not archives.is_there(folder / entry.path)]
     if missing:
         remedy = "paths start at data.images"
         if (folder / missing[0].replace("\\", "/")).is_file():

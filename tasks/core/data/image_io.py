@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tasks.core.base.console import quiet
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
+from tasks.core.data import archives
 
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of broken files it raises, too
 
@@ -186,11 +187,20 @@ def content(path: Path) -> bytes:
     """
     try:
         if not path.is_file():
+            if inner := archives.find(path):
+                return _from_archive(path, *inner)
             found = "is no regular file" if path.exists() else "is not there"
             raise DataError(f"{path} {found}; check the path")  # reading a pipe would wait for ever
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}); check its permissions") from None
+
+
+def _from_archive(path: Path, archive: archives.Archive, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except DataError as error:
+        raise DataError(f"{path} {error}; check the path") from None
 
 
 def validated(path: Path, sha256: str) -> bytes:
@@ -199,7 +209,7 @@ def validated(path: Path, sha256: str) -> bytes:
     Raises:
         DataError: it isn't there any more, can't be read, or is another by now.
     """
-    if not path.exists():
+    if not (path.exists() or archives.is_there(path)):
         raise DataError(f"{path} is gone since it was validated; run the pipeline again")
     data = content(path)
     if hashlib.sha256(data).hexdigest() != sha256:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.core.base.errors import DataError
-from tasks.core.data import image_io
+from tasks.core.data import archives, image_io
 from tasks.core.data.config import Processes
 from tasks.core.data.discovery import Entry
 from tasks.core.data.manifest import SCHEMA
@@ -85,10 +85,18 @@ def _status(file: str) -> Status | None:
     try:
         found = os.stat(file)  # noqa: PTH116
     except OSError:
-        return None
+        return _status_in_archive(file)
     if not stat.S_ISREG(found.st_mode):
         return None
     return Status(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _status_in_archive(file: str) -> Status | None:
+    if not (inner := archives.find(file)):
+        return None
+    archive, name = inner
+    member = archive.members.get(name)
+    return Status(member.size, archive.modified, archive.changed) if member else None
 
 
 def describe(chunk: list[Job]) -> list[Job]:
@@ -121,6 +129,9 @@ def _content(job: Job) -> bytes:
         job.file.encode()
     except UnicodeEncodeError:
         raise DataError("has a name that is not UTF-8; rename it") from None
+    if inner := archives.find(file):
+        archive, name = inner
+        return archive.read(name)
     if job.status is None:
         if file.is_symlink() and not file.exists():
             raise DataError("is a link to nothing")

@@ -1,0 +1,166 @@
+"""Images in archives, tar or ZIP, beside those in folders: one file to hash, to push and to pull for many.
+
+A path goes on into an archive: `train-00.tar/cat/1.jpg`. Nothing is unpacked. A tar may not be compressed as
+a whole, so that each image is found by its place in it; WebDataset's aren't.
+"""
+
+import os
+import re
+import tarfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from tasks.core.base.errors import DataError, brief
+
+SUFFIXES = (".tar", ".zip")
+INTO = re.compile(r"\.(?:tar|zip)/", re.IGNORECASE)  # where a path may go on into an archive
+# What the two modules raise of a damaged file; RuntimeError: one that asks for a password.
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+MAX_BYTES = 1 << 29  # of a file in an archive, as long as it is unpacked
+OPEN = 16  # archives whose contents a process keeps in mind
+LABEL = ".cls"  # of WebDataset: the class of the files beside it whose names are the same up to the first dot
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in an archive: bytes, unpacked; and where they begin, in a tar."""
+
+    size: int
+    begin: int = 0
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive as it was when its times, in ns, were these."""
+
+    file: str
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, file: str) -> "Archive":
+        found = os.stat(file)  # noqa: PTH116, a third of Path's time
+        return _remember(cls(file, found.st_mtime_ns, found.st_ctime_ns))
+
+    @cached_property
+    def members(self) -> dict[str, Member]:
+        """The files in it, by their names, with slashes.
+
+        Raises:
+            DataError: it is damaged, or a name climbs out of it or is there twice.
+        """
+        try:
+            listed = list(self._list_zip() if self._is_zip else self._list_tar())
+        except DAMAGED as error:
+            kind = "a ZIP file" if self._is_zip else "an uncompressed tar file"
+            raise DataError(f"{self.file} can't be read as {kind} ({brief(error)}); make it anew") from None
+        members: dict[str, Member] = {}
+        for name, member in listed:
+            path = os.path.normpath(name)
+            if path.startswith(("/", "../")) or path == "..":
+                raise DataError(f"{self.file} holds {name!r}, which leads out of it; make it anew")
+            if path in members:
+                raise DataError(f"{self.file} holds {path!r} twice; make it anew with one of them")
+            members[path] = member
+        return members
+
+    @property
+    def _is_zip(self) -> bool:
+        return self.file.lower().endswith(".zip")
+
+    @cached_property
+    def _zip(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.file)
+
+    def _list_zip(self) -> list[tuple[str, Member]]:
+        return [(info.filename, Member(info.file_size)) for info in self._zip.infolist() if not info.is_dir()]
+
+    def _list_tar(self) -> list[tuple[str, Member]]:
+        listed: dict[str, Member] = {}
+        with tarfile.open(self.file, "r:") as tar:
+            for info in tar:
+                if info.issym() or info.issparse():
+                    raise ValueError(
+                        f"{info.name} is a link or sparse; tar's --dereference stores what it is of"
+                    )
+                if info.islnk():  # a hard link, to what came before
+                    listed[info.name] = listed[info.linkname]
+                elif info.isreg():
+                    listed[info.name] = Member(info.size, info.offset_data)
+        return list(listed.items())
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file in it.
+
+        Raises:
+            DataError: there is none of this name, or it is too large or damaged; says so without its name.
+        """
+        member = self.members.get(name)
+        if member is None:
+            raise DataError("is not there")
+        if member.size > MAX_BYTES:
+            raise DataError(f"is too large: {member.size:,} bytes")
+        try:
+            if self._is_zip:
+                return self._zip.read(self._names[name])
+            with open(self.file, "rb") as tar:  # noqa: PTH123, a tenth of Path's time
+                tar.seek(member.begin)
+                return tar.read(member.size)
+        except DAMAGED as error:
+            raise DataError(f"can't be read from the archive ({brief(error)})") from None
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """What the ZIP itself calls its files."""
+        return {os.path.normpath(name): name for name in self._zip.namelist()}
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """The classes that WebDataset's `.cls` files give, by name up to the first dot."""
+        names = [name for name in self.members if name.endswith(LABEL)]
+        return {_key(name): self.read(name).decode("utf-8", "backslashreplace").strip() for name in names}
+
+    def label(self, name: str) -> str | None:
+        """The class that a `.cls` file gives to a file, if there is one."""
+        return self.labels.get(_key(name))
+
+
+@lru_cache(OPEN)
+def _remember(archive: Archive) -> Archive:
+    """The same archive again, with its list of files, as long as it hasn't changed."""
+    return archive
+
+
+def _key(name: str) -> str:
+    folder, base = os.path.split(name)
+    return os.path.join(folder, base.partition(".")[0])  # noqa: PTH118
+
+
+def find(path: Path | str) -> tuple[Archive, str] | None:
+    """The archive that a path goes into, and the path within; none if it goes into none."""
+    text = os.fspath(path)
+    for found in INTO.finditer(text):
+        file = text[: found.end() - 1]
+        if os.path.isfile(file):  # noqa: PTH113
+            return Archive.of(file), text[found.end() :]
+    return None
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there, in a folder or in an archive."""
+    if path.is_file():
+        return True
+    inner = find(path)
+    return inner is not None and inner[1] in inner[0].members
