@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[1]
 def peak() -> float:
     """MB of memory that this process and those it has started held, each at its own peak."""
     children = " ".join(tasks.read_text() for tasks in Path("/proc/self/task").glob("*/children"))
-    return sum(map(_peak_of, ["self", *children.split()]))
+    return sum(map(peak_of, ["self", *children.split()]))
 
 
-def _peak_of(process: str) -> float:
+def peak_of(process: str) -> float:
+    """MB that a process held at its peak."""
     status = Path(f"/proc/{process}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(found[1]) / 1000 if found else 0.0  # none of a process that has just ended
