@@ -3,7 +3,7 @@
 
 BIN := .venv/bin
 
-.PHONY: ready run serve test slow soak mutants ci-pull ci-report reproduce bench lock clean
+.PHONY: ready run serve test slow soak fuzz mutants ci-pull ci-report reproduce bench lock clean
 
 run: ready
 	@$(BIN)/python -m tasks.check
@@ -30,6 +30,11 @@ ROUNDS ?= 300
 SEED ?= 1
 soak: ready
 	@$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED)
+
+# What strangers give, changed at random: each input comes to a result or to one line.
+COUNT ?= 2000
+fuzz: ready
+	@$(BIN)/python -m tests.fuzz --count $(COUNT) --seed $(SEED)
 
 # Changes one thing at a time in the code, and says what no fast test of its room has noticed.
 N ?= 20

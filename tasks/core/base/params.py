@@ -9,6 +9,7 @@ import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
@@ -197,4 +198,6 @@ def _known(parts: list[str], root: type) -> list[str]:
     kind: Any = root
     for part in parts[:-1]:
         kind = get_args(kind)[0] if part.isdigit() else get_type_hints(kind)[part]
+        if isinstance(kind, UnionType):  # of a section that may be none
+            kind = next(filter(dataclasses.is_dataclass, get_args(kind)))
     return [field.name for field in dataclasses.fields(kind)]

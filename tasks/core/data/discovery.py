@@ -343,7 +343,9 @@ def _read_labels(labels: Path) -> pd.DataFrame:
             f"data.labels: {labels} has rows with more fields than its first line; a comma too many at their "
             "end perhaps, or one within a path that isn't in quotes"
         ) from None
-    except (ValueError, UnicodeDecodeError, pa.ArrowInvalid) as error:
+    except (ValueError, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # else it is Arrow's, about what is in the file
+            raise
         raise DataError(
             f"data.labels: {labels} can't be read ({' '.join(str(error).split())}); "
             "it must be a CSV in UTF-8, with commas, or Parquet"

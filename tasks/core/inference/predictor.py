@@ -1,5 +1,7 @@
 """Any exported artifact as one thing: images in, probabilities out, by its own runtime."""
 
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from tasks.core.artifacts import runtimes
@@ -42,7 +44,7 @@ def load_predictor(path: Path) -> Predictor:
     if runtime in runtimes.NEED_TENSORFLOW:
         from tasks.core.backbones import tensorflow_setup  # noqa: F401, TensorFlow as this project sets it up
     try:
-        with quiet():
+        with quiet(), redirect_stdout(StringIO()):  # where onnxruntime says what it raises, too
             return Predictor(runtime(path))
     except (Exception, SystemExit) as error:  # each runtime has exceptions of its own
         text = brief(f"{type(error).__name__}: {error}")

@@ -71,11 +71,17 @@ class Evidence:
         Raises:
             DataError: a later version of this project has made it.
         """
-        facts = registry.facts(git.message(tag))
+        return cls.from_facts(registry.facts(git.message(tag)), tag)
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any], tag: str) -> Self | None:
+        """What `of` does with the facts of a tag's message."""
         try:
             if facts["format"] <= FORMAT:
-                return cls(**facts)
-        except (TypeError, LookupError):
+                found = cls(**facts)
+                found.lines()  # which those that were altered by hand may not have
+                return found
+        except (TypeError, ValueError, LookupError, AttributeError):
             return None
         raise DataError(f"{tag} carries evidence of a later version of this project; `git pull` it")
 

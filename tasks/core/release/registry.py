@@ -151,7 +151,7 @@ def facts(message: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(brace + text)
         return found
-    except ValueError:
+    except (ValueError, RecursionError):  # of a text that is nested thousands of times
         return {}
 
 
