@@ -9,7 +9,7 @@ from tasks.core.backbones.store import Facts
 from tasks.core.base import params
 from tasks.core.training import effort
 from tasks.core.training.config import Effort, Train
-from tasks.core.training.effort import LIMITS, MANY, Work
+from tasks.core.training.effort import LIMITS, MANY, VERY_MANY, Work
 from tasks.core.training.recipe import BATCH_SIZE, settle
 from tests.structure import ROOT
 
@@ -123,6 +123,21 @@ def test_the_learning_rate_grows_with_the_batch(optimizer: str, factor: int) -> 
 def test_what_is_not_used_is_not_told() -> None:
     _, why = settle(changed(effort="quick"), FULL)
     assert set(why) == {"train.epochs", "train.fine_tune"}
+
+
+@pytest.mark.parametrize(
+    ("images", "effort", "epochs"),
+    [
+        (VERY_MANY - 1, "standard", 3),
+        (VERY_MANY, "standard", 5),
+        (VERY_MANY, "thorough", 8),
+        (VERY_MANY, "quick", 0),
+    ],
+)
+def test_very_many_images_are_seen_more_often(images: int, effort: str, epochs: int) -> None:
+    recipe, _ = settle(changed(effort=effort), Work(0.08, 1 / 7, images))
+    assert recipe.epochs == epochs
+    assert settle(changed(effort=effort), Work(1.0, 1 / 7, images))[0].epochs <= 6, "as the passes allow"
 
 
 def test_epochs_of_nothing_are_not_told() -> None:
