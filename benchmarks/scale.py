@@ -6,6 +6,9 @@ and the memory of the stage's largest process and of DVC's. Then `dvc repro` wit
 and `build` again with one image in a hundred added; and what DVC and `validate` take for the same images in
 ten archives. Linux only: its kernel counts what a process and those it started take.
 200,000 images take about an hour of two cores, and 20 GB of disk.
+
+`--rows 1000000` measures instead what no cluster shares out: all that one process does with a manifest of so
+many rows, which is made up.
 """
 
 import argparse
@@ -19,13 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
+import pyarrow as pa
 from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks.memory import peak_of
 from benchmarks.orchestration import clone, environment
+from benchmarks.sides import PARAMS
+from tasks import build
 from tasks.core.base.files import read_json, write_json
+from tasks.core.data import manifest, splits
+from tasks.core.data.parquet import read_parquet, write_parquet
+from tasks.core.data.shards import Recipe
 
 RESULTS = Path(__file__).with_suffix(".json")
 NUMBERS = (20_000, 200_000)
@@ -136,6 +146,55 @@ def measure(folder: Path, number: int) -> dict[str, Any]:
     return row
 
 
+def make_manifest(count: int) -> pd.DataFrame:
+    """A manifest of so many images that nobody has, of which none are alike."""
+    rng, places = np.random.default_rng(1), range(count)
+    names = [name for name in manifest.SCHEMA.names if manifest.SCHEMA.field(name).type == pa.float64()]
+    columns: dict[str, Any] = {name: 0.4 + 0.1 * rng.random(count) for name in names}
+    columns |= {"entropy": 5 + rng.random(count), "brightness_p99": 0.9, "brightness_p05": 0.1}
+    columns |= {"path": [f"{place % CLASSES}/{place:08d}.png" for place in places]}
+    columns |= {"label": [str(place % CLASSES) for place in places], "format": "PNG", "mode": "RGB"}
+    for name, width in (("sha256", 32), ("phash", 8), ("chroma", 32)):
+        columns[name] = [rng.bytes(width).hex() for _ in places]
+    columns |= {"bytes": rng.integers(1000, 9000, count), "width": 224, "height": 224}
+    return pd.DataFrame(columns).reindex(columns=manifest.SCHEMA.names)
+
+
+def measure_manifest(count: int) -> None:
+    """Prints seconds, and MB at the peak, of each thing that one process does with a manifest."""
+    from tasks.core.validation import checks, expectations, groups
+    from tasks.core.validation.derived_columns import number_near_sets, with_derived_columns
+
+    frame, start = make_manifest(count), time.process_time()
+
+    def tell(what: str) -> None:
+        nonlocal start
+        now = time.process_time()
+        print(f"{what:40}{now - start:8.1f} s {peak_of('self'):8.0f} MB", flush=True)
+        start = time.process_time()
+
+    tell(f"a manifest of {count:,} rows")
+    near = number_near_sets(frame, PARAMS.validate)
+    tell("near-duplicates")
+    frame["group"], merged = groups.assign(frame, near, groups.KnownGroups())
+    tell("groups")
+    derived = with_derived_columns(frame, near, merged)
+    tell("derived columns")
+    with tempfile.TemporaryDirectory() as top:
+        expectations.run(derived, checks.checks(derived, PARAMS.validate)[0], Path(top) / "site")
+        tell("Great Expectations")
+        write_parquet(Path(top) / "manifest.parquet", frame, manifest.SCHEMA)
+        tell("the manifest is written")
+        read_parquet(Path(top) / "manifest.parquet")
+        tell("and read")
+    frame["split"] = splits.split(frame, splits.Shares(0.1, 0.2, 123))
+    tell("splits")
+    frame["place"] = frame["label"].astype(int)
+    shards = build.plan_shards(frame, Path("images"), Path("dataset"), Recipe(224, "stretch", "raw"))
+    files = sum(bool(shard.source) for shard in shards)
+    tell(f"{files:,} files of records are planned")
+
+
 def show(rows: dict[str, Any]) -> None:
     """Prints a line for each stage: CPU seconds, MB of the stage and of DVC, and how many times the first."""
     numbers = list(rows)
@@ -153,9 +212,13 @@ def show(rows: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("numbers", nargs="*", type=int, default=NUMBERS)
-    numbers = parser.parse_args().numbers
+    parser.add_argument("--rows", type=int, help="of a manifest that is made up")
+    options = parser.parse_args()
+    if options.rows:
+        measure_manifest(options.rows)
+        return
     rows = {}
-    for number in numbers:
+    for number in options.numbers:
         with tempfile.TemporaryDirectory(prefix="darkroom-scale-") as top:
             rows[f"{number:,}"] = measure(Path(top) / "clone", number)
         write_json(RESULTS, rows)

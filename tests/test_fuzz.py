@@ -19,6 +19,7 @@ from tests.fuzz.targets import TARGETS, Target
 from tests.structure import ROOT
 
 COUNT, SEED = 150, 11
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded by Linux' own means")
 
 
 def test_what_strangers_give_comes_to_a_result_or_to_one_line() -> None:

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from functools import reduce
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -30,17 +30,18 @@ def new_matrix(rows: int, width: int) -> Array:
         return np.empty((rows, width), np.float32)
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=cache_folder()) as file:  # has no name, so that a kill leaves nothing
-        _take_room(file.fileno(), size)
+        _take_room(file, size)
         return np.memmap(file, np.float32, "r+", shape=(rows, width))
 
 
-def _take_room(file: int, size: int) -> None:
+def _take_room(file: IO[bytes], size: int) -> None:
     """Has the disk keep the room: a mapped page for which there is none would end the process."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
+        os.posix_fallocate(file.fileno(), 0, size)
     else:  # macOS
         for begin in range(0, size, BLOCK):
-            os.write(file, bytes(min(BLOCK, size - begin)))
+            file.write(bytes(min(BLOCK, size - begin)))
+        file.flush()
 
 
 def blocks(*matrices: Array) -> Iterator[tuple[Array, ...]]:

@@ -29,7 +29,8 @@ DAMAGED = (
     zlib.error,
 )
 MAX_BYTES = 1 << 29  # of a file in an archive, as long as it is unpacked
-OPEN = 16  # archives whose contents a process keeps in mind
+OPEN = 128  # archives whose lists of files a process keeps in mind
+END = 1024  # bytes of zeros that end a tar
 LABEL = ".cls"  # of WebDataset: the class of the files beside it whose names are the same up to the first dot
 
 
@@ -71,6 +72,8 @@ class Archive:
             path = os.path.normpath(name)
             if path.startswith(("/", "../")) or path == "..":
                 raise DataError(f"{self.file} holds {name!r}, which leads out of it; make it anew")
+            if "\0" in path:
+                raise DataError(f"{self.file} holds {name!r}, as no file can be called; make it anew")
             if path in members:
                 raise DataError(f"{self.file} holds {path!r} twice; make it anew with one of them")
             members[path] = member
@@ -88,7 +91,8 @@ class Archive:
         return [(info.filename, Member(info.file_size)) for info in self._zip.infolist() if not info.is_dir()]
 
     def _list_tar(self) -> list[tuple[str, Member]]:
-        listed: dict[str, Member] = {}
+        listed: list[tuple[str, Member]] = []
+        known: dict[str, Member] = {}
         with tarfile.open(self.file, "r:") as tar:
             for info in tar:
                 if info.issym() or info.issparse():
@@ -96,10 +100,24 @@ class Archive:
                         f"{info.name} is a link or sparse; tar's --dereference stores what it is of"
                     )
                 if info.islnk():  # a hard link, to what came before
-                    listed[info.name] = listed[info.linkname]
+                    listed.append((info.name, known[info.linkname]))
                 elif info.isreg():
-                    listed[info.name] = Member(info.size, info.offset_data)
-        return list(listed.items())
+                    known[info.name] = Member(info.size, info.offset_data)
+                    listed.append((info.name, known[info.name]))
+            self._check_end(tar.offset)
+        return listed
+
+    def _check_end(self, begin: int) -> None:
+        """Looks whether a tar ends where its list does: one of its headers, damaged, ends that too."""
+        with open(self.file, "rb") as tar:  # noqa: PTH123
+            tar.seek(begin)
+            length = 0
+            while part := tar.read(1 << 20):
+                if part.strip(b"\0"):
+                    raise ValueError("a header in it is damaged, or more lies after its end")
+                length += len(part)
+        if length < END:
+            raise ValueError("it ends early")
 
     def read(self, name: str) -> bytes:
         """The bytes of a file in it.
@@ -129,8 +147,16 @@ class Archive:
     @cached_property
     def labels(self) -> dict[str, str]:
         """The classes that WebDataset's `.cls` files give, by name up to the first dot."""
-        names = [name for name in self.members if name.endswith(LABEL)]
-        return {_key(name): self.read(name).decode("utf-8", "backslashreplace").strip() for name in names}
+        return {_key(name): self._read_label(name) for name in self.members if name.endswith(LABEL)}
+
+    def _read_label(self, name: str) -> str:
+        try:
+            label = self.read(name).decode("utf-8", "backslashreplace").strip()
+        except DataError as error:
+            raise DataError(f"{self.file}/{name} {error}; make it anew") from None
+        if not label:
+            raise DataError(f"{self.file}/{name} is empty; it must hold the class of the image beside it")
+        return label
 
     def label(self, name: str) -> str | None:
         """The class that a `.cls` file gives to a file, if there is one."""

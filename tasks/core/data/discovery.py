@@ -46,9 +46,9 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
     A labels file with rows wins; else `train|validation|test/class/image` where the folders at the top
     have such names; else `class/image`. Images may lie deeper within a class.
 
-    What is in an archive counts as if it lay in the archive's folder. Where there are no folders of splits,
-    and its name begins as that of one, it is of that split. A `.cls` file in it gives the class of an image
-    beside it that lies in no class folder, as in WebDataset.
+    What is in an archive counts as if it lay in the archive's folder. One at the top whose name begins as
+    that of a split counts as that split's folder. A `.cls` file gives the class of an image beside it in an
+    archive, as in WebDataset, whatever folders they lie in.
 
     A link to a file is followed wherever it leads, as DVC does; a link to a folder is refused.
 
@@ -62,8 +62,9 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
     if not folder.is_dir():
         raise DataError(f"data.images: {folder} is not a folder; point it at your images")
     skipped: Counter[str] = Counter()
-    below = images_below(folder, skipped)
-    entries = _read_entries(folder, labels) or _by_folder(folder, below)
+    entries = _read_entries(folder, labels)
+    below = images_below(folder, skipped, strict=not entries)
+    entries = entries or _by_folder(folder, below)
     if not entries:
         known = " ".join(sorted(image_io.SUFFIXES))
         raise DataError(
@@ -86,11 +87,12 @@ def own_columns(labels: Path) -> pd.DataFrame:
     return own.where(own != "")
 
 
-def images_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[str]:
+def images_below(folder: Path, skipped: Counter[str] | None = None, *, strict: bool = False) -> Iterator[str]:
     """Paths of all images below a folder, by suffix; hidden files and folders are passed over.
 
     Args:
         skipped: counts the suffixes of the other files while the paths are taken.
+        strict: whether an archive that can't be listed is an error; else it is taken for an image.
 
     Raises:
         DataError: a folder that can't be listed, or is a link.
@@ -101,22 +103,28 @@ def images_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[
         for name in folders:
             _refuse_link(f"{top}/{name}")
         for name in sorted(name for name in files if not _hidden(name)):
-            suffix = _suffix(name)
-            inner = _images_in(f"{top}/{name}") if suffix in archives.SUFFIXES else []
-            if suffix in image_io.SUFFIXES:
-                yield f"{top}/{name}"[start:]
-            elif inner:
-                yield from (f"{top}/{name}/{each}"[start:] for each in inner)
-            elif skipped is not None:
-                skipped[suffix] += 1
+            file, inner = f"{top}/{name}", [""]
+            if _suffix(name) in archives.SUFFIXES and os.path.isfile(file):  # noqa: PTH113
+                try:
+                    inner = [f"/{member}" for member in _members(archives.Archive.of(file))]
+                except DataError:
+                    if strict:
+                        raise
+                    yield file[start:]
+            for member in inner:
+                suffix = _suffix(name + member)
+                if suffix in image_io.SUFFIXES:
+                    yield f"{file}{member}"[start:]
+                elif skipped is not None:
+                    skipped[suffix] += 1
 
 
-def _images_in(archive: str) -> list[str]:
-    names = archives.Archive.of(archive).members
+def _members(archive: archives.Archive) -> list[str]:
+    """The files in an archive, but hidden ones and those of classes."""
     return sorted(
         name
-        for name in names
-        if _suffix(name) in image_io.SUFFIXES and not any(map(_hidden, name.split("/")))
+        for name in archive.members
+        if not name.endswith(archives.LABEL) and not any(map(_hidden, name.split("/")))
     )
 
 
@@ -139,7 +147,7 @@ def list_images(folder: Path) -> list[str]:
 
 
 def _refuse_link(folder: str) -> None:
-    if os.path.islink(folder):  # noqa: PTH114
+    if os.path.islink(folder) and not os.path.isfile(folder):  # noqa: PTH113, PTH114 (an archive's)
         raise DataError(
             f"{folder} is a link to a folder; DVC doesn't look behind such links, and changes "
             "there would go unseen: move the images here, or link each of them"
@@ -156,52 +164,60 @@ def _hidden(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an image lies. parts: of its path, without the archive's name, which `archive` and `name` say."""
+    """Where an image lies. parts: of its path, without the archive's name, which `archive` and `name` say.
+
+    split: that the name of an archive at the top begins with, or the text in its place.
+    """
 
     path: str
     parts: list[str]
     archive: archives.Archive | None = None
     name: str = ""
+    split: str = ""
 
     @classmethod
     def of(cls, folder: Path, path: str) -> Self:
         if not (found := archives.find(f"{folder}/{path}")):
             return cls(path, path.split("/"))
         archive, name = found
-        above = path[: -len(name)].split("/")[:-2]
-        return cls(path, [*above, *name.split("/")], archive, name)
-
-    def label(self, depth: int) -> str | None:
-        """The class, of which the folder is the `depth`th, or what a file beside it in the archive says."""
-        if len(self.parts) > depth:
-            return self.parts[depth - 1]
-        return self.archive.label(self.name) if self.archive else None
+        *above, file = path.removesuffix(f"/{name}").split("/")
+        words, parts = re.match("[a-z]+", file.lower()), [*above, *name.split("/")]
+        named = words is not None and words[0] in HINTS and not above and parts[0].lower() not in HINTS
+        return cls(path, parts, archive, name, words[0] if words and named else "")
 
     @property
-    def hint(self) -> str | None:
-        """The split that the archive's name begins with."""
-        words = re.match("[a-z]+", Path(self.archive.file).name.lower()) if self.archive else None
-        return HINTS.get(words[0]) if words else None
+    def in_split(self) -> list[str]:
+        """The parts, where archives count as folders of splits."""
+        return [self.split, *self.parts] if self.split else self.parts
+
+    def label(self, parts: list[str], depth: int) -> str | None:
+        """The class that a file beside it in an archive says, else its folder, the `depth`th part."""
+        said = self.archive.label(self.name) if self.archive else None
+        return said or (parts[depth - 1] if len(parts) > depth else None)
 
 
 def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
     folders = [path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name)]
     places = [_Place.of(folder, path) for path in below]
     _check_unpacked(folder, places)
-    tops = sorted({*folders, *(place.parts[0] for place in places if place.archive and len(place.parts) > 1)})
-    hinted = _are_splits(folder, tops)
+    inner = {place.in_split[0] for place in places if place.archive and len(place.in_split) > 1}
+    hinted = _are_splits(folder, sorted({*folders, *inner}))
     depth = 2 if hinted else 1
-    entries = []
+    entries, known = [], set()
     for place in places:
-        label = place.label(depth)
+        parts = place.in_split if hinted else place.parts
+        label = place.label(parts, depth)
         if label is None:
+            remedy = "move it into one or out of there"
+            if place.archive and "\\" in place.name:
+                remedy = "make the archive anew with / in its names in place of \\"
             raise DataError(
-                f"data.images: {folder / place.path} lies outside of every class folder; "
-                "move it into one or out of there"
+                f"data.images: {folder / place.path} lies outside of every class folder; {remedy}"
             )
-        hint = HINTS[place.parts[0].lower()] if hinted else place.hint
+        hint = HINTS.get(parts[0].lower()) if hinted else None
         entries.append(Entry(place.path, sys.intern(label), None, hint))
-    known = {entry.label for entry in entries}
+        known.add(parts[depth - 1] if len(parts) > depth else label)
+    _check_classes_in_archives(folder, places, known, depth)
     of_classes = [folder / top for top in folders]
     if depth == 2:
         of_classes = [each for top in of_classes for each in top.iterdir() if each.is_dir()]
@@ -211,6 +227,24 @@ def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
         remedy = f", but {held}; convert these to a format that is read" if held else "; put some there"
         raise DataError(f"data.images: {empty[0]} holds no image{remedy}, or remove the folder")
     return entries
+
+
+def _check_classes_in_archives(folder: Path, places: list[_Place], known: set[str], depth: int) -> None:
+    """Refuses a class folder in an archive that holds no image, but files that aren't read."""
+    for archive in dict.fromkeys(place.archive for place in places if place.archive):
+        path = os.path.relpath(archive.file, folder)
+        others = [name for name in _members(archive) if _suffix(name) not in image_io.SUFFIXES]
+        lost: dict[str, Counter[str]] = {}
+        for name in others:
+            place = _Place.of(folder, f"{path}/{name}")
+            parts = place.in_split if depth == 2 else place.parts
+            if len(parts) > depth and parts[depth - 1] not in known:
+                lost.setdefault(parts[depth - 1], Counter())[_suffix(name)] += 1
+        for label, suffixes in sorted(lost.items()):
+            raise DataError(
+                f"data.images: the class {label!r} in {archive.file} holds no image, but "
+                f"{_counted(suffixes)}; convert these to a format that is read, or take them out"
+            )
 
 
 def _check_unpacked(folder: Path, places: list[_Place]) -> None:
@@ -227,7 +261,10 @@ def _check_unpacked(folder: Path, places: list[_Place]) -> None:
 def _files_in(folder: Path) -> str:
     """How many files of each suffix there are below a folder."""
     names = (name for *_, files in os.walk(folder) for name in files if not _hidden(name))
-    suffixes = Counter(Path(name).suffix.lower() for name in names)
+    return _counted(Counter(Path(name).suffix.lower() for name in names))
+
+
+def _counted(suffixes: Counter[str]) -> str:
     return ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in sorted(suffixes.items()))
 
 

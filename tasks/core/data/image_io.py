@@ -197,6 +197,7 @@ def content(path: Path) -> bytes:
 
 
 def _from_archive(path: Path, archive: archives.Archive, name: str) -> bytes:
+    _ = archive.members  # of which an error says the archive's name
     try:
         return archive.read(name)
     except DataError as error:

@@ -54,7 +54,7 @@ def split(manifest: pd.DataFrame, shares: Shares) -> pd.Series:
 
 def _groups(manifest: pd.DataFrame) -> tuple[pd.Series, pd.Series, set[str]]:
     """Each image's group, its hint, which is that of its group if it has none, and the splits not drawn."""
-    group = manifest["group"].astype("str").fillna(manifest["sha256"])
+    group = manifest["group"].astype(object).fillna(manifest["sha256"])
     hint = manifest["split_hint"].astype(object)
     if hint.notna().any():
         hint = hint.fillna(_followed(hint, group))

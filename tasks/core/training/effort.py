@@ -106,10 +106,8 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
 
     why = {}
     unfreeze = limits.unfreeze if params.unfreeze == "auto" else params.unfreeze
-    most = limits.epochs
-    if most and work.even_images >= VERY_MANY:
-        most = max(most, MORE_EPOCHS)
-    wanted = most if params.epochs == "auto" else params.epochs
+    wanted = limits.epochs if params.epochs == "auto" else params.epochs
+    more = MORE_EPOCHS if limits.epochs and work.even_images >= VERY_MANY else 0
     fit_all = first + wanted * passes(1.0) <= limits.passes
     if params.unfreeze == "auto" and limits.unfreeze > 0 and work.even_images >= MANY and fit_all:
         unfreeze = 1.0
@@ -118,7 +116,7 @@ def settle(params: Train, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
     elif params.epochs == "auto":
         epoch = passes(unfreeze)
         least = 1 if params.fine_tune is True or not params.head else 0
-        epochs = max(least, min(int((limits.passes - first) / epoch), most))
+        epochs = max(least, min(int((limits.passes - first) / epoch), max(limits.epochs, more)))
         of = f"an epoch takes {epoch:.2g} passes, the first head {first:.2g}"
         why["train.epochs"] = f"{epochs}: {of}, and train.effort {params.effort} allows {limits.passes:g}"
     else:
