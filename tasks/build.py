@@ -17,6 +17,7 @@ from tasks.core.backbones.catalogue import UNPINNED
 from tasks.core.backbones.config import Model
 from tasks.core.base import cli, console, params
 from tasks.core.base.contract import Resize
+from tasks.core.base.errors import DataError
 from tasks.core.base.files import read_json, replacing, sha256, write_json
 from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, DATASET_FACTS, MANIFEST, cache_folder
@@ -108,6 +109,8 @@ def build(
         BackboneError: it can't be fetched, or is not the one that was pinned.
     """
     frame = readable(read_parquet(manifest, COLUMNS))
+    if frame.empty:
+        raise DataError(f"{manifest} has no image that can be read; run the pipeline again")
     shares = splits.Shares(p.validation_split, p.test_split, p.seed)
     frame["split"] = splits.split(frame, shares)
     if note := splits.named(frame["split_hint"]):

@@ -218,6 +218,23 @@ def empty_label(file: Path) -> None:
     pack_tar(file.with_suffix(".tar"), {"1.jpg": b"x", "1.cls": b" \n"})
 
 
+def two_labels(file: Path) -> None:
+    pack_tar(file.with_suffix(".tar"), {"1.0.jpg": b"x", "1.0.cls": b"a", "1.1.jpg": b"x", "1.1.cls": b"b"})
+
+
+def wrapped(file: Path) -> None:
+    pack_zip(file.with_suffix(".zip"), {"pets/cat/1.png": b"x", "pets/dog/1.png": b"x"})
+    pack_zip(file.with_suffix(".b.zip"), {"cat/2.png": b"x", "owl/2.png": b"x"})
+
+
+def one_wrapped(file: Path) -> None:
+    pack_zip(file.with_suffix(".zip"), {"pets/cat/1.png": b"x", "pets/dog/1.png": b"x"})
+
+
+def packed_as_gz(file: Path) -> None:
+    file.with_suffix(".tar.gz").write_bytes(b"x")
+
+
 def no_zip(file: Path) -> None:
     file.with_suffix(".zip").write_bytes(b"not one")
 
@@ -254,6 +271,10 @@ def unpacked_beside(file: Path) -> None:
         (without_a_name, "make the archive anew with / in its names"),
         (unread_class, "the class 'owl' in "),
         (empty_label, "a.tar/1.cls is empty"),
+        (two_labels, "a.tar/1.1.cls says another class"),
+        (wrapped, "a.zip has a folder 'pets' around 'cat', which is a class elsewhere"),
+        (one_wrapped, "holds one class only, 'pets'; a classifier needs at least two; an archive counts"),
+        (packed_as_gz, "holds no image"),
         (no_zip, "can't be read as a ZIP file"),
         (linked, "cat/1.png is a link or sparse"),
         (without_class, "a.tar/1.png lies outside of every class folder"),

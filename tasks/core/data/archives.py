@@ -147,7 +147,15 @@ class Archive:
     @cached_property
     def labels(self) -> dict[str, str]:
         """The classes that WebDataset's `.cls` files give, by name up to the first dot."""
-        return {_key(name): self._read_label(name) for name in self.members if name.endswith(LABEL)}
+        labels: dict[str, str] = {}
+        for name in filter(is_label, self.members):
+            label = self._read_label(name)
+            if labels.setdefault(_key(name), label) != label:
+                raise DataError(
+                    f"{self.file}/{name} says another class than the file before it for the same images: "
+                    "WebDataset's names are told apart by what is before their first dot"
+                )
+        return labels
 
     def _read_label(self, name: str) -> str:
         try:
@@ -161,6 +169,10 @@ class Archive:
     def label(self, name: str) -> str | None:
         """The class that a `.cls` file gives to a file, if there is one."""
         return self.labels.get(_key(name))
+
+
+def is_label(name: str) -> bool:
+    return name.lower().endswith(LABEL)
 
 
 @lru_cache(OPEN)

@@ -60,21 +60,27 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
             one class only, classes that look alike or break lines, or classes beside splits.
     """
     if not folder.is_dir():
-        raise DataError(f"data.images: {folder} is not a folder; point it at your images")
+        remedy = "put it into a folder, and give that" if folder.is_file() else "point it at your images"
+        raise DataError(f"data.images: {folder} is not a folder; {remedy}")
     skipped: Counter[str] = Counter()
     entries = _read_entries(folder, labels)
     below = images_below(folder, skipped, strict=not entries)
     entries = entries or _by_folder(folder, below)
     if not entries:
         known = " ".join(sorted(image_io.SUFFIXES))
+        seen = f", but {_counted(skipped)}" if skipped else ""
         raise DataError(
-            f"data.images: {folder} holds no image ({known}) in a class folder; lay them out as class/image"
+            f"data.images: {folder} holds no image ({known}) in a class folder{seen}; lay them out as "
+            "class/image, in folders, .zip or .tar that is not compressed"
         )
     classes = {entry.label for entry in entries}
     _check_names(classes)
     if len(classes) < 2:
+        around = any(archives.INTO.search(entry.path) for entry in entries)
+        remedy = "; an archive counts from its top, without a folder around the classes" if around else ""
         raise DataError(
             f"data.images: {folder} holds one class only, {classes.pop()!r}; a classifier needs at least two"
+            f"{remedy}"
         )
     deque(below, maxlen=0)  # the walk is still to be made where the labels file named the images
     return sorted(entries, key=lambda entry: entry.path), dict(sorted(skipped.items()))
@@ -124,7 +130,7 @@ def _members(archive: archives.Archive) -> list[str]:
     return sorted(
         name
         for name in archive.members
-        if not name.endswith(archives.LABEL) and not any(map(_hidden, name.split("/")))
+        if not archives.is_label(name) and not any(map(_hidden, name.split("/")))
     )
 
 
@@ -209,6 +215,8 @@ def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
         label = place.label(parts, depth)
         if label is None:
             remedy = "move it into one or out of there"
+            if place.archive:
+                remedy = "pack it with a folder of its class, or with a .cls file beside it that says that"
             if place.archive and "\\" in place.name:
                 remedy = "make the archive anew with / in its names in place of \\"
             raise DataError(
@@ -218,6 +226,7 @@ def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
         entries.append(Entry(place.path, sys.intern(label), None, hint))
         known.add(parts[depth - 1] if len(parts) > depth else label)
     _check_classes_in_archives(folder, places, known, depth)
+    _check_wrapped(places)
     of_classes = [folder / top for top in folders]
     if depth == 2:
         of_classes = [each for top in of_classes for each in top.iterdir() if each.is_dir()]
@@ -244,6 +253,26 @@ def _check_classes_in_archives(folder: Path, places: list[_Place], known: set[st
             raise DataError(
                 f"data.images: the class {label!r} in {archive.file} holds no image, but "
                 f"{_counted(suffixes)}; convert these to a format that is read, or take them out"
+            )
+
+
+def _check_wrapped(places: list[_Place]) -> None:
+    """Refuses archives with a folder around folders that are classes elsewhere: it would be taken for one."""
+    inner: dict[archives.Archive | None, set[tuple[str, ...]]] = {}
+    for place in places:
+        inner.setdefault(place.archive, set()).add(tuple(place.parts[:3]))
+    for archive, parts in inner.items():
+        tops = {each[0] for each in parts}
+        within = {each[1] for each in parts if len(each) == 3}
+        if archive is None or len(tops) > 1 or min(map(len, parts)) < 3:
+            continue
+        others = {
+            name for other, each in inner.items() if other != archive for part in each for name in part[:-1]
+        }
+        if tops.isdisjoint(HINTS) and (shared := sorted(within & others)):
+            raise DataError(
+                f"data.images: {archive.file} has a folder {tops.pop()!r} around {shared[0]!r}, which is a "
+                "class elsewhere; pack what is in that folder, without it"
             )
 
 
