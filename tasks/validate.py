@@ -26,6 +26,7 @@ from tasks.core.validation.config import Validate
 from tasks.core.validation.outcome import Outcome
 from tasks.core.validation.scan import scan
 
+SHOWN_CLASSES = 5  # that a line names
 SHOWN = 3  # images that a line of the table names
 BEFORE = ("sha256", "group", "given_group", "error", *manifest.MEASURES)  # columns of the manifest before
 SETS = {  # kinds whose images belong together, and the column that says which
@@ -140,7 +141,8 @@ def validate(
         Rejected: an expectation of severity `error` is not met; the findings are written before.
     """
     images, skipped = scan_images(folder, labels, compute)
-    console.say(f"validate: {len(images)} images, {images['label'].nunique()} classes")
+    names = sorted(images["label"].unique())
+    console.say(f"validate: {len(images)} images, {len(names)} classes: {first_of(names, SHOWN_CLASSES)}")
     if skipped:
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.items())
         console.say(f"validate: passed over, since no image is called so: {counts}")

@@ -290,6 +290,12 @@ def test_what_is_wrong_with_an_archive_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_folders_within_classes_may_be_called_alike(top: Path) -> None:
+    for label in ("cat", "dog"):
+        pack_zip(top / f"pictures/{label}.zip", {f"{label}/small/1.png": b"x", f"{label}/large/1.png": b"x"})
+    assert {label for _, label, _ in found(top)} == {"cat", "dog"}
+
+
 def test_an_archive_that_is_linked_is_read_by_a_labels_file_too(top: Path) -> None:
     pack_zip(top / "elsewhere.zip", {"1.png": b"x", "2.png": b"x"})
     (top / "pictures/a.zip").symlink_to(top / "elsewhere.zip")

@@ -266,9 +266,7 @@ def _check_wrapped(places: list[_Place]) -> None:
         within = {each[1] for each in parts if len(each) == 3}
         if archive is None or len(tops) > 1 or min(map(len, parts)) < 3:
             continue
-        others = {
-            name for other, each in inner.items() if other != archive for part in each for name in part[:-1]
-        }
+        others = {part[0] for other, each in inner.items() if other != archive for part in each if part[1:]}
         if tops.isdisjoint(HINTS) and (shared := sorted(within & others)):
             raise DataError(
                 f"data.images: {archive.file} has a folder {tops.pop()!r} around {shared[0]!r}, which is a "
