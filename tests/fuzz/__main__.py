@@ -75,12 +75,11 @@ def try_some(kind: str, seed: int, numbers: range) -> Iterator[tuple[int, str]]:
             if found:
                 yield at, found
         worker.join()
-        if worker.exitcode:
-            at += tried
-            yield at, f"ended its process: exit code {worker.exitcode}"
-            numbers = range(at + 1, numbers.stop)
-        else:
+        at += tried
+        if at == numbers.stop:
             return
+        yield at, f"ended its process: exit code {worker.exitcode}"
+        numbers = range(at + 1, numbers.stop)
 
 
 def _work(there: Any, kind: str, seed: int, numbers: range) -> None:
