@@ -144,7 +144,7 @@ def validate(
     names = sorted(images["label"].unique())
     console.say(f"validate: {len(images)} images, {len(names)} classes: {first_of(names, SHOWN_CLASSES)}")
     if skipped:
-        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.items())
+        counts = discovery.describe_suffixes(skipped)
         console.say(f"validate: passed over, since no image is called so: {counts}")
     unread = images["error"].notna()
     left_out = images.loc[unread, "path"].tolist()

@@ -51,9 +51,9 @@ def blocks(*matrices: Array) -> Iterator[tuple[Array, ...]]:
     """
     mapped = [matrix for matrix in matrices if _mapping(matrix)]
     count = len(matrices[0])
-    each = BLOCK // max((matrix.strides[0] for matrix in mapped), default=1) if mapped else count
-    for begin in range(0, max(count, 1), max(each, 1)):
-        yield tuple(matrix[begin : begin + max(each, 1)] for matrix in matrices)
+    each = max(1, BLOCK // max(matrix.strides[0] for matrix in mapped) if mapped else count)
+    for begin in range(0, max(count, 1), each):
+        yield tuple(matrix[begin : begin + each] for matrix in matrices)
         for matrix in mapped:
             let_go(matrix)
 

@@ -7,7 +7,7 @@ import sys
 import unicodedata
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -68,7 +68,7 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
     entries = entries or _by_folder(folder, below)
     if not entries:
         known = " ".join(sorted(image_io.SUFFIXES))
-        seen = f", but {_counted(skipped)}" if skipped else ""
+        seen = f", but {describe_suffixes(skipped)}" if skipped else ""
         raise DataError(
             f"data.images: {folder} holds no image ({known}) in a class folder{seen}; lay them out as "
             "class/image, in folders, .zip or .tar that is not compressed"
@@ -249,10 +249,11 @@ def _check_classes_in_archives(folder: Path, places: list[_Place], known: set[st
             parts = place.in_split if depth == 2 else place.parts
             if len(parts) > depth and parts[depth - 1] not in known:
                 lost.setdefault(parts[depth - 1], Counter())[_suffix(name)] += 1
-        for label, suffixes in sorted(lost.items()):
+        if lost:
+            label, suffixes = min(lost.items(), key=lambda each: each[0])
             raise DataError(
                 f"data.images: the class {label!r} in {archive.file} holds no image, but "
-                f"{_counted(suffixes)}; convert these to a format that is read, or take them out"
+                f"{describe_suffixes(suffixes)}; convert these to a format that is read, or take them out"
             )
 
 
@@ -288,10 +289,11 @@ def _check_unpacked(folder: Path, places: list[_Place]) -> None:
 def _files_in(folder: Path) -> str:
     """How many files of each suffix there are below a folder."""
     names = (name for *_, files in os.walk(folder) for name in files if not _hidden(name))
-    return _counted(Counter(Path(name).suffix.lower() for name in names))
+    return describe_suffixes(Counter(Path(name).suffix.lower() for name in names))
 
 
-def _counted(suffixes: Counter[str]) -> str:
+def describe_suffixes(suffixes: Mapping[str, int]) -> str:
+    """How many files there are of each suffix, in words."""
     return ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in sorted(suffixes.items()))
 
 
