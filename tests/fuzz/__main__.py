@@ -40,7 +40,7 @@ def fault(kind: str, data: bytes) -> str | None:
     def ring(*_: Any) -> None:
         raise TooLongError
 
-    signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, ring)
     with tempfile.TemporaryDirectory() as folder:
         signal.alarm(SECONDS)
         try:
@@ -54,6 +54,7 @@ def fault(kind: str, data: bytes) -> str | None:
             return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
         finally:
             signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
     return None
 
 
