@@ -149,6 +149,26 @@ def test_what_dvc_is_writing_is_not_taken_from_it() -> None:
     assert mending.mend() and not RECORD.exists()
 
 
+@pytest.mark.parametrize("left", [None, "cmd: cp first last\n"])
+@pytest.mark.usefixtures("starting")
+def test_dvc_goes_on_after_it_was_killed_while_it_noted_a_run(left: str | None) -> None:
+    """It looks for the latest note in a folder that has none, or takes one for whole that is none."""
+    Path("params.yaml").write_text("epochs: 2\n")  # so that it looks for a run
+    assert dvc("repro", "first")[0] == 0
+    with contract():
+        (note,) = [file for file in mending.RUNS.glob("*/*/*") if "epochs: 2" in file.read_text()]
+    note.unlink()
+    if left is not None:
+        note.with_name(".2RTdcWJTfDsaHZZwkAPzSu.tmp").write_text(left)
+    Path("first").unlink()
+    Path("dvc.lock").unlink()
+    assert dvc_alone("repro", "first"), "its failing twin"
+    assert dvc("repro", "first")[0] == 0
+    assert {file.suffix for file in mending.RUNS.glob("*/*/*")} == {""}
+    Path("params.yaml").write_text("epochs: 1\n")
+    assert dvc("repro", "last")[0] == 0
+
+
 @pytest.mark.parametrize(
     "end", ["", "sch", "stages:\n", "  first:\n", "    - pa", "    cmd:", "    - path:", "hash:"]
 )

@@ -19,6 +19,7 @@ from pathlib import Path
 LOCK = Path("dvc.lock")
 COPY = Path(".dvc/tmp/stages/dvc.lock")  # as it was when a stage began
 RECORD = Path(".dvc/tmp/rwlock")  # which process reads and writes what
+RUNS = Path(".dvc/cache/runs")  # a folder for each set of inputs, with what a stage gave for them
 RECORD_HELD, LOCK_HELD = Path(".dvc/tmp/rwlock.lock"), Path(".dvc/tmp/lock")  # by who writes these
 CHANGED = 2  # exit code
 CONFLICT = "<<<<<<<"  # of git, which a person has to resolve
@@ -34,7 +35,7 @@ def copy_lock() -> None:
 
 
 def mend() -> list[str]:
-    """Removes a record that can't be read, and brings back the last dvc.lock that could.
+    """Removes records that can't be read or are unfinished, and brings back the last dvc.lock that could.
 
     Returns:
         A line for each. Nothing is done while DVC holds them.
@@ -55,7 +56,19 @@ def mend() -> list[str]:
                     shutil.copyfile(COPY, LOCK)
                     now = "as it was when a stage began"
                 lines.append(f"{LOCK} was half written, and is {now}; {half} has what there was")
+    if _unfinished():
+        with _holding(LOCK_HELD) as held:
+            for entry in _unfinished() if held else ():
+                entry.rmdir() if entry.is_dir() else entry.unlink()
     return lines
+
+
+def _unfinished() -> list[Path]:
+    """What a DVC left that ended while it noted a run. It needs one in a folder, and takes the latest."""
+    return [
+        *RUNS.glob("*/*/.*.tmp"),
+        *(run for run in RUNS.glob("*/*") if run.is_dir() and all(f.suffix == ".tmp" for f in run.iterdir())),
+    ]
 
 
 def _is_ours(lock: Path) -> bool:
