@@ -3,7 +3,7 @@
 
 BIN := .venv/bin
 
-.PHONY: ready run serve test slow soak fuzz mutants ci-pull ci-report reproduce bench lock clean
+.PHONY: ready run serve prune test slow soak fuzz mutants ci-pull ci-report reproduce bench lock clean
 
 run: ready
 	@$(BIN)/python -m tasks.check
@@ -44,6 +44,11 @@ mutants: ready
 # Prefect's server, UI, schedules and a worker, on this machine only; ctrl-c ends them.
 serve: ready
 	@exec $(BIN)/python -m flows.serve
+
+# Frees room on the disk: what HEAD, branches, tags and each stage's last RUNS runs don't need.
+RUNS ?= 3
+prune: ready
+	@$(BIN)/python -m tasks.prune --runs $(RUNS)
 
 # Fetches what other machines have computed, if DVC has a remote; what it doesn't have is computed again.
 ci-pull: ready

@@ -84,14 +84,14 @@ def _dead(folders: Iterable[Path]) -> Iterator[Path]:
         found = OF_OURS.fullmatch(entry.name)
         if found and not process.is_alive(int(found[1])):
             yield entry
-    if not _are_others_at_work():
+    if not are_others_at_work():
         places += CACHE.glob("*/*") if CACHE.is_dir() else ()
         for entry in places:
             if OF_DVC.fullmatch(entry.name) and entry.lstat().st_mtime < time.time() - OLD:
                 yield entry
 
 
-def _are_others_at_work() -> bool:
+def are_others_at_work() -> bool:
     """Whether a DVC that hasn't started this process reads or writes something here."""
     records = read_json(RECORD) if RECORD.is_file() and is_json(RECORD) else {}
     holders = [holder for kind in records.values() for each in kind.values() for holder in _list(each)]

@@ -222,7 +222,7 @@ def encode(pixels: Pixels, kind: Packing) -> bytes:
     """Packs pixels for a record: `raw` is the bytes in row-major order, without a header."""
     if kind == "raw":
         return pixels.tobytes()
-    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "jpeg" else {"compress_level": 6}
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "jpeg" else {"compress_level": 1}
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()

@@ -7,7 +7,8 @@ run their stages again. Importing this module takes half a second.
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
-from dvc.scm import SCMError, resolve_rev
+from dvc.scm import NoSCM, SCMError, resolve_rev
 from dvc_data.hashfile.db import get_index
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.tree import Tree
 
 from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief
 from tasks.core.base.files import fingerprint, flat
@@ -28,6 +31,7 @@ STORES = {"aiohttp", "asyncssh", "azure", "botocore", "dvc", "dvc_data", "dvc_ob
 STORES |= {"google", "oss2", "paramiko", "scmrepo", "sshfs", "webdav4"}
 DvcError: type[Exception] = DvcException
 Locked: type[Exception] = LockError
+EVERYWHERE = {"revs": ["HEAD"], "all_branches": True, "all_tags": True, "all_experiments": True}
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 EXITED = re.compile(r"exited with (-?\d+)")  # a stage, by what DVC says
 CHATTER = re.compile(  # what DVC says after every stage
@@ -230,6 +234,84 @@ def is_of_a_store(error: Exception) -> bool:
     """Whether DVC's remote has failed, and not the code that asks it: by the package of the exception."""
     packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     return isinstance(error, OSError) or not packages.isdisjoint(STORES)
+
+
+class Run(NamedTuple):
+    """What DVC has kept of how a stage once ended.
+
+    file: that says so. time: when, in seconds. contents: digests of what it
+    gave, and of the files in it.
+    """
+
+    file: Path
+    command: str
+    outputs: tuple[str, ...]
+    time: float
+    contents: set[str]
+
+    @property
+    def stage(self) -> tuple[str, ...]:
+        """What tells it from others."""
+        return (self.command, *self.outputs)
+
+
+class Store:
+    """DVC's cache of this repository, while no other DVC works on it.
+
+    Raises:
+        DarkroomError: another one does, a commit can't be read, or the cache lies elsewhere, where it may be
+            of others too.
+    """
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo, self._cache = repo, repo.cache.local
+        if not Path(self._cache.path).resolve().is_relative_to(Path(repo.dvc_dir).resolve()):
+            raise DarkroomError(
+                f"{self._cache.path}, which DVC caches in, may be of others too; see `dvc gc --projects`"
+            )
+
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator["Store"]:
+        try:
+            with Repo(".") as repo, repo.lock:
+                yield cls(repo)
+        except LockError:
+            raise DarkroomError("DVC is at work here; run it again when that has ended") from None
+        except (DvcException, SCMError) as error:
+            raise DarkroomError(f"DVC: {brief(error)}") from None
+
+    def runs(self) -> list[Run]:
+        """All that it could bring back a stage's outputs from, the latest first."""
+        found = []
+        for file in Path(self._repo.stage_cache.cache_dir).glob("*/*/*"):
+            time = file.stat().st_mtime
+            known = self._repo.stage_cache._load_cache(file.parent.name, file.name)
+            if known:  # or it was damaged, and is gone now
+                outs = known["outs"]
+                contents = self.with_files(out.get("md5") for out in outs)
+                found.append(Run(file, known["cmd"], tuple(out["path"] for out in outs), time, contents))
+        return sorted(found, key=lambda run: (-run.time, run.file))
+
+    def in_use(self) -> set[str]:
+        """Digests that the working copy, HEAD, branches, tags and experiments name."""
+        git = {} if isinstance(self._repo.scm, NoSCM) or not self._repo.scm.get_ref("HEAD") else EVERYWHERE
+        found: set[str] = set()
+        for _ in self._repo.brancher(**git):
+            found |= self.with_files(out.hash_info.value for out in self._repo.index.outs if out.hash_info)
+        return found
+
+    def file(self, digest: str) -> Path:
+        return Path(self._cache.oid_to_path(digest))
+
+    def with_files(self, digests: Iterable[str | None]) -> set[str]:
+        """Digests, and those of the files in each that is a folder and is there."""
+        found = set(filter(None, digests))
+        for digest in list(found):
+            if digest.endswith(".dir") and self.file(digest).is_file():
+                tree: Any = Tree.load(self._cache, HashInfo("md5", digest))
+                found |= {oid.value for _, (_, oid) in tree.iteritems()}
+        return found
 
 
 def was_busy(lines: list[str]) -> bool:
