@@ -87,6 +87,17 @@ def test_a_class_that_is_not_tested_is_told_of_with_a_seed_that_mends_it() -> No
     assert splits.check(frame, split(frame, replace(SHARES, seed=seed)), SHARES) is None
 
 
+def test_a_class_that_is_one_film_is_not_to_be_parted() -> None:
+    """Splits in the labels file would be refused by `validate`, which knows the frames alike."""
+    frame = rows(200)
+    frame.loc[frame["label"] == "a", "group"] = "film"
+    shares = next(s for seed in range(99) if split(frame, s := replace(SHARES, seed=seed))[0] == "train")
+    warning = splits.check(frame, split(frame, shares), shares)
+    assert warning and warning.startswith("class 'a' has no image for validation (and 1 more of the kind); ")
+    assert "its 200 images are one set of near-duplicates or groups, which no split may part" in warning
+    assert "name splits" not in warning
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(

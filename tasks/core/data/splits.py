@@ -117,7 +117,15 @@ def check(manifest: pd.DataFrame, splits: pd.Series, shares: Shares) -> str | No
         return None
     label, name = next((gap for gap in found if gap[1] == "train"), found[0])
     more = f" (and {len(found) - 1} more of the kind)" if len(found) > 1 else ""
+    group, _, _ = _groups(manifest)
+    of_label = group[manifest["label"] == label]
     remedy = f"add images to it, or name splits in the labels file{_better_seed(manifest, shares)}"
+    if (count := of_label.nunique()) < min(len(SPLITS), len(of_label)):  # naming splits would part groups
+        sets = "one set" if count == 1 else f"{count} sets"
+        remedy = (
+            f"its {len(of_label)} images are {sets} of near-duplicates or groups, which no split may part; "
+        )
+        remedy += "add images that are unlike these"
     text = f"class {label!r} has no image for {name}{more}; {remedy}"
     if name == "train" or set(splits) != set(SPLITS):
         raise DataError(text)
