@@ -1,13 +1,14 @@
 """What Prefect's log need not say, and what it need not end for."""
 
 import logging
+import os
 import re
 
 from httpx import HTTPError
 from rich.console import Console
 
 from flows.run import Run
-from tasks.core.base.errors import DarkroomError
+from tasks.core.base.errors import DarkroomError, remedy
 
 
 def tidy() -> None:
@@ -20,8 +21,13 @@ def tidy() -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Of a server that is gone one line is enough, and of no exception Prefect says "NoneType: None"."""
-    if record.exc_info and (record.exc_info[0] is None or issubclass(record.exc_info[0], HTTPError)):
+    """Of what a machine or a server refuses one line is enough, and of no exception Prefect shows "None".
+
+    Of what nobody has foreseen a worker's log keeps it; a command shows it where it is asked for.
+    """
+    error = record.exc_info and record.exc_info[1]
+    is_foreseen = not error or isinstance(error, OSError | HTTPError) or remedy(error)
+    if is_foreseen or (Run.is_by_hand() and not os.environ.get("DARKROOM_DEBUG")):
         record.exc_info = None
     return True
 

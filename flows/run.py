@@ -53,6 +53,11 @@ class Run:
         """The one that a command is about; in a worker's process, which Prefect ends, an empty one."""
         return _current.get(None) or cls()
 
+    @staticmethod
+    def is_by_hand() -> bool:
+        """Whether a command is about a run, and no worker."""
+        return _current.get(None) is not None
+
     @contextmanager
     def by_hand(self) -> Iterator[None]:
         """Lets whoever has started a run on a command line end it with ctrl-c or SIGTERM."""

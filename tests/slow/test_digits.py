@@ -1,4 +1,4 @@
-"""The built-in images as a new user meets them: a cold run, and then the way into production.
+"""The built-in images as a new user meets them: a cold run, the same again, and the way into production.
 
 The story comes last: it goes on where the cold run was.
 """
@@ -24,7 +24,7 @@ CODE = re.compile(r"(?s)```python\n(.*?)```")
 def cold(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this checkout, after a cold run with every parameter as shipped."""
     project = Project.copy(tmp_path_factory.mktemp("digits") / "project")
-    reproduce.run_cold(project, {})
+    reproduce.run_cold(project, reproduce.SETTINGS[0])
     return project.folder
 
 
@@ -42,6 +42,17 @@ def test_every_artifact_agrees_with_the_model(cold: Path) -> None:
     for fact in export["artifacts"].values():
         assert fact["agreement"] >= 0.99
         assert (cold / "export" / fact["file"]).exists()
+
+
+def test_another_cold_run_gives_the_same_bytes(cold: Path, tmp_path: Path) -> None:
+    """In another folder, time zone and locale, and with settings of a user's, as by `make reproduce`."""
+    again = Project.copy(tmp_path / "another" / "place")
+    settings = reproduce.SETTINGS[1] | reproduce.settings_of_a_user(tmp_path / "home")
+    found = reproduce.run_cold(again, settings)
+    assert {"models", "export", "reports/predictions.parquet", "reports/index.html"} <= set(found)
+    assert {"reports/metrics.json", "reports/gates.json", "data/dataset"} <= set(found)
+    assert found == reproduce.digests(cold / "dvc.lock")
+    assert (again.folder / "dvc.lock").read_bytes() == (cold / "dvc.lock").read_bytes()
 
 
 class Scratch:

@@ -1,10 +1,10 @@
 """Runs the small pipeline again and again, with a fault at a random moment: make soak ROUNDS=1000
 
-Each round begins from the same finished project, edits an input, and runs `dvc repro`; something happens to
-it: a kill, a full disk, a right that is taken away, a damaged file, a clock that is wrong, another edit. What
-can't mend itself (a right, room, a damaged input) is mended, and it runs again. Every run must end well, or
-with one line and an exit code; the last with the bytes of an undisturbed run on the same inputs, and nothing
-left behind.
+Each round begins from the same finished project, edits an input, and runs `dvc repro`, or the flow; something
+happens to it: a kill, a full disk, a right that is taken away, a damaged file, a clock that is wrong, another
+edit, another command in the same project. What can't mend itself (a right, room, a damaged input) is mended,
+and it runs again. Every run must end well, or with one line and an exit code; the last with the bytes of an
+undisturbed run on the same inputs, and nothing left behind.
 
 A round is told by seed and number: `python -m tests.soak --seed 1 --round 17` is the same one again, as far
 as moments can be the same.
@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tests.soak import forks
-from tests.soak.rounds import Soak
+from tests.soak.rounds import REPRO, Soak
 
 
 def main() -> int:
@@ -27,10 +27,13 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=300)
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--round", type=int, help="only this one, with all that is printed")
+    arguments.add_argument(
+        "--flow", action="store_true", help="by Prefect's flow, which takes five times as long"
+    )
     given = arguments.parse_args()
     top = Path(tempfile.mkdtemp(prefix="soak-"))  # no context, which each fork would end
     try:
-        soak = Soak.prepare(top)
+        soak = Soak.prepare(top, ["flows.pipeline", "--no-server"] if given.flow else REPRO)
         forks.warm()
         soak.learn()
         numbers = range(given.rounds) if given.round is None else [given.round]
@@ -45,7 +48,8 @@ def main() -> int:
     for kind, count in sorted(soak.tried.items()):
         print(f"{count:5} {kind}")
     for number in failed:
-        print(f"failed: python -m tests.soak --seed {given.seed} --round {number}")
+        way = " --flow" if given.flow else ""
+        print(f"failed: python -m tests.soak --seed {given.seed} --round {number}{way}")
     return 1 if failed else 0
 
 

@@ -20,11 +20,15 @@ DAY = 86400
 
 @dataclass(frozen=True)
 class Target:
-    """A run at work: its project, the process of DVC, and what chance there is."""
+    """A run at work: its project, its process, and what chance there is.
+
+    start: begins another command in the project, and gives what waits for its end.
+    """
 
     folder: Path
     pid: int
     random: Random
+    start: Callable[[list[str]], Mend]
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Fault:
     edits: whether inputs are edited too, in the same moment.
     clock: days by which the time is wrong.
     small: whether the project lies on a small disk.
+    beside: whether two are at work at once, of which one may be turned away.
     """
 
     strike: Strike
     edits: bool = False
     clock: float = 0
     small: bool = False
+    beside: bool = False
 
 
 def nothing() -> None:
@@ -130,6 +136,15 @@ def _damage_database(target: Target) -> tuple[str, Mend]:
     return told, lambda: shutil.rmtree(target.folder / ".dvc/site", ignore_errors=True)
 
 
+def _beside(*words: str) -> Strike:
+    """Another command in the same project, of the same user."""
+
+    def strike(target: Target) -> tuple[str, Mend]:
+        return f"beside it: {' '.join(words)}", target.start(list(words))
+
+    return strike
+
+
 def _put_back(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
@@ -180,4 +195,8 @@ FAULTS: dict[str, Fault] = {
     "a clock set back": Fault(_signal(signal.SIGKILL, "all"), clock=-3),
     "a clock ahead": Fault(_quiet, edits=True, clock=30),
     "old files": Fault(_set_back, edits=True),
+    "another run beside it": Fault(_beside("dvc", "repro"), beside=True),
+    "another run of an edit": Fault(_beside("dvc", "repro"), edits=True, beside=True),
+    "prune beside it": Fault(_beside("tasks.prune", "--runs", "1"), beside=True),
+    "a prediction beside it": Fault(_beside("tasks.predict", "export/model.onnx", "pictures/red")),
 }

@@ -1,7 +1,7 @@
-"""DVC and its stages as forks of one process, which has imported everything: a run takes seconds.
+"""DVC, its stages and other commands as forks of one process, which has imported everything.
 
-What is left out is each program's start of Python. Processes and their groups, signals, files, rights and
-locks are as they are with `dvc repro`.
+So a run takes seconds. What is left out is each program's start of Python. Processes and their groups,
+signals, files, rights and locks are as they are with `dvc repro`. The flow starts as it does for its user.
 """
 
 import atexit
@@ -35,20 +35,21 @@ def warm() -> None:
     gc.freeze()  # else each fork's first collection copies all that was imported
 
 
-def start(folder: Path, log: Path, environment: dict[str, str], clock: float) -> int:
-    """Starts `dvc repro` in a folder, in a session of its own; gives the process id.
+def start(folder: Path, log: Path, environment: dict[str, str], words: list[str], clock: float) -> int:
+    """Starts a command in a folder, in a session of its own; gives the process id.
 
     Args:
         log: gets what it prints.
+        words: `dvc` or a module of ours, and its arguments.
         clock: seconds that it takes time to be later.
     """
     if pid := os.fork():
         return pid
-    _end(lambda: _repro(folder, log, environment, clock))
+    _end(lambda: _begin(folder, log, environment, words, clock))
     raise AssertionError
 
 
-def _repro(folder: Path, log: Path, environment: dict[str, str], clock: float) -> int:
+def _begin(folder: Path, log: Path, environment: dict[str, str], words: list[str], clock: float) -> int:
     os.setsid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, file), (2, file)):
@@ -61,6 +62,12 @@ def _repro(folder: Path, log: Path, environment: dict[str, str], clock: float) -
         seconds, nanoseconds = time.time, time.time_ns
         time.time = lambda: seconds() + clock
         time.time_ns = lambda: nanoseconds() + int(clock * 1e9)
+    if words[0].startswith("flows."):
+        os.execv(sys.executable, [sys.executable, "-m", *words])
+    return _run_dvc(words[1:]) if words[0] == "dvc" else _work(*words)
+
+
+def _run_dvc(words: list[str]) -> int:
     from dvc.cli import main
     from dvc.stage import run
 
@@ -68,7 +75,7 @@ def _repro(folder: Path, log: Path, environment: dict[str, str], clock: float) -
 
     mending.begin_dvc()  # as each Python of .venv does that is a dvc; what it does at its end, `_end` calls
     run._run = _run_stage
-    return int(main(["repro"]))
+    return int(main(words))
 
 
 def _heed_rights() -> None:
@@ -94,7 +101,7 @@ def _run_stage(_executable: Any, cmd: str, **kwargs: Any) -> None:
     if not pid:
         os.environ.update(kwargs["env"])
         os.chdir(kwargs["cwd"])
-        _end(lambda: _work(cmd.rpartition(" ")[2]))
+        _end(lambda: _work_as_stage(cmd.rpartition(" ")[2]))
     earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _, status = os.waitpid(pid, 0)
@@ -104,11 +111,15 @@ def _run_stage(_executable: Any, cmd: str, **kwargs: Any) -> None:
         raise StageCmdFailedError(cmd, code)
 
 
-def _work(module: str) -> int:
+def _work_as_stage(module: str) -> int:
     from tasks.core.base import process
 
-    sys.argv = [module.replace(".", "/") + ".py"]
     process.install_stage_handlers()
+    return _work(module)
+
+
+def _work(module: str, *arguments: str) -> int:
+    sys.argv = [module.replace(".", "/") + ".py", *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
 
