@@ -12,14 +12,15 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="takes rights from a process"),
 ]
 
-ROUNDS = 60
 
-
-def test_no_fault_at_a_random_moment_leaves_a_wrong_result_or_something_to_mend() -> None:
-    words = [sys.executable, "-m", "tests.soak", "--rounds", str(ROUNDS)]
+@pytest.mark.parametrize(("rounds", "way"), [(100, []), (6, ["--flow"])])
+def test_no_fault_at_a_random_moment_leaves_a_wrong_result_or_something_to_mend(
+    rounds: int, way: list[str]
+) -> None:
+    words = [sys.executable, "-m", "tests.soak", "--rounds", str(rounds), *way]
     done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert sum(int(line.split()[0]) for line in done.stdout.splitlines()[1:]) == ROUNDS
+    assert sum(int(line.split()[0]) for line in done.stdout.splitlines()[1:]) == rounds
 
 
 PLANTED = """
