@@ -2,6 +2,10 @@
 
 import contextlib
 import io
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import imagehash
@@ -49,6 +53,37 @@ def test_images_of_any_shape_are_measured(size: tuple[int, int]) -> None:
 
 def photographs() -> list[Image.Image]:
     return [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+
+
+MEASURED = """
+import json
+import numpy as np
+from PIL import Image
+from tasks.core.validation.image_quality import measures
+rng = np.random.default_rng(0)
+images = [rng.integers(0, 256, (90, 130, 3)) for _ in range(40)]
+images += [np.broadcast_to(rng.integers(0, 256, 3), (90, 130, 3)) for _ in range(40)]
+images += [np.linspace(0, rng.integers(9, 256, 3), 99).repeat(70, 0).reshape(99, 70, 3) for _ in range(40)]
+print(json.dumps([measures(Image.fromarray(image.astype(np.uint8))) for image in images]))
+"""
+
+
+def test_another_kind_of_cpu_measures_the_same() -> None:
+    """Without this one's vector instructions, for NumPy and its BLAS; hashes of flat images were noise."""
+    older = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL", "OPENBLAS_CORETYPE": "Prescott"}
+    own, other = (
+        subprocess.run(
+            [sys.executable, "-c", MEASURED],
+            cwd=ROOT,
+            env=os.environ | settings,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for settings in ({}, older)
+    )
+    assert own == other
+    assert len({each["phash"] for each in json.loads(own)[40:80]}) == 1, "of one colour each"
 
 
 def test_the_hash_is_imagehashs() -> None:

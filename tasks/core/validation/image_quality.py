@@ -3,6 +3,8 @@
 The definitions of quality are CleanVision's (cleanlab, 2022), so that its thresholds serve. Colours
 are measured on a sample of the pixels and edges on a reduced copy, so that a scan costs little more than
 decoding does.
+
+Another kind of CPU sums in another order: so sums are of whole numbers or in 64 bits, and rounded.
 """
 
 from typing import Any
@@ -15,7 +17,9 @@ SAMPLE = 128  # pixels of the longer side from which colours are measured
 EDGES = 64  # pixels of the longer side on which edges are looked for
 HASH_SIDE, HASH_LOW = 32, 8  # the hash is of the lowest 8 x 8 frequencies of an image of 32 x 32
 CHROMA_SIDE = 4  # cells of each side in which the mean colour is kept
-PERCEIVED = np.array([0.241, 0.691, 0.068], np.float32)  # weights of red, green and blue, squared
+PERCEIVED = np.outer((241, 691, 68), np.arange(256) ** 2).astype(
+    np.int32
+)  # of red, green and blue, in thousandths
 GREY_MODES = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 _COSINES = np.cos(np.pi / HASH_SIDE * np.outer(np.arange(HASH_LOW), np.arange(HASH_SIDE) + 0.5))
@@ -40,16 +44,16 @@ def measures(rgb: Image.Image, mode: str = "RGB") -> dict[str, float | str]:
         chroma: what the hash doesn't see: the mean Cb and Cr of 4 x 4 cells, 64 hex digits.
     """
     sample = _at_most(rgb, SAMPLE, Image.Resampling.NEAREST)
-    pixels = np.asarray(sample).reshape(-1, 3)
-    brightness = np.sqrt(pixels.astype(np.float32) ** 2 @ PERCEIVED) / 255
+    bands = np.asarray(sample).reshape(-1, 3).T.copy()  # apart, which NumPy works on with vectors
+    brightness = _brightness(bands)
     p05, p99 = _percentiles(brightness, 5, 99)
     small = _shrink(rgb)
     edged = _at_most(small.convert("L"), EDGES, Image.Resampling.BICUBIC)
     sharpness = _std(edged.filter(ImageFilter.FIND_EDGES))
     numbers = {
-        "brightness": brightness.mean(),
-        "contrast": brightness.std(),
-        "saturation": _saturation(pixels),
+        "brightness": brightness.mean(dtype=np.float64),
+        "contrast": brightness.std(dtype=np.float64),
+        "saturation": _saturation(bands),
         "sharpness": sharpness,
         "entropy": (sample.convert("L") if mode in GREY_MODES else sample).entropy(),
         "brightness_p05": p05,
@@ -87,11 +91,16 @@ def _std(grey: Image.Image) -> float:
     return float(((values @ values - total**2 / len(values)) / len(values)) ** 0.5)
 
 
-def _saturation(pixels: npt.NDArray[np.uint8]) -> float:
-    red, green, blue = pixels.T.copy()  # bands apart, which NumPy compares with vectors
+def _brightness(bands: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating[Any]]:
+    squares = sum(weighed.take(band) for weighed, band in zip(PERCEIVED, bands, strict=True))
+    return np.sqrt(np.asarray(squares, np.float32)) / np.float32(255 * 1000**0.5)
+
+
+def _saturation(bands: npt.NDArray[np.uint8]) -> float:
+    red, green, blue = bands
     high = np.maximum(np.maximum(red, green), blue)
     low = np.minimum(np.minimum(red, green), blue)
-    return float(((high - low).astype(np.float32) / np.maximum(high, 1)).mean())
+    return float(((high - low).astype(np.float32) / np.maximum(high, 1)).mean(dtype=np.float64))
 
 
 def _blur_score(sharpness: float, histogram_std: float) -> float:
@@ -105,7 +114,7 @@ def phash(grey: Image.Image) -> str:
     It is ImageHash's `phash`, at a fifth of its time: only 64 of the 1,024 frequencies are computed.
     """
     square = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS), np.float64)
-    low = _COSINES @ square @ _COSINES.T
+    low = np.round(_COSINES @ square @ _COSINES.T, 6)  # or a flat image would hash what is left of rounding
     middle = np.sort(low, axis=None)[low.size // 2 - 1 :][:2].mean()  # `np.median` at a third of its time
     return np.packbits(low > middle).tobytes().hex()
 
