@@ -24,7 +24,7 @@ from tests.structure import ROOT
 
 Files = dict[str, bytes]  # by their paths in the project
 LONGEST = {"dvc": 9.0, "flows.pipeline": 45.0}  # seconds that a run takes, about
-ROOM = 4 << 20  # bytes of a small disk, beside the project
+ROOM = {"dvc": 4 << 20, "flows.pipeline": 64 << 20}  # bytes of a small disk, beside the project
 PATIENCE = 120  # seconds for a run
 SOON = 10  # seconds, in which a stage whose DVC is gone has ended too
 REPRO = ["dvc", "repro"]
@@ -109,7 +109,7 @@ class Soak:
         top = self.top / "disk" / "round"
         with ExitStack() as stack:
             if faults.FAULTS[kind].small:
-                stack.enter_context(faults.small_disk(top.parent, self.size + ROOM))
+                stack.enter_context(faults.small_disk(top.parent, self.size + ROOM[self.words[0]]))
             stack.callback(shutil.rmtree, top, ignore_errors=True)
             story = [f"round {number}: {kind}"]
             shutil.copytree(self.template, top / "project", symlinks=True)
