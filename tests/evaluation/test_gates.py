@@ -111,7 +111,7 @@ def test_an_artifact_that_is_not_required_is_left_out_and_said() -> None:
     found = {"onnx": {"passed": True, "file": "model.onnx"}, "tflite_int8": BAD | {"required": False}}
     verdict.check({"gates": []}, found)
     (line,) = left_out(found)
-    assert line == "model_int8.tflite is left out: model_int8.tflite agrees too little (export.rules)"
+    assert line == "left out: model_int8.tflite agrees too little (export.rules)"
     required = found | {"tflite_int8": BAD | {"required": True}}
     assert not left_out(required)
     with pytest.raises(Rejected, match=r"model_int8\.tflite agrees too little \(export\.rules\)"):
