@@ -26,8 +26,9 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     Of what nobody has foreseen a worker's log keeps it; a command shows it where it is asked for.
     """
     error = record.exc_info and record.exc_info[1]
-    is_foreseen = not error or isinstance(error, OSError | HTTPError) or remedy(error)
-    if is_foreseen or (Run.is_by_hand() and not os.environ.get("DARKROOM_DEBUG")):
+    is_foreseen = isinstance(error, HTTPError) or (error and remedy(error))
+    is_wanted = os.environ.get("DARKROOM_DEBUG") or not (is_foreseen or Run.is_by_hand())
+    if not (error and is_wanted):
         record.exc_info = None
     return True
 

@@ -1,16 +1,16 @@
-"""Frees room on the disk: removes what stages have made in earlier runs, if nothing that is kept needs it.
+"""Frees room on the disk: removes from DVC's cache what stages have made in earlier runs and nothing names.
 
   python -m tasks.prune --dry-run
   python -m tasks.prune --runs 5
 
-What stays: all that the working copy, HEAD, branches, tags and experiments name, what the last runs of each
-stage gave, and what no stage has made, such as images and labels of any commit. What goes is made again where
-it is asked for. DVC's remotes are not touched.
+What stays: all that the working copy, HEAD, branches, those of remotes, tags, experiments and gate.champion
+name, what the last runs of each stage gave, and what no stage has made, such as images and labels of any
+commit. What goes is made again where it is asked for. DVC's remotes are not touched. A clone that has this
+one's cache as its cache.dir is not known here.
 """
 
-from tasks.core.base import cli, console, leftovers
+from tasks.core.base import cli, console
 from tasks.core.base.errors import DarkroomError
-from tasks.core.base.paths import cache_folder
 
 RUNS = 3
 
@@ -23,19 +23,18 @@ def main() -> int:
     arguments.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
     given = arguments.parse_args()
     from tasks.core.release.dvc_api import Store  # half a second
-    from tasks.core.release.pruning import find_unused
+    from tasks.core.release.pruning import find_unused, is_at_work
 
-    if leftovers.are_others_at_work():
-        raise DarkroomError("a stage is at work here; run it again when that has ended")
     with Store.open() as store:
+        if is_at_work():
+            raise DarkroomError("a stage is at work here; run it again when that has ended")
         unused = find_unused(store, given.runs)
-        in_dvc, in_ours = unused.sizes()
+        size = unused.size
         if not given.dry_run:
             unused.remove()
     done = "would free" if given.dry_run else "freed"
     console.say(
-        f"prune: {done} {(in_dvc + in_ours) / 1e6:,.1f} MB: {in_dvc / 1e6:,.1f} in DVC's cache, of "
-        f"{len(unused.runs):,} earlier runs, and {in_ours / 1e6:,.1f} in {cache_folder()}"
+        f"prune: {done} {size / 1e6:,.1f} MB in DVC's cache, of {len(unused.notes):,} earlier runs of stages"
     )
     return 0
 

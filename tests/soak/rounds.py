@@ -28,6 +28,7 @@ ROOM = {"dvc": 4 << 20, "flows.pipeline": 64 << 20}  # bytes of a small disk, be
 PATIENCE = 120  # seconds for a run
 SOON = 10  # seconds, in which a stage whose DVC is gone has ended too
 REPRO = ["dvc", "repro"]
+PRUNED = 0.2  # of runs that are pruned before
 AGAIN = 3  # runs without a fault, of which the last must end well
 BAD = re.compile(r"Traceback|a fault of ours|core dumped|not done in", re.IGNORECASE)
 STUCK = "you can manually remove"  # DVC of its lock, where another is at work, or nobody any more
@@ -146,6 +147,11 @@ class Soak:
             if run and code == 0:
                 return self._judge(folder, second if fault.edits else first)
             if run < AGAIN:
+                if random.random() < PRUNED:
+                    begin_beside(folder, ["tasks.prune", "--runs", "1"])()
+                    story.append(f"pruned: {last_line(folder)}")
+                    if BAD.search(said(folder)):
+                        return said(folder)[-3000:]
                 pid = begin(folder, self.words)
         return f"{AGAIN} runs have failed\n{text[-3000:]}"
 

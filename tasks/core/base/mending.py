@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,9 +20,11 @@ from pathlib import Path
 LOCK = Path("dvc.lock")
 COPY = Path(".dvc/tmp/stages/dvc.lock")  # as it was when a stage began
 RECORD = Path(".dvc/tmp/rwlock")  # which process reads and writes what
+EXPERIMENTS = Path(".dvc/tmp/exps")  # in folders of their own
 RUNS = Path(".dvc/cache/runs")  # a folder for each set of inputs, with what a stage gave for them
 RECORD_HELD, LOCK_HELD = Path(".dvc/tmp/rwlock.lock"), Path(".dvc/tmp/lock")  # by who writes these
 CHANGED = 2  # exit code
+OLD = 600  # seconds
 CONFLICT = "<<<<<<<"  # of git, which a person has to resolve
 
 
@@ -56,19 +59,22 @@ def mend() -> list[str]:
                     shutil.copyfile(COPY, LOCK)
                     now = "as it was when a stage began"
                 lines.append(f"{LOCK} was half written, and is {now}; {half} has what there was")
-    if _unfinished():
-        with _holding(LOCK_HELD) as held:
-            for entry in _unfinished() if held else ():
-                entry.rmdir() if entry.is_dir() else entry.unlink()
+    with _holding(LOCK_HELD) as held:
+        if held:
+            _remove_unfinished()
     return lines
 
 
-def _unfinished() -> list[Path]:
-    """What a DVC left that ended while it noted a run. It needs one in a folder, and takes the latest."""
-    return [
-        *RUNS.glob("*/*/.*.tmp"),
-        *(run for run in RUNS.glob("*/*") if run.is_dir() and all(f.suffix == ".tmp" for f in run.iterdir())),
-    ]
+def _remove_unfinished() -> None:
+    """Removes what a DVC left that ended as it noted a run. It needs one in a folder, and takes the latest.
+
+    Experiments note theirs here too, and hold a lock of their own; where there are any, it must be old.
+    """
+    are_others = any(EXPERIMENTS.glob("tmp*"))
+    for entry in (*RUNS.glob("*/*/.*.tmp"), *RUNS.glob("*/*")):
+        with suppress(OSError):  # a folder that has some
+            if not are_others or entry.stat().st_mtime < time.time() - OLD:
+                entry.rmdir() if entry.is_dir() else entry.unlink()
 
 
 def _is_ours(lock: Path) -> bool:

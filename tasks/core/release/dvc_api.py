@@ -5,10 +5,11 @@ DVC. `tasks.core.data.last_run` and `tasks.core.base.inputs` keep their own part
 run their stages again. Importing this module takes half a second.
 """
 
+import json
 import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,10 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
-from dvc.scm import NoSCM, SCMError, resolve_rev
+from dvc.scm import SCMError, resolve_rev
 from dvc_data.hashfile.db import get_index
-from dvc_data.hashfile.hash_info import HashInfo
-from dvc_data.hashfile.tree import Tree
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief
 from tasks.core.base.files import fingerprint, flat
@@ -31,7 +32,6 @@ STORES = {"aiohttp", "asyncssh", "azure", "botocore", "dvc", "dvc_data", "dvc_ob
 STORES |= {"google", "oss2", "paramiko", "scmrepo", "sshfs", "webdav4"}
 DvcError: type[Exception] = DvcException
 Locked: type[Exception] = LockError
-EVERYWHERE = {"revs": ["HEAD"], "all_branches": True, "all_tags": True, "all_experiments": True}
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 EXITED = re.compile(r"exited with (-?\d+)")  # a stage, by what DVC says
 CHATTER = re.compile(  # what DVC says after every stage
@@ -237,80 +237,69 @@ def is_of_a_store(error: Exception) -> bool:
 
 
 class Run(NamedTuple):
-    """What DVC has kept of how a stage once ended.
+    """What DVC has noted of how a stage once ended.
 
-    file: that says so. time: when, in seconds. contents: digests of what it
+    file: the note. stage: what tells it from others. time: when, in seconds. contents: digests of what it
     gave, and of the files in it.
     """
 
     file: Path
-    command: str
-    outputs: tuple[str, ...]
+    stage: tuple[str, ...]
     time: float
     contents: set[str]
 
-    @property
-    def stage(self) -> tuple[str, ...]:
-        """What tells it from others."""
-        return (self.command, *self.outputs)
-
 
 class Store:
-    """DVC's cache of this repository, while no other DVC works on it.
+    """DVC's cache of this repository, while its lock is held.
 
     Raises:
-        DarkroomError: another one does, a commit can't be read, or the cache lies elsewhere, where it may be
-            of others too.
+        DarkroomError: the cache lies elsewhere, where it may be of others too.
     """
 
     def __init__(self, repo: Repo) -> None:
-        self._repo, self._cache = repo, repo.cache.local
-        if not Path(self._cache.path).resolve().is_relative_to(Path(repo.dvc_dir).resolve()):
-            raise DarkroomError(
-                f"{self._cache.path}, which DVC caches in, may be of others too; see `dvc gc --projects`"
-            )
+        self._repo = repo
+        path = Path(repo.cache.local.path)
+        if not path.resolve().is_relative_to(Path(repo.dvc_dir).resolve()):
+            raise DarkroomError(f"{path}, which DVC caches in, may be of others too; it is left alone")
 
     @classmethod
     @contextmanager
     def open(cls) -> Iterator["Store"]:
+        """Raises a DarkroomError if another DVC is at work, or this is no repository of DVC's."""
         try:
             with Repo(".") as repo, repo.lock:
                 yield cls(repo)
         except LockError:
             raise DarkroomError("DVC is at work here; run it again when that has ended") from None
-        except (DvcException, SCMError) as error:
+        except DvcException as error:
             raise DarkroomError(f"DVC: {brief(error)}") from None
 
     def runs(self) -> list[Run]:
-        """All that it could bring back a stage's outputs from, the latest first."""
+        """Those whose contents are here, the latest first: a fetch brings notes, and all at once."""
         found = []
         for file in Path(self._repo.stage_cache.cache_dir).glob("*/*/*"):
-            time = file.stat().st_mtime
-            known = self._repo.stage_cache._load_cache(file.parent.name, file.name)
-            if known:  # or it was damaged, and is gone now
-                outs = known["outs"]
-                contents = self.with_files(out.get("md5") for out in outs)
-                found.append(Run(file, known["cmd"], tuple(out["path"] for out in outs), time, contents))
+            try:
+                note = YAML(typ="safe").load(file.read_text("utf-8"))
+                outs = {out["path"]: out["md5"] for out in note["outs"]}
+                stage = (note["cmd"], *outs)
+                time = max(self.file(digest).stat().st_mtime for digest in outs.values())
+            except (FileNotFoundError, YAMLError, ValueError, LookupError, TypeError):
+                continue  # no content, or no note: one that is half written, or not of DVC's
+            found.append(Run(file, stage, time, self.with_files(outs.values())))
         return sorted(found, key=lambda run: (-run.time, run.file))
 
-    def in_use(self) -> set[str]:
-        """Digests that the working copy, HEAD, branches, tags and experiments name."""
-        git = {} if isinstance(self._repo.scm, NoSCM) or not self._repo.scm.get_ref("HEAD") else EVERYWHERE
-        found: set[str] = set()
-        for _ in self._repo.brancher(**git):
-            found |= self.with_files(out.hash_info.value for out in self._repo.index.outs if out.hash_info)
-        return found
-
     def file(self, digest: str) -> Path:
-        return Path(self._cache.oid_to_path(digest))
+        return Path(self._repo.cache.local.oid_to_path(digest))
 
-    def with_files(self, digests: Iterable[str | None]) -> set[str]:
-        """Digests, and those of the files in each that is a folder and is there."""
-        found = set(filter(None, digests))
+    def with_files(self, digests: Iterable[str]) -> set[str]:
+        """Digests, and those of the files in each that is a folder and is here."""
+        found = set(digests)
         for digest in list(found):
-            if digest.endswith(".dir") and self.file(digest).is_file():
-                tree: Any = Tree.load(self._cache, HashInfo("md5", digest))
-                found |= {oid.value for _, (_, oid) in tree.iteritems()}
+            if digest.endswith(".dir"):
+                with suppress(
+                    OSError, ValueError, LookupError, TypeError
+                ):  # gone or damaged: DVC makes it anew
+                    found |= {entry["md5"] for entry in json.loads(self.file(digest).read_bytes())}
         return found
 
 

@@ -39,7 +39,20 @@ def attempt(*words: str) -> subprocess.CompletedProcess[str]:
         check=False,
         capture_output=True,
         text=True,
+        errors="replace",  # names and texts need not be UTF-8
     )
+
+
+def is_here() -> bool:
+    """Whether this is part of a repository.
+
+    Raises:
+        DarkroomError: it is one of another user, which git doesn't touch.
+    """
+    done = attempt("rev-parse", "--git-dir")
+    if done.returncode and "not a git repository" not in done.stderr:
+        raise DarkroomError(f"git: {brief(done.stderr)}")
+    return done.returncode == 0
 
 
 def check_place() -> None:
