@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from tasks.core.evaluation.intervals import wilson
 
 RESULTS = Path(__file__).with_suffix(".json")
 BEFORE = "2aa05b8"
+Rows = dict[str, dict[str, Any]]  # by task and seed, of each side
 SIDES = ("before", "notebook", "quick", "default")
 
 
@@ -153,37 +155,71 @@ def measure(name: str, seed: int, sides: list[str], known: dict[str, Any]) -> di
     return row
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Mean accuracy of each task and side over the seeds, in percent."""
-    sides = [side for side in SIDES if any(side in row for row in rows.values())]
-    sides = ["majority", "colours", "logistic", *sides]
-    lines = [f"| task | seeds | {' | '.join(sides)} |", "| --- " * (len(sides) + 2) + "|"]
+def table(rows: Rows) -> str:
+    """Mean accuracy of each task and side over its seeds, and the interval and passes of the default."""
+    columns = ["majority", "colours", "logistic", *SIDES]
+    head = ["task", "seeds", "test images", *columns, "95 %, means of its ends", "passes"]
+    lines = [head, ["---"] * len(head)]
     for name in TASKS:
-        seeds = [row for key, row in rows.items() if key.rpartition(", seed ")[0] == name]
-        means = (
-            np.mean([row[side]["accuracy"] for row in seeds if side in row] or [np.nan]) for side in sides
-        )
-        if seeds:
-            lines.append(f"| {name} | {len(seeds)} | {' | '.join(f'{mean:.1%}' for mean in means)} |")
-    return "\n".join(lines)
+        seeds = of_task(rows, name)
+        default = [row["default"] for row in seeds if "default" in row]
+        if default:
+            low, high = np.mean([side["interval_95"]["accuracy"] for side in default], axis=0)
+            means = [mean(row[side]["accuracy"] for row in seeds if side in row) for side in columns]
+            facts = [name, str(len(default)), f"{default[0]['n']:,}", *means]
+            passes = np.mean([side["passes"] for side in default])
+            lines.append([*facts, f"{low:.1%} to {high:.1%}", f"{passes:.1f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def mean_errors(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """The geometric mean over the rows of the ratio of two sides' errors, half an image added to each."""
+def of_task(rows: Rows, name: str) -> list[dict[str, Any]]:
+    return [row for key, row in rows.items() if key.rpartition(", seed ")[0] == name]
+
+
+def mean(values: Iterable[float]) -> str:
+    found = list(values)
+    return f"{np.mean(found):.1%}" if found else ""
+
+
+def mean_errors(rows: Rows) -> list[str]:
+    """The mean error of a side over that of another, and the geometric mean of the tasks' ratios.
+
+    Of each task it is the mean over the seeds that have both; for the ratio half an image is added to it.
+    """
     found = []
     for side in ("quick", "default"):
         for other in ("logistic", "before"):
-            ratios = [
-                np.log((1 - row[side]["accuracy"] + half) / (1 - row[other]["accuracy"] + half))
-                for row in rows.values()
-                if side in row and other in row
-                for half in [0.5 / row[side]["n"]]
-            ]
-            if ratios:
+            errors, halves = [], []
+            for name in TASKS:
+                both = [row for row in of_task(rows, name) if side in row and other in row]
+                if both:
+                    errors.append(
+                        [1 - np.mean([row[each]["accuracy"] for row in both]) for each in (side, other)]
+                    )
+                    halves.append([0.5 / both[0][side]["n"]])
+            if errors:
+                first, second = np.mean(errors, axis=0)
+                ratio = np.exp(-np.diff(np.log(np.add(errors, halves))).mean())
                 found.append(
-                    f"error of {side} over {other}: {np.exp(np.mean(ratios)):.3f}, {len(ratios)} rows"
+                    f"error of {side} over {other}: {first / second:.3f}, as a geometric mean {ratio:.3f}, "
+                    f"{len(errors)} tasks"
                 )
     return found
+
+
+def below(rows: Rows) -> list[str]:
+    """Rows whose default is below the logistic regression, and whether that is beyond its interval."""
+    return [
+        f"{key}: {row['default']['accuracy']:.1%}, logistic {row['logistic']['accuracy']:.1%}"
+        + (
+            ", beyond the interval"
+            if row["default"]["interval_95"]["accuracy"][1] < row["logistic"]["accuracy"]
+            else ""
+        )
+        for key, row in rows.items()
+        if "default" in row and "logistic" in row
+        if row["default"]["accuracy"] < row["logistic"]["accuracy"]
+    ]
 
 
 def main() -> int:
@@ -207,7 +243,7 @@ def main() -> int:
             key = f"{name}, seed {seed}"
             rows[key] = measure(name, seed, arguments.sides, rows.get(key, {}))
             write_json(RESULTS, rows)
-    print("\n".join([table(rows), *mean_errors(rows)]))
+    print("\n".join([table(rows), *mean_errors(rows), *below(rows)]))
     return 0
 
 
