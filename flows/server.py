@@ -120,7 +120,9 @@ def reporting(own: Temporary | None) -> Iterator[None]:
     try:
         with temporary_settings(settings):
             yield
-    except Failure as error:
+    except (Failure, RuntimeError) as error:
+        if not (isinstance(error, Failure) or isinstance(error.__cause__, Failure)):
+            raise  # Prefect wraps what a first connection fails by
         raise DarkroomError(
             f"Prefect's server at {url()} failed on the way ({brief(error)}); what the stages have "
             f"done is kept: run it again when the server is back, or with {ALONE}"

@@ -4,11 +4,14 @@ import socket
 from pathlib import Path
 
 import pytest
+from prefect import flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import deployments, serve
+from flows import deployments, serve, server
 from tasks.core.base.errors import DarkroomError
+from tests.live import free_ports
 from tests.structure import ROOT
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -86,3 +89,21 @@ def test_a_proxy_that_the_user_has_does_not_keep_the_client_from_its_server(
         monkeypatch.setenv(name, "socks5h://127.0.0.1:9")
     with get_client(sync_client=True) as client:
         assert client.api_healthcheck() is None, "the tests' server answers"
+
+
+def test_a_server_that_is_gone_before_a_run_begins_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look for it and the run's first word, which Prefect then fails by another exception."""
+    url = f"http://127.0.0.1:{free_ports()[0]}/api"
+    monkeypatch.setattr(server, "is_up", lambda _: True)
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    said = "failed on the way .* run it again when the server is back, or with --no-server"
+
+    @flow
+    def nothing() -> None: ...
+
+    with (
+        temporary_settings({PREFECT_API_URL: url}),
+        pytest.raises(DarkroomError, match=said),
+        server.reporting(None),
+    ):
+        nothing()
