@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import records
 from benchmarks.__main__ import Comparison
 from benchmarks.data import link_copies, write_photographs, write_tiny
 from benchmarks.fashion_mnist import read_idx
@@ -29,6 +30,7 @@ def test_ours_and_the_notebooks_pipeline_read_the_same_number_of_images(
     bare.decode_and_resize()
     assert len(read_parquet(work.manifest)) == len(bare.files) == 60
     assert reading(work.dataset)() == notebook(work.images)() == 60
+    assert "smaller" in records.table(work.dataset)
 
 
 def test_the_photographs_are_the_same_each_time_and_no_two_alike(tmp_path: Path) -> None:
