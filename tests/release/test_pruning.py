@@ -245,6 +245,16 @@ def test_what_is_damaged_ends_nothing(damage: Callable[[], None]) -> None:
         assert kept() == {"five"}
 
 
+def test_a_damaged_database_of_dvcs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    dvc("status")
+    files = list((tmp_path / "site").rglob("cache.db"))
+    for file in files:
+        file.write_bytes(b"x" * 5000)
+    code, said = prune()
+    assert files and code == 2 and "remove DVC's own database, .cache/dvc" in said
+
+
 def test_one_that_was_killed_on_its_way_is_ended_by_the_next() -> None:
     for file in objects():
         if file.read_text() == "one":

@@ -54,6 +54,9 @@ REFUSALS = {
     ("unable to open database",): "check owner and permissions",
     ("Cannot allocate memory", "Unable to allocate"): "free some memory, or lower compute.workers",
     ("Input/output error", "disk I/O error"): "check the disk",
+    ("image is malformed", "is not a database"): (
+        "remove DVC's own database, .cache/dvc or what DVC_SITE_CACHE_DIR names, which it makes anew"
+    ),
 }
 
 
