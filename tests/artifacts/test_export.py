@@ -27,7 +27,7 @@ from tasks.core.backbones import tensorflow_setup
 from tasks.core.base import params
 from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
-from tasks.core.base.errors import DataError, ModelError, ParamError, Rejected
+from tasks.core.base.errors import DataError, ModelError, ParamError, Rejected, WorkerError
 from tasks.core.base.files import read_json, sha256
 from tasks.core.data import image_io
 from tasks.core.inference.predictor import load_predictor
@@ -458,3 +458,16 @@ def test_what_is_no_artifact_is_refused_in_one_line(tmp_path: Path, content: byt
     with pytest.raises(ModelError) as caught:
         load_predictor(tmp_path / "model")
     assert "\n" not in str(caught.value) and "model" in str(caught.value)
+
+
+@pytest.mark.parametrize(("end", "error"), [("SIGKILL", WorkerError), ("SIGSEGV", ModelError)])
+def test_a_process_that_somebody_kills_says_nothing_of_its_artifact(
+    end: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a model is rejected for good, since what an export came to is kept; one that crashes is at fault."""
+    killed = tmp_path / "killed.py"
+    killed.write_text(f"import os, signal\nos.kill(os.getpid(), signal.{end})\n")
+    monkeypatch.setattr(runtimes, "__file__", str(killed))
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(error, match=r"model\.onnx"):
+        isolation._run("predict", tmp_path / "model.onnx")

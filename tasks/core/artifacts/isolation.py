@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import numpy as np
 from tasks.core.artifacts import runtimes
 from tasks.core.artifacts.config import TIMED
 from tasks.core.base.arrays import Array
-from tasks.core.base.errors import ModelError, brief
+from tasks.core.base.errors import ModelError, WorkerError, brief
 from tasks.core.base.files import sha256
 from tasks.core.base.paths import cache_folder, folders_of_others
 
@@ -96,6 +97,15 @@ def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) ->
         )
     except subprocess.TimeoutExpired:
         raise ModelError(f"{artifact} had not answered after {patience:g} seconds") from None
+    if done.returncode in (
+        -signal.SIGKILL,
+        -signal.SIGTERM,
+    ):  # by somebody else, so that it says nothing of it
+        name = signal.Signals(-done.returncode).name
+        raise WorkerError(
+            f"{artifact.name} was run apart in a process that was ended by {name}, as it happens when memory "
+            "runs out; run it again"
+        )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ModelError(f"{artifact} can't be run apart ({brief(last)})")
