@@ -464,7 +464,7 @@ def test_what_is_no_artifact_is_refused_in_one_line(tmp_path: Path, content: byt
 def test_a_process_that_somebody_kills_says_nothing_of_its_artifact(
     end: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a model is rejected for good, since what an export came to is kept; one that crashes is at fault."""
+    """Else a model is rejected for good, as what an export came to is kept. A crash is its own fault."""
     killed = tmp_path / "killed.py"
     killed.write_text(f"import os, signal\nos.kill(os.getpid(), signal.{end})\n")
     monkeypatch.setattr(runtimes, "__file__", str(killed))
