@@ -33,15 +33,14 @@ def table(folder: Path) -> str:
     count = min(MOST, data.size("train"))
     images = [pixels for batch in data.read("train", BATCH, count) for pixels in batch["image"].numpy()]
     raw = [image_io.encode(pixels, "raw") for pixels in images]
-    size = len(raw[0])
+    whole = b"".join(raw)
     packed, written = timed(lambda: [image_io.encode(pixels, "png") for pixels in images], len(images))
     _, read = timed(lambda: [tf.io.decode_png(one) for one in packed], len(images))
     lines = [f"| {len(images)} images of {data.image_size} pixels | smaller | written in | read in |"]
     lines += [
         "| --- | --- | --- | --- |",
-        line("png", size * len(raw) / sum(map(len, packed)), written, read),
+        line("png", len(whole) / sum(map(len, packed)), written, read),
     ]
-    whole = b"".join(raw)
     for name, level in (("gzip", 1), ("zstd", 3)):
         codec = pa.Codec(name, compression_level=level)
         small, written = timed(partial(codec.compress, whole, asbytes=True), len(images))

@@ -11,6 +11,7 @@ import pytest
 from dvc.lock import make_lock
 
 from tasks.core.base.files import remove, write_json
+from tasks.core.base.leftovers import CACHE
 from tasks.core.base.mending import LOCK_HELD, RECORD, RUNS
 from tests.project import ME
 from tests.release.test_dvc_api import dvc
@@ -24,7 +25,6 @@ stages:
     outs: [models]
 """
 SOURCES = ("one", "two", "three", "four", "five")
-CACHE = Path(".dvc/cache/files/md5")
 
 
 def git(*words: str) -> str:

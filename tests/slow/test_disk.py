@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.base.leftovers import CACHE
 from tests.images import write_classes
 from tests.project import Project
 
@@ -29,7 +30,7 @@ def test_a_cache_that_outputs_are_links_into_stays_sound_and_is_pruned(tmp_path:
     write_classes(tmp_path / "pictures", count=30)
     project = Project.small(tmp_path)
     assert project.run("dvc", "config", "--local", "cache.type", "hardlink,copy").returncode == 0
-    cache = project.folder / ".dvc/cache/files/md5"
+    cache = project.folder / CACHE
     for runs in (1, 2):
         done = project.run("dvc", "repro")
         assert done.returncode == 0, done.stdout

@@ -14,11 +14,12 @@ import numpy as np
 from tasks.core.artifacts import runtimes
 from tasks.core.artifacts.config import TIMED
 from tasks.core.base.arrays import Array
-from tasks.core.base.errors import ModelError, WorkerError, brief
+from tasks.core.base.errors import ModelError, WorkerError, brief, ended_by
 from tasks.core.base.files import sha256
 from tasks.core.base.paths import cache_folder, folders_of_others
 
 PATIENCE = 2 * 3600  # seconds, for a whole test split
+KILLS = (signal.SIGKILL, signal.SIGTERM)  # of somebody else, which say nothing of an artifact
 UNTIMED: dict[str, Any] = dict.fromkeys(TIMED)
 
 Kind = TypeVar("Kind", bound=str)
@@ -97,15 +98,8 @@ def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) ->
         )
     except subprocess.TimeoutExpired:
         raise ModelError(f"{artifact} had not answered after {patience:g} seconds") from None
-    if done.returncode in (
-        -signal.SIGKILL,
-        -signal.SIGTERM,
-    ):  # by somebody else, so that it says nothing of it
-        name = signal.Signals(-done.returncode).name
-        raise WorkerError(
-            f"{artifact.name} was run apart in a process that was ended by {name}, as it happens when memory "
-            "runs out; run it again"
-        )
+    if -done.returncode in KILLS:
+        raise WorkerError(ended_by(f"a process that {artifact.name} was run apart in", -done.returncode))
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ModelError(f"{artifact} can't be run apart ({brief(last)})")

@@ -1,5 +1,6 @@
 """Everything that can be a user's to mend, as one tree: each ends as one clear line on stderr."""
 
+import signal
 from collections.abc import Sequence
 
 
@@ -64,6 +65,12 @@ def remedy(error: BaseException) -> str | None:
     """What to do about an error of the machine's, whichever library met it; none for others."""
     text = f"{error}{' Cannot allocate memory' * isinstance(error, MemoryError)}"
     return next((what for words, what in REFUSALS.items() if any(word in text for word in words)), None)
+
+
+def ended_by(what: str, number: int) -> str:
+    """Says that a process was ended by a signal, which tells nothing of its work."""
+    name = signal.Signals(number).name
+    return f"{what} was ended by {name}, as it happens when memory runs out; run it again"
 
 
 def brief(error: object) -> str:

@@ -14,12 +14,11 @@ from typing import Any, TextIO
 
 from tasks.core.base import process
 from tasks.core.base.files import HOST, is_json, read_json, remove
-from tasks.core.base.mending import RECORD
+from tasks.core.base.mending import OLD, RECORD
 
 LOCK = "lock"  # in a temporary folder: held by the process that it is of
 PREFIX, SUFFIX = "darkroom-", ".tmp"
 CACHE = Path(".dvc/cache/files/md5")  # a cache elsewhere may be at work for others
-OLD = 600  # seconds
 OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")
 OF_OURS = re.compile(rf"\..+\.{re.escape(HOST)}\.(\d+)\.(?:new|old)\.tmp")
 

@@ -7,7 +7,6 @@ run their stages again. Importing this module takes half a second.
 
 import json
 import re
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from dvc_data.hashfile.db import get_index
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief
+from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief, ended_by
 from tasks.core.base.files import fingerprint, flat
 from tasks.core.base.paths import METRICS
 
@@ -317,8 +316,7 @@ def complaint(stage: str, lines: list[str]) -> str:
     """The failed stage's own last words; DVC's, where it has failed before the stage or after it."""
     code = stage_exit(lines)
     if code < 0:  # its last words are of something else
-        name = signal.Signals(-code).name
-        return f"{stage} was ended by {name}, as it happens when memory runs out; run it again"
+        return ended_by(stage, -code)
     errors = [line for line in lines if line.startswith("ERROR: ")]
     has_failed = any(EXITED.search(line) for line in errors)
     own = [line for line in lines if has_failed and line.startswith(f"{stage}: ")]
