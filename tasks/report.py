@@ -222,8 +222,7 @@ def page(folder: Path, p: Report, min_slice: int, parameters: dict[str, str]) ->
     label_errors, predictions = read_json(paths.LABEL_ERRORS), read_parquet(paths.PREDICTIONS)
     metrics = read_json(paths.METRICS)
     images = readable(read_parquet(paths.MANIFEST, COLUMNS))
-    names, digests = dataset["class_names"], dict(zip(images["path"], images["sha256"], strict=True))
-    album = thumbnails.Album(folder, digests)
+    names, album = dataset["class_names"], thumbnails.Album(folder, images.set_index("path")["sha256"])
     history, model = pd.read_csv(paths.MODELS / "history.csv"), read_json(paths.MODELS / paths.MODEL_FACTS)
     robustness = charts.robustness_curves(metrics["robustness"]) if "robustness" in metrics else []
     answers = with_confidence(predictions)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from tests.structure import ROOT
 
-PATIENCE = 300  # seconds for the tests of a room; a mutant may never end
+PATIENCE = 900  # seconds for the tests of a room; a mutant may never end
 OTHER: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -110,21 +110,31 @@ def tests_of(file: Path) -> str:
     return f"tests/{room or named.get(file.stem, 'base')}"
 
 
-def is_killed(mutant: Mutant, clone: Path) -> bool:
-    """Whether a fast test fails, or doesn't end."""
+def outcome(mutant: Mutant, clone: Path) -> str:
+    """What becomes of a mutant: killed, lives, or without an end."""
     place = clone / mutant.file
     before = place.read_bytes()
     place.write_text(mutant.text, "utf-8")
-    words = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
     try:
-        done = subprocess.run(
-            [*words, tests_of(mutant.file)], cwd=clone, check=False, capture_output=True, timeout=PATIENCE
-        )
-        return done.returncode != 0
+        return "lives" if do_pass(_nearest_first(mutant.file), clone) else "killed"
     except subprocess.TimeoutExpired:
-        return True
+        return "without an end"
     finally:
         place.write_bytes(before)
+
+
+def _nearest_first(file: Path) -> list[str]:
+    """The test files of a module's room, first those that name it: most mutants die in one of them."""
+    room = ROOT / tests_of(file)
+    tests = sorted(room.rglob("test_*.py"), key=lambda test: (file.stem not in test.read_text("utf-8"), test))
+    return [str(test.relative_to(ROOT)) for test in tests]
+
+
+def do_pass(tests: list[str], clone: Path) -> bool:
+    """Whether all fast ones of some tests pass."""
+    words = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+    done = subprocess.run([*words, *tests], cwd=clone, check=False, capture_output=True, timeout=PATIENCE)
+    return done.returncode == 0
 
 
 def main() -> int:
@@ -136,19 +146,30 @@ def main() -> int:
     files = sorted(path.relative_to(ROOT) for path in (ROOT / given.within).rglob("*.py"))
     everything = [mutant for file in files for mutant in mutants(file)]
     chosen = Random(given.seed).sample(everything, min(given.n, len(everything)))
-    lived = []
+    found: dict[str, list[Mutant]] = {"killed": [], "lives": [], "without an end": []}
     with tempfile.TemporaryDirectory(prefix="mutants-") as top:
         clone = Path(top) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         (clone / ".venv").symlink_to(sys.prefix)
         for mutant in tqdm(chosen, "mutants", disable=None, leave=False):
             (clone / mutant.file).write_bytes((ROOT / mutant.file).read_bytes())
-            if not is_killed(mutant, clone):
-                lived.append(mutant)
-                print(f"lives: {mutant}", flush=True)
+            become = outcome(mutant, clone)
+            found[become].append(mutant)
+            if become != "killed":
+                print(f"{become}: {mutant}", flush=True)
+        # Tests that fail without a mutant would kill every one. Where one lives, all have passed.
+        rooms = {tests_of(mutant.file) for mutant in chosen}
+        broken = [
+            room
+            for room in sorted(rooms - {tests_of(mutant.file) for mutant in found["lives"]})
+            if not do_pass([room], clone)
+        ]
         shutil.rmtree(clone)
-    print(f"{len(chosen) - len(lived)} of {len(chosen)} killed, of {len(everything):,} that there are")
-    return 0
+    counts = ", ".join(f"{len(mutants)} {become}" for become, mutants in found.items())
+    print(f"{counts}, of {len(everything):,} that there are")
+    for room in broken:
+        print(f"{room} fails without a mutant too, so that nothing is shown of it")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

@@ -318,7 +318,7 @@ def test_a_thumbnail_is_small_upright_and_never_enlarged(tmp_path: Path) -> None
 
 def test_an_image_that_is_not_the_one_that_was_validated_is_not_shown(tmp_path: Path) -> None:
     Image.new("RGB", (9, 8)).save(tmp_path / "cat.png")
-    digests = {"cat.png": sha256(tmp_path / "cat.png"), "gone.png": "0" * 64}
+    digests = pd.Series({"cat.png": sha256(tmp_path / "cat.png"), "gone.png": "0" * 64})
     album = thumbnails.Album(tmp_path, digests)
     assert album.image("cat.png").look == "i0"
     assert album.image("broken.png").look == thumbnails.UNREAD, "which could not be read then"
@@ -329,11 +329,15 @@ def test_an_image_that_is_not_the_one_that_was_validated_is_not_shown(tmp_path: 
         album.image("gone.png")
 
 
+def album_of_none(folder: Path) -> thumbnails.Album:
+    return thumbnails.Album(folder, pd.Series(dtype=str))
+
+
 def test_many_classes_do_not_burst_the_page(tmp_path: Path) -> None:
     """As many photographs as are shown at most take less than 5 MB."""
     rows = [(f"{label}/{n}.jpg", f"{label:04d}", f"{n:02d}") for label in range(400) for n in range(5)]
     frame = pd.DataFrame(rows, columns=["path", "label", "sha256"])
-    per_class = [sheet.shown for sheet in thumbnails.of_classes(frame, thumbnails.Album(tmp_path, {}), 12)]
+    per_class = [sheet.shown for sheet in thumbnails.of_classes(frame, album_of_none(tmp_path), 12)]
     assert 400 <= sum(per_class) <= thumbnails.MAX_CLASS_THUMBNAILS
     Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "photograph.png")
     rule = thumbnails.background((tmp_path / "photograph.png").read_bytes())
@@ -343,7 +347,7 @@ def test_many_classes_do_not_burst_the_page(tmp_path: Path) -> None:
 def test_no_set_is_cut_down_to_a_single_image(tmp_path: Path) -> None:
     found = {"severity": "warning", "paths": list("abcdef"), "sets": [list("abc"), list("de"), ["f", "g"]]}
     validation = {"findings": {"duplicate": found}, "expectations": []}
-    (sheet,) = thumbnails.of_findings(validation, thumbnails.Album(tmp_path, {}), 4)
+    (sheet,) = thumbnails.of_findings(validation, album_of_none(tmp_path), 4)
     assert [[image.path for image in images] for images in sheet.sets] == [list("abc")]
     assert (sheet.shown, sheet.total) == (3, 6)
 
@@ -362,10 +366,12 @@ def test_a_finding_names_a_few_expectations_and_tells_how_many_more(tmp_path: Pa
     outcomes = [asked | {"name": f"balance of class {n}"} for n in range(100)]
     outcomes += [asked | {"kind": "dark", "name": "another kind"}, asked | {"passed": True, "name": "met"}]
     validation = {"findings": {"imbalance": {"paths": []}}, "expectations": outcomes}
-    (sheet,) = thumbnails.of_findings(validation, thumbnails.Album(tmp_path, {}), 4)
+    (sheet,) = thumbnails.of_findings(validation, album_of_none(tmp_path), 4)
     assert sheet.notes[0] == "Balance of class 0: 2. Asked for: 9. To do: add."
     assert sheet.notes[-1] == "And 97 more of the kind."
     assert len(sheet.notes) == 4
+    (sheet,) = thumbnails.of_findings(validation | {"expectations": outcomes[:3]}, album_of_none(tmp_path), 4)
+    assert len(sheet.notes) == 3, "all are named, and none are left"
 
 
 @in_a_browser

@@ -1,7 +1,7 @@
 """Contact sheets: small images for a page, which holds each of them once."""
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -32,10 +32,10 @@ class Album:
 
     Args:
         folder: that their paths start from.
-        digests: the sha256 of those that could be read when they were validated.
+        digests: the sha256, by path, of those that could be read when they were validated.
     """
 
-    def __init__(self, folder: Path, digests: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, digests: pd.Series) -> None:
         self._folder, self._digests = folder, digests
         self._looks: dict[str, str] = {}
         self._rules: list[str] = []
@@ -51,7 +51,7 @@ class Album:
         return Thumbnail(path, self._looks[path])
 
     def _look(self, path: str) -> str:
-        if path not in self._digests:
+        if path not in self._digests.index:
             return UNREAD
         self._rules.append(background(image_io.validated(self._folder / path, self._digests[path])))
         return f"i{len(self._rules) - 1}"
@@ -105,12 +105,16 @@ def of_classes(images: pd.DataFrame, album: Album, count: int) -> list[Sheet]:
         images: the readable ones, with `path`, `label` and `sha256`.
         count: images a sheet at most; fewer where there are so many classes that the page would burst.
     """
-    classes = images.sort_values("sha256").groupby("label")
+    classes = images[["path", "sha256"]].groupby(images["label"])
     each = min(count, max(1, MAX_CLASS_THUMBNAILS // max(1, len(classes))))
     return [
-        Sheet(str(label), len(rows), [_take(rows.drop_duplicates("sha256")["path"].head(each), album)])
-        for label, rows in classes
+        Sheet(str(label), len(rows), [_take(_by_content(rows).head(each), album)]) for label, rows in classes
     ]
+
+
+def _by_content(rows: pd.DataFrame) -> pd.Series:
+    """Paths in the order of digests, one of each."""
+    return rows.sort_values("sha256", kind="stable").drop_duplicates("sha256")["path"]
 
 
 def of_findings(validation: dict[str, Any], album: Album, count: int) -> list[Sheet]:
