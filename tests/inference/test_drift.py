@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 
 from tasks import drift as command
 from tasks.core.base import cli
@@ -48,6 +49,15 @@ def test_the_stability_index_is_the_one_of_the_books() -> None:
     assert drift.stability(counts) == pytest.approx(by_hand, abs=1e-3)
     assert drift.stability(np.array([[7, 7], [7, 7]])) == 0
     assert math.isfinite(drift.stability(np.array([[100, 0], [0, 100]]))), "an empty bin is no end"
+
+
+def test_a_bin_of_one_image_counts_in_the_test_of_independence() -> None:
+    """G = 2 sum(n ln(n / expected)), Sokal and Rohlf, Biometry."""
+    expected = np.array([[2.5, 3.0, 0.5], [2.5, 3.0, 0.5]])
+    counts = np.array([[3, 2, 1], [2, 4, 0]])
+    g = 2 * sum(n * math.log(n / e) for n, e in zip(counts.flat, expected.flat, strict=True) if n)
+    assert drift.independence(counts) == pytest.approx(chi2.sf(g, df=2), rel=1e-9)
+    assert drift.independence(np.insert(counts, 1, 0, axis=1)) == pytest.approx(chi2.sf(g, df=2), rel=1e-9)
 
 
 def test_distances_reach_from_nothing_to_all() -> None:
