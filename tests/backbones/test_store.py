@@ -213,6 +213,18 @@ def test_what_is_no_model_is_refused_and_nothing_is_written_outside(
     assert not Path("/outside").exists()
 
 
+def test_an_archive_that_would_explode_is_not_unpacked(
+    hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor for its first members, which are small."""
+    monkeypatch.setattr(download, "SMALL", 0)
+    monkeypatch.setattr(tensorflow_hub.file_utils, "extract_tarfile_to_destination", pytest.fail)
+    hub.archives[PATH] = packed_member("saved_model.pb", data=bytes(10**7))
+    with pytest.raises(BackboneError, match=r"no archive of a model \(it unpacks to more than 20 times"):
+        store.locate(NAME)
+    assert left_in(cache) == []
+
+
 def dead_process() -> int:
     process = subprocess.Popen(["true"])
     process.wait()

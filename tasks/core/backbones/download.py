@@ -28,6 +28,10 @@ TIMEOUT = 30  # seconds without a byte, after which a server is given up
 TRIES = 4
 PAUSE = 1  # seconds before the second try, and twice as long before each further one
 HUB = "https://tfhub.dev/"
+UNPACKED = (
+    20  # times its own size, at most, that an archive of more than SMALL unpacks to; weights hardly shrink
+)
+SMALL = 1 << 30  # bytes when it is unpacked
 
 _NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError)
 
@@ -76,6 +80,7 @@ class Resolver(hub.compressed_module_resolver.HttpCompressedFileResolver):  # ty
         """Fetches and unpacks a model into a folder that TF Hub renames when it is whole."""
         with NamedTemporaryFile(dir=folder) as archive:  # in there, where who waits for us sees it grow
             self._fetch(handle, archive)
+            _refuse_bomb(archive)
             hub.file_utils.extract_tarfile_to_destination(archive, folder)
         saved_model.inspect(Path(folder))
 
@@ -113,6 +118,21 @@ class Resolver(hub.compressed_module_resolver.HttpCompressedFileResolver):  # ty
         except HTTPError as error:
             error.close()  # it is an answer too, and holds its connection
             raise
+
+
+def _refuse_bomb(archive: IO[bytes]) -> None:
+    """Looks what an archive unpacks to, before anything of it is on the disk.
+
+    Raises:
+        ValueError: that is far more than a model's.
+    """
+    left = max(SMALL, UNPACKED * os.fstat(archive.fileno()).st_size)
+    with tarfile.open(fileobj=archive, mode="r|*") as members:
+        for member in members:
+            left -= member.size
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {UNPACKED} times its size")
+    archive.seek(0)
 
 
 def _mirrored(handle: str) -> str:
