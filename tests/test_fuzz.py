@@ -4,13 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.base import params
-from tasks.core.base.errors import DarkroomError, DataError, ParamError
+from tasks.core.base.errors import DarkroomError, DataError, ModelError, ParamError
 from tasks.core.data import discovery
+from tasks.core.inference.predictor import load_predictor
 from tasks.core.release import registry
 from tasks.core.release.evidence import Evidence
 from tasks.core.validation import schema
@@ -57,7 +59,7 @@ def end_the_process() -> None:
     ],
 )
 def test_each_kind_of_fault_is_seen(read: object, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TARGETS, "bad", Target([b"x"], [], read))  # type: ignore[arg-type]
+    monkeypatch.setitem(TARGETS, "bad", Target(lambda: [b"x"], [], read))  # type: ignore[arg-type]
     found = list(try_some("bad", 1, range(3)))
     assert [number for number, _ in found] == [0, 1, 2]
     assert all(words in text for _, text in found), found
@@ -69,7 +71,7 @@ def test_what_takes_too_long_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     monkeypatch.setattr("tests.fuzz.__main__.SECONDS", 1)
-    monkeypatch.setitem(TARGETS, "bad", Target([b"x"], [], hang))
+    monkeypatch.setitem(TARGETS, "bad", Target(lambda: [b"x"], [], hang))
     assert fault("bad", b"x") == "took more than 1 seconds"
 
 
@@ -116,3 +118,14 @@ def test_evidence_without_a_headline_is_none() -> None:
     facts: dict[str, object] = {name: {} for name in ("about", "digests", "artifacts", "probe", "metrics")}
     given = {"version": "v1.0.0", "commit": "a", "verdict": "passed", "format": 1} | facts
     assert Evidence.from_facts(given, "v1") is None
+
+
+def test_an_artifact_that_takes_other_images_than_it_says_is_one_line(tmp_path: Path) -> None:
+    """Its runtime's own error was a traceback, three lines long."""
+    (tmp_path / "model.onnx").write_bytes(TARGETS["ONNX"].sound[0])
+    predictor = load_predictor(tmp_path / "model.onnx")
+    with pytest.raises(
+        ModelError, match=r"model.onnx can't predict \(InvalidArgument: .*Expected: 4"
+    ) as caught:
+        predictor.predict(np.zeros((1, 5, 4, 3), np.float32))
+    assert "\n" not in str(caught.value)

@@ -60,6 +60,7 @@ def fault(kind: str, data: bytes) -> str | None:
 
 def try_some(kind: str, seed: int, numbers: range) -> Iterator[tuple[int, str]]:
     """Tries inputs in a process of its own, and goes on after one that ends it."""
+    assert TARGETS[kind].sound, "made before that process is forked"
     context = multiprocessing.get_context("fork")
     while numbers:
         here, there = context.Pipe()

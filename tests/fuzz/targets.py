@@ -1,13 +1,25 @@
 """What reads input of strangers, sound input for each, and words that mean something in it."""
 
+import atexit
+import gzip
 import json
+import os
 import pickle
+import shutil
+import socket
 import struct
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
-from io import BytesIO
+from functools import cache, cached_property
+from io import BytesIO, StringIO
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,16 +40,21 @@ from tasks.core.release.evidence import Evidence
 from tasks.core.validation import schema
 from tasks.core.validation.image_quality import SAMPLE, measures
 from tests.data.test_archives import SOUND as ARCHIVES
+from tests.hub import packed
 from tests.structure import ROOT
 
 
 @dataclass(frozen=True)
 class Target:
-    """sound: inputs. words: put into them. read: takes an input, and a folder of its own to put it in."""
+    """make: sound inputs. words: put into them. read: takes an input, and a folder of its own to use."""
 
-    sound: list[bytes]
+    make: Callable[[], list[bytes]]
     words: list[bytes]
     read: Callable[[bytes, Path], object]
+
+    @cached_property
+    def sound(self) -> list[bytes]:
+        return self.make()
 
 
 def _images() -> list[bytes]:
@@ -131,7 +148,21 @@ _TENSOR = (
 )
 
 
-def _onnx() -> bytes:
+CONTRACT: dict[str, Any] = {"class_names": ["a", "b", "c"], "image_size": 4, "resize": "stretch"}
+
+
+@cache
+def _made() -> Path:
+    """A folder of what TensorFlow must make, which is removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    atexit.register(shutil.rmtree, folder)
+    subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.made", str(folder)], cwd=ROOT, check=True, capture_output=True
+    )
+    return folder
+
+
+def _onnx() -> list[bytes]:
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [None, 4, 4, 3])
     answer = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, [None, 3])
     axes = onnx.numpy_helper.from_array(np.array([1, 2]), "axes")
@@ -141,14 +172,48 @@ def _onnx() -> bytes:
     ]
     graph = onnx.helper.make_graph(nodes, "g", [image], [answer], [axes])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
-    contract = {"class_names": ["a", "b", "c"], "image_size": 4, "resize": "stretch"}
-    onnx.helper.set_model_props(model, {"classifier": json.dumps(contract)})
-    return bytes(model.SerializeToString())
+    onnx.helper.set_model_props(model, {"classifier": json.dumps(CONTRACT)})
+    return [bytes(model.SerializeToString())]
 
 
-def _read_artifact(data: bytes, folder: Path) -> None:
-    (folder / "model.onnx").write_bytes(data)
-    load_predictor(folder / "model.onnx")
+def _answer(artifact: Path) -> None:
+    images = np.zeros((2, 4, 4, 3), np.float32)
+    load_predictor(artifact).predict(images)
+
+
+def _read_graph(data: bytes, folder: Path) -> None:
+    """A SavedModel whose graph is another."""
+    shutil.copytree(_made() / "saved_model", folder / "model")
+    (folder / "model/saved_model.pb").write_bytes(data)
+    _answer(folder / "model")
+
+
+def _hub_answers() -> list[bytes]:
+    archives = packed(_made() / "backbone"), gzip.decompress(packed(_made() / "backbone"))
+    return [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data) for data in archives]
+
+
+def _read_hub_answer(data: bytes, folder: Path) -> None:
+    """Fetches a model from a server that answers just so."""
+    from tasks.core.backbones import download  # brings TensorFlow along
+
+    os.environ |= {"TFHUB_CACHE_DIR": str(folder), "no_proxy": "127.0.0.1"}
+    with socket.create_server(("127.0.0.1", 0)) as server, redirect_stdout(StringIO()):
+
+        def serve() -> None:
+            with suppress(OSError):  # it is over
+                while True:
+                    peer, _ = server.accept()
+                    with suppress(OSError), peer:
+                        peer.recv(1 << 16)
+                        peer.sendall(data)
+
+        Thread(target=serve, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/model"
+        try:
+            download.download(address, timeout=1, tries=2, pause=0.001)
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # or the thread would wait for ever
 
 
 def _evidence() -> list[bytes]:
@@ -183,10 +248,10 @@ def _read_archive(kind: str) -> Callable[[bytes, Path], None]:
     return read
 
 
-def _arrays() -> bytes:
+def _arrays() -> list[bytes]:
     buffer = BytesIO()
     np.savez(buffer, values=np.ones((3, 4), np.float32), labels=np.arange(3))
-    return buffer.getvalue()
+    return [buffer.getvalue()]
 
 
 YAML_WORDS = [
@@ -253,30 +318,52 @@ IMAGE_WORDS = [
     b"II*\0",
     b"P6\n99999 99999\n255\n",
 ]
+ARTIFACT_WORDS = [b"classifier", b"class_names", *JSON_WORDS[3:]]
+HUB_WORDS = [
+    b"\r\n",
+    b"\r\nTransfer-Encoding: chunked\r\n",
+    b"\r\nContent-Length: -1\r\n",
+    b"HTTP/1.1 303 \r\nLocation: file:///etc/hosts\r\n\r\n",
+    b"HTTP/1.1 500 \r\n\r\n",
+    b"../",
+    b"ustar",
+    b"\x1f\x8b\x08",
+    b"\xfd7zXZ\0",
+]
 
 TARGETS: dict[str, Target] = {
-    "image": Target(_images(), IMAGE_WORDS, _read_image),
-    "labels": Target([LABELS.to_csv(index=False).encode()], TEXT_WORDS, _read_labels(".csv")),
-    "labels in Parquet": Target(_parquet(), [b"PAR1", *TEXT_WORDS], _read_labels(".parquet")),
+    "image": Target(_images, IMAGE_WORDS, _read_image),
+    "labels": Target(lambda: [LABELS.to_csv(index=False).encode()], TEXT_WORDS, _read_labels(".csv")),
+    "labels in Parquet": Target(_parquet, [b"PAR1", *TEXT_WORDS], _read_labels(".parquet")),
     "params.yaml": Target(
-        [(ROOT / "params.yaml").read_bytes()],
+        lambda: [(ROOT / "params.yaml").read_bytes()],
         YAML_WORDS,
         _read_file("params.yaml", lambda file: params.read(file, Params)),
     ),
     "schema.yaml": Target(
-        [b"classes: [cat, dog]\nformats: [PNG]\nwidth: {min: 1, max: 9}\ndrift: 0.2\n"],
+        lambda: [b"classes: [cat, dog]\nformats: [PNG]\nwidth: {min: 1, max: 9}\ndrift: 0.2\n"],
         YAML_WORDS,
         _read_file("schema.yaml", schema.load),
     ),
     "weights": Target(
-        _weights(), PICKLE_WORDS, _read_file("weights.pth", lambda file: read_state_dict(file, "package"))
+        _weights, PICKLE_WORDS, _read_file("weights.pth", lambda file: read_state_dict(file, "package"))
     ),
-    "artifact": Target([_onnx()], [b"classifier", b"class_names", *JSON_WORDS[3:]], _read_artifact),
-    "tag": Target(_evidence(), JSON_WORDS, _read_message),
-    "tar": Target([ARCHIVES["tar"]], [b"ustar", b"../", b"x" * 500], _read_archive("tar")),
-    "zip": Target([ARCHIVES["zip"]], [b"PK\x01\x02", b"PK\x05\x06", b"../"], _read_archive("zip")),
+    "backbone's address": Target(_hub_answers, HUB_WORDS, _read_hub_answer),
+    "ONNX": Target(_onnx, ARTIFACT_WORDS, _read_file("model.onnx", _answer)),
+    "TFLite": Target(
+        lambda: [(_made() / "model.tflite").read_bytes()], ARTIFACT_WORDS, _read_file("model.tflite", _answer)
+    ),
+    "HDF5": Target(
+        lambda: [(_made() / "model.h5").read_bytes()], ARTIFACT_WORDS, _read_file("model.h5", _answer)
+    ),
+    "SavedModel": Target(
+        lambda: [(_made() / "saved_model/saved_model.pb").read_bytes()], ARTIFACT_WORDS, _read_graph
+    ),
+    "tag": Target(_evidence, JSON_WORDS, _read_message),
+    "tar": Target(lambda: [ARCHIVES["tar"]], [b"ustar", b"../", b"x" * 500], _read_archive("tar")),
+    "zip": Target(lambda: [ARCHIVES["zip"]], [b"PK\x01\x02", b"PK\x05\x06", b"../"], _read_archive("zip")),
     "cached arrays": Target(
-        [_arrays()], [b"\x93NUMPY", b"'descr': '|O'", b"PK\x01\x02"], _read_file("a.npz", load_arrays)
+        _arrays, [b"\x93NUMPY", b"'descr': '|O'", b"PK\x01\x02"], _read_file("a.npz", load_arrays)
     ),
 }
 warnings.simplefilter("ignore")  # of Pillow and NumPy, about what is broken

@@ -14,13 +14,22 @@ from tasks.core.base.errors import ModelError, brief
 class Predictor:
     """A loaded artifact."""
 
-    def __init__(self, runner: runtimes.Runner) -> None:
-        self._runner = runner
+    def __init__(self, path: Path, runner: runtimes.Runner) -> None:
+        self._path, self._runner = path, runner
         self.contract = Contract.of(runner.contract)
 
     def predict(self, images: Images) -> Probabilities:
-        """Gives (n, classes) for images of (n, size, size, 3) in [0, 1]."""
-        return self._runner.predict(images)
+        """Gives (n, classes) for images of (n, size, size, 3) in [0, 1].
+
+        Raises:
+            ModelError: its runtime can't, as with a model that takes other images than its contract says.
+        """
+        try:
+            return self._runner.predict(images)
+        except MemoryError:
+            raise
+        except Exception as error:  # each runtime has exceptions of its own
+            raise _broken(self._path, "can't predict", error) from None
 
 
 def load_predictor(path: Path) -> Predictor:
@@ -45,9 +54,11 @@ def load_predictor(path: Path) -> Predictor:
         from tasks.core.backbones import tensorflow_setup  # noqa: F401, TensorFlow as this project sets it up
     try:
         with quiet(), redirect_stdout(StringIO()):  # where onnxruntime says what it raises, too
-            return Predictor(runtime(path))
-    except (Exception, SystemExit) as error:  # each runtime has exceptions of its own
-        text = brief(f"{type(error).__name__}: {error}")
-        raise ModelError(
-            f"{path} can't be loaded as {runtime.__name__} ({text}); give one of the artifacts of export/"
-        ) from None
+            return Predictor(path, runtime(path))
+    except (Exception, SystemExit) as error:
+        raise _broken(path, f"can't be loaded as {runtime.__name__}", error) from None
+
+
+def _broken(path: Path, what: str, error: BaseException) -> ModelError:
+    text = brief(f"{type(error).__name__}: {error}")
+    return ModelError(f"{path} {what} ({text}); give one of the artifacts of export/")
