@@ -1,6 +1,7 @@
 """One place decides what trains, and says what doesn't go together."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,19 @@ def test_a_cpu_made_for_bfloat16_uses_it(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(devices, "_has_bfloat16_units", lambda: True)
     monkeypatch.setattr(tf.config.optimizer, "set_experimental_options", lambda _: None)
     assert chosen().precision == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("facts", "has"), [("flags : fpu amx_bf16 amx_tile", True), ("flags : fpu", False), (None, False)]
+)
+def test_a_cpu_is_asked_for_its_units(
+    facts: str | None, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is nobody to ask, as on macOS, it has none."""
+    monkeypatch.setattr(devices, "CPU_FACTS", tmp_path / "cpuinfo")
+    if facts:
+        (tmp_path / "cpuinfo").write_text(facts)
+    assert devices._has_bfloat16_units() is has
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((8, 0), "float16"), ((6, 1), "float32")])

@@ -19,6 +19,7 @@ Precision = Literal["float32", "float16", "bfloat16"]
 # optimizer does: it turns convolutions and products to the short type and keeps sums and norms in float32.
 REWRITES = {"float16": "auto_mixed_precision", "bfloat16": "auto_mixed_precision_onednn_bfloat16"}
 TENSOR_CORES = (7, 0)  # the compute capability from which on a GPU multiplies float16 in units of their own
+CPU_FACTS = Path("/proc/cpuinfo")  # Linux alone has it
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _capability(gpu: Any) -> tuple[int, int]:
 def _has_bfloat16_units() -> bool:
     """Whether this CPU multiplies bfloat16 in units of their own (Intel's AMX); elsewhere it is slower."""
     try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
+        return "amx_bf16" in CPU_FACTS.read_text("utf-8")
     except OSError:
         return False
 
