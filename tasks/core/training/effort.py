@@ -15,10 +15,8 @@ from tasks.core.backbones.store import Facts
 from tasks.core.training.config import Effort, Recipe, Train
 
 MANY = 2000  # training images that are enough for all of a backbone's variables, where classes are even
-VERY_MANY, MORE_EPOCHS = (
-    20_000,
-    5,
-)  # and of which so many epochs come to a lower loss, beyond what chance explains
+VERY_MANY = 20_000  # and of which MORE_EPOCHS come to a lower loss, beyond what chance explains
+MORE_EPOCHS = 5
 # What an epoch takes, in passes, by the share of the backbone's variables that train: 32 images of 64
 # pixels took 57 ms forward alone, and 90, 152, 191 and 276 ms with gradients.
 STEPS = ((0.0, 0.25, 0.5, 1.0), (1.6, 2.7, 3.35, 4.8))
