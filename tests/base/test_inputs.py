@@ -224,6 +224,19 @@ def test_a_right_record_stays_whatever_comes_later(here: Path) -> None:
     assert (here / "dvc.lock").read_text() == lock
 
 
+def test_an_input_within_a_folder_that_is_one_too_is_no_change(here: Path) -> None:
+    """A labels file among the images; every run ended with "changed while this stage ran"."""
+    (here / "pictures/labels.csv").write_text("path,label")
+    file = here / "dvc.yaml"
+    file.write_text(file.read_text().replace('"${images}"', '"${images}", pictures/labels.csv'))
+    assert dvc_alone(here, "repro", "work").returncode == 0
+    assert list(process.RECORDS.glob("*.json"))
+    assert not inputs.withdraw_false_records()
+    assert dvc_alone(here, "repro", "work").returncode == 0
+    (here / "pictures/labels.csv").write_text("path,label,split")
+    assert not inputs.withdraw_false_records(), "edited later, so that the stage runs again"
+
+
 def test_the_lock_of_another_commit_is_not_held_against_a_note(here: Path) -> None:
     (here / "work.sh").write_text(EDITS["source"])
     assert dvc_alone(here, "repro", "work").returncode == 0

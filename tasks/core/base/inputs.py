@@ -138,7 +138,9 @@ def _false(stage: str, entry: dict[str, Any], seen: Seen) -> str | None:
     written = outputs()
     for dep in entry.get("deps", ()):
         path = dep["path"]
-        known = {name: there for name, there in seen.items() if f"{name}/".startswith(f"{path}/")}
+        # Of code each file is known; what else lies in a folder, as a labels file may, is an input by itself.
+        below = f"{path}/" if path.startswith(CODE) else None
+        known = {n: there for n, there in seen.items() if n == path or (below and n.startswith(below))}
         if path in written or not known:
             continue
         if not dep.get("md5", "").endswith(".dir"):
