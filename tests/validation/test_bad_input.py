@@ -77,6 +77,11 @@ def move_images(folder: Path, place: str) -> None:
     change(folder, "images: pictures", f"images: {place}")
 
 
+def below_another_repository(folder: Path) -> None:
+    (folder / "more/.dvc").mkdir(parents=True)
+    move_images(folder, "more/pictures")
+
+
 def one_class(folder: Path) -> None:
     (folder / "pictures/dog").rename(folder / "dogs")
 
@@ -142,6 +147,14 @@ def test_a_mistake_is_told_before_great_expectations_is_imported() -> None:
             lambda f: move_images(f, "reports/mine"),
             ("data.images: reports/mine lies in reports", "elsewhere"),
         ),
+        (lambda f: (f / os.fsdecode(b"pictures/caf\xe9")).touch(), ("pictures/caf", "isn't UTF-8", "rename")),
+        (lambda f: (f / "pictures/x").symlink_to("nowhere"), ("pictures/x", "link that leads nowhere")),
+        (lambda f: (f / "pictures/x").symlink_to("x"), ("pictures/x", "link that leads nowhere")),
+        (lambda f: os.mkfifo(f / "pictures/cat/x"), ("pictures/cat/x", "neither a file nor a folder")),
+        (lambda f: (f / "pictures/.dvc").mkdir(), ("pictures/.dvc makes another DVC repository",)),
+        (lambda f: (f / "pictures/cat/.dvc").mkdir(), ("pictures/cat/.dvc makes another DVC repository",)),
+        (below_another_repository, ("more/.dvc makes another DVC repository", "move .dvc away")),
+        (lambda f: (f / "pictures/cat/.dvcignore").touch(), ("pictures/cat/.dvcignore is DVC's list",)),
         (lambda f: subprocess.run(["git", "init", "--quiet", f], check=True), ("no commit", "git commit")),
         (lambda f: (f / ".dvc/config").write_text(""), ("is in no git repository", "git init && git add")),
     ],
@@ -156,6 +169,14 @@ def test_a_mistake_is_told_before_great_expectations_is_imported() -> None:
         "root",
         "data",
         "reports",
+        "name that is no text",
+        "link to nothing",
+        "link to itself",
+        "pipe",
+        "repository of its own",
+        "repository in a class",
+        "repository around",
+        ".dvcignore",
         "commit",
         "repository",
     ],

@@ -1,5 +1,6 @@
 """What can be checked before anything runs: that what params.yaml names is there."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MO
 
 BEGIN = "git add -A && git commit -m Begin"
 SAFE = re.compile(r"safe\.directory .+")
+OTHER_REPOSITORY = "makes another DVC repository there, into which DVC doesn't look from here; move .dvc away"
+UNSEEN = (".git", ".hg", ".dvc")  # by DVC itself
 WRITTEN = (DIGITS, MANIFEST, DATASET, MODELS, METRICS.parent, EXPORT, Path(".dvc"))
 
 
@@ -24,6 +27,7 @@ def check(images: Path, labels: Path, schema: Path) -> None:
         home = "; write ~ out in full" if str(images).startswith("~") else ""
         raise DataError(f"data.images: {images} is not a folder; point it at your images{home}")
     _check_apart(images)
+    _check_recordable(images)
     if not labels.is_file():
         raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
     if not schema.is_file():
@@ -46,6 +50,47 @@ def _check_apart(images: Path) -> None:
             raise DataError(
                 f"data.images: {images} lies in {name}, which the pipeline writes; move it elsewhere"
             )
+
+
+def _check_recordable(images: Path) -> None:
+    """Refuses what DVC can't record, would wait for without end, or doesn't look at, so as to miss edits."""
+    if images == DIGITS:
+        return
+    place, here = images.absolute(), Path.cwd()
+    is_inside = place.is_relative_to(here)
+    for folder in place.parents[: place.parents.index(here)] if is_inside else ():
+        if (folder / ".dvc").is_dir():
+            raise DataError(f"data.images: {folder / '.dvc'} {OTHER_REPOSITORY}")
+    folders = [str(images)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if fault := _unrecordable(entry, is_inside):
+                        raise DataError(f"data.images: {entry.path} {fault}")
+                    if entry.is_dir(follow_symlinks=False) and entry.name not in UNSEEN:
+                        folders.append(entry.path)
+        except OSError as error:
+            raise DataError(
+                f"data.images: {error.filename} can't be listed ({error.strerror}); check its permissions"
+            ) from None
+
+
+def _unrecordable(entry: os.DirEntry[str], is_inside: bool) -> str | None:
+    """What DVC has against a file or folder, and what to do; its own files count within the project alone."""
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        return "has a name that isn't UTF-8, which DVC can't record; rename it"
+    if is_inside and entry.name == ".dvcignore":
+        return "is DVC's list of what it doesn't look at, which may not lie here; remove it"
+    if is_inside and entry.name == ".dvc" and entry.is_dir():
+        return OTHER_REPOSITORY
+    if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110, a third of Path's time
+        return "is a link that leads nowhere; fetch what it is of (as by git annex get), or remove it"
+    if not (entry.is_file() or entry.is_dir()):
+        return "is neither a file nor a folder; move it out of there"
+    return None
 
 
 def check_repository() -> None:
