@@ -239,6 +239,21 @@ def no_zip(file: Path) -> None:
     file.with_suffix(".zip").write_bytes(b"not one")
 
 
+def encrypted(file: Path) -> None:
+    pack_zip(file.with_suffix(".zip"), {"cat/1.png": b"x"})
+    data = bytearray(file.with_suffix(".zip").read_bytes())
+    data[6] |= 1  # of the file's own header, and of the list at the end
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    file.with_suffix(".zip").write_bytes(data)
+
+
+def deflate64(file: Path) -> None:
+    pack_zip(file.with_suffix(".zip"), {"cat/1.png": b"x"})
+    data = bytearray(file.with_suffix(".zip").read_bytes())
+    data[data.index(b"PK\x01\x02") + 10] = 9
+    file.with_suffix(".zip").write_bytes(data)
+
+
 def linked(file: Path) -> None:
     with tarfile.open(file.with_suffix(".tar"), "w") as tar:
         info = tarfile.TarInfo("cat/1.png")
@@ -276,6 +291,8 @@ def unpacked_beside(file: Path) -> None:
         (one_wrapped, "holds one class only, 'pets'; a classifier needs at least two; an archive counts"),
         (packed_as_gz, "holds no image"),
         (no_zip, "can't be read as a ZIP file"),
+        (encrypted, "can't be read as a ZIP file (it is encrypted); make it anew"),
+        (deflate64, "can't be read as a ZIP file (cat/1.png is compressed by method 9, not by deflate)"),
         (linked, "cat/1.png is a link or sparse"),
         (without_class, "a.tar/1.png lies outside of every class folder"),
         (unpacked_beside, "a.zip/cat/1.png lies beside the archive as well"),
@@ -378,6 +395,28 @@ def test_predict_finds_images_in_the_archives_of_a_folder(loose: Path, top: Path
     sources = predict.list_sources([str(top / "pictures")])
     assert len(sources) == 36
     assert image_io.read(Path(sources[0].name), 32, "stretch").shape == (32, 32, 3)
+
+
+def test_predict_takes_an_archive_as_it_takes_a_folder(loose: Path, top: Path) -> None:
+    pack_zip(top / "a.zip", contents(loose / "pictures"))
+    sources = predict.list_sources([str(top / "a.zip")])
+    assert len(sources) == 36 and sources[0].name.startswith(f"{top}/a.zip/")
+    assert image_io.read(Path(sources[0].name), 32, "stretch").shape == (32, 32, 3)
+
+
+def test_names_in_utf_8_are_read_where_a_zip_does_not_say_that_they_are(top: Path) -> None:
+    """As Info-ZIP and macOS write them; the classes came out as `K├ñfer`."""
+    names = {"K\u00e4fer/1.png": b"x", "b/1.png": b"y"}
+    pack_zip(top / "pictures/a.zip", names)
+    data = bytearray((top / "pictures/a.zip").read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.index(mark) + flags
+        assert data[at + 1] & 0x08, "the flag, set by Python"
+        data[at + 1] &= ~0x08
+    (top / "pictures/a.zip").write_bytes(data)
+    entries = found(top)
+    assert entries == [("a.zip/K\u00e4fer/1.png", "K\u00e4fer", None), ("a.zip/b/1.png", "b", None)]
+    assert image_io.content(top / "pictures/a.zip/K\u00e4fer/1.png") == b"x"
 
 
 def test_a_folder_may_be_called_as_an_archive_is(loose: Path, top: Path) -> None:

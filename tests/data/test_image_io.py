@@ -71,6 +71,16 @@ def test_floats_are_grey_up_to_the_usual_whites(white: float) -> None:
     assert np.array_equal(decoded(saved(Image.fromarray(ramp), "TIFF"))[..., 0].ravel(), np.arange(256))
 
 
+@pytest.mark.parametrize("mark", [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38])
+def test_a_mark_for_no_data_is_black_and_changes_no_other_pixel(mark: float) -> None:
+    """Of satellites' and medical images; one of it made all others black."""
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)
+    ramp[7] = mark
+    found = decoded(saved(Image.fromarray(ramp.reshape(16, 16)), "TIFF"))[..., 0].ravel()
+    assert found[7] == 0
+    assert np.array_equal(np.delete(found, 7), np.delete(np.arange(256), 7))
+
+
 def test_transparency_becomes_white() -> None:
     assert decoded(saved(Image.new("RGBA", (4, 4), (*ORANGE, 0)), "PNG")).min() == 255
 
@@ -126,11 +136,13 @@ NOISE = Image.effect_noise((64, 64), 90)
     [
         (b"", "empty"),
         (b"just some text", "not an image"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "is AVIF, which isn't read"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "is HEIC, which isn't read"),
         (saved(NOISE, "PNG")[:900], "truncated"),
         (saved(NOISE, "JPEG")[:900], "truncated"),
         (bomb(), "too large"),
     ],
-    ids=["empty", "text", "truncated png", "truncated jpeg", "bomb"],
+    ids=["empty", "text", "avif", "heic", "truncated png", "truncated jpeg", "bomb"],
 )
 def test_what_can_not_be_read_is_refused_in_one_line(tmp_path: Path, data: bytes, words: str) -> None:
     file = tmp_path / "an image.jpg"

@@ -61,6 +61,57 @@ def test_a_class_beside_splits_is_refused_and_does_not_make_classes_of_them(tmp_
         discovery.discover(tmp_path / "pictures", labels_file(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("training_set", "test_set"), ("seg_train", "seg_pred"), ("train", "holdout"), ("TRAIN", "eval")],
+)
+def test_splits_that_are_called_otherwise_are_told_and_do_not_become_classes(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        write_classes(tmp_path / "pictures" / name, count=1)
+    with pytest.raises(DataError, match="taken for classes; name splits train, validation and test"):
+        discovery.discover(tmp_path / "pictures", labels_file(tmp_path))
+
+
+@pytest.mark.parametrize("names", [("steam train", "bullet train"), ("train", "bus"), ("test tube", "flask")])
+def test_classes_with_words_of_splits_in_their_names_are_classes(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        write_classes(tmp_path / "pictures" / name, ["gold", "navy"], count=1)
+    labels = {label for label, _ in found(tmp_path / "pictures", labels_file(tmp_path)).values()}
+    assert labels == set(names)
+
+
+def test_a_folder_around_the_classes_is_told(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures/data", count=1)
+    with pytest.raises(DataError, match=r"one class only, 'data'.* the folders in it, give .*/pictures/data"):
+        discovery.discover(tmp_path / "pictures", labels_file(tmp_path))
+
+
+def test_blank_rows_of_a_spreadsheet_are_none(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    file = labels_file(tmp_path, "path,label\nred/000.png,red\n,\nblue/000.png,blue\n,\n,\n")
+    assert len(found(tmp_path / "pictures", file)) == 2
+
+
+def test_a_letter_that_unicode_writes_in_two_ways_is_told(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    (tmp_path / "pictures/red/000.png").rename(tmp_path / "pictures/red/\u00e9.png")
+    file = labels_file(tmp_path, "path,label\nred/e\u0301.png,red\nblue/000.png,blue\n")
+    with pytest.raises(DataError, match="write its letters in NFC, as the file's name has them"):
+        discovery.discover(tmp_path / "pictures", file)
+
+
+@pytest.mark.parametrize("name", ["labels.pq", "labels.PARQUET", "labels"])
+def test_parquet_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+    write_classes(tmp_path / "pictures", count=1)
+    rows = {"path": ["red/000.png", "blue/000.png"], "label": ["a", "b"]}
+    pd.DataFrame(rows).to_parquet(tmp_path / name)
+    assert len(found(tmp_path / "pictures", tmp_path / name)) == 2
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures", ["red", "blue"], count=1)
     (tmp_path / "pictures/red").rename(tmp_path / "pictures/train")
@@ -92,6 +143,12 @@ def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
         ("file,label\nred/000.png,red\n", "no column 'path'"),
         ("path,label,split\nred/000.png,red,trian\n", "'trian'"),
         ("path,label\nred/000.png,\n", "without a path or label"),
+        ('path,label\nred/000.png," \u200b"\n', "without a path or label"),
+        ("path,label\n,red\n,red\n", "without a path or label"),
+        ('path,label\nred/000.png,red\n"blue/000.png,blue\ngreen/000.png",green\n', "a quote .* not closed"),
+        (f"path,label\nred/{'0' * 5000}.png,red\n", r"lists 'red/0{96}\.\.\.', which is not in"),
+        ("path,label\nred/000.png ,red\n", "leave out the blanks around it"),
+        ("path,label\npictures/red/000.png,red\n", "leave out pictures/"),
         ("path,label\nred/000.png,red,\n", "more fields than its first line"),
         ("path,label\nred/0,0.png,red\n", "more fields than its first line"),
     ],

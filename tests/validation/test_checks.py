@@ -349,6 +349,31 @@ def suggestion() -> Schema:
     return schema.load(file)
 
 
+def test_any_class_can_be_read_back_from_a_schema(tmp_path: Path) -> None:
+    names = (
+        "? unsure",
+        "? x",
+        "- a",
+        "no",
+        "1",
+        "1.0",
+        "~",
+        "a: b",
+        "#",
+        "'",
+        '"',
+        "{a}",
+        "[a",
+        "&a",
+        "*",
+        "!a",
+        "|",
+        "é",
+    )
+    (tmp_path / "schema.yaml").write_text(schema.text(Schema(classes=names)), "utf-8")
+    assert schema.load(tmp_path / "schema.yaml").classes == names
+
+
 @pytest.mark.usefixtures("workplace")
 def test_images_pass_the_schema_that_was_suggested_from_them() -> None:
     run()

@@ -9,6 +9,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,6 +29,8 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
+ENCRYPTED, IS_UTF_8 = 0x1, 0x800  # flags of a file in a ZIP
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 MAX_BYTES = 1 << 29  # of a file in an archive, as long as it is unpacked
 OPEN = 128  # archives whose lists of files a process keeps in mind
 END = 1024  # bytes of zeros that end a tar
@@ -88,7 +91,14 @@ class Archive:
         return zipfile.ZipFile(self.file)
 
     def _list_zip(self) -> list[tuple[str, Member]]:
-        return [(info.filename, Member(info.file_size)) for info in self._zip.infolist() if not info.is_dir()]
+        files = [info for info in self._zip.infolist() if not info.is_dir()]
+        if any(info.flag_bits & ENCRYPTED for info in files):
+            raise ValueError("it is encrypted")
+        if unread := next((info for info in files if info.compress_type not in METHODS), None):
+            raise ValueError(
+                f"{unread.filename} is compressed by method {unread.compress_type}, not by deflate"
+            )
+        return [(_name(info), Member(info.file_size)) for info in files]
 
     def _list_tar(self) -> list[tuple[str, Member]]:
         listed: list[tuple[str, Member]] = []
@@ -142,7 +152,7 @@ class Archive:
     @cached_property
     def _names(self) -> dict[str, str]:
         """What the ZIP itself calls its files."""
-        return {os.path.normpath(name): name for name in self._zip.namelist()}
+        return {os.path.normpath(_name(info)): info.filename for info in self._zip.infolist()}
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -169,6 +179,14 @@ class Archive:
     def label(self, name: str) -> str | None:
         """The class that a `.cls` file gives to a file, if there is one."""
         return self.labels.get(_key(name))
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """What a file in a ZIP is called. Many programs write UTF-8 without the flag that says so."""
+    if not info.flag_bits & IS_UTF_8:
+        with suppress(UnicodeError):
+            return info.filename.encode("cp437").decode("utf-8")
+    return info.filename
 
 
 def is_label(name: str) -> bool:
@@ -198,7 +216,7 @@ def find(path: Path | str) -> tuple[Archive, str] | None:
 
 def is_there(path: Path) -> bool:
     """Whether a file is there, in a folder or in an archive."""
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113, which says no of a name that no file can have
         return True
     inner = find(path)
     return inner is not None and inner[1] in inner[0].members

@@ -7,7 +7,7 @@ import sys
 import unicodedata
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -16,17 +16,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.core.base.errors import DataError
+from tasks.core.base import console
+from tasks.core.base.errors import DataError, brief
 from tasks.core.data import archives, image_io
 
 HINTS = (  # what people call the splits, in lower case
     dict.fromkeys(("train", "training"), "train")
-    | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
+    | dict.fromkeys(("validation", "val", "valid", "validate", "dev"), "validation")
     | dict.fromkeys(("test", "testing"), "test")
 )
+# Words in names of splits that aren't called so.
+LIKE_SPLITS = HINTS | {name: name for name in ("eval", "evaluation", "holdout", "extra", "pred", "unseen")}
 COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are the user's own
 # Characters of no width that are no part of a letter, for `str.translate` to remove.
+WORDS = re.compile("[a-z]+")
 UNSEEN = dict.fromkeys((0x200B, 0x2060, 0xFEFF, 0x00AD, 0x200E, 0x200F))
+SHOWN = 100  # characters of a path
 BREAKING = ("Cc", "Zl", "Zp")  # categories of Unicode: what ends a line, or does something else but show
 
 
@@ -38,6 +43,10 @@ class Entry:
     label: str
     group: str | None
     split_hint: str | None
+
+
+def _pass_over(folder: str) -> None:
+    console.warn(f"{folder} is a link to a folder, and passed over; name it, if it is meant")
 
 
 def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
@@ -64,7 +73,7 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
         raise DataError(f"data.images: {folder} is not a folder; {remedy}")
     skipped: Counter[str] = Counter()
     entries = _read_entries(folder, labels)
-    below = images_below(folder, skipped, strict=not entries)
+    below = images_below(folder, skipped, strict=not entries, on_link=_refuse_link)
     entries = entries or _by_folder(folder, below)
     if not entries:
         known = " ".join(sorted(image_io.SUFFIXES))
@@ -76,11 +85,14 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
     classes = {entry.label for entry in entries}
     _check_names(classes)
     if len(classes) < 2:
-        around = any(archives.INTO.search(entry.path) for entry in entries)
-        remedy = "; an archive counts from its top, without a folder around the classes" if around else ""
+        (only,), remedy = classes, ""
+        inner = folder / only
+        if any(archives.INTO.search(entry.path) for entry in entries):
+            remedy = "; an archive counts from its top, without a folder around the classes"
+        elif os.path.isdir(inner) and sum(path.is_dir() for path in inner.iterdir()) > 1:  # noqa: PTH112
+            remedy = f"; if the classes are the folders in it, give {inner}"
         raise DataError(
-            f"data.images: {folder} holds one class only, {classes.pop()!r}; a classifier needs at least two"
-            f"{remedy}"
+            f"data.images: {folder} holds one class only, {only!r}; a classifier needs at least two{remedy}"
         )
     deque(below, maxlen=0)  # the walk is still to be made where the labels file named the images
     return sorted(entries, key=lambda entry: entry.path), dict(sorted(skipped.items()))
@@ -93,12 +105,19 @@ def own_columns(labels: Path) -> pd.DataFrame:
     return own.where(own != "")
 
 
-def images_below(folder: Path, skipped: Counter[str] | None = None, *, strict: bool = False) -> Iterator[str]:
+def images_below(
+    folder: Path,
+    skipped: Counter[str] | None = None,
+    *,
+    strict: bool = False,
+    on_link: Callable[[str], None] = _pass_over,
+) -> Iterator[str]:
     """Paths of all images below a folder, by suffix; hidden files and folders are passed over.
 
     Args:
         skipped: counts the suffixes of the other files while the paths are taken.
         strict: whether an archive that can't be listed is an error; else it is taken for an image.
+        on_link: is told of each link to a folder, into which nobody looks.
 
     Raises:
         DataError: a folder that can't be listed, or is a link.
@@ -107,10 +126,11 @@ def images_below(folder: Path, skipped: Counter[str] | None = None, *, strict: b
     for top, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not _hidden(name))
         for name in folders:
-            _refuse_link(f"{top}/{name}")
+            if os.path.islink(f"{top}/{name}"):  # noqa: PTH114, a third of Path's time
+                on_link(f"{top}/{name}")
         for name in sorted(name for name in files if not _hidden(name)):
             file, inner = f"{top}/{name}", [""]
-            if _suffix(name) in archives.SUFFIXES and os.path.isfile(file):  # noqa: PTH113
+            if is_archive(file):
                 try:
                     inner = [f"/{member}" for member in _members(archives.Archive.of(file))]
                 except DataError:
@@ -123,6 +143,20 @@ def images_below(folder: Path, skipped: Counter[str] | None = None, *, strict: b
                     yield f"{file}{member}"[start:]
                 elif skipped is not None:
                     skipped[suffix] += 1
+
+
+def is_archive(path: str) -> bool:
+    return _suffix(path) in archives.SUFFIXES and os.path.isfile(path)  # noqa: PTH113
+
+
+def images_in(archive: str) -> list[str]:
+    """Paths of all images in an archive, with its own before them.
+
+    Raises:
+        DataError: it can't be listed.
+    """
+    names = _members(archives.Archive.of(archive))
+    return [f"{archive}/{name}" for name in names if _suffix(name) in image_io.SUFFIXES]
 
 
 def _members(archive: archives.Archive) -> list[str]:
@@ -225,6 +259,8 @@ def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
         hint = HINTS.get(parts[0].lower()) if hinted else None
         entries.append(Entry(place.path, sys.intern(label), None, hint))
         known.add(parts[depth - 1] if len(parts) > depth else label)
+    if not hinted:
+        _check_splits(folder, places)
     _check_classes_in_archives(folder, places, known, depth)
     _check_wrapped(places)
     of_classes = [folder / top for top in folders]
@@ -255,6 +291,21 @@ def _check_classes_in_archives(folder: Path, places: list[_Place], known: set[st
                 f"data.images: the class {label!r} in {archive.file} holds no image, but "
                 f"{describe_suffixes(suffixes)}; convert these to a format that is read, or take them out"
             )
+
+
+def _check_splits(folder: Path, places: list[_Place]) -> None:
+    """Refuses folders that would be taken for classes, but are called as splits are and hold only folders."""
+    kinds: dict[str, str] = {}
+    for top in {place.parts[0] for place in places}:
+        kind = next((LIKE_SPLITS[word] for word in WORDS.findall(top.lower()) if word in LIKE_SPLITS), None)
+        if kind is None:
+            return
+        kinds[top] = kind
+    if len(set(kinds.values())) > 1 and all(len(place.parts) > 2 for place in places):
+        raise DataError(
+            f"data.images: {folder} holds {' and '.join(sorted(kinds))}, which would be taken for classes; "
+            "name splits train, validation and test; if these are classes, name them in data.labels"
+        )
 
 
 def _check_wrapped(places: list[_Place]) -> None:
@@ -332,8 +383,8 @@ def _read_entries(folder: Path, labels: Path) -> list[Entry]:
     """Entries of the labels file; none where it has no rows."""
     frame = _read_labels(labels)
     _check_columns(labels, list(frame.columns))
-    frame = frame.astype(object).where(frame.notna() & (frame != ""), None)
-    twice = frame["path"][frame["path"].duplicated()]
+    frame = frame.astype(object).where(frame.notna() & (frame != ""), None).dropna(how="all")
+    twice = frame["path"][frame["path"].duplicated() & frame["path"].notna()]
     if len(twice):
         given = frame["label"][frame["path"] == twice.iloc[0]].unique()
         labelled = f" with the labels {', '.join(map(repr, given))}" if len(given) > 1 else ""
@@ -360,7 +411,7 @@ def _check_columns(labels: Path, columns: list[str]) -> None:
 
 def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
     path, label, hint = row["path"], row["label"], row.get("split")
-    if path is None or label is None:
+    if path is None or label is None or not _appearance(label):
         raise DataError(f"data.labels: {labels} has a row without a path or label ({row}); fill it in")
     if hint is not None and hint.lower() not in HINTS:
         raise DataError(
@@ -368,7 +419,7 @@ def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
         )
     if path.split("/")[0] in ("", "..") or os.path.normpath(path) != path:
         raise DataError(
-            f"data.labels: {labels} lists {path!r}; paths start at data.images and stay below it, "
+            f"data.labels: {labels} lists {_shown(path)}; paths start at data.images and stay below it, "
             "without . and .. in them"
         )
     group = row.get("group")
@@ -380,23 +431,44 @@ def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
 def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
     missing = [entry.path for entry in entries if not archives.is_there(folder / entry.path)]
     if missing:
-        remedy = "paths start at data.images"
-        if (folder / missing[0].replace("\\", "/")).is_file():
-            remedy = "write paths with / in place of \\"
         raise DataError(
-            f"data.labels: {labels} lists {missing[0]!r}, which is not in {folder} ({len(missing)} of "
-            f"{len(entries)} are not); {remedy}"
+            f"data.labels: {labels} lists {_shown(missing[0])}, which is not in {folder} ({len(missing)} of "
+            f"{len(entries)} are not); {_remedy(folder, missing[0])}"
         )
     parents = {parent for entry in entries for parent in PurePath(entry.path).parents if parent.name}
     for parent in sorted(parents):
         _refuse_link(f"{folder}/{parent}")
 
 
+def _shown(path: str) -> str:
+    """A path that may be anything, in a line."""
+    return repr(path if len(path) < SHOWN else f"{path[:SHOWN]}...")
+
+
+def _remedy(folder: Path, path: str) -> str:
+    """What to do about a path that is not there."""
+    if "\n" in path:
+        return "a quote before it is not closed, perhaps"
+    below = path.partition("/")[2]
+    for other, what in (
+        (path.replace("\\", "/"), "write paths with / in place of \\"),
+        (path.strip(), "leave out the blanks around it"),
+        (below, f"paths start at data.images: leave out {path.partition('/')[0]}/"),
+        *(
+            (unicodedata.normalize(form, path), f"write its letters in {form}, as the file's name has them")
+            for form in ("NFC", "NFD")
+        ),
+    ):
+        if other not in ("", path) and archives.is_there(folder / other):
+            return what
+    return "paths start at data.images"
+
+
 def _read_labels(labels: Path) -> pd.DataFrame:
     if not labels.is_file():
         raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
     try:
-        if labels.suffix == ".parquet":
+        if _is_parquet(labels):
             return _read_parquet(labels)
         as_text: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
         with warnings.catch_warnings():
@@ -413,9 +485,14 @@ def _read_labels(labels: Path) -> pd.DataFrame:
         if isinstance(error, OSError) and error.errno:  # else it is Arrow's, about what is in the file
             raise
         raise DataError(
-            f"data.labels: {labels} can't be read ({' '.join(str(error).split())}); "
+            f"data.labels: {labels} can't be read ({brief(error)}); "
             "it must be a CSV in UTF-8, with commas, or Parquet"
         ) from None
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return file.suffix == ".parquet" or stream.read(4) == b"PAR1"
 
 
 def _read_parquet(labels: Path) -> pd.DataFrame:

@@ -24,6 +24,16 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "PPM")
 _NAMES = "bmp gif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+NO_DATA = 1e30  # of a float; the largest is a common mark for it
+# What browsers and phones write that isn't read here, by what a file has from its fifth byte on.
+OTHER_FORMATS = {
+    b"ftypavif": "AVIF",
+    b"ftypavis": "AVIF",
+    b"ftypheic": "HEIC",
+    b"ftypheix": "HEIC",
+    b"ftypmif1": "HEIC",
+    b"jP  \r\n\x87\n": "JPEG 2000",
+}
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, for an error not a warning
 
 
@@ -42,7 +52,8 @@ def open_image(data: bytes) -> Image.Image:
         try:
             image = Image.open(BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
-            raise DataError("is not an image") from None
+            other = OTHER_FORMATS.get(data[4:12])
+            raise DataError(f"is {other}, which isn't read" if other else "is not an image") from None
         except Image.DecompressionBombError:
             raise DataError("is too large to open safely") from None
         except MemoryError:
@@ -127,9 +138,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it.
 
     White is 65535 where a file has 16 bits. 32 bits and floats don't say what it is: of what is usual, it is
-    the least that holds the image.
+    the least that holds the image. What is no number, or as large as only a mark for no data is, is black.
     """
     values = np.asarray(image).astype(np.float64)
+    values[~(np.abs(values) < NO_DATA)] = 0
     whites = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
     if image.mode.startswith("I;16") or image.format == "PPM":
         whites = [65535.0]

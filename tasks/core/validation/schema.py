@@ -77,9 +77,15 @@ def text(schema: Schema) -> str:
     yaml.default_flow_style = None  # a list or a range on one line
     yaml.allow_unicode = True
     yaml.width = 100
+    yaml.representer.add_representer(str, _text_node)
     stream = StringIO()
     yaml.dump(asdict(schema), stream)
     return HEAD + stream.getvalue()
+
+
+def _text_node(representer: Any, text: str) -> Any:
+    """Text that begins as the key of a mapping does goes into quotes, which ruamel.yaml forgets."""
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style='"' if text[:1] == "?" else None)
 
 
 HEAD = """\
