@@ -120,7 +120,7 @@ def summary(result: dict[str, Any]) -> str:
 def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=MONITORED, metavar="FOLDER", help=f"default {MONITORED}"
+        "folder", type=cli.path, nargs="?", default=MONITORED, metavar="FOLDER", help=f"default {MONITORED}"
     )
     folder = parser.parse_args().folder
     p = params.load(Params)

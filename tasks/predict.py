@@ -32,7 +32,7 @@ from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import replacing
 from tasks.core.data import image_io
-from tasks.core.data.discovery import images_below
+from tasks.core.data.discovery import images_below, images_in, is_archive
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import Predictor, load_predictor
 
@@ -63,13 +63,15 @@ def _from_name(name: str) -> list[Source]:
     path = Path(name)
     if path.is_dir():
         found = [str(path / below) for below in images_below(path)]
+    elif is_archive(name):
+        found = images_in(name)
     elif path.exists() or not glob.has_magic(name):
         return [Source(name)]
     else:
         matches = glob.glob(name, recursive=True)  # noqa: PTH207, which takes no absolute patterns
         found = sorted(match for match in matches if Path(match).is_file()) or [name]
     if not found:
-        raise DataError(f"{name} holds no images; give a folder that does")
+        raise DataError(f"{name} holds no images; give a folder or an archive that does")
     return [Source(one) for one in found]
 
 
@@ -176,6 +178,8 @@ def as_csv(rows: Iterator[dict[str, Any]], out: TextIO, top: int) -> None:
 
 def main() -> int:
     arguments = _arguments()
+    if "stdout" in cli.closed:
+        raise DataError("stdout is closed, where the answers go; point it at a file or a pipe")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may be no text
     if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
         raise DataError(f"--explain: {arguments.explain} is no folder; give one, or a new name")
@@ -202,15 +206,21 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("model", type=Path, help="an artifact of export/")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder, a pattern, or -")
+    parser.add_argument("model", type=cli.path, help="an artifact of export/")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=cli.name_of_file,
+        metavar="IMAGE",
+        help="an image, a folder, a pattern, or -",
+    )
     parser.add_argument("--top", type=cli.at_least(1), default=5, help="how many classes to show (default 5)")
     parser.add_argument(
         "--batch", type=cli.at_least(1), default=BATCH, help=f"images at once (default {BATCH})"
     )
     parser.add_argument(
         "--explain",
-        type=Path,
+        type=cli.path,
         metavar="FOLDER",
         help="draw there which parts each prediction depends on, beside the image",
     )

@@ -179,6 +179,40 @@ def test_what_is_no_artifact_is_a_slip(tiny: Tiny, model: str, words: str) -> No
     assert words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_an_empty_name_is_not_the_current_folder(artifacts: Path, tiny: Tiny) -> None:
+    """As an unset variable of the shell gives it."""
+    for words in (
+        ["", tiny.images],
+        [artifacts / "model.onnx", ""],
+        [artifacts / "model.onnx", "a", "--explain", ""],
+    ):
+        done = run(*words)
+        assert done.returncode == 2 and "it is empty; give a name" in done.stderr
+
+
+def test_a_folder_that_is_a_link_is_passed_over_and_told(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
+    shutil.copy(tiny.images / "red/000.png", tmp_path)
+    (tmp_path / "more").symlink_to(tiny.images)
+    done = run(artifacts / "model.onnx", tmp_path, "--csv")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
+    assert done.stderr == f"{tmp_path}/more is a link to a folder, and passed over; name it, if it is meant\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "words"), [("<&-", 0, ""), ("2>&-", 0, ""), (">&-", 2, "predict: stdout is closed")]
+)
+def test_a_closed_stream_is_no_fault_of_ours(
+    artifacts: Path, tiny: Tiny, closed: str, code: int, words: str
+) -> None:
+    command = f'"$0" -m tasks.predict "$1" "$2" {closed}'
+    given = [sys.executable, str(artifacts / "model.onnx"), str(tiny.images / "red/000.png")]
+    done = subprocess.run(
+        ["sh", "-c", command, *given], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == code and words in done.stderr
+    assert bool(done.stdout) == (code == 0)
+
+
 @pytest.mark.parametrize("words", ["a.onnx x.png", "a.onnx", "a b --top 0", "a b --json --csv"])
 def test_a_slip_is_exit_2(words: str) -> None:
     done = run(*words.split())

@@ -15,6 +15,7 @@ from tasks.core.base.errors import AGAIN, DarkroomError, Rejected, brief, remedy
 from tasks.core.base.files import remove
 
 INTERRUPT_DELAY = 0.01  # seconds
+closed: set[str] = set()  # of stdin, stdout and stderr, by whoever started this process
 
 
 def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
@@ -101,6 +102,18 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
+def name_of_file(text: str) -> str:
+    """A type of an argument: a name; an empty one is an unset variable, and would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a name")
+    return text
+
+
+def path(text: str) -> Path:
+    """A type of an argument: the path of a file or folder."""
+    return Path(name_of_file(text))
+
+
 def name() -> str:
     """The stage's or command's own name: the module that was started."""
     return Path(sys.argv[0]).stem
@@ -111,6 +124,7 @@ def _guard(work: Callable[[], int]) -> int:
     if sys.flags.optimize > 1:
         text = "Python is to leave docstrings out (-OO), which other packages need; unset PYTHONOPTIMIZE"
         return _complain(text, DarkroomError.exit_code)
+    _open_streams()
     for number in process.SIGNALS:
         signal.signal(number, _interrupt)
     sys.unraisablehook = _unheard
@@ -129,6 +143,17 @@ def _guard(work: Callable[[], int]) -> int:
             return _complain(_describe(error), DarkroomError.exit_code)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return _complain(f"a fault of ours, {text[:300]}; DARKROOM_DEBUG=1 shows where", process.INTERNAL)
+
+
+def _open_streams() -> None:
+    """Opens what the caller has closed: the next file would take its number, and get what is meant for it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, stream in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, stream) is None:
+            closed.add(stream)
+            setattr(sys, stream, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _describe(error: Exception) -> str:
