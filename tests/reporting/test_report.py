@@ -294,6 +294,17 @@ def test_quantiles_by_hand_on_an_axis_that_all_groups_share() -> None:
     assert set(entropy.boxes["Class", "one"].places) == {50.0}, "no spread is drawn in the middle"
 
 
+def test_a_chart_reaches_from_the_lowest_value_to_the_highest() -> None:
+    """Upwards, where SVG counts downwards."""
+    history = pd.DataFrame({"epoch": [0, 1, 2], "loss": [3.0, 2.0, 1.0], "val_loss": [2.5, 1.5, 2.0]})
+    width, height = charts.SIZE
+    drawn = charts.chart("Loss", history, {"loss": "training", "val_loss": "validation"}, "head")
+    one, other = (line.points.split() for line in drawn.lines)
+    assert one == [f"0.0,{0.0}", f"{width / 2:.1f},{height / 2}", f"{width:.1f},{float(height)}"]
+    assert [float(point.split(",")[1]) for point in other] == [height / 4, height * 3 / 4, height / 2]
+    assert drawn.ticks == [(height, "1.00"), (height / 2, "2.00"), (0, "3.00")]
+
+
 def test_bars_are_measured_by_the_largest_class() -> None:
     bars = charts.bars({"train": {"cat": 6, "dog": 2}, "test": {"cat": 2, "dog": 0}})
     assert bars["cat"].widths == {"train": 75, "test": 25}
