@@ -5,7 +5,7 @@
   find photos -name '*.jpg' | python -m tasks.predict export/model.tflite - --csv
   python -m tasks.predict export/model.onnx image.jpg --explain why/
 
-The format is recognized by the file's content. Folders are searched for images; `-` reads paths, one a line,
+The format is recognized by the file's content. Folders and archives are searched for images; `-` reads paths, one a line,
 or one image from stdin. An image that can't be read is named on stderr and passed over; the exit code is then
 1, and 2 if none could be read.
 """
@@ -49,7 +49,7 @@ class Source:
 
 
 def list_sources(names: list[str], stdin: Any = None) -> list[Source]:
-    """Replaces folders by the images below them, patterns by what they match, and `-` by what comes in.
+    """Replaces folders and archives by the images in them, patterns by what they match, and `-` by what comes in.
 
     Raises:
         DataError: a folder or a pattern without images, or nothing of use from stdin.
@@ -212,7 +212,7 @@ def _arguments() -> argparse.Namespace:
         nargs="+",
         type=cli.name_of_file,
         metavar="IMAGE",
-        help="an image, a folder, a pattern, or -",
+        help="an image, a folder, an archive, a pattern, or -",
     )
     parser.add_argument("--top", type=cli.at_least(1), default=5, help="how many classes to show (default 5)")
     parser.add_argument(

@@ -130,6 +130,7 @@ def test_one_class_that_becomes_another_is_enough(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_can_not_be_told_is_not_changed() -> None:
+    assert settle(OF_ENDS, FEWEST)[0].horizontal_flip is True
     decided, _ = settle(OF_ENDS, FEWEST - 1)
     assert (decided.horizontal_flip, decided.rotation) == (False, 10)
     decided, why = settle(None)
