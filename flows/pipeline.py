@@ -29,10 +29,10 @@ from flows import dvc_command, logs, outcome, server, working_copy
 from flows.events import emit_failure
 from flows.outcome import EXPECTED_ERRORS, code_of, failed_by, stopped
 from tasks import check as preconditions
-from tasks.core.base import cli, inputs, params
+from tasks.core.base import cli, inputs, mending, params
 from tasks.core.base.errors import DarkroomError, Rejected, Unreachable, brief
 from tasks.core.base.files import read_json, write_text
-from tasks.core.base.paths import DATASET, DATASET_FACTS, TIMED_ARTIFACTS
+from tasks.core.base.paths import DATASET, DATASET_FACTS
 from tasks.core.release import dvc_api
 
 logs.tidy()
@@ -49,7 +49,9 @@ def run_name() -> str:
     return " ".join([f"data {digest}", *(runtime.flow_run.parameters.get("set") or ())])
 
 
-@flow(name="pipeline", flow_run_name=run_name, on_failure=[emit_failure], on_crashed=[emit_failure])
+@flow(
+    name="pipeline", retries=0, flow_run_name=run_name, on_failure=[emit_failure], on_crashed=[emit_failure]
+)
 def pipeline(
     targets: tuple[str, ...] = (),
     set: tuple[str, ...] = (),
@@ -149,7 +151,7 @@ def steps(
         if touched and not is_due:
             is_due = bool(working_copy.retry_while_busy(partial(dvc_api.changed_stages, name), say))
         touched |= is_due
-        unmeasured = name == "latency" and not TIMED_ARTIFACTS.exists()  # which DVC doesn't know of
+        unmeasured = name == "latency" and not mending.is_timed()  # which DVC doesn't know of
         stage = reproduce.with_options(task_run_name=name, timeout_seconds=limit)
         yield name, stage(name, is_due, force or unmeasured, return_state=True)
     if push:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from tasks.core.base import process
+from tasks.core.base import mending, process
 from tasks.core.base.files import HOST, is_json, read_json, remove
 from tasks.core.base.mending import OLD, RECORD
 
@@ -93,11 +93,5 @@ def _dead(folders: Iterable[Path]) -> Iterator[Path]:
 def are_others_at_work() -> bool:
     """Whether a DVC that hasn't started this process reads or writes something here."""
     records = read_json(RECORD) if RECORD.is_file() and is_json(RECORD) else {}
-    holders = [holder for kind in records.values() for each in kind.values() for holder in _list(each)]
-    pids = {int(holder["pid"]) for holder in holders} - {process.dvc_pid()}
-    return any(map(process.is_alive, pids))
-
-
-def _list(holders: Any) -> list[dict[str, Any]]:
-    """A path has one that writes it, or several that read it."""
-    return holders if isinstance(holders, list) else [holders]
+    pids = {int(one["pid"]) for one in mending.holders(records) if not mending.is_of_another(one)}
+    return any(map(process.is_alive, pids - {process.dvc_pid()}))

@@ -16,6 +16,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 LOCK = Path("dvc.lock")
 COPY = Path(".dvc/tmp/stages/dvc.lock")  # as it was when a stage began
@@ -23,6 +26,7 @@ RECORD = Path(".dvc/tmp/rwlock")  # which process reads and writes what
 EXPERIMENTS = Path(".dvc/tmp/exps")  # in folders of their own
 RUNS = Path(".dvc/cache/runs")  # a folder for each set of inputs, with what a stage gave for them
 RECORD_HELD, LOCK_HELD = Path(".dvc/tmp/rwlock.lock"), Path(".dvc/tmp/lock")  # by who writes these
+ARTIFACTS, TIMED = Path("export/artifacts.json"), Path("export/export.json")  # DVC doesn't know of the second
 CHANGED = 2  # exit code
 OLD = 600  # seconds
 CONFLICT = "<<<<<<<"  # of git, which a person has to resolve
@@ -38,7 +42,7 @@ def copy_lock() -> None:
 
 
 def mend() -> list[str]:
-    """Removes records that can't be read or are unfinished, and brings back the last dvc.lock that could.
+    """Removes records that can't be read, are unfinished or of nobody, and brings back a sound dvc.lock.
 
     Returns:
         A line for each. Nothing is done while DVC holds them.
@@ -49,6 +53,14 @@ def mend() -> list[str]:
             if held and not _is_json(RECORD):
                 RECORD.unlink()
                 lines.append(f"{RECORD} could not be read, as after a full disk; it is removed")
+    if RECORD.is_file():
+        with _holding(RECORD_HELD) as held:
+            if held and _forget_dead_holders():
+                lines.append(
+                    f"{RECORD} named a process that is gone, whose number another has now; it is mended"
+                )
+    if not is_timed():
+        TIMED.unlink(missing_ok=True)
     if LOCK.is_file() and not _is_sound(LOCK) and _is_ours(LOCK):
         with _holding(LOCK_HELD) as held:
             if held and not _is_sound(LOCK):
@@ -63,6 +75,48 @@ def mend() -> list[str]:
         if held:
             _remove_unfinished()
     return lines
+
+
+def is_timed() -> bool:
+    """Whether latencies are of the artifacts that are here: a checkout or a pull leaves those of others."""
+    try:
+        known, timed = (json.loads(file.read_text("utf-8"))["artifacts"] for file in (ARTIFACTS, TIMED))
+        return {name: one["sha256"] for name, one in known.items()} == {
+            name: one["sha256"] for name, one in timed.items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def holders(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The processes that DVC's record names: of a path one that writes it, or several that read it."""
+    found = [each for kind in record.values() for each in kind.values()]
+    return [one for each in found for one in (each if isinstance(each, list) else [each])]
+
+
+def is_of_another(holder: dict[str, Any]) -> bool:
+    """Whether the number of a process in DVC's record is another's by now.
+
+    DVC looks for the number alone, and so waits for ever where that is taken again, as each container's first
+    is: it began after the record was written, or isn't Python.
+    """
+    with suppress(psutil.Error, OSError, ValueError, LookupError):
+        now = psutil.Process(int(holder["pid"]))
+        if not any("python" in word or "dvc" in word for word in now.cmdline()[:3]):
+            return True
+        return bool(now.create_time() > RECORD.stat().st_mtime + 1)
+    return False
+
+
+def _forget_dead_holders() -> bool:
+    """Takes those out of DVC's record whose numbers are others'."""
+    record = json.loads(RECORD.read_text("utf-8"))
+    gone = [one for one in holders(record) if is_of_another(one)]
+    if gone:
+        read = {path: [one for one in each if one not in gone] for path, each in record["read"].items()}
+        write = {path: one for path, one in record["write"].items() if one not in gone}
+        RECORD.write_text(json.dumps({"read": read, "write": write}), "utf-8")
+    return bool(gone)
 
 
 def _remove_unfinished() -> None:

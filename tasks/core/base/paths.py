@@ -26,7 +26,8 @@ GATES = Path("reports/gates.json")
 EXPORT = Path("export")
 ARTIFACT_FACTS = "artifacts.json"  # in there
 CONTRACT = "classifier.json"  # in there and within artifacts, where `runtimes` has this name too
-# All of `artifacts.json`, and this machine's times; DVC empties its folder when it brings artifacts back.
+# All of `artifacts.json`, and this machine's times. DVC doesn't know of it, and leaves another's beside what
+# it brings back; `mending` removes that.
 TIMED_ARTIFACTS = EXPORT / "export.json"
 PAGE = Path("reports/index.html")
 
@@ -38,7 +39,8 @@ def cache_folder() -> Path:
     experiments in copies of the repository inside of it; these share the one cache.
     """
     home, queued, _ = Path.cwd().as_posix().partition("/.dvc/tmp/exps/")
-    return Path(os.environ.get("DARKROOM_CACHE") or Path(home if queued else "") / ".cache")
+    named = os.environ.get("DARKROOM_CACHE")
+    return Path(named).expanduser() if named else Path(home if queued else "") / ".cache"
 
 
 def hub_cache() -> Path:
