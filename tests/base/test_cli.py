@@ -81,6 +81,10 @@ files = [open('work.py') for _ in range(50)]"""
         (SQLITE_FULL, "database or disk is full; make room on the disk"),
         (NO_DESCRIPTORS, "Too many open files: work.py; let it open more, as by `ulimit -n 4096`"),
         ("import numpy as np; np.ones(1 << 50)", "Unable to allocate .*; free some memory"),
+        (
+            'raise RuntimeError("can\'t start new thread")',
+            "can't start new thread; let this user or container",
+        ),
         ("raise MemoryError", "MemoryError; free some memory, or lower compute.workers"),
     ],
 )
@@ -90,6 +94,24 @@ def test_what_the_machine_refuses_is_no_fault_of_ours(tmp_path: Path, body: str,
     assert done.returncode == 2, done.stderr
     (last,) = [text for text in done.stderr.splitlines() if text.startswith("work: ")]
     assert re.fullmatch(rf"work: {line}.*, and run it again", last), last
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "\\u65e5 \\xe9"), ("latin-1", "\\u65e5 \xe9"), ("utf-8", "\u65e5 \xe9")]
+)
+def test_a_terminal_that_can_not_show_a_name_is_told_it_in_another_way(
+    tmp_path: Path, encoding: str, shown: str
+) -> None:
+    words = [
+        sys.executable,
+        str(script(tmp_path, "console.say('\u65e5 \xe9')\nraise DataError('\u65e5 \xe9')")),
+    ]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment(PYTHONIOENCODING=encoding), check=False, capture_output=True
+    )
+    assert done.returncode == 2
+    assert done.stdout.decode(encoding) == f"{shown}\n"
+    assert done.stderr.decode(encoding) == f"work: {shown}\n"
 
 
 def test_warnings_that_are_to_be_errors_are_those_of_other_packages(tmp_path: Path) -> None:
@@ -205,8 +227,11 @@ def test_a_stage_that_never_ran_has_nothing_to_give_back(repository: Path) -> No
     assert [line for line in done.stderr.splitlines() if line.startswith("work: ")] == ["work: source is bad"]
 
 
-@pytest.mark.parametrize("importing", [True, False])
-def test_interrupted_twice_a_stage_still_gives_back(repository: Path, importing: bool) -> None:
+@pytest.mark.parametrize(
+    ("importing", "number"), [(True, signal.SIGINT), (False, signal.SIGINT), (False, signal.SIGHUP)]
+)
+def test_interrupted_twice_a_stage_still_gives_back(repository: Path, importing: bool, number: int) -> None:
+    """Or where its terminal is closed."""
     wait = "Path('started').touch()\ntime.sleep(60)\n"
     file = script(repository, HALF + wait)
     if importing:
@@ -218,7 +243,7 @@ def test_interrupted_twice_a_stage_still_gives_back(repository: Path, importing:
     )
     _wait_for((repository / "started").exists)
     for _ in range(2):
-        os.killpg(run.pid, signal.SIGINT)
+        os.killpg(run.pid, number)
         time.sleep(0.3)
     _, errors = run.communicate()
     assert "work: interrupted\n" in errors and "Traceback" not in errors

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 _STDERR = threading.RLock()
 
@@ -13,7 +14,7 @@ _STDERR = threading.RLock()
 def say(text: str) -> None:
     """Prints a line of progress, at once, also into a pipe; nobody reading any more doesn't end the work."""
     try:
-        print(_plain(text), flush=True)
+        print(_plain(text, sys.stdout), flush=True)
     except BrokenPipeError:
         silence()
 
@@ -21,7 +22,7 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Prints a line on stderr, at once."""
     with suppress(OSError):  # nobody reads it any more
-        print(_plain(text), file=sys.stderr, flush=True)
+        print(_plain(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 def silence() -> None:
@@ -29,9 +30,11 @@ def silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _plain(text: str) -> str:
-    """One line that any terminal can show: the names of files may hold line ends, control codes and worse."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+def _plain(text: str, stream: TextIO) -> str:
+    """One line that a terminal can show: the names of files may hold line ends, control codes and worse."""
+    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    encoding = stream.encoding or "utf-8"
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextmanager

@@ -53,6 +53,9 @@ REFUSALS = {
     ("Read-only file system", "readonly database"): "have the disk mounted so that it can be written",
     ("Permission denied", "Operation not permitted"): "check owner and permissions",
     ("unable to open database",): "check owner and permissions",
+    ("Resource temporarily unavailable", "can't start new thread"): (
+        "let this user or container have more processes, as by `ulimit -u 4096`"
+    ),
     ("Cannot allocate memory", "Unable to allocate"): "free some memory, or lower compute.workers",
     ("Input/output error", "disk I/O error"): "check the disk",
     ("image is malformed", "is not a database"): (

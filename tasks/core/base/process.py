@@ -22,7 +22,9 @@ from tasks.core.base import console
 
 INTERRUPTED = 130
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: our fault, not the user's
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Of a terminal that is closed too, but under nohup.
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
 PR_SET_PDEATHSIG = 1
 QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # as Python has it
 STAGE = "DVC_STAGE"  # in the environment of what DVC starts: the stage's name
