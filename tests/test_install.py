@@ -87,6 +87,34 @@ def test_a_python_that_is_named_is_taken(place: Place) -> None:
     assert refused(place, "3.13").startswith("make: pip could not install uv (")
 
 
+@pytest.mark.parametrize(
+    ("first", "stays"),
+    [
+        ("#!{here}/bin/python", True),
+        ('#!/bin/sh\n\'\'\'exec\' "{here}/bin/python3.12" "$0" "$@"', True),
+        ("#!/elsewhere/.venv/bin/python", False),
+        ('#!/bin/sh\n\'\'\'exec\' "/else where/.venv/bin/python" "$0" "$@"', False),
+        ("what nobody knows", True),
+    ],
+)
+def test_an_environment_that_was_moved_is_made_anew(tmp_path: Path, first: str, stays: bool) -> None:
+    """Its programs name a Python that is not there any more, or is another checkout's."""
+    here = tmp_path / "a folder/.venv"
+    (here / "bin").mkdir(parents=True)
+    (here / "bin/dvc").write_text(f"{first.format(here=here)}\nimport dvc\n")
+    (function,) = re.findall(r"(?ms)^is_here\(\) \{$.*?^\}$", SCRIPT)
+    done = subprocess.run(["sh", "-c", f"{function}\nis_here"], cwd=here.parent, check=False)
+    assert (done.returncode == 0) == stays
+
+
+def test_a_clone_has_the_same_lines_whatever_git_is_told(tmp_path: Path) -> None:
+    """A shell reads no line that ends in a carriage return, and a digest of code would be another."""
+    options = ("-c", "core.autocrlf=true", "clone", "--quiet", "--depth", "1")
+    subprocess.run(["git", *options, f"file://{ROOT}", str(tmp_path / "clone")], check=True)
+    for name in (".ci/install", "tasks/build.py", "dvc.yaml"):
+        assert b"\r" not in (tmp_path / "clone" / name).read_bytes()
+
+
 def test_an_environment_that_is_activated_is_not_taken_for_a_python(place: Place) -> None:
     """It goes before the new one comes, so that its Python would be another one in the middle."""
     place.python("python3.12", "3.12", options=QUICK)

@@ -1,6 +1,9 @@
 """One place decides what trains, and says what doesn't go together."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from tasks.core.backbones.tensorflow_setup import keras, tf
 from tasks.core.base.errors import ParamError
 from tasks.core.training import devices
 from tasks.core.training.devices import Hardware, choose_devices, variables
+from tests.structure import ROOT
 from tests.tiny import Tiny
 
 
@@ -25,6 +29,16 @@ def test_a_cpu_trains_alone_in_float32_without_xla(monkeypatch: pytest.MonkeyPat
     here = chosen()
     assert (here.replicas, here.precision, here.jit, here.chief) == (1, "float32", False, True)
     assert here.line().endswith(" CPU cores, float32")
+
+
+def test_what_a_user_tells_xla_changes_nothing() -> None:
+    """An unknown flag ends a process from within TensorFlow, without a word."""
+    code = "from tasks.core.backbones.tensorflow_setup import tf; print(float(tf.constant(2.0) * 3))"
+    environment = os.environ | {"TF_XLA_FLAGS": "--nonsense", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stdout) == (0, "6.0\n")
 
 
 def test_a_cpu_made_for_bfloat16_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:

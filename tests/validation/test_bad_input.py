@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -189,6 +190,15 @@ def test_a_slip_is_told_before_anything_runs(
     code, line = end("check")
     assert code == 2
     assert all(word in line for word in words), line
+
+
+def test_a_folder_whose_name_is_a_pattern_is_told(
+    workplace: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow would not find a model in it, and the SavedModel was left out."""
+    monkeypatch.chdir(shutil.copytree(workplace, tmp_path_factory.mktemp("top") / "work [old]"))
+    code, line = end("check")
+    assert code == 2 and "has [ and ] in its path" in line and "call it otherwise" in line
 
 
 def test_a_repository_of_another_user_is_told_with_the_command_that_allows_it(

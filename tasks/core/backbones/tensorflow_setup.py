@@ -18,6 +18,7 @@ from tasks.core.base.paths import folders_of_others
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as exceptions too
+os.environ.pop("TF_XLA_FLAGS", None)  # would change results; TensorFlow ends the process at an unknown one
 os.environ.update(folders_of_others())
 
 with quiet():

@@ -10,6 +10,7 @@ from pathlib import Path
 from tasks.core.base.errors import DataError
 from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MODELS
 
+PATTERN = "*?[]\\"  # characters
 BEGIN = "git add -A && git commit -m Begin"
 SAFE = re.compile(r"safe\.directory .+")
 OTHER_REPOSITORY = "makes another DVC repository there, into which DVC doesn't look from here; move .dvc away"
@@ -94,12 +95,17 @@ def _unrecordable(entry: os.DirEntry[str], is_inside: bool) -> str | None:
 
 
 def check_repository() -> None:
-    """Looks for what DVC and DVCLive can't work in, which they would say after all was built.
+    """Looks for what DVC, DVCLive and TensorFlow can't work in, which they would say after all was built.
 
     Raises:
-        DataError: no git repository, one of another user, or one without a commit.
+        DataError: a path that is a pattern, no git repository, one of another user, or one without a commit.
     """
     here = Path.cwd()
+    if odd := sorted(set(PATTERN) & set(str(here))):
+        raise DataError(
+            f"the project's folder {here} has {' and '.join(odd)} in its path, which TensorFlow reads as a "
+            "pattern of names; call it otherwise"
+        )
     if not any((folder / ".git").exists() for folder in (here, *here.parents)):
         if not _works_without_git():
             raise DataError(f"{here} is in no git repository, which DVC needs; make one: git init && {BEGIN}")
