@@ -42,7 +42,7 @@ def run_name() -> str:
     return str(runtime.flow_run.parameters.get("folder") or "new images")
 
 
-@flow(name="monitor", flow_run_name=run_name, on_failure=[emit_failure], on_crashed=[emit_failure])
+@flow(name="monitor", retries=0, flow_run_name=run_name, on_failure=[emit_failure], on_crashed=[emit_failure])
 def monitor(folder: str | None = None, model: str | None = None, only_if_there: bool = False) -> State[Any]:
     """Scores a folder and compares it with what the model was made with.
 
@@ -73,7 +73,7 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     return Completed(name=DRIFTED, message=drift.summary(result))
 
 
-@task(name="score", task_run_name="score", cache_policy=NO_CACHE, persist_result=False)
+@task(name="score", retries=0, task_run_name="score", cache_policy=NO_CACHE, persist_result=False)
 def score_images(name: str, folder: Path, p: Params) -> State[Any]:
     """Predicts the images; what an earlier run has predicted is not done again."""
     try:
@@ -86,7 +86,7 @@ def score_images(name: str, folder: Path, p: Params) -> State[Any]:
         return failed_by(error)
 
 
-@task(name="compare", task_run_name="compare", cache_policy=NO_CACHE, persist_result=False)
+@task(name="compare", retries=0, task_run_name="compare", cache_policy=NO_CACHE, persist_result=False)
 def compare(p: Params) -> State[Any]:
     """Compares them with those that the model was made with, and adds what it finds to the run."""
     try:

@@ -47,7 +47,7 @@ def run_name() -> str:
     return f"{'roll back' if given.get('rollback') else 'promote to'} {given.get('to')}"
 
 
-@flow(name="promote", flow_run_name=run_name, on_failure=[emit_failure], on_crashed=[emit_failure])
+@flow(name="promote", retries=0, flow_run_name=run_name, on_failure=[emit_failure], on_crashed=[emit_failure])
 def promote(
     to: str, dry_run: bool = False, push: bool = False, rollback: bool = False, champion: bool = True
 ) -> State[Any]:
@@ -85,7 +85,7 @@ def promote(
         return failed_by(error)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(retries=0, cache_policy=NO_CACHE, persist_result=False)
 def step(work: Callable[[], Any]) -> Any:
     """A part of a promotion, which Prefect shows."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tasks.core.base import cli, console
-from tasks.core.base.errors import DataError
+from tasks.core.base.errors import DarkroomError, DataError
 from tasks.core.base.files import flat, read_json, write_text
 from tasks.core.base.paths import EVALUATION, EXPORT, GATES, METRICS
 from tasks.core.evaluation.rejection import left_out, rejection_reasons
@@ -59,7 +59,10 @@ def report(base: str) -> str:
 
 def unfinished() -> list[str]:
     """Stages that would run again, or have left nothing; `verdict` would after each no."""
-    pending = sorted(dvc_api.changed_stages() - {"verdict"})
+    try:
+        pending = sorted(dvc_api.changed_stages() - {"verdict"})
+    except (dvc_api.DvcError, dvc_api.Locked) as error:
+        raise DarkroomError(f"DVC can't tell what is done: {dvc_api.words(error)}") from None
     return pending if pending or ARTIFACTS.exists() else [EXPORT.name]
 
 

@@ -5,9 +5,9 @@
   find photos -name '*.jpg' | python -m tasks.predict export/model.tflite - --csv
   python -m tasks.predict export/model.onnx image.jpg --explain why/
 
-The format is recognized by the file's content. Folders and archives are searched for images; `-` reads paths, one a line,
-or one image from stdin. An image that can't be read is named on stderr and passed over; the exit code is then
-1, and 2 if none could be read.
+The format is recognized by the file's content. Folders and archives are searched for images; `-` reads paths,
+one a line, or one image from stdin. An image that can't be read is named on stderr and passed over; the exit
+code is then 1, and 2 if none could be read.
 """
 
 import argparse
@@ -49,7 +49,7 @@ class Source:
 
 
 def list_sources(names: list[str], stdin: Any = None) -> list[Source]:
-    """Replaces folders and archives by the images in them, patterns by what they match, and `-` by what comes in.
+    """Replaces folders and archives by the images in them, patterns by what they match, `-` by what comes in.
 
     Raises:
         DataError: a folder or a pattern without images, or nothing of use from stdin.

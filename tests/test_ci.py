@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tasks import ci_report
-from tasks.core.base.errors import DataError
+from tasks.core.base.errors import DarkroomError, DataError
 from tasks.core.base.paths import METRICS
 from tests.project import FIRST_COMMIT, ME
 from tests.structure import ROOT
@@ -123,6 +123,13 @@ def test_what_can_not_be_reported_is_told(repository: Path) -> None:
     (repository / "reports/gates.json").unlink()
     with pytest.raises(DataError, match="run `dvc repro` first"):
         ci_report.report("HEAD")
+
+
+def test_what_dvc_can_not_tell_is_one_line(repository: Path) -> None:
+    (repository / "dvc.lock").write_text("<<<<<<< HEAD\n")
+    with pytest.raises(DarkroomError, match=r"DVC can't tell what is done: .*dvc\.lock") as caught:
+        ci_report.report("HEAD")
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
 
 
 def test_of_many_classes_the_worst_confusions_are_shown(tmp_path: Path) -> None:

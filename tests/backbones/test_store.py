@@ -226,7 +226,7 @@ def test_an_archive_that_would_explode_is_not_unpacked(
 
 
 def test_weights_that_can_not_be_converted_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match=r"nothing can't be made from its weights \(.+\)$") as caught:
+    with pytest.raises(BackboneError, match=r"nothing can't be made .* \(KeyError: 'nothing'\)$") as caught:
         store._convert("nothing", tmp_path / "backbone")
     assert "\n" not in str(caught.value)
 

@@ -604,3 +604,21 @@ def test_a_remote_that_is_away_is_no_reason_not_to_try_again(
     parameters: dict[str, Any] = {"only_if_changed": True, "pull": True}
     assert run(**parameters)[0] == {"pull": "Failed"}
     assert run(**parameters)[0] == {"pull": "Failed"}
+
+
+def test_prefects_own_default_of_retries_starts_nothing_again() -> None:
+    """A flow that waits for another try has no end to report, and was "a fault of ours"."""
+    code = """from flows import monitor, pipeline, promote
+found = [monitor.monitor, monitor.score_images, monitor.compare]
+found += [pipeline.pipeline, promote.promote, promote.step]
+print([one.retries for one in found])"""
+    asked = {"PREFECT_FLOWS_DEFAULT_RETRIES": "1", "PREFECT_TASKS_DEFAULT_RETRIES": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | asked,
+    )
+    assert done.stdout == "[0, 0, 0, 0, 0, 0]\n"

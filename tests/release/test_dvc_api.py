@@ -236,6 +236,9 @@ def test_commits_and_what_has_changed_since() -> None:
 def test_remotes() -> None:
     with contract():
         assert dvc_api.has_remote()
+        assert dvc("remote", "default", "--unset")[0] == 0
+        assert not dvc_api.has_remote(), "to which anything would be pushed"
+        assert dvc("remote", "default", "store")[0] == 0
         assert "is not there: mount it" in (dvc_api.absent_remote() or "")
         assert dvc("push", "-q")[0] == 0
         assert dvc_api.absent_remote() is None

@@ -8,7 +8,7 @@ import pytest
 from flows import promote
 from flows.run import Run
 from tasks.core.artifacts.formats import FORMATS
-from tasks.core.base.errors import DataError
+from tasks.core.base.errors import DarkroomError, DataError
 from tasks.core.base.files import remove
 from tasks.core.base.paths import EXPORT
 from tasks.core.release import git, promotion
@@ -190,6 +190,8 @@ SETTINGS = """
     default = nothing
     followTags = true
     recurseSubmodules = on-demand
+    gpgSign = true
+    pushOption = mine
 [tag]
     gpgSign = true
     sort = -taggerdate
@@ -207,6 +209,20 @@ SETTINGS = """
     relative = true
     noprefix = true
 """
+
+
+def test_a_folder_of_a_larger_repository_is_no_place_for_promotions(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "one/.dvc").mkdir(parents=True)
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "Begin"], check=True)
+    git.check_place()
+    monkeypatch.chdir(here / "one")
+    with pytest.raises(DarkroomError, match="this is the folder one/ of a git repository"):
+        git.check_place()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(DarkroomError, match=r"safe\.directory|dubious ownership"):
+        git.check_place()
 
 
 @pytest.fixture

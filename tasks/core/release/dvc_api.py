@@ -32,11 +32,17 @@ STORES |= {"google", "oss2", "paramiko", "scmrepo", "sshfs", "webdav4"}
 DvcError: type[Exception] = DvcException
 Locked: type[Exception] = LockError
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EXITED = re.compile(r"exited with (-?\d+)")  # a stage, by what DVC says
 CHATTER = re.compile(  # what DVC says after every stage
     r"(Generating|Updating) lock file|To track the changes|\s*git add |To enable auto staging|"
     r"\s*dvc config core.autostage|Use `dvc push`"
 )
+
+
+def words(error: Exception) -> str:
+    """What DVC says of an error, in a line without colours."""
+    return brief(COLOURS.sub("", str(error)))
 
 
 def survey(targets: Sequence[str] = ()) -> tuple[list[str], set[str]]:
@@ -184,7 +190,7 @@ def commit(name: str, published: bool) -> Commit:
 
 def has_remote() -> bool:
     with Repo(".") as repo:
-        return bool(repo.config["remote"])
+        return bool(repo.config["core"].get("remote"))  # the default one, to which `dvc push` pushes
 
 
 def unpushed() -> str | None:

@@ -13,8 +13,11 @@ from tasks.core.base.params import FILE
 
 MODEL = "classifier"  # its name in dvc.yaml, under artifacts
 REMOTE = "origin"
-# What a user may have set otherwise, and would change what git prints for us to read.
-SETTINGS = ("core.quotePath=false", "color.ui=false", "column.ui=never", "diff.relative=false")
+# What a user may have set otherwise, and would change what git prints for us to read, or pushes.
+SETTINGS = (
+    *("core.quotePath=false", "color.ui=false", "column.ui=never", "diff.relative=false"),
+    *("log.showSignature=false", "push.gpgSign=false", "push.pushOption="),
+)
 TAGS = tuple(f"refs/tags/{MODEL}{mark}*" for mark in "@#")
 
 
@@ -57,8 +60,13 @@ def is_here() -> bool:
 
 def check_place() -> None:
     """Raises a DarkroomError unless this is the root of a repository of git and DVC that has a commit."""
-    if attempt("rev-parse", "--git-dir").returncode or not Path(".dvc").is_dir():
+    if not is_here() or not Path(".dvc").is_dir():
         raise DarkroomError("here is no repository of git and DVC; run it in the root of a clone")
+    if above := run("rev-parse", "--show-prefix"):
+        raise DarkroomError(
+            f"this is the folder {above} of a git repository, whose versions would be of all of it; "
+            "promotion needs one of its own"
+        )
     if attempt("rev-parse", "--verify", "HEAD").returncode:
         raise DarkroomError("there is no commit yet, and a version is one: git add --all; git commit")
 
