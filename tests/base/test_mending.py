@@ -71,7 +71,7 @@ def test_a_lock_that_was_cut_is_sound_only_if_nothing_in_it_is_half_written(tmp_
 def test_latencies_of_other_artifacts_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a checkout or a pull: DVC doesn't know of the file, and leaves it beside another model."""
     monkeypatch.chdir(tmp_path)
-    facts = {"artifacts": {"onnx": {"sha256": "a" * 64}}}
+    facts = {"artifacts": {"onnx": {"sha256": "a" * 64}, "h5": {"error": "model.h5 can't be written"}}}
     for file in (mending.ARTIFACTS, mending.TIMED):
         write_json(file, facts)
     assert mending.mend() == [] and mending.TIMED.exists() and mending.is_timed()

@@ -28,10 +28,8 @@ TIMEOUT = 30  # seconds without a byte, after which a server is given up
 TRIES = 4
 PAUSE = 1  # seconds before the second try, and twice as long before each further one
 HUB = "https://tfhub.dev/"
-UNPACKED = (
-    20  # times its own size, at most, that an archive of more than SMALL unpacks to; weights hardly shrink
-)
-SMALL = 1 << 30  # bytes when it is unpacked
+SMALL = 1 << 30  # bytes when it is unpacked; of a larger archive
+UNPACKED = 20  # times its own size are allowed, as weights hardly shrink
 
 _NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError)
 
