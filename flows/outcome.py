@@ -24,14 +24,19 @@ class Stopped(DarkroomError):
 def stopped(message: str, exit_code: int | None = None, name: str = "Failed") -> State[Any]:
     """A failed state; its data is an exception, since Prefect raises it where nobody asks for the state."""
     code = DarkroomError.exit_code if exit_code is None else exit_code
-    return Failed(name=name, message=message, data=Stopped(message, code))
+    return Failed(name=name, message=_line(message), data=Stopped(message, code))
 
 
 def failed_by(error: Exception) -> State[Any]:
     """A failed state of an expected error, in one line; `Rejected` where that is a verdict."""
     cause = error if isinstance(error, DarkroomError) else Stopped(str(error), DarkroomError.exit_code)
     name = "Rejected" if isinstance(error, Rejected) else "Failed"
-    return Failed(name=name, message=" ".join(str(error).split()), data=cause)
+    return Failed(name=name, message=_line(str(error)), data=cause)
+
+
+def _line(text: str) -> str:
+    """A text on one line, as Prefect can keep it: the name of a file may be no text."""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
 
 
 def code_of(state: State[Any]) -> int | None:

@@ -29,7 +29,8 @@ from flows import dvc_command, logs, outcome, server, working_copy
 from flows.events import emit_failure
 from flows.outcome import EXPECTED_ERRORS, code_of, failed_by, stopped
 from tasks import check as preconditions
-from tasks.core.base import cli, inputs, mending, params
+from tasks import latency
+from tasks.core.base import cli, inputs, params
 from tasks.core.base.errors import DarkroomError, Rejected, Unreachable, brief
 from tasks.core.base.files import read_json, write_text
 from tasks.core.base.paths import DATASET, DATASET_FACTS
@@ -151,7 +152,7 @@ def steps(
         if touched and not is_due:
             is_due = bool(working_copy.retry_while_busy(partial(dvc_api.changed_stages, name), say))
         touched |= is_due
-        unmeasured = name == "latency" and not mending.is_timed()  # which DVC doesn't know of
+        unmeasured = name == "latency" and not latency.is_timed()  # which DVC doesn't know of
         stage = reproduce.with_options(task_run_name=name, timeout_seconds=limit)
         yield name, stage(name, is_due, force or unmeasured, return_state=True)
     if push:

@@ -11,5 +11,6 @@ except ModuleNotFoundError as error:
     print(f"{error}; {python}", file=sys.stderr)
     raise SystemExit(2) from None
 
+process.open_streams()
 process.undo_warnings_as_errors()
 process.install_stage_handlers()

@@ -27,7 +27,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from tasks.core.artifacts import runtimes
-from tasks.core.base import cli, console
+from tasks.core.base import cli, console, process
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import replacing
@@ -62,17 +62,32 @@ def list_sources(names: list[str], stdin: Any = None) -> list[Source]:
 def _from_name(name: str) -> list[Source]:
     path = Path(name)
     if path.is_dir():
-        found = [str(path / below) for below in images_below(path)]
+        found = [str(path / below) for below in images_below(path, on_link=_pass_over)]
     elif is_archive(name):
-        found = images_in(name)
+        found = _in_archive(name)
     elif path.exists() or not glob.has_magic(name):
         return [Source(name)]
     else:
         matches = glob.glob(name, recursive=True)  # noqa: PTH207, which takes no absolute patterns
-        found = sorted(match for match in matches if Path(match).is_file()) or [name]
+        files = sorted(match for match in matches if Path(match).is_file())
+        found = [one for file in files for one in (_in_archive(file) if is_archive(file) else [file])] or [
+            name
+        ]
     if not found:
         raise DataError(f"{name} holds no images; give a folder or an archive that does")
     return [Source(one) for one in found]
+
+
+def _in_archive(name: str) -> list[str]:
+    """The images in an archive; itself if it can't be listed, as an image that can't be read."""
+    try:
+        return images_in(name)
+    except DataError:
+        return [name]
+
+
+def _pass_over(folder: str) -> None:
+    console.warn(f"predict: {folder} is a link to a folder, and passed over; name it, if it is meant")
 
 
 def _from_stdin(stdin: Any) -> list[Source]:
@@ -178,7 +193,7 @@ def as_csv(rows: Iterator[dict[str, Any]], out: TextIO, top: int) -> None:
 
 def main() -> int:
     arguments = _arguments()
-    if "stdout" in cli.closed:
+    if "stdout" in process.closed:
         raise DataError("stdout is closed, where the answers go; point it at a file or a pipe")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may be no text
     if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():

@@ -2,15 +2,18 @@
 
 import os
 import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
 from tasks.core.base import mending
 from tasks.core.base.files import read_json, write_json
+from tests.live import until
 
 LOCK = """\
 schema: '2.0'
@@ -68,37 +71,30 @@ def test_a_lock_that_was_cut_is_sound_only_if_nothing_in_it_is_half_written(tmp_
     assert not mending._is_sound(file)
 
 
-def test_latencies_of_other_artifacts_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a checkout or a pull: DVC doesn't know of the file, and leaves it beside another model."""
-    monkeypatch.chdir(tmp_path)
-    facts = {"artifacts": {"onnx": {"sha256": "a" * 64}, "h5": {"error": "model.h5 can't be written"}}}
-    for file in (mending.ARTIFACTS, mending.TIMED):
-        write_json(file, facts)
-    assert mending.mend() == [] and mending.TIMED.exists() and mending.is_timed()
-    write_json(mending.ARTIFACTS, {"artifacts": {"onnx": {"sha256": "b" * 64}}})
-    mending.mend()
-    assert not mending.TIMED.exists() and not mending.is_timed()
-
-
-@pytest.mark.parametrize("other", ["another program", "one that began later"])
+@pytest.mark.parametrize("other", ["another program", "other arguments", "this process", "nobody's child"])
 def test_a_process_whose_number_is_anothers_by_now_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     """As each container's first process: DVC said "is busy" until somebody removed its record."""
     monkeypatch.chdir(tmp_path)
     mending.RECORD.parent.mkdir(parents=True)
-    is_later, nobody = other == "one that began later", 2**22  # of whom DVC itself finds out
-    alive = {"pid": nobody if is_later else os.getpid(), "cmd": "dvc repro"}
-    with subprocess.Popen(["sleep", "60"]) as sleeper:
-        gone = {"pid": os.getpid() if is_later else sleeper.pid, "cmd": "dvc repro train"}
-        write_json(
-            mending.RECORD, {"read": {"a": [gone, alive], "b": [alive]}, "write": {"c": gone, "d": alive}}
-        )
-        if is_later:
-            os.utime(mending.RECORD, (1, 1))
+    script = [sys.executable, "-c", "import time; time.sleep(60)"]
+    words = {"another program": ["sleep", "60"], "nobody's child": ["true"]}.get(other, [*script, "repro"])
+    with subprocess.Popen([*script, "repro"]) as dvc, subprocess.Popen(words) as taken:
+        if other == "nobody's child":
+            until(lambda: psutil.Process(taken.pid).status() == psutil.STATUS_ZOMBIE)
+        alive = {"pid": dvc.pid, "cmd": "/here/.venv/bin/dvc repro"}
+        number = os.getpid() if other == "this process" else taken.pid
+        gone = {"pid": number, "cmd": "/here/.venv/bin/dvc repro train"}
+        record = {"read": {"a": [gone, alive], "b": [alive]}, "write": {"c": gone, "d": alive}}
+        write_json(mending.RECORD, record)
+        os.utime(mending.RECORD, (1, 1))  # by a server whose clock is slow
         (line,) = mending.mend()
-        sleeper.kill()
-    assert "named a process that is gone" in line
-    left = {"read": {"a": [alive], "b": [alive]}, "write": {"d": alive}}
-    assert read_json(mending.RECORD) == left
-    assert mending.mend() == [], "and those that are at work stay"
+        assert "named a process that is gone" in line
+        left = {"read": {"a": [alive], "b": [alive]}, "write": {"d": alive}}
+        assert read_json(mending.RECORD) == left
+        assert mending.mend() == [], "and those that are at work stay"
+        write_json(mending.RECORD, {"write": {"d": alive}})
+        assert mending.mend() == [], "DVC leaves out what is empty"
+        for process in (dvc, taken):
+            process.kill()

@@ -292,7 +292,7 @@ def unpacked_beside(file: Path) -> None:
         (packed_as_gz, "holds no image"),
         (no_zip, "can't be read as a ZIP file"),
         (encrypted, "can't be read as a ZIP file (it is encrypted); make it anew"),
-        (deflate64, "can't be read as a ZIP file (cat/1.png is compressed by method 9, not by deflate)"),
+        (deflate64, "can't be read as a ZIP file (it is compressed by method 9, not by deflate)"),
         (linked, "cat/1.png is a link or sparse"),
         (without_class, "a.tar/1.png lies outside of every class folder"),
         (unpacked_beside, "a.zip/cat/1.png lies beside the archive as well"),
@@ -402,6 +402,13 @@ def test_predict_takes_an_archive_as_it_takes_a_folder(loose: Path, top: Path) -
     sources = predict.list_sources([str(top / "a.zip")])
     assert len(sources) == 36 and sources[0].name.startswith(f"{top}/a.zip/")
     assert image_io.read(Path(sources[0].name), 32, "stretch").shape == (32, 32, 3)
+
+
+def test_predict_passes_over_an_archive_that_is_damaged(loose: Path, top: Path) -> None:
+    pack_zip(top / "a.zip", contents(loose / "pictures"))
+    (top / "b.zip").write_bytes(b"PK damaged")
+    names = [source.name for source in predict.list_sources([f"{top}/*.zip"])]
+    assert len(names) == 37 and names[-1] == f"{top}/b.zip"
 
 
 def test_names_in_utf_8_are_read_where_a_zip_does_not_say_that_they_are(top: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_class_beside_splits_is_refused_and_does_not_make_classes_of_them(tmp_
 
 @pytest.mark.parametrize(
     "names",
-    [("training_set", "test_set"), ("seg_train", "seg_pred"), ("train", "holdout"), ("TRAIN", "eval")],
+    [("training_set", "testset"), ("seg_train", "seg_pred"), ("train", "validate"), ("TRAIN", "eval")],
 )
 def test_splits_that_are_called_otherwise_are_told_and_do_not_become_classes(
     tmp_path: Path, names: tuple[str, ...]
@@ -84,6 +84,12 @@ def test_classes_with_words_of_splits_in_their_names_are_classes(
     assert labels == set(names)
 
 
+def test_classes_that_hold_other_folders_are_no_splits(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures/Training Shoes", ["gold"], count=1)
+    write_classes(tmp_path / "pictures/Test Strips", ["navy"], count=1)
+    assert len(found(tmp_path / "pictures", labels_file(tmp_path))) == 2
+
+
 def test_a_folder_around_the_classes_is_told(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures/data", count=1)
     with pytest.raises(DataError, match=r"one class only, 'data'.* the folders in it, give .*/pictures/data"):
@@ -94,6 +100,7 @@ def test_blank_rows_of_a_spreadsheet_are_none(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures", count=1)
     file = labels_file(tmp_path, "path,label\nred/000.png,red\n,\nblue/000.png,blue\n,\n,\n")
     assert len(found(tmp_path / "pictures", file)) == 2
+    assert list(discovery.own_columns(file).index) == ["red/000.png", "blue/000.png"]
 
 
 def test_a_letter_that_unicode_writes_in_two_ways_is_told(tmp_path: Path) -> None:

@@ -622,3 +622,12 @@ print([one.retries for one in found])"""
         env=os.environ | asked,
     )
     assert done.stdout == "[0, 0, 0, 0, 0, 0]\n"
+
+
+def test_the_name_of_a_file_that_is_no_text_can_be_told() -> None:
+    """Prefect keeps messages as UTF-8."""
+    for state in (
+        outcome.stopped("caf\udce9 is\nodd"),
+        outcome.failed_by(DarkroomError("caf\udce9 is\nodd")),
+    ):
+        assert state.message == "caf\\udce9 is odd"

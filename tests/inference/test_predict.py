@@ -195,7 +195,10 @@ def test_a_folder_that_is_a_link_is_passed_over_and_told(artifacts: Path, tiny: 
     (tmp_path / "more").symlink_to(tiny.images)
     done = run(artifacts / "model.onnx", tmp_path, "--csv")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
-    assert done.stderr == f"{tmp_path}/more is a link to a folder, and passed over; name it, if it is meant\n"
+    assert (
+        done.stderr
+        == f"predict: {tmp_path}/more is a link to a folder, and passed over; name it, if it is meant\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from tasks.core.base.errors import AGAIN, DarkroomError, Rejected, brief, remedy
 from tasks.core.base.files import remove
 
 INTERRUPT_DELAY = 0.01  # seconds
-closed: set[str] = set()  # of stdin, stdout and stderr, by whoever started this process
 
 
 def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
@@ -124,7 +123,6 @@ def _guard(work: Callable[[], int]) -> int:
     if sys.flags.optimize > 1:
         text = "Python is to leave docstrings out (-OO), which other packages need; unset PYTHONOPTIMIZE"
         return _complain(text, DarkroomError.exit_code)
-    _open_streams()
     for number in process.SIGNALS:
         signal.signal(number, _interrupt)
     sys.unraisablehook = _unheard
@@ -143,17 +141,6 @@ def _guard(work: Callable[[], int]) -> int:
             return _complain(_describe(error), DarkroomError.exit_code)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return _complain(f"a fault of ours, {text[:300]}; DARKROOM_DEBUG=1 shows where", process.INTERNAL)
-
-
-def _open_streams() -> None:
-    """Opens what the caller has closed: the next file would take its number, and get what is meant for it."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(number, True)
-    os.close(number)
-    for number, stream in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, stream) is None:
-            closed.add(stream)
-            setattr(sys, stream, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _describe(error: Exception) -> str:

@@ -26,7 +26,6 @@ RECORD = Path(".dvc/tmp/rwlock")  # which process reads and writes what
 EXPERIMENTS = Path(".dvc/tmp/exps")  # in folders of their own
 RUNS = Path(".dvc/cache/runs")  # a folder for each set of inputs, with what a stage gave for them
 RECORD_HELD, LOCK_HELD = Path(".dvc/tmp/rwlock.lock"), Path(".dvc/tmp/lock")  # by who writes these
-ARTIFACTS, TIMED = Path("export/artifacts.json"), Path("export/export.json")  # DVC doesn't know of the second
 CHANGED = 2  # exit code
 OLD = 600  # seconds
 CONFLICT = "<<<<<<<"  # of git, which a person has to resolve
@@ -48,9 +47,9 @@ def mend() -> list[str]:
         A line for each. Nothing is done while DVC holds them.
     """
     lines = []
-    if RECORD.is_file() and not _is_json(RECORD):
+    if RECORD.is_file() and not _is_record(RECORD):
         with _holding(RECORD_HELD) as held:
-            if held and not _is_json(RECORD):
+            if held and not _is_record(RECORD):
                 RECORD.unlink()
                 lines.append(f"{RECORD} could not be read, as after a full disk; it is removed")
     if RECORD.is_file():
@@ -59,8 +58,6 @@ def mend() -> list[str]:
                 lines.append(
                     f"{RECORD} named a process that is gone, whose number another has now; it is mended"
                 )
-    if not is_timed():
-        TIMED.unlink(missing_ok=True)
     if LOCK.is_file() and not _is_sound(LOCK) and _is_ours(LOCK):
         with _holding(LOCK_HELD) as held:
             if held and not _is_sound(LOCK):
@@ -77,17 +74,6 @@ def mend() -> list[str]:
     return lines
 
 
-def is_timed() -> bool:
-    """Whether latencies are of the artifacts that are here: a checkout or a pull leaves those of others."""
-    try:
-        known, timed = (json.loads(file.read_text("utf-8"))["artifacts"] for file in (ARTIFACTS, TIMED))
-        # One that could not be written has no digest.
-        digests = ({name: one.get("sha256") for name, one in each.items()} for each in (known, timed))
-        return next(digests) == next(digests)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
-
-
 def holders(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The processes that DVC's record names: of a path one that writes it, or several that read it."""
     found = [each for kind in record.values() for each in kind.values()]
@@ -95,16 +81,20 @@ def holders(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def is_of_another(holder: dict[str, Any]) -> bool:
-    """Whether the number of a process in DVC's record is another's by now.
+    """Whether the number of a process in DVC's record is another's by now, or nobody has waited for its end.
 
     DVC looks for the number alone, and so waits for ever where that is taken again, as each container's first
-    is: it began after the record was written, or isn't Python.
+    is. This process has just begun, and holds nothing yet. Times tell nothing: a file's may be a server's.
     """
-    with suppress(psutil.Error, OSError, ValueError, LookupError):
+    with suppress(psutil.Error, OSError, ValueError, LookupError, TypeError):
         now = psutil.Process(int(holder["pid"]))
-        if not any("python" in word or "dvc" in word for word in now.cmdline()[:3]):
+        if now.pid == os.getpid() or now.status() == psutil.STATUS_ZOMBIE:
             return True
-        return bool(now.create_time() > RECORD.stat().st_mtime + 1)
+        program, words = Path(now.exe()).name.lower(), now.cmdline()
+        if not ("python" in program or "dvc" in program):
+            return True
+        # DVC notes the arguments. Of a module that Python runs it has the file in place of the name.
+        return not ("-m" in words[:-1] or holder["cmd"].endswith(words[-1]))
     return False
 
 
@@ -113,8 +103,9 @@ def _forget_dead_holders() -> bool:
     record = json.loads(RECORD.read_text("utf-8"))
     gone = [one for one in holders(record) if is_of_another(one)]
     if gone:
-        read = {path: [one for one in each if one not in gone] for path, each in record["read"].items()}
-        write = {path: one for path, one in record["write"].items() if one not in gone}
+        read, write = record.get("read", {}), record.get("write", {})
+        read = {path: [one for one in each if one not in gone] for path, each in read.items()}
+        write = {path: one for path, one in write.items() if one not in gone}
         RECORD.write_text(json.dumps({"read": read, "write": write}), "utf-8")
     return bool(gone)
 
@@ -136,12 +127,13 @@ def _is_ours(lock: Path) -> bool:
     return COPY.parent.is_dir() and CONFLICT not in lock.read_text("utf-8", "replace")
 
 
-def _is_json(file: Path) -> bool:
+def _is_record(file: Path) -> bool:
+    """Whether it is JSON of DVC's form."""
     try:
-        json.loads(file.read_text("utf-8"))
-    except ValueError:
+        record = json.loads(file.read_text("utf-8"))
+        return all(isinstance(each, dict) for each in record.values())
+    except (ValueError, AttributeError):
         return False
-    return True
 
 
 def _is_sound(lock: Path) -> bool:

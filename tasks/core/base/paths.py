@@ -26,8 +26,7 @@ GATES = Path("reports/gates.json")
 EXPORT = Path("export")
 ARTIFACT_FACTS = "artifacts.json"  # in there
 CONTRACT = "classifier.json"  # in there and within artifacts, where `runtimes` has this name too
-# All of `artifacts.json`, and this machine's times. DVC doesn't know of it, and leaves another's beside what
-# it brings back; `mending` removes that.
+# All of `artifacts.json`, and this machine's times. DVC doesn't know of it; a checkout leaves another's.
 TIMED_ARTIFACTS = EXPORT / "export.json"
 PAGE = Path("reports/index.html")
 

@@ -31,10 +31,22 @@ STAGE = "DVC_STAGE"  # in the environment of what DVC starts: the stage's name
 RECORDS = Path(".dvc/tmp/stages")  # what stages tell those that come after them
 OWN_PID = "DARKROOM_PID"  # in the environment, which a stage's children get too, with a pid that isn't theirs
 
+closed: set[str] = set()  # of stdin, stdout and stderr, by whoever started this process
 started: list[float] = []  # when this stage did, before it imported anything
 _held: list[int] = []  # the lock of this stage
 predecessors: list[str] = []  # this stage's name, if it had to wait for one
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def open_streams() -> None:
+    """Opens what the caller has closed: the next file would take its number, and get what is meant for it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, stream in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, stream) is None:
+            closed.add(stream)
+            setattr(sys, stream, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def install_stage_handlers() -> None:

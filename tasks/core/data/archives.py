@@ -92,12 +92,10 @@ class Archive:
 
     def _list_zip(self) -> list[tuple[str, Member]]:
         files = [info for info in self._zip.infolist() if not info.is_dir()]
-        if any(info.flag_bits & ENCRYPTED for info in files):
+        if files and all(info.flag_bits & ENCRYPTED for info in files):
             raise ValueError("it is encrypted")
-        if unread := next((info for info in files if info.compress_type not in METHODS), None):
-            raise ValueError(
-                f"{unread.filename} is compressed by method {unread.compress_type}, not by deflate"
-            )
+        if files and all(info.compress_type not in METHODS for info in files):
+            raise ValueError(f"it is compressed by method {files[0].compress_type}, not by deflate")
         return [(_name(info), Member(info.file_size)) for info in files]
 
     def _list_tar(self) -> list[tuple[str, Member]]:

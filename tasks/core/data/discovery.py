@@ -16,20 +16,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.core.base import console
 from tasks.core.base.errors import DataError, brief
 from tasks.core.data import archives, image_io
 
 HINTS = (  # what people call the splits, in lower case
     dict.fromkeys(("train", "training"), "train")
-    | dict.fromkeys(("validation", "val", "valid", "validate", "dev"), "validation")
+    | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
     | dict.fromkeys(("test", "testing"), "test")
 )
 # Words in names of splits that aren't called so.
-LIKE_SPLITS = HINTS | {name: name for name in ("eval", "evaluation", "holdout", "extra", "pred", "unseen")}
+OTHERS = ("validate", "eval", "evaluation", "holdout", "extra", "pred", "unseen")
+LIKE_SPLITS = HINTS | {name: name for name in OTHERS}
+WORDS = re.compile("[a-z]+")
 COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are the user's own
 # Characters of no width that are no part of a letter, for `str.translate` to remove.
-WORDS = re.compile("[a-z]+")
 UNSEEN = dict.fromkeys((0x200B, 0x2060, 0xFEFF, 0x00AD, 0x200E, 0x200F))
 SHOWN = 100  # characters of a path
 BREAKING = ("Cc", "Zl", "Zp")  # categories of Unicode: what ends a line, or does something else but show
@@ -43,10 +43,6 @@ class Entry:
     label: str
     group: str | None
     split_hint: str | None
-
-
-def _pass_over(folder: str) -> None:
-    console.warn(f"{folder} is a link to a folder, and passed over; name it, if it is meant")
 
 
 def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
@@ -72,9 +68,9 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
         remedy = "put it into a folder, and give that" if folder.is_file() else "point it at your images"
         raise DataError(f"data.images: {folder} is not a folder; {remedy}")
     skipped: Counter[str] = Counter()
-    entries = _read_entries(folder, labels)
-    below = images_below(folder, skipped, strict=not entries, on_link=_refuse_link)
-    entries = entries or _by_folder(folder, below)
+    named = _read_entries(folder, labels)
+    below = images_below(folder, skipped, strict=not named)
+    entries = named or _by_folder(folder, below)
     if not entries:
         known = " ".join(sorted(image_io.SUFFIXES))
         seen = f", but {describe_suffixes(skipped)}" if skipped else ""
@@ -86,11 +82,10 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
     _check_names(classes)
     if len(classes) < 2:
         (only,), remedy = classes, ""
-        inner = folder / only
         if any(archives.INTO.search(entry.path) for entry in entries):
             remedy = "; an archive counts from its top, without a folder around the classes"
-        elif os.path.isdir(inner) and sum(path.is_dir() for path in inner.iterdir()) > 1:  # noqa: PTH112
-            remedy = f"; if the classes are the folders in it, give {inner}"
+        elif not named and sum(path.is_dir() for path in (folder / only).glob("*")) > 1:
+            remedy = f"; if the classes are the folders in it, give {folder / only}"
         raise DataError(
             f"data.images: {folder} holds one class only, {only!r}; a classifier needs at least two{remedy}"
         )
@@ -105,12 +100,19 @@ def own_columns(labels: Path) -> pd.DataFrame:
     return own.where(own != "")
 
 
+def _refuse_link(folder: str) -> None:
+    raise DataError(
+        f"{folder} is a link to a folder; DVC doesn't look behind such links, and changes "
+        "there would go unseen: move the images here, or link each of them"
+    )
+
+
 def images_below(
     folder: Path,
     skipped: Counter[str] | None = None,
     *,
     strict: bool = False,
-    on_link: Callable[[str], None] = _pass_over,
+    on_link: Callable[[str], None] = _refuse_link,
 ) -> Iterator[str]:
     """Paths of all images below a folder, by suffix; hidden files and folders are passed over.
 
@@ -120,13 +122,13 @@ def images_below(
         on_link: is told of each link to a folder, into which nobody looks.
 
     Raises:
-        DataError: a folder that can't be listed, or is a link.
+        DataError: a folder that can't be listed; by default, one that is a link.
     """
     start = len(str(folder)) + 1
     for top, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not _hidden(name))
         for name in folders:
-            if os.path.islink(f"{top}/{name}"):  # noqa: PTH114, a third of Path's time
+            if _is_linked(f"{top}/{name}"):
                 on_link(f"{top}/{name}")
         for name in sorted(name for name in files if not _hidden(name)):
             file, inner = f"{top}/{name}", [""]
@@ -186,12 +188,8 @@ def list_images(folder: Path) -> list[str]:
     return paths
 
 
-def _refuse_link(folder: str) -> None:
-    if os.path.islink(folder) and not os.path.isfile(folder):  # noqa: PTH113, PTH114 (an archive's)
-        raise DataError(
-            f"{folder} is a link to a folder; DVC doesn't look behind such links, and changes "
-            "there would go unseen: move the images here, or link each of them"
-        )
+def _is_linked(folder: str) -> bool:
+    return os.path.islink(folder) and not os.path.isfile(folder)  # noqa: PTH113, PTH114 (an archive's)
 
 
 def _refuse(error: OSError) -> None:
@@ -294,18 +292,24 @@ def _check_classes_in_archives(folder: Path, places: list[_Place], known: set[st
 
 
 def _check_splits(folder: Path, places: list[_Place]) -> None:
-    """Refuses folders that would be taken for classes, but are called as splits are and hold only folders."""
-    kinds: dict[str, str] = {}
-    for top in {place.parts[0] for place in places}:
-        kind = next((LIKE_SPLITS[word] for word in WORDS.findall(top.lower()) if word in LIKE_SPLITS), None)
-        if kind is None:
+    """Refuses what would be taken for classes, but is called as splits are, and holds the same folders."""
+    inner: dict[str, set[str]] = {}
+    for place in places:
+        if len(place.parts) < 3 or place.label(place.parts, 1) != place.parts[0]:
             return
-        kinds[top] = kind
-    if len(set(kinds.values())) > 1 and all(len(place.parts) > 2 for place in places):
+        inner.setdefault(place.parts[0], set()).add(place.parts[1])
+    kinds = {top: _kind_of_split(top) for top in inner}
+    if None not in kinds.values() and len(set(kinds.values())) > 1 and set.intersection(*inner.values()):
         raise DataError(
             f"data.images: {folder} holds {' and '.join(sorted(kinds))}, which would be taken for classes; "
             "name splits train, validation and test; if these are classes, name them in data.labels"
         )
+
+
+def _kind_of_split(name: str) -> str | None:
+    """The split that a word in a name says, if one does: of `test_set` or `testset` test."""
+    words = (word.removesuffix("set") for word in WORDS.findall(name.lower()))
+    return next((LIKE_SPLITS[word] for word in words if word in LIKE_SPLITS), None)
 
 
 def _check_wrapped(places: list[_Place]) -> None:
@@ -383,7 +387,7 @@ def _read_entries(folder: Path, labels: Path) -> list[Entry]:
     """Entries of the labels file; none where it has no rows."""
     frame = _read_labels(labels)
     _check_columns(labels, list(frame.columns))
-    frame = frame.astype(object).where(frame.notna() & (frame != ""), None).dropna(how="all")
+    frame = frame.astype(object).where(frame.notna() & (frame != ""), None)
     twice = frame["path"][frame["path"].duplicated() & frame["path"].notna()]
     if len(twice):
         given = frame["label"][frame["path"] == twice.iloc[0]].unique()
@@ -437,7 +441,8 @@ def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
         )
     parents = {parent for entry in entries for parent in PurePath(entry.path).parents if parent.name}
     for parent in sorted(parents):
-        _refuse_link(f"{folder}/{parent}")
+        if _is_linked(f"{folder}/{parent}"):
+            _refuse_link(f"{folder}/{parent}")
 
 
 def _shown(path: str) -> str:
@@ -449,16 +454,15 @@ def _remedy(folder: Path, path: str) -> str:
     """What to do about a path that is not there."""
     if "\n" in path:
         return "a quote before it is not closed, perhaps"
-    below = path.partition("/")[2]
-    for other, what in (
-        (path.replace("\\", "/"), "write paths with / in place of \\"),
-        (path.strip(), "leave out the blanks around it"),
-        (below, f"paths start at data.images: leave out {path.partition('/')[0]}/"),
-        *(
-            (unicodedata.normalize(form, path), f"write its letters in {form}, as the file's name has them")
-            for form in ("NFC", "NFD")
-        ),
-    ):
+    first, _, below = path.partition("/")
+    table = {
+        "write paths with / in place of \\": path.replace("\\", "/"),
+        "leave out the blanks around it": path.strip(),
+        f"paths start at data.images: leave out {first}/": below,
+        "write its letters in NFC, as the file's name has them": unicodedata.normalize("NFC", path),
+        "write its letters in NFD, as the file's name has them": unicodedata.normalize("NFD", path),
+    }
+    for what, other in table.items():
         if other not in ("", path) and archives.is_there(folder / other):
             return what
     return "paths start at data.images"
@@ -469,13 +473,12 @@ def _read_labels(labels: Path) -> pd.DataFrame:
         raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
     try:
         if _is_parquet(labels):
-            return _read_parquet(labels)
+            return _without_blank_rows(_read_parquet(labels))
         as_text: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             _check_twice(labels, pd.read_csv(labels, header=None, nrows=1, **as_text).iloc[0].tolist())
-            frame: pd.DataFrame = pd.read_csv(labels, **as_text)
-            return frame
+            return _without_blank_rows(pd.read_csv(labels, **as_text))
     except pd.errors.ParserWarning:
         raise DataError(
             f"data.labels: {labels} has rows with more fields than its first line; a comma too many at their "
@@ -488,6 +491,11 @@ def _read_labels(labels: Path) -> pd.DataFrame:
             f"data.labels: {labels} can't be read ({brief(error)}); "
             "it must be a CSV in UTF-8, with commas, or Parquet"
         ) from None
+
+
+def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Spreadsheets leave such at the end."""
+    return frame[(frame.notna() & (frame != "")).any(axis=1)]
 
 
 def _is_parquet(file: Path) -> bool:

@@ -8,7 +8,7 @@ from tasks.core.artifacts import runtimes
 from tasks.core.artifacts.runtimes import Images, Probabilities
 from tasks.core.base.console import quiet
 from tasks.core.base.contract import Contract
-from tasks.core.base.errors import ModelError, brief
+from tasks.core.base.errors import ModelError, brief, remedy
 
 
 class Predictor:
@@ -26,9 +26,9 @@ class Predictor:
         """
         try:
             return self._runner.predict(images)
-        except MemoryError:
-            raise
         except Exception as error:  # each runtime has exceptions of its own
+            if isinstance(error, OSError) or remedy(error):
+                raise  # it is the machine that can't
             raise _broken(self._path, "can't predict", error) from None
 
 

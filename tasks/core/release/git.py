@@ -16,7 +16,7 @@ REMOTE = "origin"
 # What a user may have set otherwise, and would change what git prints for us to read, or pushes.
 SETTINGS = (
     *("core.quotePath=false", "color.ui=false", "column.ui=never", "diff.relative=false"),
-    *("log.showSignature=false", "push.gpgSign=false", "push.pushOption="),
+    *("log.showSignature=false", "push.gpgSign=if-asked", "push.pushOption="),
 )
 TAGS = tuple(f"refs/tags/{MODEL}{mark}*" for mark in "@#")
 

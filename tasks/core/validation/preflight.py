@@ -5,16 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tasks.core.base.errors import DataError
 from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MODELS
 
-PATTERN = "*?[]\\"  # characters
+PATTERN = "*?[\\"  # characters
 BEGIN = "git add -A && git commit -m Begin"
 SAFE = re.compile(r"safe\.directory .+")
 OTHER_REPOSITORY = "makes another DVC repository there, into which DVC doesn't look from here; move .dvc away"
 UNSEEN = (".git", ".hg", ".dvc")  # by DVC itself
+LOCK = ".#"  # of Emacs, a link to nothing, which .dvcignore has
 WRITTEN = (DIGITS, MANIFEST, DATASET, MODELS, METRICS.parent, EXPORT, Path(".dvc"))
 
 
@@ -57,24 +59,22 @@ def _check_recordable(images: Path) -> None:
     """Refuses what DVC can't record, would wait for without end, or doesn't look at, so as to miss edits."""
     if images == DIGITS:
         return
-    place, here = images.absolute(), Path.cwd()
+    place, here = Path(os.path.abspath(images)), Path.cwd()  # noqa: PTH100, which leaves .. in
     is_inside = place.is_relative_to(here)
     for folder in place.parents[: place.parents.index(here)] if is_inside else ():
         if (folder / ".dvc").is_dir():
             raise DataError(f"data.images: {folder / '.dvc'} {OTHER_REPOSITORY}")
     folders = [str(images)]
     while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if fault := _unrecordable(entry, is_inside):
-                        raise DataError(f"data.images: {entry.path} {fault}")
-                    if entry.is_dir(follow_symlinks=False) and entry.name not in UNSEEN:
-                        folders.append(entry.path)
-        except OSError as error:
-            raise DataError(
-                f"data.images: {error.filename} can't be listed ({error.strerror}); check its permissions"
-            ) from None
+        # What can't be listed DVC passes over, too; `validate` tells of it.
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith(LOCK):
+                    continue
+                if fault := _unrecordable(entry, is_inside):
+                    raise DataError(f"data.images: {entry.path} {fault}")
+                if entry.is_dir(follow_symlinks=False) and entry.name not in UNSEEN:
+                    folders.append(entry.path)
 
 
 def _unrecordable(entry: os.DirEntry[str], is_inside: bool) -> str | None:
