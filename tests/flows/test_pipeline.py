@@ -201,14 +201,18 @@ def test_results_go_to_a_remote_and_come_back(
 
 @pytest.mark.slow
 def test_latencies_that_went_with_artifacts_are_measured_again(repository: Path) -> None:
-    measure = "mkdir -p export && echo measured >> export/export.json"
+    """And those that a checkout has left of another model."""
+    (repository / "facts.json").write_text('{"artifacts": {}}')
+    measure = "mkdir -p export && cp facts.json export/artifacts.json && cp facts.json export/export.json"
     stage = f"  latency:\n    cmd: {measure}\n    deps: [first.txt]\n"
     (repository / "dvc.yaml").write_text(THREE_STAGES + stage)
     run()
     assert run()[0]["latency"] == "Cached"
     (repository / "export/export.json").unlink()
     assert run()[0]["latency"] == "Completed"
-    assert (repository / "export/export.json").read_text() == "measured\n"
+    (repository / "export/export.json").write_text('{"artifacts": {"onnx": {"sha256": "another"}}}')
+    assert run()[0]["latency"] == "Completed"
+    assert (repository / "export/export.json").read_text() == '{"artifacts": {}}'
 
 
 @pytest.mark.slow
