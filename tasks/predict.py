@@ -63,16 +63,12 @@ def _from_name(name: str) -> list[Source]:
     path = Path(name)
     if path.is_dir():
         found = [str(path / below) for below in images_below(path, on_link=_pass_over)]
-    elif is_archive(name):
-        found = _in_archive(name)
     elif path.exists() or not glob.has_magic(name):
-        return [Source(name)]
+        found = [name]
     else:
         matches = glob.glob(name, recursive=True)  # noqa: PTH207, which takes no absolute patterns
-        files = sorted(match for match in matches if Path(match).is_file())
-        found = [one for file in files for one in (_in_archive(file) if is_archive(file) else [file])] or [
-            name
-        ]
+        found = sorted(match for match in matches if Path(match).is_file()) or [name]
+    found = [image for one in found for image in (_in_archive(one) if is_archive(one) else [one])]
     if not found:
         raise DataError(f"{name} holds no images; give a folder or an archive that does")
     return [Source(one) for one in found]
