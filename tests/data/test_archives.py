@@ -129,6 +129,25 @@ def test_an_archive_counts_as_the_folder_it_is_in(
     assert [(label, hint) for _, label, hint in found(top)] == expected
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("train.zip", "validate.zip"), ("pets_train.tar", "pets_test.tar"), ("testset.zip", "holdout-00.zip")],
+)
+def test_archives_of_splits_that_are_called_otherwise_are_told(top: Path, names: tuple[str, ...]) -> None:
+    """Or all of their images would be drawn anew, those for test among those to learn from."""
+    for name in names:
+        pack = pack_tar if name.endswith(".tar") else pack_zip
+        pack(top / "pictures" / name, {"cat/1.png": b"x", "dog/1.png": b"x"})
+    with pytest.raises(DataError, match="taken for no splits; name splits train, validation and test"):
+        found(top)
+
+
+def test_archives_with_words_of_splits_in_their_names_hold_classes(top: Path) -> None:
+    pack_zip(top / "pictures/trainers.zip", {"shoe/1.png": b"x"})
+    pack_zip(top / "pictures/test tubes.zip", {"tube/1.png": b"x"})
+    assert [label for _, label, _ in found(top)] == ["tube", "shoe"]
+
+
 def test_webdatasets_files_of_classes_are_read(top: Path) -> None:
     files = {"000.cls": b"3\n", "000.jpg": b"x", "001.seg.png": b"x", "001.cls": b"7", "notes.txt": b"x"}
     pack_tar(top / "pictures/train-000000.tar", files)

@@ -70,7 +70,7 @@ def test_splits_that_are_called_otherwise_are_told_and_do_not_become_classes(
 ) -> None:
     for name in names:
         write_classes(tmp_path / "pictures" / name, count=1)
-    with pytest.raises(DataError, match="taken for classes; name splits train, validation and test"):
+    with pytest.raises(DataError, match="taken for no splits; name splits train, validation and test"):
         discovery.discover(tmp_path / "pictures", labels_file(tmp_path))
 
 

@@ -292,17 +292,22 @@ def _check_classes_in_archives(folder: Path, places: list[_Place], known: set[st
 
 
 def _check_splits(folder: Path, places: list[_Place]) -> None:
-    """Refuses what would be taken for classes, but is called as splits are, and holds the same folders."""
+    """Refuses folders and archives that are called as splits are, though not so, and hold the same folders."""
     inner: dict[str, set[str]] = {}
     for place in places:
-        if len(place.parts) < 3 or place.label(place.parts, 1) != place.parts[0]:
+        top, *below = place.path.split("/")
+        if place.archive and is_archive(f"{folder}/{top}") and _kind_of_split(place.parts[0]) is None:
+            below = [place.label(place.parts, 1) or "", place.name]
+        elif len(place.parts) < 3 or place.label(place.parts, 1) != place.parts[0]:
             return
-        inner.setdefault(place.parts[0], set()).add(place.parts[1])
+        else:
+            top, *below = place.parts
+        inner.setdefault(top, set()).add(below[0])
     kinds = {top: _kind_of_split(top) for top in inner}
     if None not in kinds.values() and len(set(kinds.values())) > 1 and set.intersection(*inner.values()):
         raise DataError(
-            f"data.images: {folder} holds {' and '.join(sorted(kinds))}, which would be taken for classes; "
-            "name splits train, validation and test; if these are classes, name them in data.labels"
+            f"data.images: {folder} holds {' and '.join(sorted(kinds))}, which would be taken for no splits; "
+            "name splits train, validation and test; if these are none, name the classes in data.labels"
         )
 
 
