@@ -1,14 +1,16 @@
 """Writing one classifier in every format, with class names and preprocessing inside each."""
 
+import math
 import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
+import numpy as np
 import onnx
 
-from tasks.core.artifacts import decode_graph, onnx_graph
+from tasks.core.artifacts import bias_correction, decode_graph, onnx_graph
 from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import catalogue, efficientnet_lite, pooling
 from tasks.core.backbones.saved_model import canonicalize_fingerprint
@@ -20,6 +22,8 @@ from tasks.core.base.files import write_text
 from tasks.core.base.paths import CONTRACT
 
 OPSET = 18
+BATCH = 32
+CORRECTED_BY = 100  # images at most; the mean of their logits' noise is then known to a tenth of it
 
 
 class Exporter:
@@ -28,7 +32,7 @@ class Exporter:
     Args:
         model: from images to logits.
         backbone: its name.
-        images: float32 (n, size, size, 3), for measuring the ranges of int8.
+        images: float32 (n, size, size, 3), for measuring the ranges of int8, and what 8 bits move logits by.
     """
 
     def __init__(self, model: Any, contract: Contract, backbone: str, images: Array) -> None:
@@ -96,11 +100,18 @@ class Exporter:
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         with console.quiet():
             content = converter.convert()
+        if quantization in ("dynamic", "int8"):
+            some = self.images[:: math.ceil(len(self.images) / CORRECTED_BY)]
+            content = bias_correction.correct(content, some, self._logits(some))
         path.write_bytes(content)
         carried = {CONTRACT: self.contract.text() + "\n", "labels.txt": lines(self.contract.class_names)}
         with zipfile.ZipFile(path, "a") as extra:  # appended, as TFLite files carry other files
             for name, text in carried.items():
                 extra.writestr(zipfile.ZipInfo(name), text)  # of 1980, whenever it is written
+
+    def _logits(self, images: Array) -> Array:
+        parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        return np.concatenate([self.model(part, training=False).numpy() for part in parts])
 
     def onnx(self, path: Path) -> None:
         """Writes an ONNX file: input `image` with a free batch size, output `probabilities`."""

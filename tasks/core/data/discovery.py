@@ -292,7 +292,7 @@ def _check_classes_in_archives(folder: Path, places: list[_Place], known: set[st
 
 
 def _check_splits(folder: Path, places: list[_Place]) -> None:
-    """Refuses folders and archives that are called as splits are, though not so, and hold the same folders."""
+    """Refuses folders and archives that are called nearly as splits are, and hold the same folders."""
     inner: dict[str, set[str]] = {}
     for place in places:
         top, *below = place.path.split("/")
