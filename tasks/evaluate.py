@@ -90,7 +90,7 @@ def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, 
         console.say(f"evaluate: {len(labels)} images corrupted by {name}")
         hits[name] = {str(s): right(corrupt(images, name, s, p.seed)) for s in SEVERITIES}
     each = np.mean([hit for severities in hits.values() for hit in severities.values()], axis=0)
-    interval = intervals.bootstrap(lambda rows: each[rows].mean(), labels, p.bootstrap, p.seed)
+    interval = intervals.bootstrap(lambda rows: each[rows].mean(), len(labels), p.bootstrap, p.seed)
     return {
         "n": len(labels),
         "unharmed": rounded(right(images).mean()),

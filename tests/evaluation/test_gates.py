@@ -52,7 +52,10 @@ def evaluator(ours: pd.DataFrame, theirs: pd.DataFrame | None = None) -> gates.G
     share = float((ours["label"] == ours["predicted"]).mean())
     measured = {
         "test": {"accuracy": share, "n": len(ours)},
-        "per_class": {"cat": {"recall": 0.5}, "dog": {"recall": None}},
+        "per_class": {
+            "cat": {"recall": 0.5},
+            "dog": {"recall": None, "why": "no test image is of this class"},
+        },
         "slices": cells,
     }
     return gates.GateEvaluator(measured, ours, theirs, SETTINGS)
@@ -180,6 +183,22 @@ def test_a_relative_change_is_a_share_of_the_champions() -> None:
     assert worse["verdict"] == "fail"
     assert worse["value"] == pytest.approx(np.log(0.6) / np.log(0.9) - 1, rel=0.25)
     assert only(table(range(3)), rule, theirs=table(range(3), sure=0.6))["verdict"] == "pass"
+
+
+def test_a_share_of_what_may_be_0_says_nothing() -> None:
+    rule = Rule("test.macro_recall", max=30, against="champion", relative=True)
+    found = only(table([]), rule, theirs=table(range(1, N)))
+    assert (found["verdict"], found["value"]) == ("inconclusive", None)
+    assert found["why"].endswith("which is 0 in some resamples of the images, says nothing")
+    assert only(table([]), rule, theirs=table(range(N)))["why"].endswith(
+        "champion's, which is 0, says nothing"
+    )
+
+
+def test_a_slice_is_judged_by_what_is_shown_of_it() -> None:
+    """The mean of the classes' recalls is 0.7799999999999999, which metrics.json would have as 0.78."""
+    ours = table(range(66)).assign(slice_light="night")
+    assert only(ours, Rule("test.macro_recall", min=0.78, slice="light=night"))["verdict"] == "pass"
 
 
 def test_only_images_that_both_answered_are_compared_and_by_todays_labels() -> None:

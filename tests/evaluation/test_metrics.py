@@ -112,7 +112,7 @@ def test_intervals_hold_their_numbers_and_hang_on_the_seed() -> None:
 
 def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:
     values = np.random.default_rng(1).normal(size=400)
-    interval = intervals.bootstrap(lambda rows: values[rows].mean(), np.zeros(400, int), 4000, 1)
+    interval = intervals.bootstrap(lambda rows: values[rows].mean(), 400, 4000, 1)
     deviation = values.std() / 20
     expected = (values.mean() - intervals.Z_95 * deviation, values.mean() + intervals.Z_95 * deviation)
     assert interval == pytest.approx(expected, abs=0.15 * deviation)
@@ -134,6 +134,41 @@ def test_intervals_of_means_over_many_small_classes_hold_their_numbers() -> None
     for name in ("macro_recall", "macro_precision", "macro_f1"):
         low, high = found["interval_95"][name]
         assert low <= found[name] <= high, name
+
+
+@pytest.mark.parametrize("counts", [[1] * 60, [3] * 20, [20] * 2 + [1] * 30])
+def test_intervals_are_as_wide_where_classes_are_small(counts: list[int]) -> None:
+    """Of the mean of values that don't depend on classes, the width is known."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    wrong = np.random.default_rng(1).random(len(labels)) < 0.3
+    own = np.where(wrong, 0.1, 0.8)
+    probabilities = np.full((len(labels), len(counts)), 0.01)
+    probabilities[np.arange(len(labels)), labels] = own
+    low, high = estimates.headline(Answers.of(labels, probabilities), 15, 500, 1)["interval_95"]["log_loss"]
+    expected = 2 * intervals.Z_95 * np.log(own).std() / np.sqrt(len(own))
+    assert high - low == pytest.approx(expected, rel=0.2)
+
+
+def test_intervals_stay_within_what_is_possible() -> None:
+    low, high = estimates.headline(ANSWERS[ANSWERS.right][:7], 15, 100, 1)["interval_95"]["ece"]
+    assert 0 <= low <= high <= 1
+    assert intervals.agresti_min(np.ones(2, bool), np.zeros(2, bool))[1] == 1
+
+
+def test_what_is_never_taken_for_a_label_is_not_among_its_five() -> None:
+    """Of classes that a model doesn't know it says 0, and of equal ones no more than five are its first."""
+    unknown = Answers.of(np.array([0, 2, 3]), np.array([[0.6, 0.4, 0, 0]] * 3))
+    assert value("top_5_accuracy", unknown) == pytest.approx(1 / 3)
+    constant = Answers.of(np.arange(100), np.full((100, 100), 0.01))
+    assert value("top_5_accuracy", constant) == 0.05
+    assert (constant.above == np.arange(100)).all()
+
+
+def test_the_precision_of_a_class_that_is_never_predicted_is_not_defined() -> None:
+    answers = Answers.of(np.array([0, 1]), np.eye(2)[[0, 0]])
+    dog = metrics.per_class(answers, ("cat", "dog"))["dog"]
+    assert dog == {"precision": None, "recall": 0.0, "f1": 0.0, "n": 1, "why": metrics.NEVER}
+    assert value("macro_precision", answers) == 0.25, "as scikit-learn has it"
 
 
 def test_per_class_by_hand() -> None:

@@ -8,8 +8,6 @@ from tasks.core.base.arrays import Array, rounded
 from tasks.core.evaluation.intervals import agresti_min, bootstrap, wilson
 from tasks.core.evaluation.metrics import METRICS, Answers, Metric, measure
 
-MIN_DIVISOR = 1e-12
-
 
 def headline(answers: Answers, bins: int, resamples: int, seed: int) -> dict[str, Any]:
     """The numbers of a split, and under `interval_95` the interval of each as [low, high].
@@ -22,8 +20,11 @@ def headline(answers: Answers, bins: int, resamples: int, seed: int) -> dict[str
         part = answers[rows]
         return np.array([metric.of(part, bins) for metric in drawn])
 
-    ends = bootstrap(values, answers.labels, resamples, seed).tolist()
-    intervals = {metric.name: pair for metric, pair in zip(drawn, ends, strict=True)}
+    ends = bootstrap(values, len(answers), resamples, seed)
+    intervals = {
+        metric.name: np.clip(pair, 0, 1 if metric.bounded else None)
+        for metric, pair in zip(drawn, ends, strict=True)
+    }
     intervals |= {name: wilson(metric.hits(answers)) for name, metric in METRICS.items() if metric.hits}
     rows = {name: [rounded(end) for end in intervals[name]] for name in METRICS}
     return measure(answers, bins) | {"n": len(answers), "interval_95": rows}
@@ -44,16 +45,17 @@ def change(
     better for it than either metric.
 
     Args:
-        relative: as a share of the reference's, which must not be 0.
+        relative: as a share of the reference's, which must not be 0. The interval is NaN if it is in some
+            resample.
     """
 
     def of(rows: Array) -> float:
         old = metric.of(reference[rows], bins)
         difference = metric.of(candidate[rows], bins) - old
-        return difference / (old or MIN_DIVISOR) if relative else difference
+        return difference / (old or np.nan) if relative else difference
 
     value = of(np.arange(len(candidate)))
     if metric.hits and not relative:
         return value, agresti_min(metric.hits(candidate), metric.hits(reference))
-    low, high = bootstrap(of, candidate.labels, resamples, seed).tolist()
+    low, high = bootstrap(of, len(candidate), resamples, seed).tolist()
     return value, (low, high)

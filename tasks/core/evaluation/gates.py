@@ -69,11 +69,14 @@ class GateEvaluator:
     def _level(self, place: int, rule: Rule) -> Outcome:
         value: float | None
         if rule.slice:
-            value = _metric(rule).of(predictions.answers(self._part(rule)), self.p.calibration_bins)
+            part = predictions.answers(self._part(rule))
+            value = rounded(_metric(rule).of(part, self.p.calibration_bins))
         else:
             value = self._number(place, rule)
         if value is None:
-            return Outcome("inconclusive", _name(rule), f"{_name(rule)} is not defined: {metrics.WITHOUT}")
+            row, _, _ = rule.metric.rpartition(".")
+            why = flat(self.measured)[f"{row}.why"]
+            return Outcome("inconclusive", _name(rule), f"{_name(rule)} is not defined: {why}")
         met = rule.margin(value, value) >= 0
         return Outcome(
             "pass" if met else "fail",
@@ -103,12 +106,12 @@ class GateEvaluator:
             few = f"{n} test images that both have answered are too few to tell (evaluate.min_slice)"
             return Outcome("inconclusive", name, f"{name}: {few}")
         before, after = (metric.of(answers, self.p.calibration_bins) for answers in (reference, candidate))
-        if rule.relative and before == 0:
-            return Outcome(
-                "inconclusive", name, f"{name}: a share of {rule.against}'s, which is 0, says nothing"
-            )
         settings = (self.p.calibration_bins, self.p.bootstrap, self.p.seed)
         change, (low, high) = estimates.change(candidate, reference, metric, rule.relative, *settings)
+        if math.isnan(change) or math.isnan(low):
+            zero = "is 0" if before == 0 else "is 0 in some resamples of the images"
+            why = f"{name}: a share of {rule.against}'s, which {zero}, says nothing"
+            return Outcome("inconclusive", name, why)
         verdict, says = _verdict(rule, low, high)
         why = (
             f"{name}: {before:.6g} becomes {after:.6g}, a {'relative ' if rule.relative else ''}change of "

@@ -31,29 +31,25 @@ def agresti_min(after: Array, before: Array) -> tuple[float, float]:
     gained, lost = np.sum(after & ~before) + 0.5, np.sum(before & ~after) + 0.5
     difference = (gained - lost) / n
     spread = Z_95 * np.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
-    return float(difference - spread), float(difference + spread)
+    return max(-1.0, float(difference - spread)), min(1.0, float(difference + spread))
 
 
-def bootstrap(of: Callable[[Array], Array | float], labels: Array, resamples: int, seed: int) -> Array:
+def bootstrap(of: Callable[[Array], Array | float], count: int, resamples: int, seed: int) -> Array:
     """The percentile intervals of values, over images drawn with replacement (Efron, 1979).
 
-    Each class keeps its number of images: means over classes would otherwise lose some of the small ones,
-    and be off to one side.
+    They are moved by what the resamples are off by on average: means over classes come out lower there,
+    where some of the small classes get lost.
 
     Args:
         of: from the places of the images drawn to a value, or to several. What compares two models of the
             same images draws them in pairs by using the places for both.
-        labels: int (n,), places of the images' classes.
+        count: of images.
 
     Returns:
-        Low and high of the value, or a row of them for each of several.
+        Low and high of the value, or a row of them for each of several; NaN if it is NaN of some resample.
     """
     rng = np.random.default_rng(seed)
-    order = np.argsort(labels, kind="stable")
-    _, start, count = np.unique(labels[order], return_index=True, return_counts=True)
-    first, many = np.repeat(start, count), np.repeat(count, count)
-    draws = np.array(
-        [of(order[first + (rng.random(len(labels)) * many).astype(int)]) for _ in range(resamples)]
-    )
-    ends: Array = np.percentile(draws, [2.5, 97.5], axis=0).T
+    draws = np.array([of(rng.integers(count, size=count)) for _ in range(resamples)])
+    off = draws.mean(axis=0) - of(np.arange(count))
+    ends: Array = np.percentile(draws, [2.5, 97.5], axis=0).T - np.expand_dims(off, -1)
     return ends

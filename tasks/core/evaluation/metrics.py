@@ -12,6 +12,7 @@ from tasks.core.base.arrays import Array, rounded
 from tasks.core.evaluation import calibration
 
 WITHOUT = "no test image is of this class"
+NEVER = "no test image was taken for this class"
 Needs = Literal["classes", "ranks", "probabilities"]
 
 
@@ -22,7 +23,7 @@ class Answers:
     labels, predicted: int (n,), places of classes.
     confidence: float (n,), the probability of the predicted class.
     own: float (n,), the probability of the label.
-    above: int (n,), how many classes are likelier than the label.
+    above: int (n,), how many classes are likelier than the label, or as likely and before it.
     """
 
     labels: Array
@@ -35,7 +36,8 @@ class Answers:
     def of(cls, labels: Array, probabilities: Array) -> Self:
         """Takes int (n,), and float (n, classes) with rows that sum to 1."""
         own = probabilities[np.arange(len(labels)), labels]
-        above = (probabilities > own[:, None]).sum(axis=1)
+        first = np.arange(probabilities.shape[1]) < labels[:, None]  # of equal ones, as argmax has it
+        above = np.where(first, probabilities >= own[:, None], probabilities > own[:, None]).sum(axis=1)
         return cls(labels, probabilities.argmax(axis=1), probabilities.max(axis=1), own, above)
 
     def __getitem__(self, rows: Array) -> Self:
@@ -89,13 +91,13 @@ def right(answers: Answers) -> Array:
 
 
 def in_top_5(answers: Answers) -> Array:
-    """Whose label is among the five likeliest classes; all where there are at most five."""
-    top: Array = answers.above < 5
+    """Whose label is among the five likeliest classes, and not of probability 0, as of an unknown class."""
+    top: Array = (answers.above < 5) & (answers.own > 0)
     return top
 
 
 def precision(hits: Array, true: Array, predicted: Array) -> Array:
-    """0 for a class that is there and never predicted; NaN for one that is neither."""
+    """0 for a class that is there and never predicted, as means take it; NaN for one that is neither."""
     return np.where(true + predicted > 0, hits / np.maximum(predicted, 1), np.nan)
 
 
@@ -157,9 +159,11 @@ def per_class(answers: Answers, names: tuple[str, ...]) -> dict[str, dict[str, A
     """Precision, recall, F1 and number of images of each class; none where undefined, and then `why`."""
     counts = answers.counts(len(names))
     table = pd.DataFrame({of.__name__: of(*counts).round(6) for of in (precision, recall, f1)})
-    rows: list[dict[str, Any]] = (
-        table.astype(object).where(table.notna(), None).assign(n=counts[1]).to_dict("records")  # type: ignore[assignment]
-    )
+    table["precision"] = table["precision"].where(counts[2] > 0)
+    table = table.astype(object).where(table.notna(), None).assign(n=counts[1])
+    table["why"] = np.select([counts[1] == 0, counts[2] == 0], [WITHOUT, NEVER], "")
+    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     return {
-        label: row if row["n"] else row | {"why": WITHOUT} for label, row in zip(names, rows, strict=True)
+        label: {key: value for key, value in row.items() if value != ""}
+        for label, row in zip(names, rows, strict=True)
     }
