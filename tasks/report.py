@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tasks.core.base import cli, console, params, paths
@@ -33,8 +34,8 @@ MAX_MISTAKE_IMAGES = 600  # of all of them together, but for one of each kind
 def curves(history: pd.DataFrame) -> list[charts.Chart]:
     """Loss and accuracy of the last phase, from the head's on; none where that was solved, and is all."""
     phases = [history["phase"].iloc[-1], "head"]
-    last = history[history["phase"].isin(phases)]
-    if len(last) == 1:
+    last = history[history["phase"].isin(phases) & np.isfinite(history["val_loss"])]
+    if len(last) <= 1:
         return []
     first = "head" if last["phase"].iloc[0] == "head" else "epoch 1"
     return [
@@ -55,9 +56,11 @@ def best_epoch(history: pd.DataFrame, best: dict[str, Any]) -> str:
     text = f"Epochs of {phases[last]}. Kept:"
     if best["phase"] == last:
         head = history.loc[history["phase"] == "head", "val_loss"].min()
-        is_above = "val_loss_error" in best and best["val_loss"] > head  # else they are measured otherwise
+        is_above = "val_loss_error" in best and best["val_loss"] > head  # without it, none that is is taken
         doubt = ", above the head's by less than half its standard error" if is_above else ""
         return f"{text} epoch {best['epoch']}, of the lowest validation loss among them{doubt}."
+    if not np.isfinite(history["val_loss"].iloc[-1]):
+        return f"{text} the head, as the loss of these became no number (lower train.learning_rate)."
     return f"{text} the head, as what these came to had a higher validation loss."
 
 

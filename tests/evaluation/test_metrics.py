@@ -150,7 +150,8 @@ def test_intervals_are_as_wide_where_classes_are_small(counts: list[int]) -> Non
 
 
 def test_intervals_stay_within_what_is_possible() -> None:
-    low, high = estimates.headline(ANSWERS[ANSWERS.right][:7], 15, 100, 1)["interval_95"]["ece"]
+    some = ANSWERS[np.flatnonzero(ANSWERS.right)[:7]]
+    low, high = estimates.headline(some, 15, 100, 1)["interval_95"]["ece"]
     assert 0 <= low <= high <= 1
     assert intervals.agresti_min(np.ones(2, bool), np.zeros(2, bool))[1] == 1
 
@@ -221,4 +222,11 @@ def test_without_a_mistake_the_temperature_keeps_some_doubt(n: int) -> None:
 
 
 def test_a_probability_of_zero_is_no_trouble_for_the_temperature() -> None:
-    assert calibration.temperature(np.array([0, 1, 1]), np.eye(2)[[0, 1, 0]].astype(np.float32)) > 0
+    labels = np.tile([0, 1, 1], calibration.MIN_IMAGES)
+    assert calibration.temperature(labels, np.eye(2)[labels[::-1]].astype(np.float32)) > 0
+
+
+def test_too_few_images_give_no_temperature() -> None:
+    few, wrong = calibration.MIN_IMAGES - 1, np.eye(2)[np.ones(calibration.MIN_IMAGES, int)]
+    assert calibration.temperature(np.zeros(few, int), wrong[:few]) == 1
+    assert calibration.temperature(np.zeros(few + 1, int), wrong) > 1, "its failing twin"

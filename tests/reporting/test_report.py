@@ -249,12 +249,18 @@ def test_a_head_that_was_kept_is_told_beside_the_curves_of_fine_tuning() -> None
     assert "above the head's by less than" in report.best_epoch(
         history, kept | {"val_loss": 0.6, "val_loss_error": 0.3}
     )
-    assert "above" not in report.best_epoch(history, kept | {"val_loss": 0.6}), (
-        "a loss that has penalties in it"
-    )
+    assert "above" not in report.best_epoch(history, kept | {"val_loss": 0.6}), "of features in a cache"
     assert "Kept: the head, as what" in report.best_epoch(history, {"phase": "head", "epoch": 1})
     found = report.curves(history)
     assert [(curve.first, curve.epochs) for curve in found] == [("head", 2)] * 2
+
+
+def test_a_training_that_diverged_is_told_and_has_no_curve_of_what_is_no_number() -> None:
+    rows = [*HEAD_AND_TWO_EPOCHS, {"phase": "fine_tune", "epoch": 3, "loss": np.nan, "val_loss": np.nan}]
+    history = pd.DataFrame(rows)
+    assert "as the loss of these became no number" in report.best_epoch(history, {"phase": "head"})
+    assert [curve.epochs for curve in report.curves(history)] == [2, 2]
+    assert report.curves(history.iloc[[0, 3]]) == []
 
 
 def test_a_head_that_is_all_has_a_sentence_and_no_curve() -> None:

@@ -143,6 +143,19 @@ def swapped(seed: int) -> tuple[Features, Array]:
     return Features(values, np.where(wrong, (right + rng.integers(1, 3, 300)) % 3, right)), wrong
 
 
+def test_the_weights_of_classes_dont_say_which_labels_are_wrong() -> None:
+    """By logits of balanced classes, frequent ones would look like wrong labels of rare ones."""
+    seen, _ = swapped(1)
+
+    def wrong(weighting: Any) -> Array:
+        found = fit_best(seen, swapped(2)[0], {"last": 8}, 3, [weighting], "auto", LOSS, "auto")
+        assert found.noise
+        return found.noise.wrong
+
+    assert wrong("none").any()
+    assert np.array_equal(wrong("none"), wrong("balanced"))
+
+
 @pytest.mark.parametrize("weighting", ["none", "balanced"])
 @pytest.mark.parametrize("l2", ["auto", 0.01])
 def test_a_head_is_what_it_would_be_without_the_images_that_it_leaves_out(weighting: Any, l2: Any) -> None:

@@ -156,10 +156,13 @@ def test_a_head_is_fitted_to_what_fine_tuning_has_made_of_the_backbone(
 ) -> None:
     far: dict[str, Any] = {"batch_norm": "frozen", "learning_rate": 0.01, "epochs": 2}
     tiny.train(tmp_path / "head", "lively", **far, fine_tune=False, augment=STILL)
-    tiny.train(tmp_path / "tuned", "lively", **far)
+    tuned_loss = tiny.train(tmp_path / "tuned", "lively", **far)["val_loss"]
+    assert tuned_loss == pytest.approx(validation_loss(tiny, tmp_path / "tuned"), abs=1e-4), (
+        "no penalty in it"
+    )
     best = tiny.train(tmp_path / "refitted", "lively", **far, refit=True)
     assert best["phase"] == "fine_tune"
-    losses = {name: validation_loss(tiny, tmp_path / name, penalty=False) for name in ("head", "refitted")}
+    losses = {name: validation_loss(tiny, tmp_path / name) for name in ("head", "refitted")}
     assert losses["refitted"] == pytest.approx(best["val_loss"], abs=1e-4)
     assert losses["refitted"] < losses["head"]
     assert f"val_loss: {best['val_loss']:.4f}" in "".join(capsys.readouterr()), "told in the epoch's line"
@@ -337,7 +340,7 @@ def test_a_backbone_of_tensorflow_1_trains_frozen_and_says_so_otherwise(tiny: Ti
     with pytest.raises(BackboneError, match=r"set train\.fine_tune to false"):
         tiny.train(tmp_path / "models", str(tmp_path / "first"))
     best = tiny.train(tmp_path / "models", str(tmp_path / "first"), fine_tune=False, augment=STILL)
-    loss = validation_loss(tiny, tmp_path / "models", penalty=False)
+    loss = validation_loss(tiny, tmp_path / "models")
     assert loss == pytest.approx(best["val_loss"], abs=1e-3)
 
 
@@ -365,13 +368,12 @@ def test_weight_decay_leaves_biases_and_norms_alone(tiny: Tiny) -> None:
         assert np.array_equal(variable.numpy(), value) == ("kernel" not in variable.name), variable.name
 
 
-def validation_loss(tiny: Tiny, models: Path, *, penalty: bool = True) -> float:
-    """The loss of the weights that lie in a folder, measured again; with its penalty or without."""
+def validation_loss(tiny: Tiny, models: Path) -> float:
+    """The loss of the weights that lie in a folder, measured again."""
     p = recipe(label_smoothing=0.1)  # as `tiny` trains
     model, _ = classifier.load(models)
-    l2 = read_json(models / "classifier.json")["l2"] if penalty else 0.0
     held_out = Batches(Dataset.load(tiny.dataset), p, 0.0, FEATURES).validation()
-    whole = classifier.in_training(model, "last", Scaling.none(FEATURES), l2, frozen_statistics=False)
+    whole = classifier.in_training(model, "last", Scaling.none(FEATURES), 0.0, frozen_statistics=False)
     whole.compile(loss=fine_tuning.loss(p))
     return float(whole.evaluate(held_out, verbose=0))
 

@@ -7,6 +7,9 @@ import numpy as np
 from tasks.core.base.arrays import Array, rounded
 
 MIN_PROBABILITY = 1e-45  # the least float32
+# From which a temperature is fitted. Of simulated models of 2 to 20 classes most came to a higher log loss by
+# 3 images; by 10 it was lower on average if they were far off, and by 20 at most 0.023 nats higher.
+MIN_IMAGES = 20
 MAX_TEMPERATURE = 20.0  # the temperature is looked for between 1 / MAX_TEMPERATURE and MAX_TEMPERATURE
 
 
@@ -46,8 +49,10 @@ def temperature(labels: Array, probabilities: Array) -> float:
 
     Returns:
         What logits are to be divided by: above 1 for a model that is too sure of itself, below 1 for one
-        that is less sure than it could be. To four decimals.
+        that is less sure than it could be. To four decimals. 1 where images are too few to tell.
     """
+    if len(labels) < MIN_IMAGES:
+        return 1.0
     from scipy.optimize import minimize_scalar  # a second, for all who check params.yaml
 
     n, classes = probabilities.shape

@@ -134,6 +134,16 @@ class AverageReplicas(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.set_weights(self.model.get_weights())
 
 
+class WithoutPenalties(keras.callbacks.Callback):  # type: ignore[misc]
+    """Takes what Keras adds to the loss for the size of weights from the validation loss.
+
+    It goes before all callbacks that read that, and compare it with a head's, which has no such part.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:  # noqa: ARG002
+        logs["val_loss"] -= penalties(self.model)
+
+
 class FitHeadAnew(keras.callbacks.Callback):  # type: ignore[misc]
     """Fits the head to what the backbone has become; the epoch's numbers are then those of this head.
 
@@ -159,6 +169,11 @@ def reset_seed(seed: int) -> Any:
     TensorFlow then prepares the whole step again, which takes as long as some steps do.
     """
     return keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: tf.random.set_seed(seed))
+
+
+def penalties(model: Any) -> float:
+    """What Keras adds to a model's loss, for the size of its weights as they are now."""
+    return float(sum(model.losses))
 
 
 def may_be_below(row: Row, limit: float) -> bool:

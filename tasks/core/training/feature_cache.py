@@ -17,7 +17,7 @@ from tasks.core.base.paths import cache_folder
 from tasks.core.training.dataset import Dataset
 
 BATCH = 64
-LARGEST = 1e30  # of a feature: float32 holds the sums over all images
+LARGEST = 1e15  # of a feature: float32 holds the sums of squares over all images
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,11 @@ def fine_tune(
     limit = anew.limit if anew else np.inf
     stopping = EarlyStopping(history, params.patience, limit)
     if params.head and not anew:
-        # Measured again: a backbone may have penalties of its own, which the head's loss on features lacks.
-        limit = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"]
+        # Measured again: on features kept in a cache, the last digits are others.
+        limit = whole.evaluate(held_out, verbose=0, return_dict=True)["loss"] - callbacks.penalties(whole)
     saving = [callbacks.Checkpoint(history, best, record.backup)] if hardware.chief else []
     # Before what reads their numbers; the head is fitted to what the mean of the replicas says.
-    first = [callbacks.AverageReplicas(), *([anew] if anew else [])]
+    first = [callbacks.AverageReplicas(), anew or callbacks.WithoutPenalties()]
     resume(history, best, whole, record.backup.load(), hardware)
     if not stopping.done:
         whole.fit(

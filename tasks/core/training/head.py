@@ -140,8 +140,11 @@ def fit_best(
             losses[kind] = one.left_out.loss
             best = min((best, one), key=lambda each: each.left_out.loss) if best else one
         assert best
-        if wrong_labels == "auto" and best.chosen.logits is not None:
-            noise = LabelNoise.of(best.chosen.logits, train.labels)
+        if wrong_labels == "auto":
+            # Logits of weighted classes would look wrong of all that are labelled as a frequent one.
+            plain = best if first == "none" else choose(train, best.kind, "none")
+            if plain.chosen.logits is not None:
+                noise = LabelNoise.of(plain.chosen.logits, train.labels)
         if noise and noise.wrong.any():
             seen = train.part(~noise.wrong)
             best = choose(seen, best.kind, first)
