@@ -12,6 +12,7 @@ import pytest
 from flows import server
 from tests import live
 from tests.live import environment, free_ports, held_stage, until
+from tests.soak.faults import can_mount, small_disk
 
 pytestmark = [
     pytest.mark.slow,
@@ -147,21 +148,18 @@ def test_a_prefect_home_that_can_not_be_written_is_named(repository: Path, tmp_p
     assert "Traceback" not in said
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own, in memory; skips the test where it can't be made."""
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """A folder for a file system of its own; skips the test where none can be mounted."""
+    folder = tmp_path / "disk"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if subprocess.run(words, check=False, capture_output=True).returncode:
+    if not can_mount(folder):
         pytest.skip("can't mount here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    return folder
 
 
-def test_a_full_prefect_home_is_named(repository: Path, tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "64k") as disk:
+def test_a_full_prefect_home_is_named(repository: Path, disk: Path) -> None:
+    with small_disk(disk, 64 << 10):
         code, said = run(repository, "flows.pipeline", PREFECT_HOME=str(disk / "home"))
     assert code == 2
     assert said.splitlines()[-1].startswith("pipeline: Prefect's server can't start")
@@ -170,8 +168,10 @@ def test_a_full_prefect_home_is_named(repository: Path, tmp_path: Path) -> None:
     assert not (repository / "ran").exists()
 
 
-def test_a_full_disk_is_named_and_room_is_all_that_it_takes(prefect_home: Path, tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "2m") as disk:
+def test_a_full_disk_is_named_and_room_is_all_that_it_takes(
+    prefect_home: Path, disk: Path, tmp_path: Path
+) -> None:
+    with small_disk(disk, 2 << 20):
         folder = disk / "repository"
         live.repository(folder, PIPELINE, STAGE, "one")
         home = {"PREFECT_HOME": str(shutil.copytree(prefect_home, tmp_path / "prefect"))}
