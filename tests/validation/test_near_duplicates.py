@@ -111,14 +111,14 @@ def test_frames_of_one_scene_cost_little(effort: Callable[[Hashes, int], Effort]
     frames = np.arange(50_000, dtype=np.uint64)
     taken = effort(frames, 4)
     assert taken.total < 50_000**2 / 2 / 50
-    assert max(taken.blocks) <= near_duplicates.BLOCK + len(frames), "memory stays small"
+    assert max(taken.blocks) <= near_duplicates.PAIRS + len(frames), "memory stays small"
 
 
 def test_hashes_of_one_bucket_that_are_not_near_are_compared_in_small_blocks(
     effort: Callable[[Hashes, int], Effort],
 ) -> None:
     few_bits_each = np.random.default_rng(0).choice(2**32, 4000, replace=False).astype(np.uint64)
-    assert max(effort(few_bits_each, 4).blocks) <= near_duplicates.BLOCK + len(few_bits_each)
+    assert max(effort(few_bits_each, 4).blocks) <= near_duplicates.PAIRS + len(few_bits_each)
 
 
 def test_fifty_thousand_black_frames_are_no_work_at_all() -> None:

@@ -19,8 +19,8 @@ Mask = npt.NDArray[np.bool_]
 BITS = 64
 # What images of the same pixels have in common; entropy depends on whether they are stored as grey or as RGB.
 LOOKS = ["phash", "chroma", "width", "height", *(measure for measure in MEASURES if measure != "entropy")]
-BLOCK = 4_000_000  # pairs compared at a time
-PAIRS = 200_000  # of near hashes, whose colours are compared at a time
+BLOCK = 4_000_000  # pairs compared before what was found in them is known
+PAIRS = 200_000  # in memory at a time
 SEARCH = 20  # comparisons in the time that it takes to find the first
 # Root mean squares of Cb and Cr, 0-255. JPEG at quality 30, half the size, 3 % cut off, or 30 % more contrast
 # came to 13 at most on 315 photographs and drawings; two flags of one outline mostly to 20 to 60.
@@ -86,28 +86,37 @@ def _join(
         start, stop = np.searchsorted(key, low), np.searchsorted(key, high)
         known, beyond = np.searchsorted(key, own), np.searchsorted(key, own, "right")
         length = stop - start - (beyond - known)
-        block = slice(max(1, int(np.searchsorted(np.cumsum(length), BLOCK, "right"))))
-        # For each hash of the block: the places from `start` on, without those of its own set.
-        repeats = length[block]
-        first = np.repeat(todo[block], repeats)
-        at = np.arange(len(first)) - np.repeat(np.cumsum(repeats) - repeats - start[block], repeats)
-        at += np.repeat((beyond - known)[block], repeats) * (at >= np.repeat(known[block], repeats))
-        second = order[at]
-        near = _near(hashes, first, second, distance)
-        first, second = first[near], second[near]
-        alike = np.zeros(len(first), bool)
-        for begin in range(0, len(first), PAIRS):
-            some = slice(begin, begin + PAIRS)
-            alike[some] = _alike(colours[first[some]], colours[second[some]])
-        if alike.any():
-            sets = components(sets[first[alike]], sets[second[alike]], len(sets))[sets]
-        todo = todo[block.stop :]
+        end = _reach(length, BLOCK)
+        found = []
+        begin = 0
+        while begin < end:
+            some = slice(begin, min(end, begin + _reach(length[begin:end], PAIRS)))
+            # For each hash of these: the places from `start` on, without those of its own set.
+            repeats = length[some]
+            first = np.repeat(todo[some], repeats)
+            at = np.arange(len(first)) - np.repeat(np.cumsum(repeats) - repeats - start[some], repeats)
+            at += np.repeat((beyond - known)[some], repeats) * (at >= np.repeat(known[some], repeats))
+            second = order[at]
+            near = _near(hashes, first, second, distance)
+            first, second = first[near], second[near]
+            alike = _alike(colours[first], colours[second])
+            found.append((sets[first[alike]], sets[second[alike]]))
+            begin = some.stop
+        starts, ends = np.concatenate(found, axis=1)
+        if len(starts):
+            sets = components(starts, ends, len(sets))[sets]
+        todo = todo[end:]
     return sets
 
 
 def _near(hashes: Hashes, first: Places, second: Places, distance: int) -> Mask:
     near: Mask = np.bitwise_count(hashes[first] ^ hashes[second]) <= distance
     return near
+
+
+def _reach(lengths: Places, most: int) -> int:
+    """How many of these, one at least, come to at most so much."""
+    return max(1, int(np.searchsorted(np.cumsum(lengths), most, "right")))
 
 
 def _alike(first: Colours, second: Colours) -> Mask:
