@@ -59,6 +59,11 @@ def test_a_quick_training_of_more_than_the_head_is_refused(tmp_path: Path, old: 
         load(tmp_path, text)
 
 
+def test_a_format_may_be_exempt_from_a_rule_and_bytes_are_no_share(tmp_path: Path) -> None:
+    text = SHIPPED.replace("golden_difference, max: 0.75,", "golden_difference, max: 1,")
+    load(tmp_path, text.replace("sum_error, max: 0.03", "bytes, max: 5000000"))
+
+
 def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
     assert (
         load(tmp_path, SHIPPED.replace("learning_rate: auto", "learning_rate: 1e-3")).train.learning_rate
@@ -105,6 +110,15 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
             "metric: agreement, min: 0.99",
             "metric: agreement",
             ("export.rules.0", "agreement", "either"),
+        ),
+        *(
+            (f"metric: {old}", f"metric: {new}", ("export.rules.", "it is a share: 90 % are 0.9"))
+            for old, new in (
+                ("agreement, min: 0.99", "agreement, min: 99"),
+                ("accuracy_drop, max: 0.005", "accuracy_drop, max: 2"),
+                ("sure_disagreement, max: 0.005", "sure_disagreement, max: 1"),
+                ("golden_difference, max: 0.75,", "golden_difference, max: 75,"),
+            )
         ),
     ],
 )

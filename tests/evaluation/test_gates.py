@@ -321,6 +321,12 @@ def test_a_slice_that_is_not_there_is_a_slip_that_names_those_that_are() -> None
         ),
         (Rule("validation.accuracy", min=0.1, slice="worst"), "of a slice it must be"),
         (Rule(ACCURACY, min=90), "a share: 90 % are 0.9"),
+        (Rule(ACCURACY, max=1), "of at most 1; it is a share"),
+        (Rule("per_class.red.recall", min=95), "a share"),
+        (Rule("slices.version.1.5.accuracy", min=95), "a share"),
+        (Rule("calibration.after.ece", max=5), "a share"),
+        (Rule("baselines.colours.accuracy", max=95), "a share"),
+        (Rule("robustness.corruptions.fog.3", min=80), "a share"),
         (Rule(ACCURACY, min=0.1, relative=True), "there is no `against`"),
     ],
 )
@@ -328,6 +334,20 @@ def test_a_rule_that_makes_no_sense_is_a_slip_in_params(rule: Rule, words: str) 
     with pytest.raises(ParamError, match=r"gate\.rules\.3") as caught:
         rule.check("gate.rules.3")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("per_class.recall.n", min=50),
+        Rule("robustness.n", min=300),
+        Rule("calibration.temperature", max=3),
+        Rule("calibration.after.log_loss", max=2),
+        Rule(ACCURACY, max=2, against="champion", relative=True),
+    ],
+)
+def test_what_is_no_share_may_be_above_1(rule: Rule) -> None:
+    rule.check("gate.rules.3")
 
 
 def test_the_shipped_rules_are_checked_with_the_file() -> None:

@@ -11,26 +11,23 @@ from tasks.core.base.params import Count, Limit, Natural, Section, Switch
 
 Timed = Literal["latency_ms", "latency_ratio", "latency_32_ms", "peak_memory_bytes"]
 TIMED: tuple[str, ...] = get_args(Timed)  # measured again each time
+Bounded = Literal[  # shares, and differences of probabilities
+    "agreement",
+    "sure_disagreement",
+    "max_probability_difference",
+    "accuracy",
+    "accuracy_drop",
+    "sum_error",
+    "golden_agreement",
+    "golden_difference",
+]
 
 
 @dataclass(frozen=True)
 class ArtifactRule(Limit):
     """What an artifact must reach; without `artifact` it is for all that have none of their own."""
 
-    metric: (
-        Literal[
-            "agreement",
-            "sure_disagreement",
-            "max_probability_difference",
-            "accuracy",
-            "accuracy_drop",
-            "sum_error",
-            "golden_agreement",
-            "golden_difference",
-            "bytes",
-        ]
-        | Timed
-    )
+    metric: Bounded | Literal["bytes"] | Timed
     artifact: Format | None = None
 
 
@@ -49,6 +46,8 @@ class Export(Section):
         for place, rule in enumerate(self.rules):
             key = f"export.rules.{place}"
             rule.check_one(key)
+            if rule.metric in get_args(Bounded) and not (rule.artifact and rule.max == 1):  # which exempts it
+                rule.check_share(key)
             if rule.metric == "latency_ratio" and "saved_model" not in self.formats:
                 raise ParamError(
                     f"{key} is about latency_ratio, to the SavedModel's; put saved_model in export.formats"

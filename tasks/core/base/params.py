@@ -87,6 +87,17 @@ class Limit(Section):
         if (self.min is None) == (self.max is None):
             raise ParamError(f"{key} ({self.metric}) needs either `min` or `max`: give one of the two")
 
+    def check_share(self, key: str) -> None:
+        """Checks the limit of a share, which no percentage is: one of at most 1 or more lets all through.
+
+        Raises:
+            ParamError: names the rule by its `key`.
+        """
+        if abs(self.threshold) > 1 or self.max == 1:
+            raise ParamError(
+                f"{key} asks for a {self.metric} of {self.said('g')}; it is a share: 90 % are 0.9"
+            )
+
 
 def load(kind: type[T]) -> T:
     """Reads from params.yaml the sections and keys that a stage or command names.

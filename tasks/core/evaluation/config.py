@@ -13,6 +13,7 @@ MEASURED_PARTS = ("test", "validation", "per_class", "slices", "calibration", "b
 CHAMPION = "champion"
 Reference = Literal["champion", "majority", "colours"]  # what a rule may compare with
 NONE = "none"
+OF_A_CLASS = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,17 @@ class Rule(Limit):
                 allowed = ", ".join(f"test.{metric}" for metric in known)
                 partner = f"against {self.against}" if self.against else "of a slice"
                 raise ParamError(f"{key}.metric is {self.metric!r}; {partner} it must be one of {allowed}")
-        if name in METRICS and METRICS[name].bounded and not self.relative and abs(self.threshold) > 1:
-            raise ParamError(
-                f"{key} asks for a {self.metric} of {self.threshold:g}; it is a share: 90 % are 0.9"
-            )
+        if not self.relative and _is_share(split, name.rpartition(".")[2]):
+            self.check_share(key)
         if self.relative and not self.against:
             raise ParamError(f"{key}.relative is true, but there is no `against`: give one, or leave it out")
+
+
+def _is_share(split: str, last: str) -> bool:
+    """By the last part of a metric's name: before it, the name of a class or a slice may have any dots."""
+    if split == "robustness":
+        return last != "n"  # all others are accuracies
+    return last in OF_A_CLASS or (last in METRICS and METRICS[last].bounded)
 
 
 @dataclass(frozen=True)
