@@ -52,6 +52,20 @@ def test_size_format_group_and_own_columns_are_slices() -> None:
     }
 
 
+def test_no_two_columns_get_one_name() -> None:
+    """The labels file may have a column that is called as another of it is renamed."""
+    images = rows(brightness=0.0)
+    for order in (1, -1):
+        mine = {"format": "a", "format of the labels": "b"}
+        own = pd.DataFrame(dict(list(mine.items())[::order]), index=images.index)
+        parted = slices.parts(images, own)
+        assert parted.iloc[0].to_dict() == {
+            "format": "PNG",
+            "format of the labels": "b",
+            "format of the labels of the labels": "a",
+        }
+
+
 def test_rare_values_are_one_slice_together() -> None:
     images = rows(brightness=0.0, given_group=["big"] * 40 + [f"small {n:02}" for n in range(60)])
     parted = slices.parts(images, nothing(images))

@@ -1,5 +1,6 @@
 """Parts of the test images that a model may be worse on than on the whole."""
 
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,20 @@ def parts(images: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     numbers = _numbers(images)
     names = images[["format"]].assign(group=images["given_group"])
     taken = [*numbers, *names]
-    names = names.join(own.rename(columns={name: f"{name} of the labels" for name in taken}))
+    names = names.join(
+        own.rename(columns={name: _free(name, {*taken, *own}, " of the labels") for name in taken})
+    )
     quartiles = {name: _quartiles(numbers[name].to_numpy(float)) for name in numbers}
     columns = {name: part for name, part in quartiles.items() if len(set(part)) > 1}
     columns |= {str(name): _values(names[name]) for name in names if names[name].notna().any()}
     return pd.DataFrame(columns, images.index)
+
+
+def _free(name: str, taken: Container[Any], more: str) -> str:
+    """A name that is not taken: the one given, or with more words to it."""
+    while name in taken:
+        name += more
+    return name
 
 
 def _numbers(images: pd.DataFrame) -> pd.DataFrame:
