@@ -75,6 +75,16 @@ def test_rare_values_are_one_slice_together() -> None:
     assert counts[slices.REST] == 60 - (slices.MAX_VALUES - 2)
 
 
+def test_a_value_that_is_called_as_a_slice_of_ours_is_a_slice_of_its_own() -> None:
+    camera = ["none"] * 10 + [None] * 20 + ["x"] * 70
+    city = [slices.REST] * 40 + [f"small {n:02}" for n in range(60)]
+    images = rows(brightness=0.0)
+    parted = slices.parts(images, pd.DataFrame({"camera": camera, "city": city}, index=images.index))
+    assert parted["camera"].value_counts().to_dict() == {"x": 70, "none (no value)": 20, "none": 10}
+    counts = parted["city"].value_counts()
+    assert (counts[slices.REST], counts["all others (rare values)"]) == (40, 60 - (slices.MAX_VALUES - 2))
+
+
 def test_a_weak_slice_is_told_and_a_small_one_is_not_judged() -> None:
     images = rows(format=["PNG"] * 95 + ["JPEG"] * 5)
     parted = slices.parts(images, nothing(images))

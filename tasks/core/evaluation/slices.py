@@ -12,6 +12,7 @@ from tasks.core.evaluation.intervals import wilson
 
 MAX_VALUES = 20  # values of a column that are parts of their own; what is rarer is one part together
 REST = "all others"
+NONE = "none"  # without a value
 
 
 def parts(images: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
@@ -57,10 +58,13 @@ def _quartiles(values: Array) -> Array:
 
 
 def _values(column: pd.Series) -> Array:
-    text = column.astype(object).where(column.notna(), "none").astype(str)
+    values = set(column.dropna().astype(str))
+    none = _free(NONE, values, " (no value)")
+    text = column.astype(object).where(column.notna(), none).astype(str)
     frequent = text.value_counts().sort_index().sort_values(ascending=False, kind="stable").index
     if len(frequent) > MAX_VALUES:
-        text = text.where(text.isin(frequent[: MAX_VALUES - 1]), REST)
+        rest = _free(REST, values, " (rare values)")
+        text = text.where(text.isin(frequent[: MAX_VALUES - 1]), rest)
     return text.to_numpy(object)
 
 
