@@ -112,6 +112,21 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
             ("export.rules.0", "agreement", "either"),
         ),
         *(
+            (f"{key}: {old}", f"{key}: {new}", (f".{key} is 1", f"less than or equal to {most}"))
+            for key, old, new, most in (
+                ("epochs", "auto", 10**23, 2**31 - 1),
+                ("learning_rate", "auto", "1e300", 2**31 - 1),
+                ("warmup", "0.5", "1e23", 2**31 - 1),
+                ("l2", "auto", "1.0e+40", 2**31 - 1),
+                ("calibration_bins", "15", 10**9, 10_000),
+                ("bootstrap", "1000", 10**9, 10**6),
+                ("min_per_class", "10", 10**20, 2**31 - 1),
+                ("robustness", "300", 10**20, 2**31 - 1),
+                ("golden", "16", 10**20, 2**31 - 1),
+                ("representative", "300", 10**20, 2**31 - 1),
+            )
+        ),
+        *(
             (f"metric: {old}", f"metric: {new}", ("export.rules.", "it is a share: 90 % are 0.9"))
             for old, new in (
                 ("agreement, min: 0.99", "agreement, min: 99"),

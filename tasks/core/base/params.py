@@ -28,17 +28,18 @@ RENAMED = {  # keys of earlier versions, and what they are called now
 }
 
 # Leaves are strict: `epochs: "8"` and `fine_tune: 1` are slips, not values to be guessed at.
+MOST = 2**31 - 1  # far beyond all that is of use, and no product of two is too large for 64 bits
 Text = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Switch = Annotated[bool, Strict()]
-Count = Annotated[Whole, Field(ge=1)]
-Natural = Annotated[Whole, Field(ge=0)]
+Count = Annotated[Whole, Field(ge=1, le=MOST)]
+Natural = Annotated[Whole, Field(ge=0, le=MOST)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]  # what NumPy and Keras take
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
-Positive = Annotated[Number, Field(gt=0)]
-NotNegative = Annotated[Number, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0, le=MOST)]
+NotNegative = Annotated[Number, Field(ge=0, le=MOST)]
 
 
 T = TypeVar("T")

@@ -19,8 +19,8 @@ OF_A_CLASS = ("precision", "recall", "f1")
 @dataclass(frozen=True)
 class Evaluate(Section):
     batch_size: Count
-    calibration_bins: Count
-    bootstrap: Annotated[Whole, Field(ge=100)]
+    calibration_bins: Annotated[Whole, Field(ge=1, le=10_000)]
+    bootstrap: Annotated[Whole, Field(ge=100, le=1_000_000)]
     seed: Seed
     min_slice: Count
     robustness: Natural

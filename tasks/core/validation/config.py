@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tasks.core.base.params import Count, Fraction, Natural, NotNegative, Section, Whole
+from tasks.core.base.params import MOST, Count, Fraction, Natural, NotNegative, Section, Whole
 
 Severity = Literal["error", "warning", "ignore"]
 
@@ -40,7 +40,7 @@ class Severities(Section):
 @dataclass(frozen=True)
 class Validate(Section):
     max_unreadable: Natural
-    min_per_class: Annotated[Whole, Field(ge=3)]  # one for each split
+    min_per_class: Annotated[Whole, Field(ge=3, le=MOST)]  # one for each split
     max_imbalance: Count
     min_side: Count
     near_distance: Annotated[Whole, Field(ge=0, le=16)]
