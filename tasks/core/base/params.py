@@ -15,7 +15,9 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode
 
 from tasks.core.base.errors import ParamError
 
@@ -124,14 +126,26 @@ def read(file: Path, kind: type[T]) -> T:
 
 
 def _parse(file: Path) -> Any:
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.Constructor = _TextKeys
     try:
-        raw = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+        raw = yaml.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamError(f"{file} is not here; run from the root of the repository") from None
     except (YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         raise ParamError(f"{file} is not valid YAML: {where}") from None
     return {} if raw is None else raw
+
+
+class _TextKeys(SafeConstructor):
+    """Every key is the text that stands in the file, be it 1 or ~."""
+
+    def flatten_mapping(self, node: Any) -> None:
+        super().flatten_mapping(node)
+        for key, _ in node.value:
+            if isinstance(key, ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
 
 
 def _select(raw: Any, kind: type) -> dict[str, Any]:
@@ -176,9 +190,14 @@ def _explain(problems: list[ErrorDetails], root: type) -> str:
     return f"{key} is {problem['input']!r}; {allowed}"
 
 
+_ARM = r"constrained-|bool$|literal\["
+
+
 def _key(problem: ErrorDetails) -> list[str]:
-    """The dotted key's parts, without the arm of a union that pydantic adds at the end."""
-    return [str(part) for part in problem["loc"] if not re.match(r"constrained-|bool$|.*\[", str(part))]
+    """The dotted key's parts, without the arm of a union that pydantic adds to that of a value."""
+    parts = [str(part) for part in problem["loc"]]
+    is_of_value = problem["type"] not in ("unexpected_keyword_argument", "missing")
+    return parts[:-1] if is_of_value and parts and re.match(_ARM, parts[-1]) else parts
 
 
 # What is allowed, by the type of pydantic's error; the names in braces are those of its context.
