@@ -99,8 +99,10 @@ def override(settings: Sequence[str]) -> None:
         DarkroomError: one of the settings is none.
     """
     text = params.FILE.read_text("utf-8")
-    for path, value in dvc_api.settings(settings):
+    for word, (path, value) in zip(settings, dvc_api.settings(settings), strict=True):
         text = replace_value(text, path, value)
+        if isinstance(value, int | float) and params.takes_text(Params, path):  # such as a commit of digits
+            text = replace_value(text, path, word.partition("=")[2].strip())
     with replacing(params.FILE) as draft:
         draft.write_text(text, "utf-8", newline="\n")
         try:

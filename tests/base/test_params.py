@@ -85,6 +85,11 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
         ("\nevaluate:", "\n~: 2\nevaluate:", ("~ is not a parameter", "evaluate")),
         ("\nevaluate:", "\n1: 2\nevaluate:", (" 1 is not a parameter", "evaluate")),
         ("\nevaluate:", "\n0x1F: 2\nevaluate:", ("0x1F is not a parameter", "evaluate")),
+        *(
+            ("champion: none", f"champion: {written}", (f"gate.champion is {written}; ", "put it in quotes"))
+            for written in ("0123456", "12345e7", "true")
+        ),
+        ("images: data/digits", "images: 2024-01-01", ("data.images is 2024-01-01; ", "put it in quotes")),
         ("\ntrain:", "\ntrian:", ("trian", "is not a parameter", "train")),
         ("resize: stretch", "resize: squash", ("build.resize", "'squash'", "'stretch', 'crop' or 'pad'")),
         ("sha256: none", "sha256: 12ab", ("model.sha256", "'12ab'", "'none' or")),

@@ -22,6 +22,8 @@ from ruamel.yaml import YAML
 
 from flows import artifacts, dvc_command, outcome, pipeline, working_copy
 from flows.run import Run
+from tasks.check import Params
+from tasks.core.base import params
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import remove
 from tasks.core.release import dvc_api
@@ -294,6 +296,17 @@ def test_parameters_are_set_as_dvc_sets_them(repository: Path) -> None:
     (line,) = [line for line in new if line not in old]
     assert line.startswith("  epochs: 7 ")
     assert len(old) == len(new)
+
+
+@pytest.mark.parametrize("commit", ["1234567", "12345e7", "0123456"])
+def test_a_commit_of_digits_is_set_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commit: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    working_copy.override([f"gate.champion={commit}", "train.epochs=7"])
+    found = params.read(params.FILE, Params)
+    assert (found.gate.champion, found.train.epochs) == (commit, 7)
 
 
 def test_a_value_is_replaced_and_nothing_else() -> None:

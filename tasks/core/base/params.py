@@ -125,9 +125,9 @@ def read(file: Path, kind: type[T]) -> T:
     return _validate(file, _parse(file), kind)
 
 
-def _parse(file: Path) -> Any:
+def _parse(file: Path, constructor: type[SafeConstructor] | None = None) -> Any:
     yaml: Any = YAML(typ="safe", pure=True)
-    yaml.Constructor = _TextKeys
+    yaml.Constructor = constructor or _TextKeys
     try:
         raw = yaml.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -148,6 +148,13 @@ class _TextKeys(SafeConstructor):
                 key.tag = "tag:yaml.org,2002:str"
 
 
+class _AllText(_TextKeys):
+    """Every value too: numbers and dates as they were written."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        return node.value if isinstance(node, ScalarNode) else super().construct_object(node, deep)
+
+
 def _select(raw: Any, kind: type) -> dict[str, Any]:
     """Of a file that is sound, what a dataclass and those of its fields that are dataclasses name."""
     types = get_type_hints(kind)
@@ -164,12 +171,12 @@ def _validate(file: Path, raw: Any, kind: type[T]) -> T:
     try:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
-        raise ParamError(f"{file}: " + _explain(error.errors(), kind)) from None
+        raise ParamError(f"{file}: " + _explain(error.errors(), kind, file)) from None
     except ParamError as error:
         raise ParamError(f"{file}: {error}") from None
 
 
-def _explain(problems: list[ErrorDetails], root: type) -> str:
+def _explain(problems: list[ErrorDetails], root: type, file: Path) -> str:
     """Says what is wrong in the words of the file: key, value, what is allowed."""
     # A misspelt key is both unknown and missing; the unknown one is what the user wrote.
     problem = min(problems, key=lambda p: p["type"] != "unexpected_keyword_argument")
@@ -187,7 +194,15 @@ def _explain(problems: list[ErrorDetails], root: type) -> str:
     if problem["input"] is None:
         return f"{key} has no value; give it one"
     allowed = " or ".join(_allowed(other) for other in problems if _key(other) == parts)
-    return f"{key} is {problem['input']!r}; {allowed}"
+    written = _as_written(file, parts) if _ALLOWED["string_type"] in allowed else repr(problem["input"])
+    return f"{key} is {written}; {allowed}"
+
+
+def _as_written(file: Path, parts: list[str]) -> Any:
+    value = _parse(file, _AllText)
+    for part in parts:
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return value
 
 
 _ARM = r"constrained-|bool$|literal\["
@@ -206,7 +221,7 @@ _ALLOWED = {
     "float_type": "it must be a number",
     "finite_number": "it must be a finite number",
     "bool_type": "it must be true or false",
-    "string_type": "it must be text",
+    "string_type": "it must be text: put it in quotes",
     "tuple_type": "it must be a list",
     "literal_error": "it must be {expected}",
     "greater_than": "it must be greater than {gt:.10g}",
@@ -226,9 +241,18 @@ def _allowed(problem: ErrorDetails) -> str:
 
 def _known(parts: list[str], root: type) -> list[str]:
     """Lists the keys that may stand beside the one at fault."""
-    kind: Any = root
-    for part in parts[:-1]:
-        kind = get_args(kind)[0] if part.isdigit() else get_type_hints(kind)[part]
-        if isinstance(kind, UnionType):  # of a section that may be none
-            kind = next(filter(dataclasses.is_dataclass, get_args(kind)))
-    return [field.name for field in dataclasses.fields(kind)]
+    return [field.name for field in dataclasses.fields(_kind(root, parts[:-1]))]
+
+
+def takes_text(root: type, path: list[str]) -> bool:
+    """Whether the value of a key that is there may be any text."""
+    return _kind(root, path) is str
+
+
+def _kind(root: Any, parts: list[str]) -> Any:
+    """The type of what stands under a key; that of the section where it may be none."""
+    for part in parts:
+        root = get_args(root)[0] if part.isdigit() else get_type_hints(root)[part]
+        if isinstance(root, UnionType):
+            root = next(filter(dataclasses.is_dataclass, get_args(root)), root)
+    return root
