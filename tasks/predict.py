@@ -191,7 +191,9 @@ def main() -> int:
     arguments = _arguments()
     if "stdout" in process.closed:
         raise DataError("stdout is closed, where the answers go; point it at a file or a pipe")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may be no text
+    # Names may be no text; and JSON is UTF-8 wherever it goes, as is CSV, for no name to be lost.
+    encoding = "utf-8" if arguments.json or arguments.csv else None
+    sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
     if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
         raise DataError(f"--explain: {arguments.explain} is no folder; give one, or a new name")
     unread: list[str] = []

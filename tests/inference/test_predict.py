@@ -40,9 +40,11 @@ def artifacts(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*words: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+def run(*words: object, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tasks.predict", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, input=stdin)
+    done = subprocess.run(
+        command, cwd=ROOT, check=False, capture_output=True, input=stdin, env=os.environ | env
+    )
     return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
@@ -131,6 +133,18 @@ def test_a_name_that_is_no_text_is_no_trouble(artifacts: Path, tiny: Tiny, tmp_p
         done = run(artifacts / "model.onnx", tmp_path, form)
         assert (done.returncode, done.stderr) == (0, ""), form
         assert "red" in done.stdout
+
+
+def test_json_and_csv_are_utf_8_whatever_the_stream_is(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
+    image = str(tmp_path / "é.png")
+    shutil.copy(tiny.images / "red/000.png", image)
+    as_json, as_csv, table = (
+        run(artifacts / "model.onnx", image, *form, PYTHONIOENCODING="ascii").stdout
+        for form in (["--json"], ["--csv"], [])
+    )
+    (answer,), (row,) = json.loads(as_json), csv.DictReader(io.StringIO(as_csv))
+    assert answer["path"] == row["path"] == image
+    assert "\\xe9.png" in table, "which is for the eyes"
 
 
 def test_explanations_of_namesakes_are_two(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
