@@ -148,11 +148,11 @@ def test_json_and_csv_are_utf_8_whatever_the_stream_is(artifacts: Path, tiny: Ti
 
 
 def test_explanations_of_namesakes_are_two(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
-    for name in ("a/ok.png", "a_ok.png", "b/" + "long" * 50 + ".png"):
+    for name in ("a/ok.png", "a_ok.png", "b/" + "long" * 50 + ".png", "é" + "😀" * 60 + ".png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(tiny.images / "red/000.png", tmp_path / name)
     run(artifacts / "model.onnx", tmp_path, "--explain", tmp_path / "why")
-    assert len(list((tmp_path / "why").glob("*.png"))) == 3
+    assert len(list((tmp_path / "why").glob("*.png"))) == 4
 
 
 def test_an_explanation_is_drawn_beside_each_image(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
