@@ -60,24 +60,23 @@ def list_sources(names: list[str], stdin: Any = None) -> list[Source]:
 
 
 def _from_name(name: str) -> list[Source]:
-    path = Path(name)
-    if path.is_dir():
-        found = [str(path / below) for below in images_below(path, on_link=_pass_over)]
-    elif path.exists() or not glob.has_magic(name):
-        found = [name]
-    else:
-        matches = glob.glob(name, recursive=True)  # noqa: PTH207, which takes no absolute patterns
-        found = sorted(match for match in matches if Path(match).is_file()) or [name]
-    found = [image for one in found for image in (_in_archive(one) if is_archive(one) else [one])]
+    named = [name]
+    if glob.has_magic(name) and not Path(name).exists():
+        named = sorted(glob.glob(name, recursive=True)) or named  # noqa: PTH207, which takes no absolute ones
+    # By path, since ** matches a folder and what is in it.
+    found = {Path(image): image for one in named for image in _images(one)}
     if not found:
         raise DataError(f"{name} holds no images; give a folder or an archive that does")
-    return [Source(one) for one in found]
+    return [Source(one) for one in found.values()]
 
 
-def _in_archive(name: str) -> list[str]:
-    """The images in an archive; itself if it can't be listed, as an image that can't be read."""
+def _images(name: str) -> list[str]:
+    """Those in a folder or an archive; else, or if that can't be listed, itself as one."""
+    path = Path(name)
+    if path.is_dir():
+        return [str(path / below) for below in images_below(path, on_link=_pass_over)]
     try:
-        return images_in(name)
+        return images_in(name) if is_archive(name) else [name]
     except DataError:
         return [name]
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,8 +84,20 @@ def test_a_pattern_is_what_it_matches(tiny: Tiny, tmp_path: Path) -> None:
     nothing = f"{tmp_path}/*.jpg"
     assert predict.list_sources([nothing]) == [predict.Source(nothing)], "to be named, and passed over"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
-        predict.list_sources([str(tmp_path / "empty")])
+    for none in ("empty", "emp*"):
+        with pytest.raises(DataError, match=f"{re.escape(none)} holds no images"):
+            predict.list_sources([str(tmp_path / none)])
+
+
+def test_a_folder_that_a_pattern_matches_is_searched_once(tmp_path: Path) -> None:
+    """As the shell's own expansion of it would be."""
+    for name in ("a/b/2.png", "a/1.png", "0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for pattern in ("*", "**", "./**", "**/*"):
+        found = [Path(source.name) for source in predict.list_sources([f"{tmp_path}/{pattern}"])]
+        assert sorted(found) == [tmp_path / "0.png", tmp_path / "a/1.png", tmp_path / "a/b/2.png"], pattern
+    assert len(predict.list_sources([f"{tmp_path}/[a]"])) == 2, "folders alone"
 
 
 def test_stdin_brings_paths_or_one_image(artifacts: Path, tiny: Tiny) -> None:
