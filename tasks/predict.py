@@ -149,9 +149,7 @@ def explain(predictor: Predictor, answer: Answer, folder: Path) -> Path:
         runtimes.floats(answer.pixels), predictor.predict, int(answer.probabilities.argmax())
     )
     digest = hashlib.sha256(os.fsencode(answer.path)).hexdigest()[:8]  # others may have the same name
-    stem = os.fsencode(Path(answer.path).stem)[:60].decode(
-        "utf-8", "ignore"
-    )  # a file's name is short in bytes
+    stem = os.fsencode(Path(answer.path).stem)[:60].decode("utf-8", "ignore")  # names are short in bytes
     file = folder / f"{stem}-{digest}.png"
     with replacing(file) as temporary:
         (best,) = answer.best(1)
