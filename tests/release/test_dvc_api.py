@@ -108,6 +108,8 @@ def test_stages_and_their_state() -> None:
         assert (dvc_api.changed_stages("first"), dvc_api.inputs() == before) == ({"first"}, False)
         Path("source").write_text("one")
         assert dvc_api.inputs() == before
+        files = ["source", "first", "mine", "elsewhere"]
+        assert dvc_api.inputs_among(files) == [Path("source")], "not what a stage makes, or `dvc add` keeps"
         assert dvc_api.missing() == []
         Path("mine").rename("away")
         assert dvc_api.missing() == ["mine"]

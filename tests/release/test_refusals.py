@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from flows import working_copy
-from tasks.core.base.errors import DataError
+from tasks.core.base.errors import DarkroomError, DataError
 from tasks.core.base.paths import EXPORT
-from tasks.core.release import comparison, probe
+from tasks.core.release import comparison, probe, promotion
 from tasks.core.release.evidence import Evidence
 from tasks.core.release.revision import Revision
 from tests.release.promotions import by_hand, cached, commit, flipped, promoted, tags
@@ -44,6 +44,46 @@ def test_what_is_not_as_it_was_gated_is_refused(variants: Path) -> None:
     subprocess.run(["git", "commit", "-q", "-m", "Forget"], check=True)
     assert "dvc.lock is not committed" in promoted()[1]
     assert not tags()
+
+
+@pytest.mark.usefixtures("here")
+def test_what_stages_read_and_git_does_not_know_of_is_refused() -> None:
+    """A clone of the commit would have another model, or none."""
+    deps = "deps: [variant, code, pictures, data.csv]"
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text("utf-8").replace("deps: [variant]", deps))
+    params = re.sub("images: .*", "images: pictures", Path("params.yaml").read_text("utf-8"))
+    Path("params.yaml").write_text(params)
+    Path(".dvcignore").write_text("*~\n")
+    Path("code").mkdir()
+    for words in (["add", "-A"], ["commit", "-q", "-m", "Begin"]):
+        subprocess.run(["git", *words], check=True)
+    Path("pictures").mkdir()
+    for file in ("notes", "code/mine.py~", "pictures/1.png"):
+        Path(file).write_text("of no stage, or no concern of git's")
+    promotion.check_committed()
+    for file in ("code/mine.py", "data.csv"):
+        Path(file).write_text("X = 1")
+        with pytest.raises(DarkroomError, match=f"^{file} is not committed; commit it"):
+            promotion.check_committed()
+        Path(file).unlink()
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("option", ["skip-worktree", "assume-unchanged"])
+def test_what_git_was_told_not_to_look_at_is_refused_if_it_is_another(option: str) -> None:
+    Path("absent").write_text("as in a sparse checkout")
+    for words in (["add", "-A"], ["commit", "-q", "-m", "Begin"]):
+        subprocess.run(["git", *words], check=True)
+    subprocess.run(["git", "update-index", f"--{option}", "params.yaml", "absent"], check=True)
+    Path("absent").unlink()
+    promotion.check_committed()
+    with Path("params.yaml").open("a") as file:
+        file.write("# a thought\n")
+    with pytest.raises(DarkroomError, match=r"git was told not to look: git update-index --no-") as told:
+        promotion.check_committed()
+    subprocess.run(str(told.value).split(": ")[1].split(";")[0], shell=True, check=True)
+    with pytest.raises(DarkroomError, match=r"^params\.yaml is not committed"):
+        promotion.check_committed()
 
 
 @pytest.mark.usefixtures("here")

@@ -100,6 +100,20 @@ def inputs() -> str:
         return fingerprint(found)
 
 
+def inputs_among(files: Iterable[str]) -> list[Path]:
+    """Of files that git doesn't track, those that a stage depends on and DVC doesn't keep."""
+    with Repo(".") as repo:
+        kept = {Path(out.fs_path) for out in repo.index.outs}
+        deps = {Path(dep.fs_path) for dep in repo.index.deps if dep.is_in_repo} - kept
+        return [
+            path
+            for path in map(Path, files)
+            if (above := {path.absolute(), *path.absolute().parents}) & deps
+            and not above & kept
+            and not repo.dvcignore.is_ignored_file(str(path))
+        ]
+
+
 def settings(words: Sequence[str]) -> list[tuple[list[str], Any]]:
     """Reads KEY=VALUE as `dvc exp run --set-param` does; gives the parts of each key, and its value.
 

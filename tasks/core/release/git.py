@@ -71,6 +71,25 @@ def check_place() -> None:
         raise DarkroomError("there is no commit yet, and a version is one: git add --all; git commit")
 
 
+def unlooked() -> tuple[str, str] | None:
+    """A file that is not what HEAD has, where git was told not to look; and the option that it was told by.
+
+    Of a sparse checkout the files that are not here are no such.
+    """
+    rows = run("ls-files", "-v", "-z").split("\0")
+    for mark, file in (row.split(" ", 1) for row in rows if row[:1] == "S" or row[:1].islower()):
+        is_here = Path(file).is_file() and not Path(file).is_symlink()
+        committed = attempt("rev-parse", "--verify", "--quiet", f"HEAD:{file}").stdout.strip()
+        if is_here and run("hash-object", "--", file) != committed:
+            return file, "assume-unchanged" if mark.islower() else "skip-worktree"
+    return None
+
+
+def untracked() -> list[str]:
+    """Files that git neither tracks nor ignores."""
+    return run("ls-files", "--others", "--exclude-standard", "-z").split("\0")[:-1]
+
+
 def check_identity() -> None:
     """Raises a DarkroomError if git has no name that a tag could carry."""
     if attempt("var", "GIT_COMMITTER_IDENT").returncode:

@@ -38,9 +38,7 @@ class Params(params.Section):
 
 def check(head: Revision, push: bool) -> None:
     """Raises a DarkroomError unless what is here was gated and committed, and others can have it."""
-    if changed := git.run("diff", "--name-only", "HEAD"):
-        file = changed.splitlines()[0]
-        raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
+    check_committed()
     if not head.holds(LOCK):
         raise DarkroomError("dvc.lock is not committed: git add dvc.lock; git commit")
     if pending := dvc_api.survey()[1]:
@@ -52,6 +50,21 @@ def check(head: Revision, push: bool) -> None:
     check_remote(push)
     if dvc_api.has_remote() and (missing := dvc_api.unpushed()):
         raise DarkroomError(f"{missing} is in no remote, where others could fetch it: `dvc push`")
+
+
+def check_committed() -> None:
+    """Raises a DarkroomError unless what was gated is what this commit has."""
+    changed = git.run("diff", "--name-only", "HEAD").splitlines()
+    images = Path(params.load(Params).data.images)  # may be kept from git
+    left_out = [file for file in dvc_api.inputs_among(git.untracked()) if not file.is_relative_to(images)]
+    if changed or left_out:
+        file = [*changed, *left_out][0]
+        raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
+    if found := git.unlooked():
+        raise DarkroomError(
+            "{0} is not what is committed, and git was told not to look: git update-index --no-{1} {0}; "
+            "commit it".format(*found)
+        )
 
 
 def check_remote(push: bool) -> None:
