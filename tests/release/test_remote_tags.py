@@ -8,7 +8,7 @@ import pytest
 from flows import promote
 from flows.run import Run
 from tasks.core.artifacts.formats import FORMATS
-from tasks.core.base.errors import DarkroomError, DataError
+from tasks.core.base.errors import DarkroomError, DataError, Unreachable
 from tasks.core.base.files import remove
 from tasks.core.base.paths import EXPORT
 from tasks.core.release import git, promotion
@@ -180,6 +180,32 @@ def test_what_was_altered_in_the_remote_is_not_blamed_on_the_cache(variants: Pat
     for published in (True, False):
         with pytest.raises(DataError, match=rf"DVC's remote, {tmp_path}/store, is not there: mount it"):
             Revision("HEAD", published).read(EXPORT / FORMATS["onnx"].file)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_partial_clone_fetches_what_it_lacks_of_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For which DVC would wait for ever."""
+    files = "params.yaml", "dvc.yaml", "note"
+    for text in ("one", "two", "three"):
+        for file in files:
+            Path(file).write_text(f"# {file}: {text}\n")
+        for words in (["add", "-A"], ["commit", "-q", "-m", text]):
+            subprocess.run(["git", *words], check=True)
+    origin = tmp_path / "origin"
+    subprocess.run(["git", "push", "-q", "origin", "HEAD:refs/heads/main"], check=True)
+    subprocess.run(["git", "-C", str(origin), "config", "uploadpack.allowFilter", "true"], check=True)
+    words = ["git", "clone", "-q", "--filter=blob:none", "-b", "main", f"file://{origin}", "../partial"]
+    subprocess.run(words, check=True)
+    monkeypatch.chdir(tmp_path / "partial")
+    lacking = ["git", "rev-list", "--objects", "--missing=print", "--no-walk", "HEAD~1"]
+    assert subprocess.run(lacking, check=True, capture_output=True).stdout.count(b"?") == len(files)
+    assert Revision("HEAD~1").read(Path("note")) == b"# note: two\n"
+    assert b"?" not in subprocess.run(lacking, check=True, capture_output=True).stdout
+    origin.rename(tmp_path / "away")
+    with pytest.raises(Unreachable, match="this is a partial clone, and git can't fetch what"):
+        Revision("HEAD~2")
 
 
 SETTINGS = """

@@ -25,6 +25,7 @@ from ruamel.yaml.error import YAMLError
 from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief, ended_by
 from tasks.core.base.files import fingerprint, flat
 from tasks.core.base.paths import METRICS
+from tasks.core.release import git
 
 # Packages of what a remote of DVC's may raise; all else is an OSError.
 STORES = {"aiohttp", "asyncssh", "azure", "botocore", "dvc", "dvc_data", "dvc_objects", "fsspec", "gcsfs"}
@@ -148,11 +149,13 @@ def difference(what: str, base: str) -> tuple[dict[str, Any], bool]:
 
     Raises:
         DataError: they can't be compared.
+        Unreachable: the base can't be fetched.
     """
     try:
         with Repo(".") as repo:
             if not repo.scm.get_ref("HEAD"):
                 raise DataError("there is no commit to compare with")
+            git.bring(resolve_rev(repo.scm, base))
             found: dict[str, Any] = getattr(repo, what).diff(a_rev=base)
             return dict(found.get("diff", {})), base not in found.get("errors", {})
     except (DvcException, SCMError) as error:
@@ -185,11 +188,13 @@ def commit(name: str, published: bool) -> Commit:
     Raises:
         DataError: git knows no such thing; or DVC has a slip in its configuration, or several remotes and no
             default.
+        Unreachable: its files can't be fetched.
     """
     try:
         with Repo(".") as repo:
             digest: str = resolve_rev(repo.scm, name)
             is_tag = repo.scm.get_ref(f"refs/tags/{name}") is not None
+            git.bring(digest)
             stays = is_tag or re.fullmatch("[0-9a-f]{7,40}", name) is not None
             cache, known = Path(repo.cache.local.path), bool(repo.config["remote"])
             remote = repo.cloud.get_remote_odb() if published and known else None

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ SETTINGS = (
     *("core.quotePath=false", "color.ui=false", "column.ui=never", "diff.relative=false"),
     *("log.showSignature=false", "push.gpgSign=if-asked", "push.pushOption="),
 )
+EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree without files, which git knows
 TAGS = tuple(f"refs/tags/{MODEL}{mark}*" for mark in "@#")
 
 
@@ -185,6 +187,24 @@ def fetch() -> str | None:
 def message(tag: str) -> str:
     """The message of an annotated tag."""
     return run("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
+
+
+@cache
+def bring(commit: str) -> None:
+    """Has the files of a commit here if this is a partial clone, which DVC doesn't know of: it would wait.
+
+    Raises:
+        Unreachable: the remote doesn't give them.
+    """
+    if attempt("config", "--get-regexp", r"^remote\..*\.promisor$").returncode:
+        return
+    # Of what a comparison lacks git fetches all at once; other commands fetch it one by one.
+    done = attempt("diff-tree", "-r", "--shortstat", "--no-renames", EMPTY, commit)
+    if done.returncode:
+        raise Unreachable(
+            f"this is a partial clone, and git can't fetch what {commit[:7]} has of files "
+            f"({brief(done.stderr)})"
+        )
 
 
 def parameters(commit: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Revision:
     Raises:
         DataError: git knows no such thing; or DVC has a slip in its configuration, or several remotes and no
             default.
+        Unreachable: it is of a partial clone, and can't be fetched.
     """
 
     def __init__(self, name: str, published: bool = False) -> None:
