@@ -220,6 +220,7 @@ SETTINGS = """
     pushOption = mine
 [tag]
     gpgSign = true
+    forceSignAnnotated = true
     sort = -taggerdate
 [commit]
     gpgSign = false

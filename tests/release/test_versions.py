@@ -1,6 +1,8 @@
 """Versions as their tags and their evidence have them, also those that were made by hand."""
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import gto.api
@@ -44,6 +46,31 @@ def test_what_gto_takes_back_is_taken_back() -> None:
     assert Registry.read().next(breaks=False) == "v1.4.0", "no name is given twice"
     subprocess.run(["git", "tag", "classifier@v9.0.0"], check=True)
     assert Registry.read().next(breaks=True) == "v2.0.0", "a lightweight tag is none of GTO's"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_tag_carries_the_name_that_git_knows_and_the_time_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "Begin"], check=True)
+    for name in ("name", "email"):
+        subprocess.run(["git", "config", "--unset", f"user.{name}"], check=True)
+    for name in list(os.environ):
+        if name.startswith(("GIT_AUTHOR", "GIT_COMMITTER", "EMAIL")):
+            monkeypatch.delenv(name)
+    (tmp_path / "mine").write_text("[committer]\nname = Zoë\nemail = zoe@example.invalid\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "mine"))
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2001-01-01T00:00:00Z")
+    message = "Ωmega\n\n# kept  \n{}\n"
+    version = registry.register("v1.0.0", "HEAD", message)
+    form = "--format=%(taggername) %(taggeremail) %(taggerdate:format:%Y) %(contents)"
+    found = git.run("for-each-ref", form, f"refs/tags/{version}")
+    assert found == f"Zoë <zoe@example.invalid> {time.strftime('%Y')} {message}".strip()
+    by_hand("classifier#staging#2")
+    subprocess.run(["git", "tag", "classifier#staging#7"], check=True)
+    assert registry.assign("production", Registry.read().find(version), "text") == "classifier#production#8"
+    (event,) = (one for one in gto.api.history(".", "classifier") if one["stage"] == "production")
+    assert (event["version"], event["author"]) == ("v1.0.0", "Zoë")
 
 
 @pytest.mark.usefixtures("here")

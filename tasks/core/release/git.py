@@ -23,27 +23,29 @@ EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree without files, wh
 TAGS = tuple(f"refs/tags/{MODEL}{mark}*" for mark in "@#")
 
 
-def run(*words: str) -> str:
-    """What a git command prints.
+def run(*words: str, given: str = "") -> str:
+    """What a git command prints; `given` is what it reads.
 
     Raises:
         DarkroomError: it fails; says what git does.
     """
-    done = attempt(*words)
+    done = attempt(*words, given=given)
     if done.returncode:
         raise DarkroomError(f"git {words[0]}: {brief(done.stderr.strip() or done.returncode)}")
     return done.stdout.strip()
 
 
-def attempt(*words: str) -> subprocess.CompletedProcess[str]:
+def attempt(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """Runs a git command, however it ends."""
     settings = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its own words, and no question for a password
+    inherited = {name: value for name, value in os.environ.items() if name != "GIT_COMMITTER_DATE"}
     return subprocess.run(
         ["git", *(word for one in SETTINGS for word in ("-c", one)), *words],
-        env=os.environ | settings,
+        env=inherited | settings,  # a tag is of the moment: GTO and DVC go by the times of tags
         check=False,
         capture_output=True,
-        text=True,
+        input=given,
+        encoding="utf-8",
         errors="replace",  # names and texts need not be UTF-8
     )
 
@@ -246,6 +248,17 @@ def push(tags: list[str]) -> None:
     if "[remote rejected]" in done.stderr:
         raise DarkroomError(f"{REMOTE} doesn't let you make these tags ({brief(done.stderr)})")
     raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({brief(done.stderr)})")
+
+
+def make_tag(tag: str, commit: str, message: str) -> str:
+    """Makes an annotated tag, by the name that git knows the user by, and returns it.
+
+    Raises:
+        DarkroomError: there is one already.
+    """
+    words = ("--annotate", "--no-sign", "--cleanup=verbatim", "--file=-")
+    run("tag", *words, tag, commit, given=message)
+    return tag
 
 
 def delete_tags(tags: list[str]) -> None:

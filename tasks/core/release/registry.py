@@ -9,13 +9,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, Self
 
-from gto import api
 from gto.constants import Action
-from gto.exceptions import GTOException
 from gto.tag import parse_name
 from gto.versions import SemVer
 
-from tasks.core.base.errors import DarkroomError, DataError, brief
+from tasks.core.base.errors import DataError
 from tasks.core.release import git
 from tasks.core.release.git import MODEL
 
@@ -183,7 +181,7 @@ def register(version: str, commit: str, message: str) -> str:
     Raises:
         DarkroomError: there is one already.
     """
-    return _make_tag("register", ref=commit, version=version, message=message)
+    return git.make_tag(f"{MODEL}@{version}", commit, message)
 
 
 def assign(stage: str, version: Version, message: str) -> str:
@@ -192,12 +190,6 @@ def assign(stage: str, version: Version, message: str) -> str:
     Raises:
         DarkroomError: somebody did in this moment.
     """
-    return _make_tag("assign", stage=stage, version=version.name, message=message, force=True)
-
-
-def _make_tag(action: str, **facts: Any) -> str:
-    try:
-        tag: str = getattr(api, action)(".", MODEL, **facts).tag
-    except GTOException as error:
-        raise DarkroomError(f"{brief(error)}; `git fetch --tags`, and see `gto show`") from None
-    return tag
+    known = git.run("for-each-ref", "--format=%(refname:strip=2)", *git.TAGS).split("\n")
+    counts = (parse_name(tag, raise_on_fail=False).get("counter", 0) for tag in known)
+    return git.make_tag(f"{MODEL}#{stage}#{max(counts) + 1}", version.commit, message)
