@@ -40,6 +40,10 @@ def test_what_is_not_as_it_was_gated_is_refused(variants: Path) -> None:
     export.write_bytes(before_bytes + b"x")
     assert "what is here is not what dvc.lock says of make; `dvc pull`" in promoted()[1]
     export.write_bytes(before_bytes)
+    lock = Path("dvc.lock").read_text("utf-8")
+    Path("dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> other\n")
+    subprocess.run(["git", "commit", "-qam", "Merge"], check=True)
+    assert "dvc.lock was committed with the marks of a merge that conflicted; remove it" in promoted()[1]
     subprocess.run(["git", "rm", "-q", "--cached", "dvc.lock"], check=True)
     subprocess.run(["git", "commit", "-q", "-m", "Forget"], check=True)
     assert "dvc.lock is not committed" in promoted()[1]

@@ -1,5 +1,6 @@
 """Puts a version into a stage, or takes that back: what has to be so, by which evidence, and the tags."""
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -38,9 +39,15 @@ class Params(params.Section):
 
 def check(head: Revision, push: bool) -> None:
     """Raises a DarkroomError unless what is here was gated and committed, and others can have it."""
+    lock = git.attempt("show", f"{head.commit}:{LOCK}")
+    if lock.returncode:
+        raise DarkroomError(f"{LOCK} is not committed: git add {LOCK}; git commit")
+    if re.search("^(<{7}|>{7}) ", lock.stdout, re.MULTILINE):  # which DVC can't read
+        raise DarkroomError(
+            f"{LOCK} was committed with the marks of a merge that conflicted; remove it, `dvc repro`, and "
+            "commit it"
+        )
     check_committed()
-    if not head.holds(LOCK):
-        raise DarkroomError("dvc.lock is not committed: git add dvc.lock; git commit")
     if pending := dvc_api.survey()[1]:
         names = ", ".join(sorted(pending))
         raise DarkroomError(
