@@ -112,6 +112,8 @@ def put_into(to: str, folder: Path, dry_run: bool, push: bool, with_champion: bo
     if version and version == champion:
         published = promotion.publish(push and not dry_run)
         return f"{version.tag} is in {to} already{published}{promotion.branch_hint(push, version)}"
+    if not version:
+        promotion.check_name(known)
     p = params.load(promotion.Params)
     candidate, export = Shipped.gated(head), folder / "challenger"
     do("fetch", candidate.fetch, export)

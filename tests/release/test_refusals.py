@@ -40,6 +40,9 @@ def test_what_is_not_as_it_was_gated_is_refused(variants: Path) -> None:
     export.write_bytes(before_bytes + b"x")
     assert "what is here is not what dvc.lock says of make; `dvc pull`" in promoted()[1]
     export.write_bytes(before_bytes)
+    subprocess.run(["git", "tag", "classifier@v1.0.0"], check=True)
+    assert "classifier@v1.0.0 is no version but a lightweight tag" in promoted()[1]
+    subprocess.run(["git", "tag", "--delete", "classifier@v1.0.0"], check=True)
     lock = Path("dvc.lock").read_text("utf-8")
     Path("dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> other\n")
     subprocess.run(["git", "commit", "-qam", "Merge"], check=True)

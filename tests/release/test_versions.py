@@ -1,6 +1,7 @@
 """Versions as their tags and their evidence have them, also those that were made by hand."""
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import gto.api
 import pytest
 
-from tasks.core.base.errors import DataError, Rejected
+from tasks.core.base.errors import DarkroomError, DataError, Rejected
 from tasks.core.release import git, model_card, promotion, registry
 from tasks.core.release.evidence import FORMAT
 from tasks.core.release.registry import Registry
@@ -103,6 +104,22 @@ def test_a_clock_that_is_behind_is_told(variants: Path) -> None:
     code, said = promoted()
     assert (code, tags()) == (2, ["classifier#staging#1"])
     assert "the last tag is of 2099-01-01 00:00:00 +0000 classifier#staging#1, which is still to come" in said
+
+
+@pytest.mark.usefixtures("here")
+def test_a_lightweight_tag_of_the_next_versions_name_is_told() -> None:
+    for words in (["add", "-A"], ["commit", "-q", "-m", "1"], ["tag", "classifier@v0.9.0"]):
+        subprocess.run(["git", *words], check=True)
+    promotion.check_name(Registry.read())
+    for words in (["tag", "classifier@v1.0.0"], ["push", "-q", "origin", "classifier@v1.0.0"]):
+        subprocess.run(["git", *words], check=True)
+    with pytest.raises(DarkroomError, match=r"^classifier@v1\.0\.0 is no version but a light") as told:
+        promotion.check_name(Registry.read())
+    deleting = re.findall("git (tag|push) --delete ([^;]+)", str(told.value))
+    for command, what in deleting:
+        subprocess.run(f"git {command} --delete {what}", shell=True, check=True)
+    assert not git.remote_tags()
+    promotion.check_name(Registry.read())
 
 
 @pytest.mark.slow

@@ -261,6 +261,11 @@ def make_tag(tag: str, commit: str, message: str) -> str:
     return tag
 
 
+def has_tag(tag: str) -> bool:
+    """Whether there is a tag of that name, of whatever kind."""
+    return not attempt("show-ref", "--verify", "--quiet", f"refs/tags/{tag}").returncode
+
+
 def delete_tags(tags: list[str]) -> None:
     """Removes tags from this clone."""
     for tag in tags:

@@ -90,6 +90,17 @@ def check_not_withdrawn(head: Revision, known: Registry) -> None:
         )
 
 
+def check_name(known: Registry) -> None:
+    """Raises a DarkroomError if a name that the next version may get is that of a lightweight tag."""
+    for tag in (f"{git.MODEL}@{known.next(breaks)}" for breaks in (False, True)):
+        if git.has_tag(tag):
+            raise DarkroomError(
+                f"{tag} is no version but a lightweight tag of a next version's name: "
+                f"git tag --delete '{tag}'; if {git.REMOTE} has it too, "
+                f"git push --delete {git.REMOTE} 'refs/tags/{tag}'"
+            )
+
+
 def version_of(head: Revision, known: Registry) -> Version | None:
     """The version that HEAD is, or whose dvc.lock it still has: what came since has changed no model."""
     if found := known.at(head.commit):
