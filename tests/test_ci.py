@@ -13,6 +13,7 @@ import pytest
 from tasks import ci_report
 from tasks.core.base.errors import DarkroomError, DataError
 from tasks.core.base.paths import METRICS
+from tasks.core.release import dvc_api
 from tests.project import FIRST_COMMIT, ME
 from tests.structure import ROOT
 
@@ -90,6 +91,24 @@ def test_a_report_shows_what_has_changed() -> None:
     assert "| a | 1 | 1 |\n| b | · | 2 |" in text
     assert "| ✓ | model.onnx | 2.0 | as it should |" in text
     assert "| ✓ | test.accuracy is 0.75 &#124; &#64;all &#60;b&#62; |" in text, "it calls nobody"
+
+
+@pytest.mark.parametrize("depth", [[], ["--depth", "1"]])
+def test_a_base_that_a_clone_of_one_branch_lacks_comes_by_what_is_said(
+    repository: Path, depth: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (["branch", "base"], [*ME, "commit", "-qam", "Change"]):
+        subprocess.run(["git", *words], check=True)
+    clone = ["git", "clone", "-q", "--single-branch", *depth, f"file://{repository}", "clone"]
+    subprocess.run(clone, check=True)
+    monkeypatch.chdir("clone")
+    with pytest.raises(DataError, match="origin/base can't be compared with") as told:
+        dvc_api.difference("params", "origin/base")
+    subprocess.run(re.findall("`(.*)` brings it", str(told.value))[0].split(), check=True)
+    changed = {"params.yaml": {"train.epochs": {"old": 6, "new": 9, "diff": 3}}}
+    assert dvc_api.difference("params", "origin/base") == (changed, True)
+    with pytest.raises(DataError, match="`git fetch` brings it"):
+        dvc_api.difference("params", "nonsense")
 
 
 @pytest.mark.usefixtures("repository")

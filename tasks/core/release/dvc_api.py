@@ -159,7 +159,9 @@ def difference(what: str, base: str) -> tuple[dict[str, Any], bool]:
             found: dict[str, Any] = getattr(repo, what).diff(a_rev=base)
             return dict(found.get("diff", {})), base not in found.get("errors", {})
     except (DvcException, SCMError) as error:
-        raise DataError(f"{base} can't be compared with ({brief(error)}); `git fetch` it") from None
+        raise DataError(
+            f"{base} can't be compared with ({brief(error)}); `{git.remedy(base)}` brings it"
+        ) from None
 
 
 class Commit(NamedTuple):

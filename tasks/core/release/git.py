@@ -172,6 +172,15 @@ def remote_tags() -> dict[str, str]:
     return {tag: digest for digest, tag in rows}
 
 
+def remedy(name: str) -> str:
+    """The command that brings a commit that isn't here, also into a clone of another branch alone."""
+    remote, _, branch = name.partition("/")
+    if not branch or remote not in run("remote").split():
+        return "git fetch"
+    depth = "--depth 1 " if run("rev-parse", "--is-shallow-repository") == "true" else ""
+    return f"git fetch {depth}{remote} {branch}:refs/remotes/{name}"
+
+
 def fetch() -> str | None:
     """Fetches the tags of the model that the remote has; returns what hindered it, if something did.
 
