@@ -208,6 +208,32 @@ def test_a_partial_clone_fetches_what_it_lacks_of_a_commit(
         Revision("HEAD~2")
 
 
+HOOK = "mkdir -p .git/hooks; printf '#!/bin/sh\necho not today >&2; exit 1' > $H; chmod +x $H"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("setting", "error", "words"),
+    [
+        (HOOK.replace("$H", ".git/hooks/pre-push"), DarkroomError, "not today error: failed to push"),
+        ("git config remote.origin.pushurl DISABLED", DarkroomError, "'DISABLED' does not appear to be"),
+        ("git config remote.origin.mirror true", DarkroomError, "--mirror can't be combined"),
+        ("git config remote.origin.pushurl http://127.0.0.1:1", Unreachable, "Failed to connect|onnection"),
+        (HOOK.replace("$H", "../origin/hooks/pre-receive"), DarkroomError, r"tags \(remote: not today"),
+    ],
+)
+def test_a_push_that_is_refused_is_no_failure_of_the_network(
+    setting: str, error: type[Exception], words: str
+) -> None:
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "Begin"], check=True)
+    by_hand("classifier@v1.0.0")
+    subprocess.run(setting, shell=True, check=True)
+    with pytest.raises(error, match=words) as told:
+        git.push(["classifier@v1.0.0"])
+    assert type(told.value) is error
+    assert "warning" not in str(told.value)
+
+
 SETTINGS = """
 [fetch]
     prune = true

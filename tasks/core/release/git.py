@@ -1,6 +1,7 @@
 """The git commands of a promotion: commits, the model's annotated tags, and those of the remote."""
 
 import os
+import re
 import subprocess
 import time
 from functools import cache
@@ -20,6 +21,9 @@ SETTINGS = (
     *("log.showSignature=false", "push.gpgSign=if-asked", "push.pushOption="),
 )
 EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree without files, which git knows
+LOST = re.compile(  # what git, curl and ssh say of a connection
+    r"[Cc]onnect|resolve|[Tt]imed out|[Uu]nreachable|No route|hung up|EOF|RPC failed|Broken pipe|error: 5\d\d"
+)
 TAGS = tuple(f"refs/tags/{MODEL}{mark}*" for mark in "@#")
 
 
@@ -31,7 +35,7 @@ def run(*words: str, given: str = "") -> str:
     """
     done = attempt(*words, given=given)
     if done.returncode:
-        raise DarkroomError(f"git {words[0]}: {brief(done.stderr.strip() or done.returncode)}")
+        raise DarkroomError(f"git {words[0]}: {_why(done)}")
     return done.stdout.strip()
 
 
@@ -50,6 +54,12 @@ def attempt(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
+def _why(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command that has failed says of that, but for its warnings."""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning:")]
+    return brief(" ".join(lines).strip() or f"exit code {done.returncode}")
+
+
 def is_here() -> bool:
     """Whether this is part of a repository.
 
@@ -58,7 +68,7 @@ def is_here() -> bool:
     """
     done = attempt("rev-parse", "--git-dir")
     if done.returncode and "not a git repository" not in done.stderr:
-        raise DarkroomError(f"git: {brief(done.stderr)}")
+        raise DarkroomError(f"git: {_why(done)}")
     return done.returncode == 0
 
 
@@ -167,7 +177,7 @@ def remote_tags() -> dict[str, str]:
     """
     done = attempt("ls-remote", "--tags", "--refs", REMOTE, f"{MODEL}@*", f"{MODEL}#*")
     if done.returncode:
-        raise Unreachable(f"{REMOTE} can't be asked for its tags ({brief(done.stderr)})")
+        raise Unreachable(f"{REMOTE} can't be asked for its tags ({_why(done)})")
     rows = (line.split("\trefs/tags/") for line in done.stdout.splitlines())
     return {tag: digest for digest, tag in rows}
 
@@ -192,7 +202,7 @@ def fetch() -> str | None:
     done = attempt("fetch", *words, REMOTE, *(f"{one}:{one}" for one in TAGS))
     if not done.returncode:
         return None
-    return unknown_tags() or f"git fetch: {brief(done.stderr)}"
+    return unknown_tags() or f"git fetch: {_why(done)}"
 
 
 def message(tag: str) -> str:
@@ -213,8 +223,7 @@ def bring(commit: str) -> None:
     done = attempt("diff-tree", "-r", "--shortstat", "--no-renames", EMPTY, commit)
     if done.returncode:
         raise Unreachable(
-            f"this is a partial clone, and git can't fetch what {commit[:7]} has of files "
-            f"({brief(done.stderr)})"
+            f"this is a partial clone, and git can't fetch what {commit[:7]} has of files ({_why(done)})"
         )
 
 
@@ -234,7 +243,7 @@ def push(tags: list[str]) -> None:
     """Gives these tags to the remote, all or none, and no others; those that it has are left alone.
 
     Raises:
-        DarkroomError: another promotion was there first.
+        DarkroomError: another promotion was there first, or somebody's settings or hooks are against it.
         Unreachable: the remote can't be reached.
     """
     words = ("--atomic", "--quiet", "--no-follow-tags", "--recurse-submodules=no")
@@ -255,8 +264,13 @@ def push(tags: list[str]) -> None:
     if set(tags) <= set(remote):
         return  # the connection broke after that
     if "[remote rejected]" in done.stderr:
-        raise DarkroomError(f"{REMOTE} doesn't let you make these tags ({brief(done.stderr)})")
-    raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({brief(done.stderr)})")
+        raise DarkroomError(f"{REMOTE} doesn't let you make these tags ({_why(done)})")
+    if LOST.search(done.stderr):
+        raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({_why(done)})")
+    raise DarkroomError(
+        f"git doesn't push the tags, and so nothing is promoted ({_why(done)}); see what "
+        f"`git config --get-regexp remote.{REMOTE}` and the hook pre-push do"
+    )
 
 
 def make_tag(tag: str, commit: str, message: str) -> str:
