@@ -46,6 +46,7 @@ class Run:
             server.ALONE in sys.argv or not (server.is_up(server.url()) or server.is_wanted())
         ):
             run.server = server.start_temporary()
+        server.check_settings()
         return run
 
     @classmethod
@@ -95,6 +96,7 @@ class Run:
         """Ends a command that is still importing: an exception would come out of the middle of an import."""
         if self.server:
             self.server.child.terminate()
+        sys.stderr = sys.__stderr__  # not what keeps Prefect's first words
         console.warn("interrupted before it began")
         os._exit(process.INTERRUPTED)
 

@@ -5,6 +5,11 @@
 Ctrl-c ends it all. Nothing listens beyond loopback. A server that is there already is used as it is.
 """
 
+from flows import server
+
+if __name__ == "__main__":
+    server.check_settings()  # first: all imports that follow need them
+
 import os
 import signal
 import socket
@@ -26,7 +31,7 @@ import psutil
 import zc.lockfile
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows import server, working_copy
+from flows import working_copy
 from flows.children import start
 from flows.deployments import POOL, deploy, print_next_runs
 from flows.events import REPORTS_URL

@@ -15,10 +15,11 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -28,7 +29,7 @@ from tasks.core.base import console
 from tasks.core.base.errors import DarkroomError, brief
 
 ALONE = "--no-server"
-SETTINGS = Path("prefect.toml")
+SETTINGS, DOTENV = Path("prefect.toml"), Path(".env")
 URL = "PREFECT_API_URL"
 LOOPBACK = ("127.0.0.1", "localhost")
 # Nothing of the UI comes from elsewhere or goes there: logos of blocks, V2's analytics, scripts of /docs.
@@ -57,21 +58,66 @@ def url() -> str:
     """Where Prefect's clients in this folder look for a server: environment, prefect.toml, or profile."""
     if URL in os.environ:
         return os.environ[URL]
-    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
-    profiles = _toml(home / "profiles.toml")
-    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
-    profile = profiles.get("profiles", {}).get(active, {}).get(URL, "")
-    return str(_toml(SETTINGS).get("api", {}).get("url", "") or profile)
+    active = os.environ.get("PREFECT_PROFILE") or _toml(profiles(), "active")
+    return str(_toml(SETTINGS, "api", "url") or _toml(profiles(), "profiles", active, URL) or "")
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def profiles() -> Path:
+    """Where Prefect keeps settings of the user's."""
+    return Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect") / "profiles.toml"
+
+
+def _toml(path: Path, *keys: Any) -> Any:
+    """What a file has under a path of keys; nothing where there is none."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        found: Any = tomllib.loads(path.read_text("utf-8"))
     except OSError:  # not there, most likely
-        return {}
+        return None
     except ValueError as error:  # in its form, of which Prefect would make a traceback
-        console.warn(f"{path} is not valid TOML: {error}")
-        sys.exit(DarkroomError.exit_code)
+        _end(f"{path} is not valid TOML: {error}")
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _end(text: str) -> NoReturn:
+    console.warn(text)
+    sys.exit(DarkroomError.exit_code)
+
+
+def check_settings() -> None:
+    """Has Prefect read its settings, and ends the process with a line if it can't: it would by a traceback.
+
+    A command does so where it would import Prefect, which is when that looks for them.
+    """
+    heard = StringIO()
+    try:
+        with redirect_stderr(heard):  # it says the same of plugins, which there are none of
+            import prefect.context  # noqa: F401
+    except (ValueError, TypeError, AttributeError) as error:
+        _end(_fault(error))
+    sys.stderr.write(heard.getvalue())
+
+
+def _fault(error: Exception) -> str:
+    """Says which setting of Prefect's it is, and what it has."""
+    from pydantic import ValidationError  # imported by now
+
+    _toml(SETTINGS)
+    if not isinstance(_toml(profiles(), "profiles") or {}, dict):
+        return f"{profiles()}: profiles is {_toml(profiles(), 'profiles')!r}; give tables [profiles.NAME]"
+    places = f"{SETTINGS}, {DOTENV} and {profiles()}"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        name, value = str(first["loc"][-1]).upper(), str(first["input"])
+        named = (key for key in os.environ if key.startswith("PREFECT_") and key.endswith(name))
+        known = next((key for key in named if os.environ[key].casefold() == value.casefold()), None)
+        if known:
+            return f"{known} is {os.environ[known]!r}: {first['msg']}"
+        return f"{name} is {value!r}: {first['msg']} (see {places})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{DOTENV} can't be read as UTF-8: {brief(error)}"
+    return f"Prefect can't use its settings ({brief(error)}); see the environment, {places}"
 
 
 def is_wanted() -> bool:

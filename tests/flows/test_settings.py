@@ -1,0 +1,62 @@
+"""A setting of Prefect's that it can't use is told in a line, and not by its traceback of fifty."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.structure import ROOT
+
+VERIFY = ("flows.promote", "--verify", "v1.0.0")
+PROFILES = "prefect/profiles.toml"
+
+
+def ended(folder: Path, words: tuple[str, ...], **settings: str) -> tuple[int, str]:
+    """The exit code and stderr of a command."""
+    home = {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(folder / "prefect")}
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=folder,
+        env=os.environ | home | settings,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "setting", "said"),
+    [
+        (("flows.serve",), "LOGGING_LEVEL=nonsense", "PREFECT_LOGGING_LEVEL is 'nonsense': Input should be"),
+        (VERIFY, "API_REQUEST_TIMEOUT=abc", "PREFECT_API_REQUEST_TIMEOUT is 'abc': Input should be a valid"),
+        (("flows.pipeline", "--no-server"), "CLIENT_RETRY_EXTRA_CODES=x", "PREFECT_CLIENT_RETRY_EXTRA_CODES"),
+    ],
+)
+def test_a_variable(words: tuple[str, ...], setting: str, said: str, tmp_path: Path) -> None:
+    name, _, value = setting.partition("=")
+    code, errors = ended(tmp_path, words, **{f"PREFECT_{name}": value})
+    assert (code, errors.count("\n")) == (2, 1), errors
+    assert errors.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (".env", b"X=\xe9\n", ".env can't be read as UTF-8"),
+        (".env", b"PREFECT_LOGGING_LEVEL=x\n", "LEVEL is 'X': Input should be"),
+        ("prefect.toml", b"[api\n", "prefect.toml is not valid TOML"),
+        (PROFILES, b'active = "x"\n[profiles.x\n', f"{PROFILES} is not valid TOML: Expected"),
+        (PROFILES, b"\xff\n", f"{PROFILES} is not valid TOML: 'utf-8' codec can't decode"),
+        (PROFILES, b"profiles = 3\n", f"{PROFILES}: profiles is 3; give tables"),
+    ],
+)
+def test_a_file(file: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / file).write_bytes(content)
+    code, errors = ended(tmp_path, VERIFY)
+    assert (code, errors.count("\n")) == (2, 1), errors
+    assert said in errors
+    assert file in errors
