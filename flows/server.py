@@ -31,6 +31,9 @@ from tasks.core.base.errors import DarkroomError, brief
 ALONE = "--no-server"
 SETTINGS, DOTENV = Path("prefect.toml"), Path(".env")
 URL = "PREFECT_API_URL"
+SECRET = re.compile(
+    "KEY|AUTH|PASSWORD|SECRET|TOKEN|CONNECTION_URL|HEADERS"
+)  # in names of settings that aren't told
 LOOPBACK = ("127.0.0.1", "localhost")
 # Nothing of the UI comes from elsewhere or goes there: logos of blocks, V2's analytics, scripts of /docs.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: " + " ".join(
@@ -112,6 +115,8 @@ def _fault(error: Exception) -> str:
         name, value = str(first["loc"][-1]).upper(), str(first["input"])
         named = (key for key in os.environ if key.startswith("PREFECT_") and key.endswith(name))
         known = next((key for key in named if os.environ[key].casefold() == value.casefold()), None)
+        if SECRET.search(name):
+            return f"{known or name} is no value that Prefect can use (see {places})"
         if known:
             return f"{known} is {os.environ[known]!r}: {first['msg']}"
         return f"{name} is {value!r}: {first['msg']} (see {places})"

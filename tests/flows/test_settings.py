@@ -42,6 +42,13 @@ def test_a_variable(words: tuple[str, ...], setting: str, said: str, tmp_path: P
     assert errors.startswith(said)
 
 
+def test_a_value_that_may_be_secret_is_not_told(tmp_path: Path) -> None:
+    code, errors = ended(tmp_path, VERIFY, PREFECT_CLIENT_CUSTOM_HEADERS='{"Authorization": ["planted"]}')
+    assert (code, errors.count("\n")) == (2, 1), errors
+    assert errors.startswith("AUTHORIZATION is no value that Prefect can use")
+    assert "planted" not in errors
+
+
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [

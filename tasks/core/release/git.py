@@ -20,7 +20,6 @@ SETTINGS = (
     *("core.quotePath=false", "color.ui=false", "column.ui=never", "diff.relative=false"),
     *("log.showSignature=false", "push.gpgSign=if-asked", "push.pushOption="),
 )
-EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree without files, which git knows
 LOST = re.compile(  # what git, curl and ssh say of a connection
     r"[Cc]onnect|resolve|[Tt]imed out|[Uu]nreachable|No route|hung up|EOF|RPC failed|Broken pipe|error: 5\d\d"
 )
@@ -220,7 +219,8 @@ def bring(commit: str) -> None:
     if attempt("config", "--get-regexp", r"^remote\..*\.promisor$").returncode:
         return
     # Of what a comparison lacks git fetches all at once; other commands fetch it one by one.
-    done = attempt("diff-tree", "-r", "--shortstat", "--no-renames", EMPTY, commit)
+    nothing = run("hash-object", "-t", "tree", "--stdin")  # the tree without files, which git knows
+    done = attempt("diff-tree", "-r", "--shortstat", "--no-renames", nothing, commit)
     if done.returncode:
         raise Unreachable(
             f"this is a partial clone, and git can't fetch what {commit[:7]} has of files ({_why(done)})"
