@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -183,6 +184,16 @@ def serve_reports() -> str:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    def parse_request(self) -> bool:
+        """Refuses a host of another name, which is one that somebody has pointed here."""
+        if not super().parse_request():
+            return False
+        port = self.connection.getsockname()[1]
+        if self.headers.get("Host") in [f"{host}:{port}" for host in server.LOOPBACK]:
+            return True
+        self.send_error(HTTPStatus.FORBIDDEN)
+        return False
+
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing of who has looked at what."""
 

@@ -34,6 +34,8 @@ URL = "PREFECT_API_URL"
 SECRET = re.compile(
     "KEY|AUTH|PASSWORD|SECRET|TOKEN|CONNECTION_URL|HEADERS"
 )  # in names of settings that aren't told
+ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
+REFUSED = f"This server is for pages of its own; {ORIGINS} lets in others.\n".encode()
 LOOPBACK = ("127.0.0.1", "localhost")
 # Nothing of the UI comes from elsewhere or goes there: logos of blocks, V2's analytics, scripts of /docs.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: " + " ".join(
@@ -207,16 +209,19 @@ def launch(port: int, output: Any, **settings: str) -> subprocess.Popen[bytes]:
     """Starts a server on loopback as Prefect does it, in a process that ends with this one."""
     home = str(Path(__file__).parents[1])
     # Prefect lets pages of any origin in, and who may start a run may name the command that it starts.
-    origins = ",".join(f"http://{host}:{port}" for host in LOOPBACK)
+    origins = ",".join([*(f"http://{host}:{port}" for host in LOOPBACK), *_other_origins()])
     return start(
         *("uvicorn", "--app-dir", home, "--factory", "flows.server:app"),
         *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"),
-        env=os.environ
-        | {"PREFECT__SERVER_FINAL": "1", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins}
-        | settings,
+        env=os.environ | {"PREFECT__SERVER_FINAL": "1", ORIGINS: origins} | settings,
         stdout=output,
         stderr=output,
     )
+
+
+def _other_origins() -> list[str]:
+    """Those that the user lets in, as that of a proxy before the server; Prefect's own default is all."""
+    return [origin for origin in os.environ.get(ORIGINS, "").split(",") if origin not in ("", "*")]
 
 
 def app() -> Any:
@@ -231,13 +236,28 @@ def app() -> Any:
     gc.freeze()  # before Prefect collects garbage for its routes, which takes a quarter of a second else
     application = create_app()
     gc.enable()
-    return _keep_to_this_machine(application)
+    return _keep_to_this_machine(application, os.environ[ORIGINS].split(","))
 
 
-def _keep_to_this_machine(application: Any) -> Any:
-    """Adds a Content-Security-Policy, by which a browser refuses what a page would fetch from elsewhere."""
+def _keep_to_this_machine(application: Any, origins: list[str]) -> Any:
+    """Refuses what pages of other origins ask for, and what they would fetch from elsewhere.
+
+    CORS lets any page open a WebSocket, and post what has no type, which Prefect takes for JSON. A host of
+    another name is one that somebody has pointed here. Pages of ours get a Content-Security-Policy.
+    """
+    hosts = [urlsplit(origin).netloc for origin in origins]
 
     async def keep(scope: Any, receive: Any, send: Any) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
+        is_ours = headers.get(b"host") in hosts and headers.get(b"origin", origins[0]) in origins
+        if scope["type"] == "websocket" and not is_ours:
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] == "http" and not is_ours:
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": REFUSED})
+            return
+
         async def send_with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]

@@ -1,7 +1,12 @@
 """What `make serve` reads is taken as it is meant, and a slip in it is told in one line."""
 
+import asyncio
 import socket
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 from prefect import flow
@@ -107,3 +112,52 @@ def test_a_server_that_is_gone_before_a_run_begins_is_told_of(monkeypatch: pytes
         server.reporting(None),
     ):
         nothing()
+
+
+OURS = ["http://127.0.0.1:4200", "http://localhost:4200", "https://proxy.example"]
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_let_in"),
+    [
+        ("127.0.0.1:4200", None, True),
+        ("localhost:4200", "http://localhost:4200", True),
+        ("127.0.0.1:4200", "http://localhost:4200", True),
+        ("proxy.example", "https://proxy.example", True),
+        ("127.0.0.1:4200", "https://elsewhere.example", False),
+        ("127.0.0.1:4200", "null", False),
+        ("127.0.0.1:4200", "http://127.0.0.1:8000", False),
+        ("elsewhere.example:4200", None, False),
+        (None, None, False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_pages_of_other_origins_are_not_let_in(
+    kind: str, host: str | None, origin: str | None, is_let_in: bool
+) -> None:
+    headers = {b"host": host, b"origin": origin}
+    scope = {"type": kind, "headers": [(key, value.encode()) for key, value in headers.items() if value]}
+    reached, sent = [], []
+
+    async def application(*_: Any) -> None:
+        reached.append(True)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(server._keep_to_this_machine(application, OURS)(scope, None, send))
+    assert bool(reached) is is_let_in
+    refusals = {"http": [403, None], "websocket": [None]}
+    assert [message.get("status") for message in sent] == ([] if is_let_in else refusals[kind])
+
+
+def test_reports_are_given_to_this_machines_names_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/index.html").write_text("the report")
+    address = serve.serve_reports()
+    assert urlopen(address).read() == b"the report"
+    with pytest.raises(HTTPError, match="403"):
+        urlopen(Request(address, headers={"Host": f"elsewhere.example:{urlsplit(address).port}"}))

@@ -14,11 +14,15 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.browser import in_a_browser
 from tests.live import free_ports, held_stage, until, working
@@ -211,8 +215,16 @@ def test_a_deployment_runs_and_a_second_serve_finds_it_served(service: Service) 
     ours = [service.process.pid, *(one.pid for one in psutil.Process(service.process.pid).children(True))]
     sockets = [one for one in psutil.net_connections("tcp") if one.pid in ours and one.status == "LISTEN"]
     assert {str(one.laddr).split("'")[1] for one in sockets} == {"127.0.0.1"}
-    assert allowed(service, "https://elsewhere.example") is None, "no page of another's may start a run"
-    assert allowed(service, service.url.removesuffix("/api")) == service.url.removesuffix("/api")
+    assert status_for(service, service.url.removesuffix("/api")) == 200
+    assert status_for(service, "https://elsewhere.example") == 403, "no page of another's may start a run"
+    events = service.url.replace("http:", "ws:") + "/events/in"
+    with connect(events, origin=Origin(service.url.removesuffix("/api"))):
+        pass
+    with (
+        pytest.raises(InvalidStatus, match="403"),
+        connect(events, origin=Origin("https://elsewhere.example")),
+    ):
+        pass
     again = subprocess.run(
         [sys.executable, "-m", "flows.serve"],
         cwd=service.folder,
@@ -226,11 +238,14 @@ def test_a_deployment_runs_and_a_second_serve_finds_it_served(service: Service) 
     assert f"served already, by process {service.process.pid}" in again.stdout
 
 
-def allowed(service: Service, origin: str) -> str | None:
-    """The origin whose pages the server lets read it, if it is asked by a page of `origin`."""
-    with urlopen(Request(f"{service.url}/health", headers={"Origin": origin}), timeout=10) as response:
-        found: str | None = response.headers["Access-Control-Allow-Origin"]
-        return found
+def status_for(service: Service, origin: str) -> int:
+    """What a page of `origin` gets for a question that it posts."""
+    headers = {"Origin": origin, "Content-Type": "application/json"}
+    try:
+        with urlopen(Request(f"{service.url}/deployments/filter", b"{}", headers), timeout=10) as response:
+            return int(response.status)
+    except HTTPError as error:
+        return error.code
 
 
 @in_a_browser
