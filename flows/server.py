@@ -32,7 +32,7 @@ ALONE = "--no-server"
 SETTINGS, DOTENV = Path("prefect.toml"), Path(".env")
 URL = "PREFECT_API_URL"
 SECRET = re.compile(
-    "KEY|AUTH|PASSWORD|SECRET|TOKEN|CONNECTION_URL|HEADERS"
+    "KEY|AUTH|PASSWORD|SECRET|TOKEN|URL|HEADERS|ARGS"
 )  # in names of settings that aren't told
 ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 REFUSED = f"This server is for pages of its own; {ORIGINS} lets in others.\n".encode()
@@ -99,7 +99,7 @@ def check_settings() -> None:
     try:
         with redirect_stderr(heard):  # it says the same of plugins, which there are none of
             import prefect.context  # noqa: F401
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
         _end(_fault(error))
     sys.stderr.write(heard.getvalue())
 
@@ -110,21 +110,23 @@ def _fault(error: Exception) -> str:
 
     _toml(SETTINGS)
     if not isinstance(_toml(profiles(), "profiles") or {}, dict):
-        return f"{profiles()}: profiles is {_toml(profiles(), 'profiles')!r}; give tables [profiles.NAME]"
-    places = f"{SETTINGS}, {DOTENV} and {profiles()}"
+        return f"{profiles()}: profiles are no tables; give [profiles.NAME]"
+    places = f"the environment, {SETTINGS}, {DOTENV} and {profiles()}"
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        name, value = str(first["loc"][-1]).upper(), str(first["input"])
-        named = (key for key in os.environ if key.startswith("PREFECT_") and key.endswith(name))
+        name, value = ".".join(map(str, first["loc"])), str(first["input"])
+        # Of one setting alone, for others are in what all of them are checked by, and of no secret.
+        if not name or SECRET.search(name.upper()) or not isinstance(first["input"], str | int | float):
+            return f"Prefect can't use {name or 'its settings together'} ({first['msg']}); see {places}"
+        ending = name.rpartition(".")[2].upper()
+        named = (key for key in os.environ if key.startswith("PREFECT_") and key.endswith(ending))
         known = next((key for key in named if os.environ[key].casefold() == value.casefold()), None)
-        if SECRET.search(name):
-            return f"{known or name} is no value that Prefect can use (see {places})"
         if known:
             return f"{known} is {os.environ[known]!r}: {first['msg']}"
         return f"{name} is {value!r}: {first['msg']} (see {places})"
     if isinstance(error, UnicodeDecodeError):
         return f"{DOTENV} can't be read as UTF-8: {brief(error)}"
-    return f"Prefect can't use its settings ({brief(error)}); see the environment, {places}"
+    return f"Prefect can't use its settings ({brief(error)}); see {places}"
 
 
 def is_wanted() -> bool:

@@ -90,12 +90,12 @@ def robustness(predict_batch: Predict, data: Dataset, p: Evaluate) -> dict[str, 
         console.say(f"evaluate: {len(labels)} images corrupted by {name}")
         hits[name] = {str(s): right(corrupt(images, name, s, p.seed)) for s in SEVERITIES}
     each = np.mean([hit for severities in hits.values() for hit in severities.values()], axis=0)
-    interval = intervals.bootstrap(lambda rows: each[rows].mean(), len(labels), p.bootstrap, p.seed)
+    ends = intervals.bootstrap(lambda rows: each[rows].mean(), len(labels), p.bootstrap, p.seed)
     return {
         "n": len(labels),
         "unharmed": rounded(right(images).mean()),
         "accuracy": rounded(each.mean()),
-        "interval_95": {"accuracy": [rounded(end) for end in interval]},
+        "interval_95": {"accuracy": [rounded(end) for end in np.clip(ends, 0, 1)]},
         "corruptions": {
             name: {severity: rounded(hit.mean()) for severity, hit in severities.items()}
             for name, severities in hits.items()

@@ -20,6 +20,7 @@ import sys
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,14 +61,23 @@ def list_sources(names: list[str], stdin: Any = None) -> list[Source]:
 
 
 def _from_name(name: str) -> list[Source]:
-    named = [name]
-    if glob.has_magic(name) and not Path(name).exists():
-        named = sorted(glob.glob(name, recursive=True)) or named  # noqa: PTH207, which takes no absolute ones
+    is_pattern = glob.has_magic(name) and not Path(name).exists()
+    named = (_matches(name) if is_pattern else []) or [name]
     # By path, since ** matches a folder and what is in it.
     found = {Path(image): image for one in named for image in _images(one)}
     if not found:
         raise DataError(f"{name} holds no images; give a folder or an archive that does")
     return [Source(one) for one in found.values()]
+
+
+def _matches(pattern: str) -> list[str]:
+    """The files and folders that a pattern matches, but for folders that are linked, and what is in them."""
+    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207, which takes no absolute patterns
+    linked = {path for path in map(Path, found) if path.is_dir() and path.is_symlink()}
+    for folder in sorted(linked):
+        _pass_over(str(folder))
+    kept = [match for match in found if linked.isdisjoint([Path(match), *Path(match).parents])]
+    return [match for match in kept if Path(match).is_file() or Path(match).is_dir()]
 
 
 def _images(name: str) -> list[str]:
@@ -81,6 +91,7 @@ def _images(name: str) -> list[str]:
         return [name]
 
 
+@cache  # to tell it once, though ** matches folders and those in them
 def _pass_over(folder: str) -> None:
     console.warn(f"predict: {folder} is a link to a folder, and passed over; name it, if it is meant")
 

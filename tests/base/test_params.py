@@ -141,9 +141,13 @@ def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
             for old, new in (
                 ("agreement, min: 0.99", "agreement, min: 99"),
                 ("accuracy_drop, max: 0.005", "accuracy_drop, max: 2"),
-                ("sure_disagreement, max: 0.005", "sure_disagreement, max: 1"),
                 ("golden_difference, max: 0.75,", "golden_difference, max: 75,"),
             )
+        ),
+        (
+            "sure_disagreement, max: 0.005",
+            "sure_disagreement, max: 1",
+            ("export.rules.3", "at most 1, which all are; leave it out, or make it 0.01"),
         ),
     ],
 )

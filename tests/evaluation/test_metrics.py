@@ -157,9 +157,12 @@ def test_intervals_stay_within_what_is_possible() -> None:
 
 
 def test_what_is_never_taken_for_a_label_is_not_among_its_five() -> None:
-    """Of classes that a model doesn't know it says 0, and of equal ones no more than five are its first."""
-    unknown = Answers.of(np.array([0, 2, 3]), np.array([[0.6, 0.4, 0, 0]] * 3))
+    """As classes that a model doesn't know; and of equal ones no more than five are its first."""
+    unknown = Answers.of(np.array([0, 2, 3]), np.array([[0.6, 0.4, -1, -1]] * 3))
     assert value("top_5_accuracy", unknown) == pytest.approx(1 / 3)
+    assert value("top_5_accuracy", Answers.of(np.array([2]), np.array([[0.6, 0.4, 0]]))) == 1, (
+        "0 is less than 1/512"
+    )
     constant = Answers.of(np.arange(100), np.full((100, 100), 0.01))
     assert value("top_5_accuracy", constant) == 0.05
     assert (constant.above == np.arange(100)).all()

@@ -42,10 +42,19 @@ def test_a_variable(words: tuple[str, ...], setting: str, said: str, tmp_path: P
     assert errors.startswith(said)
 
 
+def test_settings_that_dont_go_together(tmp_path: Path) -> None:
+    """What Prefect says of these has all of them in it."""
+    code, errors = ended(tmp_path, VERIFY, PREFECT_LOGGING_TO_API_MAX_LOG_SIZE="99999999999")
+    assert (code, errors.count("\n")) == (2, 1), errors
+    assert errors.startswith("Prefect can't use ") and "max_log_size" in errors.lower()
+
+
 def test_a_value_that_may_be_secret_is_not_told(tmp_path: Path) -> None:
     code, errors = ended(tmp_path, VERIFY, PREFECT_CLIENT_CUSTOM_HEADERS='{"Authorization": ["planted"]}')
     assert (code, errors.count("\n")) == (2, 1), errors
-    assert errors.startswith("AUTHORIZATION is no value that Prefect can use")
+    assert errors.startswith(
+        "Prefect can't use custom_headers.Authorization (Input should be a valid string)"
+    )
     assert "planted" not in errors
 
 
@@ -53,11 +62,12 @@ def test_a_value_that_may_be_secret_is_not_told(tmp_path: Path) -> None:
     ("file", "content", "said"),
     [
         (".env", b"X=\xe9\n", ".env can't be read as UTF-8"),
-        (".env", b"PREFECT_LOGGING_LEVEL=x\n", "LEVEL is 'X': Input should be"),
+        (".env", b"PREFECT_LOGGING_LEVEL=x\n", "level is 'X': Input should be"),
         ("prefect.toml", b"[api\n", "prefect.toml is not valid TOML"),
         (PROFILES, b'active = "x"\n[profiles.x\n', f"{PROFILES} is not valid TOML: Expected"),
         (PROFILES, b"\xff\n", f"{PROFILES} is not valid TOML: 'utf-8' codec can't decode"),
-        (PROFILES, b"profiles = 3\n", f"{PROFILES}: profiles is 3; give tables"),
+        (PROFILES, b"profiles = 3\n", f"{PROFILES}: profiles are no tables"),
+        (PROFILES, b"[[profiles]]\nKEY = 'planted'\n", f"{PROFILES}: profiles are no tables"),
     ],
 )
 def test_a_file(file: str, content: bytes, said: str, tmp_path: Path) -> None:

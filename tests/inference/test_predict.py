@@ -89,6 +89,21 @@ def test_a_pattern_is_what_it_matches(tiny: Tiny, tmp_path: Path) -> None:
             predict.list_sources([str(tmp_path / none)])
 
 
+def test_a_pattern_takes_no_links_to_folders_and_nothing_that_is_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("photos/0.png", "elsewhere/1.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "photos/linked").symlink_to(tmp_path / "elsewhere")
+    (found,) = predict.list_sources([f"{tmp_path}/photos/**"])
+    assert found.name == f"{tmp_path}/photos/0.png"
+    (tmp_path / "photos/dangling.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "photos/pipe.png")
+    assert predict.list_sources([f"{tmp_path}/photos/*"]) == [found]
+    assert capsys.readouterr().err.count("linked is a link to a folder, and passed over") == 1
+
+
 def test_a_folder_that_a_pattern_matches_is_searched_once(tmp_path: Path) -> None:
     """As the shell's own expansion of it would be."""
     for name in ("a/b/2.png", "a/1.png", "0.png"):

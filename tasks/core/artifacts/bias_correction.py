@@ -13,7 +13,6 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tasks.core.base.arrays import Array
 
-BATCH = 20
 DIGITS = 3  # of a logit; rounded so far that another kind of CPU says the same
 KINDS = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT32: np.int32}  # of a bias
 
@@ -70,13 +69,11 @@ def _logits(content: bytes, graph: Any, place: int, images: Array) -> Array:
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         experimental_preserve_all_tensors=True,
     )
+    interpreter.allocate_tensors()
     (image,) = interpreter.get_input_details()
     parts = []
-    for start in range(0, len(images), BATCH):
-        part = images[start : start + BATCH]
-        interpreter.resize_tensor_input(image["index"], part.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(image["index"], part)
+    for one in images:  # all inner tensors of several would take GB
+        interpreter.set_tensor(image["index"], one[None])
         interpreter.invoke()
         parts.append(interpreter.get_tensor(place).astype(np.float64))
     found, about = np.concatenate(parts), graph.Tensors(place).Quantization()

@@ -3,6 +3,7 @@
 import math
 import tempfile
 import zipfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,17 +102,19 @@ class Exporter:
         with console.quiet():
             content = converter.convert()
         if quantization in ("dynamic", "int8"):
-            some = self.images[:: math.ceil(len(self.images) / CORRECTED_BY)]
-            content = bias_correction.correct(content, some, self._logits(some))
+            content = bias_correction.correct(content, *self._some_logits)
         path.write_bytes(content)
         carried = {CONTRACT: self.contract.text() + "\n", "labels.txt": lines(self.contract.class_names)}
         with zipfile.ZipFile(path, "a") as extra:  # appended, as TFLite files carry other files
             for name, text in carried.items():
                 extra.writestr(zipfile.ZipInfo(name), text)  # of 1980, whenever it is written
 
-    def _logits(self, images: Array) -> Array:
-        parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-        return np.concatenate([self.model(part, training=False).numpy() for part in parts])
+    @cached_property
+    def _some_logits(self) -> tuple[Array, Array]:
+        """Some of the images, and what the model says of them."""
+        some = self.images[:: math.ceil(len(self.images) / CORRECTED_BY)]
+        parts = (some[start : start + BATCH] for start in range(0, len(some), BATCH))
+        return some, np.concatenate([self.model(part, training=False).numpy() for part in parts])
 
     def onnx(self, path: Path) -> None:
         """Writes an ONNX file: input `image` with a free batch size, output `probabilities`."""

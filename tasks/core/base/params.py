@@ -96,7 +96,11 @@ class Limit(Section):
         Raises:
             ParamError: names the rule by its `key`.
         """
-        if abs(self.threshold) > 1 or self.max == 1:
+        if self.max == 1:
+            raise ParamError(
+                f"{key} asks for a {self.metric} of at most 1, which all are; leave it out, or make it 0.01"
+            )
+        if abs(self.threshold) > 1:
             raise ParamError(
                 f"{key} asks for a {self.metric} of {self.said('g')}; it is a share: 90 % are 0.9"
             )
@@ -194,7 +198,8 @@ def _explain(problems: list[ErrorDetails], root: type, file: Path) -> str:
     if problem["input"] is None:
         return f"{key} has no value; give it one"
     allowed = " or ".join(_allowed(other) for other in problems if _key(other) == parts)
-    written = _as_written(file, parts) if _ALLOWED["string_type"] in allowed else repr(problem["input"])
+    is_text = _ALLOWED["string_type"] in allowed and not isinstance(problem["input"], list | dict)
+    written = _as_written(file, parts) if is_text else repr(problem["input"])
     return f"{key} is {written}; {allowed}"
 
 
@@ -246,7 +251,10 @@ def _known(parts: list[str], root: type) -> list[str]:
 
 def takes_text(root: type, path: list[str]) -> bool:
     """Whether the value of a key that is there may be any text."""
-    return _kind(root, path) is str
+    try:
+        return _kind(root, path) is str
+    except KeyError:  # no parameter, which is told elsewhere
+        return False
 
 
 def _kind(root: Any, parts: list[str]) -> Any:

@@ -45,8 +45,8 @@ def change(
     better for it than either metric.
 
     Args:
-        relative: as a share of the reference's, which must not be 0. The interval is NaN if it is in some
-            resample.
+        relative: as a share of the reference's, which must not be 0. The interval is NaN if it is in too many
+            resamples.
     """
 
     def of(rows: Array) -> float:
@@ -57,5 +57,6 @@ def change(
     value = of(np.arange(len(candidate)))
     if metric.hits and not relative:
         return value, agresti_min(metric.hits(candidate), metric.hits(reference))
-    low, high = bootstrap(of, len(candidate), resamples, seed).tolist()
-    return value, (low, high)
+    ends = bootstrap(of, len(candidate), resamples, seed)
+    low, high = np.clip(ends, -1, 1) if metric.bounded and not relative else ends
+    return value, (float(low), float(high))

@@ -109,7 +109,7 @@ class GateEvaluator:
         settings = (self.p.calibration_bins, self.p.bootstrap, self.p.seed)
         change, (low, high) = estimates.change(candidate, reference, metric, rule.relative, *settings)
         if math.isnan(change) or math.isnan(low):
-            zero = "is 0" if before == 0 else "is 0 in some resamples of the images"
+            zero = "is 0" if before == 0 else "is 0 in many resamples of the images"
             why = f"{name}: a share of {rule.against}'s, which {zero}, says nothing"
             return Outcome("inconclusive", name, why)
         verdict, says = _verdict(rule, low, high)

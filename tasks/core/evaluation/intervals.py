@@ -1,5 +1,6 @@
 """How sure one can be of a number that was measured on so many images: intervals at 95 %."""
 
+import warnings
 from collections.abc import Callable
 from statistics import NormalDist
 
@@ -8,6 +9,7 @@ import numpy as np
 from tasks.core.base.arrays import Array
 
 Z_95 = NormalDist().inv_cdf(0.975)
+UNDEFINED = 0.025  # of the resamples, at most
 
 
 def wilson(hits: Array) -> tuple[float, float]:
@@ -35,7 +37,7 @@ def agresti_min(after: Array, before: Array) -> tuple[float, float]:
 
 
 def bootstrap(of: Callable[[Array], Array | float], count: int, resamples: int, seed: int) -> Array:
-    """The percentile intervals of values, over images drawn with replacement (Efron, 1979).
+    """Percentile intervals of values, over images drawn with replacement (Efron, 1979), and moved.
 
     They are moved by what the resamples are off by on average: means over classes come out lower there,
     where some of the small classes get lost.
@@ -46,10 +48,13 @@ def bootstrap(of: Callable[[Array], Array | float], count: int, resamples: int, 
         count: of images.
 
     Returns:
-        Low and high of the value, or a row of them for each of several; NaN if it is NaN of some resample.
+        Low and high of the value, or a row of them for each of several. Resamples of which it is NaN are left
+        out; it is NaN itself if these are more than what lies outside of the interval.
     """
     rng = np.random.default_rng(seed)
     draws = np.array([of(rng.integers(count, size=count)) for _ in range(resamples)])
-    off = draws.mean(axis=0) - of(np.arange(count))
-    ends: Array = np.percentile(draws, [2.5, 97.5], axis=0).T - np.expand_dims(off, -1)
-    return ends
+    is_undefined = np.isnan(draws).mean(axis=0) > UNDEFINED
+    with warnings.catch_warnings(action="ignore"):  # where all are
+        off = np.nanmean(draws, axis=0) - of(np.arange(count))
+        ends: Array = np.nanpercentile(draws, [2.5, 97.5], axis=0).T - np.expand_dims(off, -1)
+    return np.where(np.expand_dims(is_undefined, -1), np.nan, ends)

@@ -22,7 +22,7 @@ class Answers:
 
     labels, predicted: int (n,), places of classes.
     confidence: float (n,), the probability of the predicted class.
-    own: float (n,), the probability of the label.
+    own: float (n,), the probability of the label; below 0 if the model doesn't know the class.
     above: int (n,), how many classes are likelier than the label, or as likely and before it.
     """
 
@@ -91,8 +91,8 @@ def right(answers: Answers) -> Array:
 
 
 def in_top_5(answers: Answers) -> Array:
-    """Whose label is among the five likeliest classes, and not of probability 0, as of an unknown class."""
-    top: Array = (answers.above < 5) & (answers.own > 0)
+    """Whose label is among the five likeliest classes, and one that the model knows."""
+    top: Array = (answers.above < 5) & (answers.own >= 0)
     return top
 
 

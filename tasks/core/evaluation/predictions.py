@@ -68,13 +68,13 @@ def baseline(frame: pd.DataFrame, name: str) -> Answers:
 def another(other: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     """Another model's table for the images that our own holds too, with its labels and all classes of both.
 
-    A class that one of them doesn't know has probability 0 there.
+    A class that one of them doesn't know has probability -1 there.
     """
     # Of another image under the same path the other model said nothing.
     same = [name for name in ("path", "sha256") if name in own and name in other]
     names = dict.fromkeys([*class_names(own), *class_names(other)])
     columns = [PROBABILITY + name for name in names]
-    answered = other.reindex(columns=[*same, "predicted", *columns], fill_value=0.0)
+    answered = other.reindex(columns=[*same, "predicted", *columns], fill_value=-1.0)
     return own[[*same, "label"]].merge(answered, on=same, validate="one_to_one")
 
 

@@ -160,7 +160,7 @@ def difference(what: str, base: str) -> tuple[dict[str, Any], bool]:
             return dict(found.get("diff", {})), base not in found.get("errors", {})
     except (DvcException, SCMError) as error:
         raise DataError(
-            f"{base} can't be compared with ({brief(error)}); `{git.remedy(base)}` brings it"
+            f"{base} can't be compared with ({brief(error)}); `{git.remedy(base)}` brings it, if it is there"
         ) from None
 
 

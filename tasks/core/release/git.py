@@ -91,9 +91,10 @@ def unlooked() -> tuple[str, str] | None:
     """
     rows = run("ls-files", "-v", "-z").split("\0")
     for mark, file in (row.split(" ", 1) for row in rows if row[:1] == "S" or row[:1].islower()):
-        is_here = Path(file).is_file() and not Path(file).is_symlink()
+        if not Path(file).is_file() or Path(file).is_symlink():
+            continue
         committed = attempt("rev-parse", "--verify", "--quiet", f"HEAD:{file}").stdout.strip()
-        if is_here and run("hash-object", "--", file) != committed:
+        if run("hash-object", "--", file) != committed:
             return file, "assume-unchanged" if mark.islower() else "skip-worktree"
     return None
 
@@ -184,10 +185,10 @@ def remote_tags() -> dict[str, str]:
 def remedy(name: str) -> str:
     """The command that brings a commit that isn't here, also into a clone of another branch alone."""
     remote, _, branch = name.partition("/")
-    if not branch or remote not in run("remote").split():
-        return "git fetch"
-    depth = "--depth 1 " if run("rev-parse", "--is-shallow-repository") == "true" else ""
-    return f"git fetch {depth}{remote} {branch}:refs/remotes/{name}"
+    is_shallow = run("rev-parse", "--is-shallow-repository") == "true"
+    if not branch or remote not in run("remote").split() or set(name) & set("~^:@"):
+        return "git fetch --unshallow --tags" if is_shallow else "git fetch --tags"
+    return f"git fetch {'--depth 1 ' if is_shallow else ''}{remote} {branch}:refs/remotes/{name}"
 
 
 def fetch() -> str | None:
@@ -265,11 +266,13 @@ def push(tags: list[str]) -> None:
         return  # the connection broke after that
     if "[remote rejected]" in done.stderr:
         raise DarkroomError(f"{REMOTE} doesn't let you make these tags ({_why(done)})")
-    if LOST.search(done.stderr):
+    # Neither addresses nor words of hooks.
+    said = [line for line in done.stderr.splitlines() if line.startswith(("fatal:", "ssh:", "error: RPC"))]
+    if LOST.search(re.sub("'.*?'", "", " ".join(said))):
         raise Unreachable(f"{REMOTE} took no tags, and so nothing is promoted ({_why(done)})")
     raise DarkroomError(
-        f"git doesn't push the tags, and so nothing is promoted ({_why(done)}); see what "
-        f"`git config --get-regexp remote.{REMOTE}` and the hook pre-push do"
+        f"git doesn't push the tags, and so nothing is promoted ({_why(done)}); see your rights there, the "
+        f"hook pre-push, and `git config --get-regexp remote.{REMOTE}`"
     )
 
 

@@ -62,8 +62,9 @@ def check(head: Revision, push: bool) -> None:
 def check_committed() -> None:
     """Raises a DarkroomError unless what was gated is what this commit has."""
     changed = git.run("diff", "--name-only", "HEAD").splitlines()
-    images = Path(params.load(Params).data.images)  # may be kept from git
-    left_out = [file for file in dvc_api.inputs_among(git.untracked()) if not file.is_relative_to(images)]
+    images = Path(params.load(Params).data.images).resolve()  # may be kept from git
+    others = [file for file in git.untracked() if not Path(file).parent.resolve().is_relative_to(images)]
+    left_out = dvc_api.inputs_among(others)
     if changed or left_out:
         file = [*changed, *left_out][0]
         raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
@@ -91,14 +92,14 @@ def check_not_withdrawn(head: Revision, known: Registry) -> None:
 
 
 def check_name(known: Registry) -> None:
-    """Raises a DarkroomError if a name that the next version may get is that of a lightweight tag."""
-    for tag in (f"{git.MODEL}@{known.next(breaks)}" for breaks in (False, True)):
-        if git.has_tag(tag):
-            raise DarkroomError(
-                f"{tag} is no version but a lightweight tag of a next version's name: "
-                f"git tag --delete '{tag}'; if {git.REMOTE} has it too, "
-                f"git push --delete {git.REMOTE} 'refs/tags/{tag}'"
-            )
+    """Raises a DarkroomError if the next version's name is that of a lightweight tag."""
+    tag = f"{git.MODEL}@{known.next(breaks=False)}"
+    if git.has_tag(tag):
+        raise DarkroomError(
+            f"{tag} is no version but a lightweight tag of the next version's name: "
+            f"git tag --delete '{tag}'; if {git.REMOTE} has it too, "
+            f"git push --delete {git.REMOTE} 'refs/tags/{tag}'"
+        )
 
 
 def version_of(head: Revision, known: Registry) -> Version | None:

@@ -135,13 +135,14 @@ class AverageReplicas(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class WithoutPenalties(keras.callbacks.Callback):  # type: ignore[misc]
-    """Takes what Keras adds to the loss for the size of weights from the validation loss.
+    """Takes what Keras adds to the loss for the size of weights, at the epoch's end, from both losses.
 
-    It goes before all callbacks that read that, and compare it with a head's, which has no such part.
+    It goes before all callbacks that read them, and compare them with a head's, which have no such part.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:  # noqa: ARG002
-        logs["val_loss"] -= penalties(self.model)
+        added = penalties(self.model)
+        logs.update({name: logs[name] - added for name in ("loss", "val_loss")})
 
 
 class FitHeadAnew(keras.callbacks.Callback):  # type: ignore[misc]
