@@ -171,6 +171,18 @@ def test_a_grey_jpeg_is_read_as_colour() -> None:
     assert farthest(encoded(PHOTOGRAPH.convert("L"))) <= 2
 
 
+@pytest.mark.parametrize("marker", ["none", "CMYK", "YCCK"])
+def test_a_jpeg_of_four_colours_is_read_alike_whether_or_not_adobe_marked_it(marker: str) -> None:
+    data = encoded(PHOTOGRAPH.convert("CMYK"))
+    start, transform = data.index(b"\xff\xee"), data.index(b"Adobe") + 11
+    if marker == "none":
+        data = data[:start] + data[transform + 1 :]
+    elif marker == "YCCK":
+        data = data[:transform] + b"\2" + data[transform + 1 :]
+    assert (b"Adobe" in data) == (marker != "none")
+    assert farthest(data) <= 2
+
+
 MODES = (*golden.PLAIN, "I;16")
 
 

@@ -7,6 +7,7 @@ from tasks.core.base.contract import Contract, Resize
 
 HEADER = 1 << 16  # bytes, within which EXIF lies
 ORIENTATION = 0x0112  # the tag's number
+ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # what its programs mark a JPEG with
 
 
 def images(encoded: Any, contract: Contract) -> Any:
@@ -31,8 +32,18 @@ def decode(data: Any) -> Any:
 
 
 def _jpeg(data: Any) -> Any:
-    pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    pixels = tf.io.decode_jpeg(_inverted(data), channels=3, dct_method="INTEGER_ACCURATE")
     return tf.cast(upright(pixels, orientation(data, b"Exif\0\0")), tf.float32)
+
+
+def _inverted(data: Any) -> Any:
+    """Marks a JPEG of four colours as Adobe's, whose values are inverted: Pillow takes each of them so.
+
+    A marker of its own comes later in the file, and counts in place of this one.
+    """
+    start, rest = tf.strings.substr(data, 0, 2), tf.strings.substr(data, 2, tf.strings.length(data))
+    is_cmyk = tf.io.extract_jpeg_shape(data)[2] == 4
+    return tf.cond(is_cmyk, lambda: tf.strings.join([start, ADOBE, rest]), lambda: data)
 
 
 def _png(data: Any) -> Any:
