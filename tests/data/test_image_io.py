@@ -65,10 +65,11 @@ def test_dark_grey_of_16_bits_stays_dark_whatever_its_brightest_pixel(highest: i
         assert decoded(saved(image, kind)).max() == round(highest / 257)
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "PPM"])
 @pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
-def test_floats_are_grey_up_to_the_usual_whites(white: float) -> None:
+def test_floats_are_grey_up_to_the_usual_whites(white: float, kind: str) -> None:
     ramp = np.linspace(0, white, 256, dtype=np.float32).reshape(16, 16)
-    assert np.array_equal(decoded(saved(Image.fromarray(ramp), "TIFF"))[..., 0].ravel(), np.arange(256))
+    assert np.array_equal(decoded(saved(Image.fromarray(ramp), kind))[..., 0].ravel(), np.arange(256))
 
 
 @pytest.mark.parametrize("mark", [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38])

@@ -143,7 +143,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     values[~(np.abs(values) < NO_DATA)] = 0
     whites = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
-    if image.mode.startswith("I;16") or image.format == "PPM":
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         whites = [65535.0]
     highest = values.max(initial=0)
     top = next((white for white in whites if highest <= white), whites[-1])
