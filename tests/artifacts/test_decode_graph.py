@@ -141,14 +141,28 @@ def test_palettes_of_few_colours_are_read_alike(colours: int, transparent: bool)
     assert farthest(data) <= 2
 
 
-def test_grey_of_few_bits_with_transparency_is_read_alike() -> None:
-    levels = (np.asarray(PHOTOGRAPH.convert("L"))[:150, :200] // 64).astype(np.uint8)
-    plain = little_png(levels, 2)
-    chunk = b"tRNS" + struct.pack(">H", 0)
+@pytest.mark.parametrize(
+    ("depth", "level"),
+    [(1, 0), (1, 1), (2, 0), (2, 1), (2, 3), (2, 4 + 1), (4, 0), (4, 9), (4, 15)],  # of 4 + 1, two bits count
+)
+def test_grey_of_few_bits_with_transparency_is_read_alike(depth: int, level: int) -> None:
+    levels = (np.asarray(PHOTOGRAPH.convert("L"))[:150, :200] >> (8 - depth)).astype(np.uint8)
+    plain = little_png(levels, depth)
+    chunk = b"tRNS" + struct.pack(">H", level)
     cut = plain.index(b"IDAT") - 4
     data = plain[:cut] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + plain[cut:]
     assert Image.open(BytesIO(data)).has_transparency_data
     assert farthest(data) <= 2
+
+
+@pytest.mark.parametrize("level", [0, 77, 40_000, 65_535])
+def test_grey_of_16_bits_with_transparency_is_read_alike(level: int) -> None:
+    """Half of a picture is of the level that is transparent, the other of one beside it, of the same byte."""
+    rows = np.repeat([level, level ^ 1], SIDE // 2).astype(np.uint16)
+    data = encoded(Image.fromarray(np.tile(rows[:, None], SIDE)), "PNG", transparency=level)
+    assert farthest(data) <= 2
+    assert in_graph(data)[0].min() == 255
+    assert in_graph(data)[-1].max() == round(level / 257)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

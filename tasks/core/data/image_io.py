@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from tasks.core.base.console import quiet
 from tasks.core.base.contract import Packing, Resize
@@ -34,6 +34,7 @@ OTHER_FORMATS = {
     b"ftypmif1": "HEIC",
     b"jP  \r\n\x87\n": "JPEG 2000",
 }
+HIGHEST = {"L;2": 3, "L;4": 15}  # level of a PNG's grey, by what Pillow calls its depth
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, for an error not a warning
 
 
@@ -62,7 +63,16 @@ def open_image(data: bytes) -> Image.Image:
             raise DataError(f"has a broken header ({error})") from None
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"is too large: {image.width} x {image.height} pixels")
+    _scale_transparent_level(image)
     return image
+
+
+def _scale_transparent_level(image: ImageFile.ImageFile) -> None:
+    """Pillow scales greys of 2 and 4 bits to 0-255, and leaves the one that is transparent as it is."""
+    if image.format == "PNG" and image.tile and "transparency" in image.info:
+        highest = HIGHEST.get(str(image.tile[0].args))
+        if highest is not None:
+            image.info["transparency"] = (image.info["transparency"] & highest) * 255 // highest
 
 
 def decode(image: Image.Image) -> Image.Image:
@@ -135,7 +145,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it.
+    """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it, transparency and all.
 
     White is 65535 where a file has 16 bits. 32 bits and floats don't say what it is: of what is usual, it is
     the least that holds the image. What is no number, or as large as only a mark for no data is, is black.
@@ -147,7 +157,11 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         whites = [65535.0]
     highest = values.max(initial=0)
     top = next((white for white in whites if highest <= white), whites[-1])
-    return Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
+    grey = Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
+    level = image.info.get("transparency")
+    if level is not None:
+        grey.putalpha(Image.fromarray(np.where(values == level, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def resize_image(image: Image.Image, size: int, how: Resize) -> Pixels:
