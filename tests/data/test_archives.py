@@ -280,6 +280,13 @@ def linked(file: Path) -> None:
         tar.addfile(info)
 
 
+def linked_to_nothing(file: Path) -> None:
+    with tarfile.open(file.with_suffix(".tar"), "w") as tar:
+        info = tarfile.TarInfo("cat/1.png")
+        info.type, info.linkname = tarfile.LNKTYPE, "gone.png"
+        tar.addfile(info)
+
+
 def without_class(file: Path) -> None:
     pack_tar(file.with_suffix(".tar"), {"1.png": b"x", "cat/1.png": b"x"})
 
@@ -313,6 +320,7 @@ def unpacked_beside(file: Path) -> None:
         (encrypted, "can't be read as a ZIP file (it is encrypted); make it anew"),
         (deflate64, "can't be read as a ZIP file (it is compressed by method 9, not by deflate)"),
         (linked, "cat/1.png is a link or sparse"),
+        (linked_to_nothing, "(cat/1.png is a hard link to gone.png, which is not before it); make it anew"),
         (without_class, "a.tar/1.png lies outside of every class folder"),
         (unpacked_beside, "a.zip/cat/1.png lies beside the archive as well"),
     ],
@@ -349,7 +357,37 @@ def test_a_bad_archive_stops_nobody_who_doesnt_name_it(loose: Path, top: Path) -
     names = {Path(source.name).name for source in predict.list_sources([str(top / "pictures")])}
     assert names == {"1.png", "2.png", "notes.zip"}
     frame = scoring.describe(top / "pictures", ALONE)
-    assert frame.set_index("path")["error"].to_dict()["notes.zip"] == "is not an image"
+    assert frame.set_index("path")["error"].to_dict()["notes.zip"].startswith("can't be read as a ZIP file")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (climbing, "holds '../dog/1.png', which leads out of it; make it anew"),
+        (twice, "holds 'cat/1.png' twice; make it anew with one of them"),
+        (
+            linked_to_nothing,
+            "can't be read as an uncompressed tar file (cat/1.png is a hard link to gone.png, which is not "
+            "before it); make it anew",
+        ),
+    ],
+)
+def test_predict_and_score_say_why_an_archive_is_refused(
+    top: Path, spoil: Callable[[Path], None], words: str
+) -> None:
+    spoil(top / "pictures/a")
+    (source,) = predict.list_sources([str(top / "pictures")])
+    with pytest.raises(DataError) as caught:
+        image_io.content(Path(source.name))
+    assert str(caught.value) == f"{source.name} {words}"
+    assert scoring.describe(top / "pictures", ALONE)["error"].tolist() == [words]
+
+
+def test_an_image_that_is_called_as_an_archive_is_read(loose: Path, top: Path) -> None:
+    (top / "pictures/a.zip").write_bytes((loose / "pictures/blue/000.png").read_bytes())
+    (source,) = predict.list_sources([str(top / "pictures")])
+    assert image_io.read(Path(source.name), 32, "stretch").shape == (32, 32, 3)
+    assert scoring.describe(top / "pictures", ALONE)["error"].isna().all()
 
 
 def test_an_archive_without_images_is_passed_over_and_told(loose: Path, top: Path) -> None:
@@ -404,9 +442,19 @@ def test_what_would_explode_is_not_unpacked(
 ) -> None:
     monkeypatch.setattr(archives, "MAX_BYTES", 1000)
     pack(top / f"pictures/a{suffix}", {"cat/1.png": bytes(1001), "dog/1.png": bytes(1000)})
-    with pytest.raises(DataError, match=r"cat/1.png is too large: 1,001 bytes"):
+    with pytest.raises(DataError, match=r"cat/1.png is too large: 1,001 bytes; make the archive anew"):
         image_io.content(top / f"pictures/a{suffix}/cat/1.png")
     assert len(image_io.content(top / f"pictures/a{suffix}/dog/1.png")) == 1000
+
+
+def test_an_image_that_is_damaged_in_its_archive_calls_for_another_archive(top: Path) -> None:
+    archive = top / "a.zip"
+    pack_zip(archive, {"cat/1.png": b"abc"}, zipfile.ZIP_STORED)
+    archive.write_bytes(archive.read_bytes().replace(b"abc", b"abd"))
+    with pytest.raises(DataError, match=r"1.png can't be read .*Bad CRC.*; make the archive anew"):
+        image_io.content(archive / "cat/1.png")
+    with pytest.raises(DataError, match=r"2.png is not there; check the path"):
+        image_io.content(archive / "cat/2.png")
 
 
 def test_predict_finds_images_in_the_archives_of_a_folder(loose: Path, top: Path) -> None:

@@ -107,7 +107,11 @@ class Archive:
                     raise ValueError(
                         f"{info.name} is a link or sparse; tar's --dereference stores what it is of"
                     )
-                if info.islnk():  # a hard link, to what came before
+                if info.islnk():
+                    if info.linkname not in known:
+                        raise ValueError(
+                            f"{info.name} is a hard link to {info.linkname}, which is not before it"
+                        )
                     listed.append((info.name, known[info.linkname]))
                 elif info.isreg():
                     known[info.name] = Member(info.size, info.offset_data)

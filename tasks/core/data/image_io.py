@@ -217,17 +217,38 @@ def content(path: Path) -> bytes:
                 return _from_archive(path, *inner)
             found = "is no regular file" if path.exists() else "is not there"
             raise DataError(f"{path} {found}; check the path")  # reading a pipe would wait for ever
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}); check its permissions") from None
 
 
 def _from_archive(path: Path, archive: archives.Archive, name: str) -> bytes:
-    _ = archive.members  # of which an error says the archive's name
+    remedy = "make the archive anew" if name in archive.members else "check the path"
     try:
         return archive.read(name)
     except DataError as error:
-        raise DataError(f"{path} {error}; check the path") from None
+        raise DataError(f"{path} {error}; {remedy}") from None
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that is in no archive.
+
+    Raises:
+        DataError: it is called as an archive is, and is neither an image nor an archive that is sound.
+        OSError: it can't be read.
+    """
+    data = path.read_bytes()
+    if path.suffix.lower() in archives.SUFFIXES and not _is_image(data):
+        _ = archives.Archive.of(str(path)).members  # of which an error says what is wrong
+    return data
+
+
+def _is_image(data: bytes) -> bool:
+    try:
+        open_image(data)
+    except DataError:
+        return False
+    return True
 
 
 def validated(path: Path, sha256: str) -> bytes:

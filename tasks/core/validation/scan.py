@@ -115,7 +115,7 @@ def _facts(job: Job) -> Facts:
         facts |= {"format": image.format, "mode": image.mode}
         rgb, (width, height) = image_io.shrink(image, SAMPLE)
     except DataError as error:
-        return facts | {"error": str(error)}
+        return facts | {"error": str(error).removeprefix(f"{job.file} ")}  # the row names it
     except MemoryError:  # of this moment and not of the file: without its digest it is not kept
         return {"error": "needs more memory than there is; lower compute.workers"}
     except OSError as error:
@@ -137,7 +137,7 @@ def _content(job: Job) -> bytes:
             raise DataError("is a link to nothing")
         if not file.is_file():
             raise DataError("is no regular file")  # reading a pipe would wait for ever
-    return file.read_bytes()
+    return image_io.read_file(file)
 
 
 def _batch(chunk: list[Job]) -> pa.RecordBatch:
