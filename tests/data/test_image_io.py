@@ -141,9 +141,13 @@ NOISE = Image.effect_noise((64, 64), 90)
         (b"\0\0\0\x18ftypheic\0\0\0\0", "is HEIC, which isn't read"),
         (saved(NOISE, "PNG")[:900], "truncated"),
         (saved(NOISE, "JPEG")[:900], "truncated"),
+        (
+            saved(NOISE, "PNG", icc_profile=b"x").replace(b"iCCP", b"iCCQ"),
+            "broken header .*checksum in b'iCCQ'",
+        ),
         (bomb(), "too large"),
     ],
-    ids=["empty", "text", "avif", "heic", "truncated png", "truncated jpeg", "bomb"],
+    ids=["empty", "text", "avif", "heic", "truncated png", "truncated jpeg", "bad checksum", "bomb"],
 )
 def test_what_can_not_be_read_is_refused_in_one_line(tmp_path: Path, data: bytes, words: str) -> None:
     file = tmp_path / "an image.jpg"

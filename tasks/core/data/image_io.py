@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from tasks.core.base.console import quiet
 from tasks.core.base.contract import Packing, Resize
@@ -23,6 +23,7 @@ Pixels = npt.NDArray[np.uint8]
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "PPM")
 _NAMES = "bmp gif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+PNG = b"\x89PNG\r\n\x1a\n"  # what each file of it begins with
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 NO_DATA = 1e30  # of a float; the largest is a common mark for it
 # What browsers and phones write that isn't read here, by what a file has from its fifth byte on.
@@ -51,7 +52,7 @@ def open_image(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd EXIF and of size, which is judged below
         try:
-            image = Image.open(BytesIO(data), formats=FORMATS)
+            image = _open(data)
         except UnidentifiedImageError:
             other = OTHER_FORMATS.get(data[4:12])
             raise DataError(f"is {other}, which isn't read" if other else "is not an image") from None
@@ -65,6 +66,15 @@ def open_image(data: bytes) -> Image.Image:
         raise DataError(f"is too large: {image.width} x {image.height} pixels")
     _scale_transparent_level(image)
     return image
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if data.startswith(PNG):
+            PngImagePlugin.PngImageFile(BytesIO(data))  # whose error says what is wrong with it
+        raise
 
 
 def _scale_transparent_level(image: ImageFile.ImageFile) -> None:
