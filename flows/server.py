@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from http.client import HTTPException
 from io import StringIO
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -44,6 +45,7 @@ POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: " + " ".j
 PATIENCE = 120  # seconds that a first start may take, which makes the database
 TRIES = 3  # to reach a server that was there: 14 seconds
 ANSWER = 5  # seconds that a server has to say that it is there
+HEALTHY = b"true"  # what it says; a web app in development answers any path, by its page
 
 
 @dataclass
@@ -138,10 +140,10 @@ def is_up(address: str) -> bool:
     """Whether a Prefect server answers at `address`, an URL that ends in /api."""
     try:
         with urlopen(f"{address}/health", timeout=ANSWER) as response:
-            return bool(response.status == 200)
+            return bool(response.read(len(HEALTHY) + 1) == HEALTHY)
     except HTTPError as error:
         return error.code in (401, 403)  # there, and wants a key
-    except (OSError, ValueError):  # not there, or no URL
+    except (OSError, ValueError, HTTPException):  # not there, or no URL, or no HTTP
         return False
 
 

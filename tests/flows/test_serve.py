@@ -2,6 +2,10 @@
 
 import asyncio
 import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -84,6 +88,38 @@ def test_a_port_that_another_program_has_is_named() -> None:
         port = other.getsockname()[1]
         with pytest.raises(DarkroomError, match=f"port {port} is another program's"):
             serve.start_server(f"http://127.0.0.1:{port}/api")
+
+
+@contextmanager
+def answering(response: bytes) -> Iterator[str]:
+    """The URL of an API where a program is that sends the same to everything it is asked."""
+
+    class Program(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(response)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Program) as program:
+        threading.Thread(target=program.serve_forever, args=[0.01], daemon=True).start()
+        yield f"http://127.0.0.1:{program.server_address[1]}/api"
+        program.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("response", "is_prefect"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\ntrue", True),
+        (b"HTTP/1.0 401 Unauthorized\r\n\r\n", True),
+        (b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<html>an app</html>", False),
+        (b"HTTP/1.0 404 Not Found\r\n\r\n", False),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", False),
+    ],
+)
+def test_only_prefect_is_taken_for_its_server(response: bytes, is_prefect: bool) -> None:
+    """A page for every path comes from any web app in development, some of which have port 4200 too."""
+    with answering(response) as url:
+        assert server.is_up(url) == is_prefect
 
 
 def test_a_proxy_that_the_user_has_does_not_keep_the_client_from_its_server(
