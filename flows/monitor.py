@@ -101,9 +101,14 @@ def compare(p: Params) -> State[Any]:
 
 def main(run: Run) -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="images; default monitor.images")
     parser.add_argument(
-        "--model", metavar="MODEL", help="an artifact of export/, or a stage; default monitor.model"
+        "folder", type=cli.name_of_file, nargs="?", metavar="FOLDER", help="images; default monitor.images"
+    )
+    parser.add_argument(
+        "--model",
+        type=cli.name_of_file,
+        metavar="MODEL",
+        help="an artifact of export/, or a stage; default monitor.model",
     )
     parser.add_argument(server.ALONE, action="store_true", help="report to no server that is there")
     given = parser.parse_args()

@@ -106,6 +106,18 @@ def test_a_schedule_does_nothing_while_there_are_no_images(told: list[dict[str, 
     assert state.message == "incomming is not a folder; give one with images", "somebody has named it"
 
 
+@pytest.mark.parametrize("words", [[""], ["new", "--model", ""]])
+def test_an_empty_argument_is_not_taken_for_none(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable that nobody has set would have `monitor.images` scored, and a training started."""
+    monkeypatch.setattr("sys.argv", ["flows/monitor.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        monitor.main(Run())
+    assert ended.value.code == 2
+    assert "it is empty; give a name" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("told")
 def test_the_command_ends_as_the_images_are(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
