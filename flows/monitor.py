@@ -54,11 +54,11 @@ def monitor(folder: str | None = None, model: str | None = None, only_if_there: 
     Run.current().heed_signals()
     try:
         p = params.read(params.FILE, Params)
+        images = Path(folder or p.monitor.images)
+        if only_if_there and not folder and not (images.is_dir() and any(images_below(images))):
+            return Completed(name="Skipped", message=f"{images} holds no images")
     except DarkroomError as error:
         return failed_by(error)
-    images = Path(folder or p.monitor.images)
-    if only_if_there and not folder and not (images.is_dir() and any(images_below(images))):
-        return Completed(name="Skipped", message=f"{images} holds no images")
     # A pipeline at work may be writing the model.
     with working_copy.exclusive_run(get_run_logger().info, wait=True):
         for step in (partial(score_images, model or p.monitor.model, images, p), partial(compare, p)):

@@ -106,6 +106,15 @@ def test_a_schedule_does_nothing_while_there_are_no_images(told: list[dict[str, 
     assert state.message == "incomming is not a folder; give one with images", "somebody has named it"
 
 
+def test_a_schedule_tells_of_images_that_it_can_not_list(told: list[dict[str, Any]], tmp_path: Path) -> None:
+    Path("data/incoming").mkdir(parents=True)
+    Path("data/incoming/linked").symlink_to(tmp_path)
+    state = monitor.monitor(only_if_there=True, return_state=True)
+    assert state.name == "Failed"
+    assert (state.message or "").startswith("data/incoming/linked is a link")
+    assert [event["payload"]["message"] for event in told] == [state.message]
+
+
 @pytest.mark.parametrize("words", [[""], ["new", "--model", ""]])
 def test_an_empty_argument_is_not_taken_for_none(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
