@@ -84,7 +84,8 @@ def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
 
 
 def _table(path: Path, version: str = "") -> pd.DataFrame:
-    way = "`make run`, then `python -m tasks.score MODEL FOLDER`"
+    where = "" if path.parent in (MONITORED, MANIFEST.parent) else f" --output {path.parent}"
+    way = f"`make run`, then `python -m tasks.score MODEL FOLDER{where}`"
     try:
         table = Revision(version).parquet(path) if version else read_parquet(path)
     except FileNotFoundError:

@@ -258,6 +258,12 @@ def test_a_missing_table_is_named(monitored: Path, name: str) -> None:
         command.compare(monitored, LIMITS)
 
 
+@pytest.mark.usefixtures("monitored")
+def test_a_remedy_writes_to_the_folder_that_was_asked_about() -> None:
+    with pytest.raises(DataError, match=r"tasks\.score MODEL FOLDER --output nowhere`$"):
+        command.compare(Path("nowhere"), LIMITS)
+
+
 @pytest.mark.parametrize("rows", [0, 5])
 @pytest.mark.parametrize("name", [TABLE, REFERENCE, MANIFEST.name])
 def test_images_that_can_not_be_read_are_nothing_to_compare(monitored: Path, name: str, rows: int) -> None:
