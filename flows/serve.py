@@ -26,7 +26,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import psutil
 import zc.lockfile
@@ -94,6 +94,8 @@ def own_address() -> str:
             f"{address} is not on this machine, which is all that is served here; for that server's work "
             f"`prefect deploy --all`, then `prefect worker start --pool {POOL}`"
         )
+    if not address.endswith("/api"):  # else nothing that is asked for there is found
+        raise DarkroomError(f"{server.named_by()} is {address}; give {urljoin(address, '/api')}")
     return address
 
 

@@ -69,6 +69,16 @@ def url() -> str:
     return str(_toml(SETTINGS, "api", "url") or _toml(profiles(), "profiles", active, URL) or "")
 
 
+def named_by() -> str:
+    """The setting that gives `url`, or would give another."""
+    if URL in os.environ:
+        return URL
+    active = os.environ.get("PREFECT_PROFILE") or _toml(profiles(), "active")
+    if not _toml(SETTINGS, "api", "url") and _toml(profiles(), "profiles", active, URL):
+        return f"{URL} in {profiles()}"
+    return f"api.url in {SETTINGS}"
+
+
 def profiles() -> Path:
     """Where Prefect keeps settings of the user's."""
     return Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect") / "profiles.toml"

@@ -83,6 +83,26 @@ def test_a_slip_is_told_with_its_place(file: Path, old: str, new: str, words: st
     assert "\n" not in str(told.value)
 
 
+def test_an_address_that_is_not_of_an_api_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    server.SETTINGS.write_text('[api]\nurl = "http://127.0.0.1:4300"\n')
+    with pytest.raises(
+        DarkroomError, match=r"^api\.url in prefect\.toml is .*; give http://127\.0\.0\.1:4300/api$"
+    ):
+        serve.own_address()
+    server.SETTINGS.unlink()
+    server.profiles().write_text('active = "a"\n[profiles.a]\nPREFECT_API_URL = "http://127.0.0.1:4300/"\n')
+    with pytest.raises(DarkroomError, match=r"^PREFECT_API_URL in .*profiles\.toml is http"):
+        serve.own_address()
+    monkeypatch.setenv("PREFECT_API_URL", "http://localhost:4300/")
+    with pytest.raises(DarkroomError, match=r"^PREFECT_API_URL is .*; give http://localhost:4300/api$"):
+        serve.own_address()
+
+
 def test_a_port_that_another_program_has_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
