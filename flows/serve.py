@@ -68,13 +68,14 @@ def main() -> int:
         child_processes() as children,
     ):
         reports = serve_reports()
+        named_by = server.named_by()  # before it is the environment
         os.environ |= {server.URL: address, REPORTS_URL: reports, "PWD": str(Path.cwd())}
         key = server.key()
         LOG.unlink(missing_ok=True)
         if server.is_up(address):
             console.say(f"serve: {ui(address)} is there already, and used as it is")
         else:
-            start_child(children, "the server", partial(start_server, address))
+            start_child(children, "the server", partial(start_server, address, named_by))
         with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: key}):
             deploy()
             worker = f"{socket.gethostname()}-{Path.cwd().name}"
@@ -151,7 +152,7 @@ def end_orphans() -> None:
         one.kill()
 
 
-def start_server(address: str) -> subprocess.Popen[bytes]:
+def start_server(address: str, named_by: str) -> subprocess.Popen[bytes]:
     """Starts the server, and waits until it answers.
 
     Raises:
@@ -161,7 +162,7 @@ def start_server(address: str) -> subprocess.Popen[bytes]:
     with socket.socket() as one, suppress(OSError):
         one.connect(("127.0.0.1", port))
         raise DarkroomError(
-            f"port {port} is another program's, and no Prefect server; name another in prefect.toml, api.url"
+            f"port {port} is another program's, and no Prefect server; name another by {named_by}"
         )
     with LOG.open("ab") as file:
         child = server.launch(port, file)

@@ -106,8 +106,10 @@ def test_an_address_that_is_not_of_an_api_is_told_before_anything_starts(
 def test_a_port_that_another_program_has_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(DarkroomError, match=f"port {port} is another program's"):
-            serve.start_server(f"http://127.0.0.1:{port}/api")
+        with pytest.raises(
+            DarkroomError, match=f"port {port} is another program's.*another by PREFECT_API_URL"
+        ):
+            serve.start_server(f"http://127.0.0.1:{port}/api", "PREFECT_API_URL")
 
 
 @contextmanager
