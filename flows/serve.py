@@ -39,6 +39,7 @@ from flows.events import REPORTS_URL
 from tasks.core.base import cli, console, process
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.paths import PAGE
+from tasks.core.validation import preflight
 
 LOCK, LOG = Path(".dvc/tmp/serve.lock"), Path(".dvc/tmp/server.log")  # DVC keeps them out of git
 REPORTS_PORT = 4201
@@ -61,6 +62,7 @@ class Child:
 def main() -> int:
     cli.parser(__doc__).parse_args()
     address = own_address()
+    check_project()
     # What a worker that is ended leaves in its temporary folder goes with ours.
     with (
         exclusive_service(address),
@@ -98,6 +100,19 @@ def own_address() -> str:
     if not address.endswith("/api"):  # else nothing that is asked for there is found
         raise DarkroomError(f"{server.named_by()} is {address}; give {urljoin(address, '/api')}")
     return address
+
+
+def check_project() -> None:
+    """Looks for what every run needs, before the lock makes a folder .dvc.
+
+    Raises:
+        DarkroomError: there is no repository of git's, or none of DVC's.
+    """
+    preflight.check_repository()
+    if not Path(".dvc/config").exists():
+        raise DarkroomError(
+            f"{Path.cwd()} has no .dvc/config; start it in the project's folder, or `dvc init`"
+        )
 
 
 def ui(address: str) -> str:

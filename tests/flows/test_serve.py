@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import socketserver
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import deployments, serve, server
 from tasks.core.base.errors import DarkroomError
 from tests.live import free_ports
+from tests.project import FIRST_COMMIT
 from tests.structure import ROOT
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -101,6 +103,21 @@ def test_an_address_that_is_not_of_an_api_is_told_before_anything_starts(
     monkeypatch.setenv("PREFECT_API_URL", "http://localhost:4300/")
     with pytest.raises(DarkroomError, match=r"^PREFECT_API_URL is .*; give http://localhost:4300/api$"):
         serve.own_address()
+
+
+@pytest.mark.parametrize(("git", "said"), [(False, "is in no git repository"), (True, "has no .dvc/config")])
+def test_a_folder_without_a_project_is_refused_and_left_as_it_was(
+    git: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    monkeypatch.setattr("sys.argv", ["flows/serve.py"])
+    if git:
+        subprocess.run(["git", "init", "-q"], check=True)
+        subprocess.run(FIRST_COMMIT, check=True)
+    with pytest.raises(DarkroomError, match=said):
+        serve.main()
+    assert not Path(".dvc").exists()
 
 
 def test_a_port_that_another_program_has_is_named() -> None:
