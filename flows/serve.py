@@ -45,6 +45,8 @@ LOCK, LOG = Path(".dvc/tmp/serve.lock"), Path(".dvc/tmp/server.log")  # DVC keep
 REPORTS_PORT = 4201
 SHORT_LIFE = 20  # seconds
 MAX_SHORT_LIVES = 3  # in a row, before it all ends
+INTERVAL = 5  # seconds between two looks at a server that isn't ours
+OUTAGE = 60  # seconds that it may be away, as when it is started again
 GRACE = 30  # seconds that a worker has to end its runs
 
 
@@ -57,6 +59,33 @@ class Child:
     process: subprocess.Popen[bytes]
     since: float
     short_lives: int = 0  # in a row
+
+
+@dataclass
+class Borrowed:
+    """A server that another program has started, and may end."""
+
+    address: str
+    seen: float  # when it has last answered
+    looked: float = 0  # when it was last asked
+
+    def check(self) -> None:
+        """Asks it now and then.
+
+        Raises:
+            DarkroomError: it has not answered for some time, so that there is nothing to serve with.
+        """
+        now = time.monotonic()
+        if now - self.looked < INTERVAL:
+            return
+        self.looked = now
+        if server.is_up(self.address):
+            self.seen = now
+        elif now - self.seen > OUTAGE:
+            raise DarkroomError(
+                f"the server at {ui(self.address)}, which another program had started, is gone; "
+                "`make serve` starts one here"
+            )
 
 
 def main() -> int:
@@ -74,7 +103,9 @@ def main() -> int:
         os.environ |= {server.URL: address, REPORTS_URL: reports, "PWD": str(Path.cwd())}
         key = server.key()
         LOG.unlink(missing_ok=True)
+        borrowed = None
         if server.is_up(address):
+            borrowed = Borrowed(address, time.monotonic())
             console.say(f"serve: {ui(address)} is there already, and used as it is")
         else:
             start_child(children, "the server", partial(start_server, address, named_by))
@@ -86,7 +117,7 @@ def main() -> int:
             console.say(f"serve: the UI is at {ui(address)}, the reports at {reports}")
             print_next_runs()
         console.say("serve: ctrl-c ends it")
-        return watch(children)
+        return watch(children, borrowed)
 
 
 def own_address() -> str:
@@ -216,11 +247,17 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Says nothing of who has looked at what."""
 
 
-def watch(children: list[Child]) -> int:
-    """Waits for a ctrl-c, and starts again what ends before, unless that ends as soon as it is started."""
+def watch(children: list[Child], borrowed: Borrowed | None) -> int:
+    """Waits for a ctrl-c, and starts again what ends before, unless that ends as soon as it is started.
+
+    Raises:
+        DarkroomError: it does, or a server that isn't ours is gone.
+    """
     try:
         while True:
             time.sleep(0.5)
+            if borrowed:
+                borrowed.check()
             for child in children:
                 code = child.process.poll()
                 if code is None:

@@ -5,6 +5,7 @@ import socket
 import socketserver
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,6 +160,20 @@ def test_only_prefect_is_taken_for_its_server(response: bytes, is_prefect: bool)
     """A page for every path comes from any web app in development, some of which have port 4200 too."""
     with answering(response) as url:
         assert server.is_up(url) == is_prefect
+
+
+def test_a_borrowed_server_that_stays_away_ends_what_is_served_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("INTERVAL", 0), ("OUTAGE", 1)):
+        monkeypatch.setattr(serve, name, seconds)
+    with answering(b"HTTP/1.0 200 OK\r\n\r\ntrue") as url:
+        borrowed = serve.Borrowed(url, seen=time.monotonic() - 2)
+        borrowed.check()
+    borrowed.check()  # it may come back
+    borrowed.seen -= 2
+    with pytest.raises(
+        DarkroomError, match=f"server at {url.removesuffix('/api')}, .* is gone; `make serve`"
+    ):
+        serve.watch([], borrowed)
 
 
 def test_a_proxy_that_the_user_has_does_not_keep_the_client_from_its_server(
