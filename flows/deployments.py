@@ -3,19 +3,21 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+from httpx import Response, codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -40,10 +42,7 @@ def deploy() -> None:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
         for wanted in automations(client):
-            if known := client.read_automations_by_name(wanted.name):
-                client.update_automation(known[0].id, wanted)
-            else:
-                client.create_automation(wanted)
+            create_or_update(client, wanted)
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         check=False,
@@ -56,6 +55,43 @@ def deploy() -> None:
         raise DarkroomError(f"prefect.yaml can't be deployed: {brief(cause)}")
 
 
+def create_or_update(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    """Brings one automation to the server.
+
+    Raises:
+        DarkroomError: the server knows better than its client what is wrong with it, as in a template.
+    """
+    try:
+        if known := client.read_automations_by_name(wanted.name):
+            client.update_automation(known[0].id, wanted)
+        else:
+            client.create_automation(wanted)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != codes.UNPROCESSABLE_ENTITY:
+            raise
+        raise DarkroomError(f"{AUTOMATIONS}: {wanted.name}: {refusal(error.response)}") from None
+
+
+def refusal(response: Response) -> str:
+    """What Prefect's server finds wrong with what it was sent."""
+    try:
+        return brief(slip(response.json()["exception_detail"]))
+    except (ValueError, LookupError, TypeError):  # it says so otherwise
+        return brief(response.text)
+
+
+def slip(errors: Sequence[Mapping[str, Any]]) -> str:
+    """The place, the value and the message of the first of pydantic's errors that is of use.
+
+    All that an action may be says what it lacks; of use is what the type named there says.
+    """
+    others = {tuple(one["loc"][:-1]) for one in errors if one["type"] == "literal_error"}
+    first = next((one for one in errors if tuple(one["loc"][:-1]) not in others), errors[0])
+    place = ".".join(str(part) for part in first["loc"])
+    value = f" is {first['input']!r}" if isinstance(first["input"], str) else ""
+    return f"{place}{value}: {first['msg']}"
+
+
 def automations(client: SyncPrefectClient) -> Iterator[AutomationCore]:
     """Reads automations.yaml.
 
@@ -64,21 +100,32 @@ def automations(client: SyncPrefectClient) -> Iterator[AutomationCore]:
     """
     name = "it"
     try:
-        for one in YAML(typ="safe").load(AUTOMATIONS)["automations"]:
-            name = one["name"]
-            for action in one["actions"]:
-                if block := action.get("block_document_id"):
+        for number, one in enumerate(entries(), 1):
+            name = str(one.get("name") or f"number {number}")
+            for action in one.get("actions") or ():
+                if isinstance(action, dict) and (block := action.get("block_document_id")):
                     action["block_document_id"] = block_id(client, str(block))
             yield AutomationCore.model_validate(one)
     except ValidationError as error:
-        # All that an action may be says what it lacks; of use is what the type named there says.
-        others = {one["loc"][:-1] for one in error.errors() if one["type"] == "literal_error"}
-        first = next((one for one in error.errors() if one["loc"][:-1] not in others), error.errors()[0])
-        place = ".".join(str(part) for part in first["loc"])
-        value = f" is {first['input']!r}" if isinstance(first["input"], str) else ""
-        raise DarkroomError(f"{AUTOMATIONS}: {name}: {place}{value}: {first['msg']}") from None
+        raise DarkroomError(f"{AUTOMATIONS}: {name}: {slip(error.errors())}") from None
     except (OSError, AttributeError, TypeError, KeyError, YAMLError) as error:
         raise DarkroomError(f"{AUTOMATIONS}: {name} can't be used: {brief(error)}") from None
+
+
+def entries() -> list[dict[str, Any]]:
+    """What automations.yaml lists.
+
+    Raises:
+        DarkroomError: it has another form.
+    """
+    content = YAML(typ="safe").load(AUTOMATIONS)
+    listed = content.get("automations") if isinstance(content, dict) else None
+    if isinstance(listed, list) and all(isinstance(one, dict) for one in listed):
+        return listed
+    raise DarkroomError(
+        f"{AUTOMATIONS} must have `automations:` and below it a list, each with name, trigger and actions; "
+        "give [] for none"
+    )
 
 
 def block_id(client: SyncPrefectClient, block: str) -> str:

@@ -86,6 +86,48 @@ def test_a_slip_is_told_with_its_place(file: Path, old: str, new: str, words: st
     assert "\n" not in str(told.value)
 
 
+FORM = "automations.yaml must have `automations:` and below it a list"
+TRIGGER = "trigger: {type: event, posture: Reactive, expect: [a], threshold: 1, within: 0}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", FORM),
+        ("- a\n", FORM),
+        ("automations: [abc]\n", FORM),
+        ("automations: {name: x}\n", FORM),
+        (f"automations: [{{name: x, {TRIGGER}}}]", "automations.yaml: x: actions: Field required"),
+        (
+            f"automations: [{{name: x, {TRIGGER}, actions: [cancel-flow-run]}}]",
+            "automations.yaml: x: actions.0",
+        ),
+        (f"automations: [{{{TRIGGER}, actions: []}}]", "automations.yaml: number 1: name: Field required"),
+    ],
+)
+def test_a_file_of_another_form_is_told_what_is_expected(file: Path, text: str, said: str) -> None:
+    file.write_text(text)
+    with pytest.raises(DarkroomError) as told:
+        names()
+    assert str(told.value).startswith(said)
+
+
+def test_an_automation_that_the_server_refuses_is_named(file: Path) -> None:
+    """Templates are looked at there alone."""
+    zero = "00000000-0000-0000-0000-000000000000"
+    action = (
+        f"{{type: send-notification, block_document_id: {zero}, subject: '{{{{ event.event }}', body: x}}"
+    )
+    with get_client(sync_client=True) as client:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(deployments, "block_id", lambda *_: zero)
+            file.write_text(f"automations: [{{name: tell, {TRIGGER}, actions: [{action}]}}]")
+            (wanted,) = deployments.automations(client)
+        with pytest.raises(DarkroomError, match=r"^automations\.yaml: tell: .*subject.*template") as told:
+            deployments.create_or_update(client, wanted)
+    assert "\n" not in str(told.value)
+
+
 def test_an_address_that_is_not_of_an_api_is_told_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
