@@ -1,5 +1,6 @@
 """What `make serve` keeps up to date in Prefect: work pool, deployments of prefect.yaml, automations."""
 
+import re
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from flows import server
 from tasks.core.base import console
 from tasks.core.base.errors import DarkroomError, brief
 
@@ -51,8 +53,16 @@ def deploy() -> None:
         stderr=subprocess.STDOUT,
     )
     if done.returncode:
-        cause = done.stdout.rpartition("╯")[2].partition("For further")[0]  # below the frame of a summary
-        raise DarkroomError(f"prefect.yaml can't be deployed: {brief(cause)}")
+        raise DarkroomError(f"prefect.yaml can't be deployed: {complaint(done.stdout)}")
+
+
+def complaint(said: str) -> str:
+    """What Prefect's command has against a deployment, with its name where that isn't told."""
+    cause = said.rpartition("╯")[2].partition("For further")[0]  # below the frame of a summary
+    if "Traceback" not in cause:
+        return brief(cause)
+    names = re.findall(r"│ Deploying (.+?) +│", said)
+    return ": ".join([*names[-1:], server.last_error(cause)])
 
 
 def create_or_update(client: SyncPrefectClient, wanted: AutomationCore) -> None:

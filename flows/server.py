@@ -282,6 +282,13 @@ def _keep_to_this_machine(application: Any, origins: list[str]) -> Any:
     return keep
 
 
+def last_error(text: str) -> str:
+    """The line that tells what has failed: that of the last error, or the last one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line for line in lines if re.match(r"(\w+\.)*\w*Error: ", line)] or lines
+    return brief(causes[-1]) if causes else ""
+
+
 def wait(address: str, child: subprocess.Popen[bytes], log: Callable[[], str]) -> None:
     """Waits until a server that was started answers; `log` gives what it has written.
 
@@ -291,9 +298,7 @@ def wait(address: str, child: subprocess.Popen[bytes], log: Callable[[], str]) -
     end = time.monotonic() + PATIENCE
     while not is_up(address):
         if child.poll() is not None or time.monotonic() > end:
-            lines = [line.strip() for line in log().splitlines() if line.strip()]
-            causes = [line for line in lines if re.match(r"(\w+\.)*\w*Error: ", line)] or lines
-            cause = brief(causes[-1]) if causes else "it doesn't say why"
+            cause = last_error(log()) or "it doesn't say why"
             raise DarkroomError(
                 f"Prefect's server can't start at {address} ({cause}); see that there is room in "
                 "PREFECT_HOME, ~/.prefect if it isn't set, that you may write there, and that no other "

@@ -128,6 +128,34 @@ def test_an_automation_that_the_server_refuses_is_named(file: Path) -> None:
     assert "\n" not in str(told.value)
 
 
+FRAME = """
+╭───────────────────╮
+│ Deploying monitor │
+╰───────────────────╯
+"""
+TRACEBACK = """
+Traceback (most recent call last):
+  File "prefect/flows.py", line 3003, in load_flow_from_entrypoint
+    raise MissingFlowError(
+prefect.exceptions.MissingFlowError: Flow function with name 'monitr' not found in 'flows/monitor.py'.
+An exception occurred.
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            TRACEBACK,
+            "monitor: prefect.exceptions.MissingFlowError: Flow function with name 'monitr' not found",
+        ),
+        ("\nNo such file\nFor further information ...", "No such file"),
+    ],
+)
+def test_what_prefect_has_against_a_deployment_is_told_in_a_line(text: str, said: str) -> None:
+    assert deployments.complaint(FRAME + text).startswith(said)
+
+
 def test_an_address_that_is_not_of_an_api_is_told_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
