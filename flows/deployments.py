@@ -25,11 +25,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows import server
+from flows.working_copy import SERVICE_LOCK, is_locked
 from tasks.core.base import console
 from tasks.core.base.errors import DarkroomError, brief
 
 POOL = "darkroom"
 AUTOMATIONS = Path("automations.yaml")
+PULL_STEP = "prefect.deployments.steps.set_working_directory"
 PLANNING = 15  # seconds that the server has to plan its next runs
 
 
@@ -37,9 +39,10 @@ def deploy() -> None:
     """Makes the work pool, the deployments and the automations, or brings them up to date.
 
     Raises:
-        DarkroomError: prefect.yaml or automations.yaml has a slip.
+        DarkroomError: prefect.yaml or automations.yaml has a slip, or another working copy is served.
     """
     with get_client(sync_client=True) as client:
+        check_unserved(client)
         template = ProcessWorker.get_default_base_job_template()
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
@@ -63,6 +66,22 @@ def complaint(said: str) -> str:
         return brief(cause)
     names = re.findall(r"│ Deploying (.+?) +│", said)
     return ": ".join([*names[-1:], server.last_error(cause)])
+
+
+def check_unserved(client: SyncPrefectClient) -> None:
+    """Sees that no other working copy is served: its deployments, of the same names, would become ours.
+
+    Raises:
+        DarkroomError: one is, by this server or with its database.
+    """
+    for known in client.read_deployments():
+        for step in known.pull_steps or ():
+            place = (step.get(PULL_STEP) or {}).get("directory") or "."
+            folder = Path(str(place)).resolve()
+            if folder != Path.cwd().resolve() and is_locked(folder / SERVICE_LOCK):
+                raise DarkroomError(
+                    f"{known.name} is served from {folder}; end that, or set PREFECT_HOME and another port"
+                )
 
 
 def create_or_update(client: SyncPrefectClient, wanted: AutomationCore) -> None:

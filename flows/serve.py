@@ -41,7 +41,7 @@ from tasks.core.base.errors import DarkroomError
 from tasks.core.base.paths import PAGE
 from tasks.core.validation import preflight
 
-LOCK, LOG = Path(".dvc/tmp/serve.lock"), Path(".dvc/tmp/server.log")  # DVC keeps them out of git
+LOG = Path(".dvc/tmp/server.log")  # which DVC keeps out of git
 REPORTS_PORT = 4201
 SHORT_LIFE = 20  # seconds
 MAX_SHORT_LIVES = 3  # in a row, before it all ends
@@ -153,9 +153,9 @@ def ui(address: str) -> str:
 def exclusive_service(address: str) -> AbstractContextManager[Any]:
     """Lets one of us into a working copy; another one has nothing to do, and says so."""
     try:
-        return working_copy.lock(LOCK)
+        return working_copy.lock(working_copy.SERVICE_LOCK)
     except zc.lockfile.LockError:
-        number = LOCK.read_text().strip()
+        number = working_copy.SERVICE_LOCK.read_text().strip()
         console.say(f"serve: this folder is served already, by process {number}: {ui(address)}")
         sys.exit(0)
 

@@ -1,5 +1,6 @@
 """The working copy that a flow runs in: one run at a time, what failed last, and its params.yaml."""
 
+import fcntl
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from tasks.core.base.files import read_json, replacing, write_json
 from tasks.core.release import dvc_api
 
 LOCK = Path(".dvc/tmp/pipeline.lock")
+SERVICE_LOCK = Path(".dvc/tmp/serve.lock")  # of `make serve`
 FAILURE = Path(".dvc/tmp/pipeline.json")  # what the last run that failed was given
 PAUSE = 1.0  # seconds between two looks at what is busy
 
@@ -54,6 +56,16 @@ def lock(path: Path) -> AbstractContextManager[Any]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     return closing(zc.lockfile.LockFile(str(path), content_template="{pid}"))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process has a lock, which is left to it; no file, or one that is another user's, is none."""
+    with suppress(OSError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def retry_while_busy(ask: Callable[[], Answer], say: Say) -> Answer:

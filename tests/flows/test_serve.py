@@ -20,7 +20,7 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import deployments, serve, server
+from flows import deployments, serve, server, working_copy
 from tasks.core.base.errors import DarkroomError
 from tests.live import free_ports
 from tests.project import FIRST_COMMIT
@@ -126,6 +126,34 @@ def test_an_automation_that_the_server_refuses_is_named(file: Path) -> None:
         with pytest.raises(DarkroomError, match=r"^automations\.yaml: tell: .*subject.*template") as told:
             deployments.create_or_update(client, wanted)
     assert "\n" not in str(told.value)
+
+
+def test_the_deployments_of_a_working_copy_that_is_served_are_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @flow
+    def nothing() -> None: ...
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+    monkeypatch.chdir(other)
+    with get_client(sync_client=True) as client:
+        steps = [{deployments.PULL_STEP: {"directory": str(one)}}]
+        made = client.create_deployment(client.create_flow(nothing), "nightly", pull_steps=steps)
+        deployments.check_unserved(client)
+        lock = one / working_copy.SERVICE_LOCK
+        with working_copy.lock(lock):
+            with pytest.raises(
+                DarkroomError, match=f"nightly is served from {one}; end that, or set PREFECT_HOME"
+            ):
+                deployments.check_unserved(client)
+            monkeypatch.chdir(one)
+            deployments.check_unserved(client)
+            monkeypatch.chdir(other)
+        assert lock.exists()
+        deployments.check_unserved(client)
+        client.delete_deployment(made)
 
 
 FRAME = """
