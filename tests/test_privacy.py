@@ -145,7 +145,7 @@ assert client.get("/api/collections/views/aggregate-block-metadata").status_code
 print(answer.headers["content-security-policy"])
 """
     words = [sys.executable, "-S", "-c", code]
-    own = {"PREFECT_HOME": str(tmp_path)}
+    own = {"PREFECT_HOME": str(tmp_path), server.ORIGINS: "http://testserver"}
     done = subprocess.run(words, env=BARE | OFF | own, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     policy = done.stdout.split()

@@ -130,10 +130,10 @@ def read(file: Path, kind: type[T]) -> T:
 
 
 def _parse(file: Path, constructor: type[SafeConstructor] | None = None) -> Any:
-    yaml: Any = YAML(typ="safe", pure=True)
-    yaml.Constructor = constructor or _TextKeys
+    reader: Any = YAML(typ="safe", pure=True)
+    reader.Constructor = constructor or _TextKeys
     try:
-        raw = yaml.load(file.read_text(encoding="utf-8"))
+        raw = reader.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamError(f"{file} is not here; run from the root of the repository") from None
     except (YAMLError, UnicodeDecodeError) as error:
