@@ -272,8 +272,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def outputs(folder: Path) -> Files:
-    """All that stages have written, but for what hangs on more than inputs."""
-    files = [path for name in OUTPUTS for path in (folder / name).rglob("*") if path.is_file()]
+    """All that stages have written, but for what hangs on more than inputs, and what DVC will sweep."""
+    found = (path for name in OUTPUTS for path in (folder / name).rglob("*") if path.is_file())
+    files = [path for path in found if not OF_DVC.fullmatch(path.name)]
     names = {path.relative_to(folder).as_posix(): path for path in files}
     return {name: path.read_bytes() for name, path in names.items() if name not in ELSE}
 
