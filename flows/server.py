@@ -32,9 +32,8 @@ from tasks.core.base.errors import DarkroomError, brief
 ALONE = "--no-server"
 SETTINGS, DOTENV = Path("prefect.toml"), Path(".env")
 URL = "PREFECT_API_URL"
-SECRET = re.compile(
-    "KEY|AUTH|PASSWORD|SECRET|TOKEN|URL|HEADERS|ARGS"
-)  # in names of settings that aren't told
+# In names of settings that aren't told.
+SECRET = re.compile("KEY|AUTH|PASSWORD|SECRET|TOKEN|URL|HEADERS|ARGS")
 ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 REFUSED = f"This server is for pages of its own; {ORIGINS} lets in others.\n".encode()
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -63,20 +62,22 @@ class Temporary:
 
 def url() -> str:
     """Where Prefect's clients in this folder look for a server: environment, prefect.toml, or profile."""
-    if URL in os.environ:
-        return os.environ[URL]
-    active = os.environ.get("PREFECT_PROFILE") or _toml(profiles(), "active")
-    return str(_toml(SETTINGS, "api", "url") or _toml(profiles(), "profiles", active, URL) or "")
+    return _url_and_setting()[0]
 
 
 def named_by() -> str:
     """The setting that gives `url`, or would give another."""
+    return _url_and_setting()[1]
+
+
+def _url_and_setting() -> tuple[str, str]:
     if URL in os.environ:
-        return URL
+        return os.environ[URL], URL
     active = os.environ.get("PREFECT_PROFILE") or _toml(profiles(), "active")
-    if not _toml(SETTINGS, "api", "url") and _toml(profiles(), "profiles", active, URL):
-        return f"{URL} in {profiles()}"
-    return f"api.url in {SETTINGS}"
+    ours, profile = _toml(SETTINGS, "api", "url"), _toml(profiles(), "profiles", active, URL)
+    if profile and not ours:
+        return str(profile), f"{URL} in {profiles()}"
+    return str(ours or ""), f"api.url in {SETTINGS}"
 
 
 def profiles() -> Path:

@@ -295,14 +295,14 @@ def _check_splits(folder: Path, places: list[_Place]) -> None:
     """Refuses folders and archives that are called nearly as splits are, and hold the same folders."""
     inner: dict[str, set[str]] = {}
     for place in places:
-        top, *below = place.path.split("/")
-        if place.archive and is_archive(f"{folder}/{top}") and _kind_of_split(place.parts[0]) is None:
-            below = [place.label(place.parts, 1) or "", place.name]
-        elif len(place.parts) < 3 or place.label(place.parts, 1) != place.parts[0]:
+        top, label = place.path.partition("/")[0], place.label(place.parts, 1)
+        is_at_top = place.archive is not None and place.archive.file == f"{folder}/{top}"
+        if is_at_top and _kind_of_split(place.parts[0]) is None:
+            inner.setdefault(top, set()).add(label or "")
+        elif len(place.parts) < 3 or label != place.parts[0]:
             return
         else:
-            top, *below = place.parts
-        inner.setdefault(top, set()).add(below[0])
+            inner.setdefault(place.parts[0], set()).add(place.parts[1])
     kinds = {top: _kind_of_split(top) for top in inner}
     if None not in kinds.values() and len(set(kinds.values())) > 1 and set.intersection(*inner.values()):
         raise DataError(
