@@ -14,11 +14,15 @@ from tests.project import FIRST_COMMIT, without_server
 from tests.structure import ROOT
 
 
-def until(come: Callable[[], object], seconds: int = 60) -> None:
-    """Waits for something to come."""
+def until(come: Callable[[], object], seconds: int = 60, said: Callable[[], str] = str) -> None:
+    """Waits for something to come.
+
+    Args:
+        said: what those have said who were to bring it, for the message if they don't.
+    """
     end = time.monotonic() + seconds
     while not come():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"waited in vain\n{said()}"
         time.sleep(0.1)
 
 

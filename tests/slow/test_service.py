@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,8 @@ stages:
     deps: [first.txt]
     outs: [second.txt]
 """
+# Where SQLite is locked Prefect's server answers 503, and its clients wait longer from try to try.
+PATIENCE = 180  # seconds
 SECOND = held_stage("first.txt", "second.txt", "ran.txt", "second\n")
 
 
@@ -77,6 +79,11 @@ class Service:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
+    def until(self, come: Callable[[], object], seconds: int = PATIENCE) -> None:
+        """Waits for something to come; if it doesn't, says what service and server have said."""
+        server = self.folder / ".dvc/tmp/server.log"
+        until(come, seconds, lambda: f"{self.said()}\n\n{server.read_text()[-3000:]}")
+
     def ask(self, path: str, body: dict[str, Any]) -> Any:
         request = Request(
             f"{self.url}/{path}", json.dumps(body).encode(), {"content-type": "application/json"}
@@ -104,7 +111,7 @@ class Service:
         """Has `nightly` run into its second stage, and stay there; returns the run's id."""
         (self.folder / "hold").touch()
         run = self.start("pipeline/nightly")
-        until((self.folder / "started").exists)
+        self.until((self.folder / "started").exists)
         return run
 
     def child(self, words: str) -> psutil.Process:
@@ -116,7 +123,7 @@ class Service:
         """Makes the folder what it was before the first run, once no run is at work there."""
         assert self.process.poll() is None, self.log.read_text()
         (self.folder / "hold").unlink(missing_ok=True)
-        until(lambda: not working(self.folder, "prefect.engine"))
+        self.until(lambda: not working(self.folder, "prefect.engine"))
         for name in ("started", "ran.txt", "first.txt", "second.txt", "dvc.lock"):
             (self.folder / name).unlink(missing_ok=True)
         self.renewed += 1  # so that no run, done or failed, is known of what is there now
@@ -198,10 +205,10 @@ def test_a_run_whose_worker_was_killed_ends_with_the_service(own_service: Servic
     service = own_service
     service.held()
     service.child("prefect worker start").kill()
-    until(lambda: "the worker has ended" in service.said())
+    service.until(lambda: "the worker has ended" in service.said())
     service.process.send_signal(signal.SIGINT)
     assert service.process.wait(60) == 0
-    until(lambda: not working(service.folder), 30)
+    service.until(lambda: not working(service.folder), 30)
 
 
 def test_a_deployment_runs_and_a_second_serve_finds_it_served(service: Service) -> None:
@@ -274,16 +281,16 @@ def test_a_browser_that_looks_at_the_ui_is_sent_nowhere_else(service: Service, b
 def test_a_run_that_failed_says_so_in_a_line(service: Service) -> None:
     (service.folder / "second.py").write_text("import sys; sys.exit('second: no good')")
     run = service.start("pipeline/nightly")
-    until(lambda: service.run(run)[0] == "Failed")
+    service.until(lambda: service.run(run)[0] == "Failed")
     assert service.run(run)[1] == "second: no good"
-    until(lambda: not working(service.folder, "prefect.engine"))
+    service.until(lambda: not working(service.folder, "prefect.engine"))
     assert "Traceback" not in service.said()
 
 
 def test_a_run_that_is_cancelled_ends_its_stage(service: Service) -> None:
     run = service.held()
     service.prefect("flow-run", "cancel", run)
-    until(lambda: service.run(run)[0] == "Cancelled")
+    service.until(lambda: service.run(run)[0] == "Cancelled")
     assert not working(service.folder, "second.py")
     (service.folder / "hold").unlink()
     assert service.project.run("dvc", "repro").returncode == 0, "no lock is left"
@@ -293,9 +300,9 @@ def test_a_run_that_is_cancelled_ends_its_stage(service: Service) -> None:
 def test_what_finds_nothing_new_costs_little(service: Service) -> None:
     """No task is made for it; benchmarks measure its CPU time."""
     first = service.start("pipeline/nightly")
-    until(lambda: service.run(first)[0] == "Completed")
+    service.until(lambda: service.run(first)[0] == "Completed")
     run = service.start("pipeline/on-new-data")
-    until(lambda: service.run(run)[0] == "Skipped")
+    service.until(lambda: service.run(run)[0] == "Skipped")
     assert service.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}}) == []
 
 
@@ -310,9 +317,9 @@ def test_drift_starts_the_pipeline_if_it_is_to(service: Service) -> None:
     subprocess.run(
         [sys.executable, "-c", tell], cwd=service.folder, env=environment(service.project), check=True
     )
-    until((service.folder / "second.txt").exists)
+    service.until((service.folder / "second.txt").exists)
     well = ("Completed", "every stage is up to date (2 completed)")
-    until(lambda: well in [service.run(one) for one in service.runs() - before])
+    service.until(lambda: well in [service.run(one) for one in service.runs() - before])
     assert len(service.runs() - before) == 1, "none by the two events that the server got earlier"
 
 
@@ -320,12 +327,12 @@ def test_a_killed_worker_costs_nothing(service: Service) -> None:
     """Its run goes on without it, and another worker takes the next one."""
     run = service.held()
     service.child("prefect worker start").kill()
-    until(lambda: "the worker has ended" in service.said())
+    service.until(lambda: "the worker has ended" in service.said())
     (service.folder / "hold").unlink()
-    until(lambda: service.run(run)[0] == "Completed")
+    service.until(lambda: service.run(run)[0] == "Completed")
     assert service.ran() == ["first", "second"]
     again = service.start("pipeline/nightly")
-    until(lambda: service.run(again)[0] == "Completed")
+    service.until(lambda: service.run(again)[0] == "Completed")
     assert service.run(again)[1] == "every stage is up to date (2 cached)"
 
 
@@ -335,11 +342,11 @@ def test_a_run_that_died_with_its_worker_is_picked_up(service: Service) -> None:
     worker, flow = service.child("prefect worker start"), service.child("prefect.engine")
     for one in (worker, flow):
         one.kill()
-    until(lambda: not working(service.folder, "second.py"))
+    service.until(lambda: not working(service.folder, "second.py"))
     (service.folder / "hold").unlink()
     assert service.run(run)[0] == "Running", "nobody has told the server"
     again = service.start("pipeline/on-new-data")
-    until(lambda: service.run(again)[0] == "Completed")
+    service.until(lambda: service.run(again)[0] == "Completed")
     assert service.run(again)[1] == "every stage is up to date (1 cached, 1 completed)"
     assert service.ran() == ["first", "second", "second"]
 
@@ -347,10 +354,10 @@ def test_a_run_that_died_with_its_worker_is_picked_up(service: Service) -> None:
 def test_a_killed_server_comes_back_and_the_run_with_it(service: Service) -> None:
     run = service.held()
     service.child("flows.server:app").kill()
-    until(lambda: "the server has ended" in service.said())
-    until(lambda: _answers(service), 120)
+    service.until(lambda: "the server has ended" in service.said())
+    service.until(lambda: _answers(service))
     (service.folder / "hold").unlink()
-    until(lambda: service.run(run)[0] == "Completed")
+    service.until(lambda: service.run(run)[0] == "Completed")
     assert service.ran() == ["first", "second"]
 
 
