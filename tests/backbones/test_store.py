@@ -445,3 +445,11 @@ def test_the_list_needs_no_tensorflow() -> None:
     code = f"import sys; {work}; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+def test_a_backbone_is_loaded_without_keras_3(model: Path) -> None:
+    """TensorFlow Hub would import it for nothing, which is a second of each stage; a notebook may, later."""
+    load = f"from tasks.core.backbones.layer import *; backbone_layer({str(model)!r}, trainable=True)"
+    code = f"import sys; {load}; print('keras' in sys.modules); import keras; print(keras.__version__[0])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "3"]

@@ -6,7 +6,7 @@ from typing import Any
 from tasks.core.backbones import saved_model, store
 from tasks.core.backbones.catalogue import BUILT_IN, UNPINNED
 from tasks.core.backbones.pooling import pool
-from tasks.core.backbones.tensorflow_setup import hub, tf
+from tasks.core.backbones.tensorflow_setup import hub, tf, without_keras_3
 from tasks.core.base.errors import BackboneError, brief
 
 
@@ -32,7 +32,7 @@ def backbone_layer(
     arguments = {"return_endpoints": True} if inner else None
     seeded = None if draws_by is None else saved_model.copy_with_seed(store.folder(name), draws_by)
     try:
-        with seeded or nullcontext(handle) as source:
+        with seeded or nullcontext(handle) as source, without_keras_3():
             return hub.KerasLayer(str(source), trainable=trainable, arguments=arguments, name="backbone")
     except Exception as error:  # TF Hub raises whatever its resolver met: URL, tar, protobuf
         raise BackboneError(

@@ -9,9 +9,10 @@ import importlib.util
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tasks.core.base.console import quiet
 from tasks.core.base.paths import folders_of_others
@@ -52,6 +53,22 @@ def without_autotune(stream: Any) -> Any:
     return stream.with_options(options)
 
 
+@contextmanager
+def without_keras_3() -> Iterator[None]:
+    """Has TF Hub load a model without Keras 3, which it imports for a name that only Keras 2 has had.
+
+    It goes on without it in either case; the import takes as long as a third of TensorFlow's.
+    """
+    was_there = "keras" in sys.modules
+    if not was_there:
+        sys.modules["keras"] = cast(Any, None)  # so that the import fails
+    try:
+        yield
+    finally:
+        if not was_there:
+            del sys.modules["keras"]
+
+
 @atexit.register
 def _remove_bytecode() -> None:
     """AutoGraph removes what it has written to the temporary folder; the bytecode of that it leaves there."""
@@ -68,4 +85,13 @@ def verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
-__all__ = ["AUTOTUNE", "deterministic", "hub", "keras", "tf", "verbosity", "without_autotune"]
+__all__ = [
+    "AUTOTUNE",
+    "deterministic",
+    "hub",
+    "keras",
+    "tf",
+    "verbosity",
+    "without_autotune",
+    "without_keras_3",
+]
