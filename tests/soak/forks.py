@@ -6,6 +6,7 @@ signals, files, rights and locks are as they are with `dvc repro`. The flow star
 
 import atexit
 import ctypes
+import faulthandler
 import gc
 import importlib
 import os
@@ -54,6 +55,7 @@ def _begin(folder: Path, log: Path, environment: dict[str, str], words: list[str
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, file), (2, file)):
         os.dup2(source, stream)
+    faulthandler.register(signal.SIGUSR1, file=os.dup(2))  # tells where it is, and where its stages are
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ PATIENCE = 120  # seconds for a run
 SOON = 10  # seconds, in which a stage whose DVC is gone has ended too
 REPRO = ["dvc", "repro"]
 PRUNED = 0.2  # of runs that are pruned before
+LAST = 10_000  # characters of a log, which are told
 AGAIN = 3  # runs without a fault, of which the last must end well
 BAD = re.compile(r"Traceback|a fault of ours|core dumped|not done in", re.IGNORECASE)
 STUCK = "you can manually remove"  # DVC of its lock, where another is at work, or nobody any more
@@ -143,7 +145,7 @@ class Soak:
                 mend()
                 text = said(folder)
             if BAD.search(text) or (STUCK in text and (run or not fault.beside)):
-                return text[-3000:]
+                return text[-LAST:]
             if run and code == 0:
                 return self._judge(folder, second if fault.edits else first)
             if run < AGAIN:
@@ -151,9 +153,9 @@ class Soak:
                     begin_beside(folder, ["tasks.prune", "--runs", "1"])()
                     story.append(f"pruned: {last_line(folder)}")
                     if BAD.search(said(folder)):
-                        return said(folder)[-3000:]
+                        return said(folder)[-LAST:]
                 pid = begin(folder, self.words)
-        return f"{AGAIN} runs have failed\n{text[-3000:]}"
+        return f"{AGAIN} runs have failed\n{text[-LAST:]}"
 
     def _judge(self, folder: Path, variant: str) -> str | None:
         """What isn't as after an undisturbed run."""
@@ -242,9 +244,11 @@ def finish(pid: int, folder: Path) -> tuple[int, str]:
     end = time.monotonic() + PATIENCE
     while not (found := os.waitpid(pid, os.WNOHANG))[0]:
         if time.monotonic() > end:
-            os.killpg(pid, 9)
+            os.killpg(pid, signal.SIGUSR1)
+            time.sleep(1)  # in which each says where it is
+            os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            return 1, f"{said(folder)}\nnot done in {PATIENCE} seconds"
+            return 1, f"not done in {PATIENCE} seconds\n{said(folder)}"
         time.sleep(0.01)
     return os.waitstatus_to_exitcode(found[1]), said(folder)
 
