@@ -29,6 +29,7 @@ ROOM = {"dvc": 4 << 20, "flows.pipeline": 64 << 20}  # bytes of a small disk, be
 PATIENCE = 120  # seconds for a run
 SOON = 10  # seconds, in which a stage whose DVC is gone has ended too
 REPRO = ["dvc", "repro"]
+KEPT = (0, 0.7, 0.8, 0.9, 0.9)  # of what DVC would restore, and not run: most rounds are to be short
 PRUNED = 0.2  # of runs that are pruned before
 LAST = 10_000  # characters of a log, which are told
 AGAIN = 3  # runs without a fault, of which the last must end well
@@ -125,7 +126,7 @@ class Soak:
     def _go(self, folder: Path, fault: faults.Fault, random: Random, story: list[str]) -> str | None:
         first, second = random.sample(list(self.variants), 2)
         self.become(folder, first)
-        kept = random.choice([0, 0.5, 0.8])  # of what DVC would restore, and not run
+        kept = random.choice(KEPT)
         for known in sorted((folder / ".dvc/cache/runs").glob("*/*")):
             if random.random() >= kept:
                 shutil.rmtree(known)
