@@ -339,13 +339,15 @@ def test_pages_of_other_origins_are_not_let_in(
     assert [message.get("status") for message in sent] == ([] if is_let_in else refusals[kind])
 
 
-def test_reports_are_given_to_this_machines_names_alone(
+def test_reports_are_given_to_this_machines_names_alone_and_run_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports/index.html").write_text("the report")
     address = serve.serve_reports()
-    assert urlopen(address).read() == b"the report"
+    with urlopen(address) as answer:
+        assert answer.read() == b"the report"
+        assert "script-src 'none'" in answer.headers["Content-Security-Policy"]
     with pytest.raises(HTTPError, match="403"):
         urlopen(Request(address, headers={"Host": f"elsewhere.example:{urlsplit(address).port}"}))

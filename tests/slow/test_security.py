@@ -32,6 +32,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
             name = NAME if (place, number) == (0, 0) else f"{place}-{number}.png"
             noise = rng.integers(-30, 30, (40, 48, 3))
             pixels = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
+            if name == NAME:
+                pixels[:] = 0  # dark and empty, which Data Docs say of it
             Image.fromarray(pixels).save(top / "pictures" / name)
             quoted = [part.replace('"', '""') for part in (name, label)]
             rows.append(",".join(f'"{part}"' for part in quoted))

@@ -238,6 +238,18 @@ def test_data_docs_say_what_was_asked_and_name_the_offenders(tmp_path: Path) -> 
     assert "mend or remove them" in suite
 
 
+def test_names_that_are_html_are_text(tmp_path: Path) -> None:
+    """GX has what fails a check as HTML. A page that runs nothing is the second line of defence."""
+    odd = "<img src=x onerror=alert(1)>"
+    frame = manifest([odd, "cat"], path=[f"{odd}.png", "1.png"], width=[7.0, 8.0], error=[odd, None])
+    expectations.run(frame, [readable(), wide(), classes(), floor(odd, 9)], tmp_path / "site")
+    page = (tmp_path / "site" / RESULTS_PAGE).read_text("utf-8")
+    assert html.escape(odd) in page
+    for file in (tmp_path / "site").rglob("*.html"):
+        text = file.read_text("utf-8")
+        assert odd not in text and text.index("Content-Security-Policy") < text.index("</head>")
+
+
 def test_every_page_is_reached_by_plain_links_that_lead_somewhere(tmp_path: Path) -> None:
     site = tmp_path / "$HOME of 'a' größe"  # as odd as a folder's name may be
     expectations.run(manifest(["cat"]), [readable()], site)

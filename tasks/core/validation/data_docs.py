@@ -4,6 +4,7 @@ Left alone, they hold the time and time zone of the run, random ids, and an imag
 a site name its own renderers and views: those at the end of this module leave all that out.
 """
 
+import html
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from great_expectations.data_context.types.base import (
 from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
 from great_expectations.render.renderer.site_index_page_renderer import SiteIndexPageRenderer
 from great_expectations.render.view.view import DefaultJinjaIndexPageView, DefaultJinjaPageView
-from jinja2 import BytecodeCache, ChoiceLoader, DictLoader
+from jinja2 import BytecodeCache, ChoiceLoader, DictLoader, pass_context
 from jinja2.bccache import Bucket
 
 RUN = RunIdentifier("validate", datetime(1970, 1, 1, tzinfo=UTC))
@@ -90,7 +91,9 @@ TEMPLATES = {
       .text-danger { color: #dc3545 }
       .fa-check-circle:before { content: "✔" }
       .fa-times:before { content: "✘" }""",
-    "favicon.j2": "",
+    # in the page's head: whatever a name should come to there, nothing runs, and nothing is asked for
+    "favicon.j2": """
+      <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">""",
     "page_action_card.j2": "",  # a filter that a script from the network works
     "cloud-footer.j2": "",  # an advertisement
 }
@@ -131,6 +134,15 @@ class _View(DefaultJinjaPageView):
 
     def render(self, document: Any, template: Any = None, **options: Any) -> str:
         return FROM_ELSEWHERE.sub("", super().render(document, template, **options))  # type: ignore[no-untyped-call]
+
+    @pass_context
+    def render_content_block(self, context: Any, content_block: Any, *place: Any, **options: Any) -> Any:
+        """Has texts as texts; GX has a table's cells as HTML, and names of files are in them."""
+        if isinstance(content_block, str):
+            return html.escape(content_block)
+        if isinstance(content_block, list):
+            content_block = [html.escape(each) if isinstance(each, str) else each for each in content_block]
+        return super().render_content_block(context, content_block, *place, **options)
 
     def generate_html_element_uuid(self, prefix: str | None = None) -> str:
         return prefix or ""  # the id begins with that of its block, which is unique already
