@@ -55,6 +55,20 @@ def test_hints_hold_and_only_missing_splits_are_taken_from_training() -> None:
     assert set(result[10:]) == {"train", "validation"}
 
 
+@pytest.mark.parametrize("test", [None, "test"])
+def test_images_named_for_training_stay_there_where_others_are_named_for_nothing(test: str | None) -> None:
+    """Such as synthetic ones, on which nothing is to be tested."""
+    frame = rows(300)
+    frame.loc[:199, "split_hint"] = "train"
+    frame.loc[200:249, "split_hint"] = test
+    result = split(frame, SHARES)
+    assert set(result[:200]) == {"train"}
+    assert set(result[250:]) == ({"train", "validation"} if test else set(splits.SPLITS))
+    told = str(splits.named(frame["split_hint"]))
+    assert "of 600 images the labels file names 200 for train" in told
+    assert told.endswith("no others are drawn for test" if test else "none of these is drawn for another")
+
+
 def test_a_few_images_named_for_a_split_are_told_to_be_all_of_it() -> None:
     frame = rows(100)
     assert splits.named(frame["split_hint"]) is None

@@ -39,7 +39,8 @@ def split(manifest: pd.DataFrame, shares: Shares) -> pd.Series:
 
     Where folders or the labels file name splits, those hold, and a group goes with its named images. A
     split that is named for any image is that of the named images: an official test set stays what it is.
-    Only the splits that are not named are drawn, from all others.
+    Only the splits that are not named are drawn: from images that are named for none, or from those for
+    training if all are named, as by folders `train` and `test`.
 
     Args:
         manifest: readable images with `group`, `split_hint` and `sha256`.
@@ -47,18 +48,19 @@ def split(manifest: pd.DataFrame, shares: Shares) -> pd.Series:
     Returns:
         The split of each row, by the manifest's index.
     """
-    group, hint, named = _groups(manifest)
-    drawn = pd.Series([_draw(name, shares, named) for name in group], group.index, dtype=object)
-    return hint.where(hint.isin(named), drawn)
+    group, hint, held = _groups(manifest)
+    drawn = pd.Series([_draw(name, shares, held) for name in group], group.index, dtype=object)
+    return hint.where(hint.isin(held), drawn)
 
 
 def _groups(manifest: pd.DataFrame) -> tuple[pd.Series, pd.Series, set[str]]:
-    """Each image's group, its hint, which is that of its group if it has none, and the splits not drawn."""
+    """Each image's group, its hint, which is that of its group if it has none, and which hints hold."""
     group = manifest["group"].astype(object).fillna(manifest["sha256"])
     hint = manifest["split_hint"].astype(object)
     if hint.notna().any():
         hint = hint.fillna(_followed(hint, group))
-    return group, hint, set(hint.dropna()) - {"train"}
+    held = set(hint.dropna())
+    return group, hint, held - {"train"} if hint.notna().all() else held
 
 
 def write(dataset: Path, images: pd.DataFrame) -> None:
@@ -94,13 +96,14 @@ def gaps(labels: pd.Series, splits: pd.Series) -> list[tuple[str, str]]:
 
 
 def named(hints: pd.Series) -> str | None:
-    """Says, where some images only are named for a split, that no others are drawn for it."""
+    """Says, where some images only are named for a split, that these are all of it, or stay in training."""
     counts = hints.value_counts()
-    found = [f"{counts[name]:,} for {name}" for name in SPLITS[1:] if name in counts]
-    if not found or hints.notna().all():
+    if counts.empty or hints.notna().all():
         return None
-    named = " and ".join(found)
-    return f"of {len(hints):,} images the labels file names {named}; no others are drawn for that"
+    found = " and ".join(f"{counts[name]:,} for {name}" for name in SPLITS if name in counts)
+    held_out = " and ".join(name for name in SPLITS[1:] if name in counts)
+    what = f"no others are drawn for {held_out}" if held_out else "none of these is drawn for another"
+    return f"of {len(hints):,} images the labels file names {found}; {what}"
 
 
 def check(manifest: pd.DataFrame, splits: pd.Series, shares: Shares) -> str | None:
