@@ -73,6 +73,12 @@ def test_what_stages_read_and_git_does_not_know_of_is_refused() -> None:
         with pytest.raises(DarkroomError, match=f"^{file} is not committed; commit it"):
             promotion.check_committed()
         Path(file).unlink()
+    Path(".git/info/exclude").write_text("mine.*\n")
+    Path("code/mine.txt").touch()
+    promotion.check_committed()
+    Path("code/mine.py").touch()
+    with pytest.raises(DarkroomError, match=r"^code/mine\.py, which git is to ignore, is code"):
+        promotion.check_committed()
 
 
 @pytest.mark.usefixtures("here")

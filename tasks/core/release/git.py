@@ -104,6 +104,11 @@ def untracked() -> list[str]:
     return run("ls-files", "--others", "--exclude-standard", "-z").split("\0")[:-1]
 
 
+def ignored_code() -> list[str]:
+    """Python files that git is to ignore."""
+    return run("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", "*.py").split("\0")[:-1]
+
+
 def check_identity() -> None:
     """Raises a DarkroomError if git has no name that a tag could carry."""
     if attempt("var", "GIT_COMMITTER_IDENT").returncode:

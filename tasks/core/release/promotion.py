@@ -68,6 +68,11 @@ def check_committed() -> None:
     if changed or left_out:
         file = [*changed, *left_out][0]
         raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
+    if code := dvc_api.inputs_among(git.ignored_code()):
+        raise DarkroomError(
+            f"{code[0]}, which git is to ignore, is code that a stage reads; commit it (git add --force), or "
+            "move it elsewhere"
+        )
     if found := git.unlooked():
         raise DarkroomError(
             "{0} is not what is committed, and git was told not to look: git update-index --no-{1} {0}; "
