@@ -157,6 +157,10 @@ def test_a_mistake_is_told_before_great_expectations_is_imported() -> None:
         (below_another_repository, ("more/.dvc makes another DVC repository", "move .dvc away")),
         (lambda f: (f / "pictures/cat/.dvcignore").touch(), ("pictures/cat/.dvcignore is DVC's list",)),
         (lambda f: subprocess.run(["git", "init", "--quiet", f], check=True), ("no commit", "git commit")),
+        (
+            lambda f: subprocess.run(["git", "init", "-q", "--object-format=sha256", f], check=True),
+            ("SHA-256", "git init --object-format=sha1"),
+        ),
         (lambda f: (f / ".dvc/config").write_text(""), ("is in no git repository", "git init && git add")),
     ],
     ids=[
@@ -179,6 +183,7 @@ def test_a_mistake_is_told_before_great_expectations_is_imported() -> None:
         "repository around",
         ".dvcignore",
         "commit",
+        "repository of SHA-256",
         "repository",
     ],
 )

@@ -13,6 +13,7 @@ from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MO
 
 PATTERN = "*?[\\"  # characters
 BEGIN = "git add -A && git commit -m Begin"
+SHA1 = f"mv .git ../git-of-sha256 && git init --object-format=sha1 && {BEGIN}"
 SAFE = re.compile(r"safe\.directory .+")
 OTHER_REPOSITORY = "makes another DVC repository there, into which DVC doesn't look from here; move .dvc away"
 UNSEEN = (".git", ".hg", ".dvc")  # by DVC itself
@@ -98,7 +99,8 @@ def check_repository() -> None:
     """Looks for what DVC, DVCLive and TensorFlow can't work in, which they would say after all was built.
 
     Raises:
-        DataError: a path that is a pattern, no git repository, one of another user, or one without a commit.
+        DataError: a path that is a pattern, no git repository, one of another user, of SHA-256, or without a
+            commit.
     """
     here = Path.cwd()
     if odd := sorted(set(PATTERN) & set(str(here))):
@@ -116,8 +118,18 @@ def check_repository() -> None:
             remedy = f"allow it: git config --global --add {found[0]}"
             raise DataError(f"this git repository is of another user, and git refuses it; {remedy}")
         raise DataError(f"git refuses this repository: {said.splitlines()[0]}")
+    _check_digests()
     if _refusal("HEAD"):
         raise DataError(f"this git repository has no commit yet; make one: {BEGIN}")
+
+
+def _check_digests() -> None:
+    """Refuses a repository of SHA-256: DVC runs stages there, and can't compare or promote what they give."""
+    if git := shutil.which("git"):
+        words = [git, "rev-parse", "--show-object-format"]
+        said = subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip()
+        if said == "sha256":
+            raise DataError(f"this git repository is of SHA-256, which DVC can't read; make one anew: {SHA1}")
 
 
 def _works_without_git() -> bool:
