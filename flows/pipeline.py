@@ -81,6 +81,8 @@ def pipeline(
         params.read(params.FILE, preconditions.Params)
         if (pull or push) and not dvc_api.has_remote():
             raise DarkroomError("DVC has no remote; name one: `dvc remote add --default NAME URL`")
+        if pull and (absent := dvc_api.absent_remote()):  # DVC would fetch nothing, and all stages run
+            raise DarkroomError(absent)
         with working_copy.exclusive_run(say, wait=not only_if_changed):
             if only_if_changed and (why := working_copy.retry_while_busy(working_copy.nothing_new, say)):
                 return Completed(name="Skipped", message=why)
@@ -176,6 +178,9 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
     if not (is_due or force):
         return Completed(name=CACHED, message=f"{stage} is up to date")
     code, lines = dvc_command.run("repro", "--single-item", *(["--force"] if force else []), stage)
+    if code and (lock := dvc_api.git_lock(lines)) and not dvc_api.changed_stages(stage):
+        get_run_logger().warning("%s is done, but dvc.lock is not staged: %s is another git's", stage, lock)
+        code = 0
     if code:
         return stopped(dvc_api.complaint(stage, lines), dvc_api.stage_exit(lines))
     if false := inputs.withdraw_false_records():
@@ -185,13 +190,21 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
     return Completed(name=CACHED, message=f"{stage} was restored from the cache")
 
 
-@task(retries=3, retry_delay_seconds=[1, 5, 15], cache_policy=NO_CACHE, persist_result=False)
+@task(
+    retries=3,
+    retry_delay_seconds=[1, 5, 15],
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def transfer(*words: str) -> State:
     """Fetches or pushes data and runs; a network may come back, so this is tried again."""
     code, lines = dvc_command.run(*words)
-    if code:
-        return stopped(dvc_api.complaint(words[0], lines), Unreachable.exit_code)
-    return Completed(message=f"{words[0]} is done")
+    if not code:
+        return Completed(message=f"{words[0]} is done")
+    if refusal := dvc_api.refusal_of_folder(lines):
+        return stopped(refusal)
+    return stopped(dvc_api.complaint(words[0], lines), Unreachable.exit_code)
 
 
 def state_after(step: str, state: State) -> State:

@@ -30,6 +30,7 @@ from tasks.core.release import dvc_api
 from tests.base.one_stage import script
 from tests.live import until
 from tests.project import FIRST_COMMIT
+from tests.soak.faults import can_mount, small_disk
 from tests.structure import ROOT
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -187,6 +188,20 @@ def test_a_slip_in_the_parameters_is_told_in_one_line(
     assert capsys.readouterr().err.splitlines()[-1].startswith("params.yaml: data.image is not a parameter")
 
 
+def test_a_git_that_holds_the_index_fails_no_stage(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """DVC stages dvc.lock after each, in the place of its user; an editor's git may be at work just then."""
+    subprocess.run(["dvc", "config", "core.autostage", "true"], check=True)
+    (repository / ".git/index.lock").touch()
+    states, message = run()
+    assert set(states.values()) == {"Completed"} and "up to date" in message
+    assert f"last is done, but dvc.lock is not staged: {repository / '.git/index.lock'}" in caplog.text
+    assert subprocess.run(["dvc", "status", "--quiet"], check=False).returncode == 0
+    lines = [f"ERROR: unexpected error - [Errno 17] File exists: '{repository / '.git/index.lock'}'"]
+    assert dvc_api.complaint("push", lines).endswith("was killed; remove it if none is")
+
+
 @pytest.mark.slow
 def test_results_go_to_a_remote_and_come_back(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -194,6 +209,8 @@ def test_results_go_to_a_remote_and_come_back(
     assert start(monkeypatch, "--push") == 2, "there is no remote yet"
     assert "dvc remote add" in capsys.readouterr().err.splitlines()[-1]
     subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "../store"], check=True)
+    assert start(monkeypatch, "--pull") == 2, "as where a share isn't mounted"
+    assert "is not there: mount it" in capsys.readouterr().err.splitlines()[-1]
     assert start(monkeypatch, "--push") == 0
     for name in ("first.txt", "middle.txt", "last.txt", ".dvc/cache"):
         remove(repository / name)
@@ -461,6 +478,22 @@ def test_a_remote_that_is_away_is_tried_again(
 
 
 @pytest.mark.slow
+def test_a_remote_that_is_full_is_told_once(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """DVC says "Bad cache file path", and that it was the network would be said of it, after three tries."""
+    disk = tmp_path_factory.mktemp("disk")
+    if not can_mount(disk):
+        pytest.skip("only root may mount a small disk")
+    (repository / "source.txt").write_bytes(b"good\n" + os.urandom(1 << 20))
+    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", disk / "store"], check=True)
+    with small_disk(disk, 1 << 19):
+        state = pipeline.pipeline(push=True, return_state=True)
+    assert f"DVC's remote, {disk / 'store'}, can't be written: " in str(state.message)
+    assert "make room" in str(state.message) and outcome.code_of(state) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("repository")
 def test_null_means_if_there_is_a_remote() -> None:
     assert "push" not in run(push=None, pull=None)[0]
@@ -613,7 +646,7 @@ def test_a_remote_that_is_away_is_no_reason_not_to_try_again(
 ) -> None:
     monkeypatch.setattr(pipeline.transfer, "retries", 0)
     (repository / "not-a-folder").touch()
-    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "not-a-folder/store"], check=True)
+    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "not-a-folder"], check=True)
     Path("mine").write_text("data")
     subprocess.run(["dvc", "add", "-q", "mine"], check=True)
     for name in ("mine", ".dvc/cache"):

@@ -7,6 +7,7 @@ run their stages again. Importing this module takes half a second.
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from dvc_data.hashfile.db import get_index
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief, ended_by
+from tasks.core.base.errors import DarkroomError, DataError, Unreachable, brief, ended_by, remedy
 from tasks.core.base.files import fingerprint, flat
 from tasks.core.base.paths import METRICS
 from tasks.core.release import git
@@ -34,6 +35,8 @@ DvcError: type[Exception] = DvcException
 Locked: type[Exception] = LockError
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+INDEX_LOCK = re.compile(r"'([^']*index\.lock)'$", re.MULTILINE)
+OTHER_GIT = "another git is at work, or was killed; remove it if none is"
 EXITED = re.compile(r"exited with (-?\d+)")  # a stage, by what DVC says
 CHATTER = re.compile(  # what DVC says after every stage
     r"(Generating|Updating) lock file|To track the changes|\s*git add |To enable auto staging|"
@@ -347,7 +350,28 @@ def complaint(stage: str, lines: list[str]) -> str:
     errors = [line for line in lines if line.startswith("ERROR: ")]
     has_failed = any(EXITED.search(line) for line in errors)
     own = [line for line in lines if has_failed and line.startswith(f"{stage}: ")]
+    if not own and (lock := git_lock(lines)):
+        return f"{lock} is there, so that DVC can't stage files: {OTHER_GIT}"
     return (own or errors or lines or [f"{stage} failed and said nothing"])[-1]
+
+
+def git_lock(lines: list[str]) -> str | None:
+    """The lock of git's index that has kept DVC from staging what a command has written, if one has."""
+    found = INDEX_LOCK.search("\n".join(lines))
+    return found[1] if found else None
+
+
+def refusal_of_folder(lines: list[str]) -> str | None:
+    """Why DVC's default remote has taken no more, where it is a folder: no later try will do better."""
+    with Repo(".") as repo:
+        remote = repo.cloud.get_remote()
+    if remote.fs.protocol != "local":
+        return None
+    text = "\n".join(lines)
+    what = remedy(OSError(text))
+    if not what and "Bad cache file path" in text:  # DVC's words for an object that is there in part
+        what = f"its disk has {shutil.disk_usage(remote.path).free / 1e6:,.0f} MB left; make room there"
+    return f"DVC's remote, {remote.path}, can't be written: {what}" if what else None
 
 
 def stage_exit(lines: list[str]) -> int:
