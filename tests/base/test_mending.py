@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from tasks.core.base import mending
 from tasks.core.base.files import read_json, write_json
+from tests.base.one_stage import environment
 from tests.live import until
 
 LOCK = """\
@@ -98,3 +99,82 @@ def test_a_process_whose_number_is_anothers_by_now_holds_nobody_up(
         assert mending.mend() == [], "DVC leaves out what is empty"
         for process in (dvc, taken):
             process.kill()
+
+
+RESTORED = """
+stages:
+  copy:
+    cmd: cat source.txt source.txt > result.txt
+    deps: [source.txt]
+    outs: [result.txt]
+"""
+EDITING = """
+import sys
+from pathlib import Path
+from dvc.cli import main
+from dvc.stage import PipelineStage
+from tasks.core.base import mending
+
+checkout = PipelineStage.checkout
+
+def checking_out(*words, **options):
+    found = checkout(*words, **options)
+    Path("source.txt").write_text("three")
+    return found
+
+mending.guard_restores()
+PipelineStage.checkout = checking_out
+sys.exit(main(["repro"]))
+"""
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> Path:
+    """A project that has run on `one`, then on `two`."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "dvc.yaml").write_text(RESTORED)
+    for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(words, cwd=folder, check=True)
+    for text in ("one", "two"):
+        (folder / "source.txt").write_text(text)
+        assert repeated(folder).returncode == 0
+    return folder
+
+
+def repeated(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Has DVC bring a project up to date, as its user does; or by a program of Python's."""
+    found = [sys.executable, *(words or ("-m", "dvc", "repro"))]
+    return subprocess.run(
+        found, cwd=folder, env=environment(), check=False, text=True, capture_output=True, timeout=120
+    )
+
+
+def test_an_edit_while_dvc_restores_a_stage_is_not_recorded(twice: Path) -> None:
+    """Its digest stood beside the result of what was there before, and nothing was to be done any more."""
+    before = (twice / "dvc.lock").read_text()
+    (twice / "source.txt").write_text("one")
+    done = repeated(twice, "-c", EDITING)
+    assert done.returncode != 0
+    assert "source.txt was changed while DVC restored copy; run it again" in done.stderr
+    assert (twice / "dvc.lock").read_text() == before
+    assert repeated(twice).returncode == 0
+    assert (twice / "result.txt").read_text() == "threethree"
+
+
+def test_what_was_damaged_in_dvcs_cache_is_made_again_and_not_restored(twice: Path) -> None:
+    (file,) = [
+        file
+        for file in (twice / ".dvc/cache/files").rglob("*")
+        if file.is_file() and b"oneone" in file.read_bytes()
+    ]
+    mode = file.stat().st_mode
+    file.chmod(0o644)
+    file.write_text("onEone")
+    file.chmod(mode)
+    (twice / "source.txt").write_text("one")
+    done = repeated(twice)
+    assert done.returncode == 0 and "Running stage 'copy'" in done.stdout
+    assert (twice / "result.txt").read_text() == "oneone"
+    (twice / "source.txt").write_text("two")
+    assert "is cached - skipping run" in repeated(twice).stdout, "what is sound is restored"

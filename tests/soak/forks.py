@@ -76,6 +76,7 @@ def _run_dvc(words: list[str]) -> int:
     from tasks.core.base import mending
 
     mending.begin_dvc()  # as each Python of .venv does that is a dvc; what it does at its end, `_end` calls
+    mending.guard_restores()
     run._run = _run_stage
     return int(main(words))
 

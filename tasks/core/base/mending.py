@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ RUNS = Path(".dvc/cache/runs")  # a folder for each set of inputs, with what a s
 RECORD_HELD, LOCK_HELD = Path(".dvc/tmp/rwlock.lock"), Path(".dvc/tmp/lock")  # by who writes these
 CHANGED = 2  # exit code
 OLD = 600  # seconds
+RESTORING = {"repro", "exp"}  # commands of DVC's that restore stages from its run cache
 CONFLICT = "<<<<<<<"  # of git, which a person has to resolve
 
 
@@ -193,6 +195,49 @@ def begin_dvc() -> None:
     finally:
         os.chdir(here)
     atexit.register(_end_dvc, project, os.getpid())
+    if RESTORING.intersection(sys.orig_argv):
+        guard_restores()
+
+
+def guard_restores() -> None:
+    """Has DVC restore a stage from its run cache only if its inputs stay as they are, and from sound files.
+
+    DVC looks for a run of the inputs, brings back what that gave, and records it beside the inputs as they
+    are by then: what was edited meanwhile would be clean and wrong. And it takes each read-only file of its
+    cache for sound. Its own check of others, which goes by its list of digests, removes what is damaged, and
+    the stage runs.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may be that they are errors still
+        from dvc.exceptions import DvcException
+        from dvc.stage import Stage
+        from dvc.stage.cache import StageCache
+        from dvc_data.hashfile.db import HashFileDB
+        from dvc_data.hashfile.db.local import LocalHashFileDB
+
+    restore, save_deps, check = StageCache.restore, Stage.save_deps, LocalHashFileDB.check
+    restored: dict[str, list[Any]] = {}  # the inputs of each stage that was, which DVC saves next
+
+    def restoring(self: Any, stage: Any, *words: Any, **options: Any) -> None:
+        LocalHashFileDB.check = HashFileDB.check  # type: ignore[method-assign]
+        try:
+            restore(self, stage, *words, **options)
+        finally:
+            LocalHashFileDB.check = check  # type: ignore[method-assign]
+        restored[stage.addressing] = _digests(stage)
+
+    def saving(self: Any, *words: Any, **options: Any) -> None:
+        before = restored.pop(self.addressing, None)
+        save_deps(self, *words, **options)
+        if changed := [dep for dep in _digests(self) if before is not None and dep not in before]:
+            path = changed[0][0]
+            raise DvcException(f"{path} was changed while DVC restored {self.addressing}; run it again")
+
+    StageCache.restore, Stage.save_deps = restoring, saving
+
+
+def _digests(stage: Any) -> list[Any]:
+    return [(dep.def_path, dep.hash_info) for dep in stage.deps]
 
 
 def judge() -> int:
