@@ -82,6 +82,57 @@ def test_a_mark_for_no_data_is_black_and_changes_no_other_pixel(mark: float) -> 
     assert np.array_equal(np.delete(found, 7), np.delete(np.arange(256), 7))
 
 
+def tiff(
+    bands: np.ndarray, bits: int, photometric: int, *, planes: bool = False, packed: bool = False
+) -> bytes:
+    """A TIFF of numbers (height, width, bands) in their own order of bytes, as Pillow writes few."""
+    order = ">" if bands.dtype.byteorder == ">" else "<"
+    height, width, count = bands.shape
+    strips = [band.tobytes() for band in np.moveaxis(bands, -1, 0)] if planes else [bands.tobytes()]
+    strips = [zlib.compress(strip) for strip in strips] if packed else strips
+    places = np.cumsum([8, *map(len, strips)]).tolist()
+    entries = {
+        256: [width],
+        257: [height],
+        258: [bits] * count,
+        259: [8 if packed else 1],
+        262: [photometric],
+    }
+    entries |= {273: places[:-1], 277: [count], 278: [height], 279: list(map(len, strips))}
+    entries |= {284: [2 if planes else 1], 339: [{"u": 1, "i": 2, "f": 3}[bands.dtype.kind]] * count}
+    directory, beyond = struct.pack(f"{order}H", len(entries)), b""
+    end = places[-1] + 2 + 12 * len(entries) + 4
+    for tag, values in sorted(entries.items()):
+        value = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            value, beyond = struct.pack(f"{order}I", end + len(beyond)), beyond + value
+        directory += struct.pack(f"{order}HHI", tag, 4, len(values)) + value
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", places[-1])
+    return head + b"".join(strips) + directory + b"\0\0\0\0" + beyond
+
+
+RAMP = np.arange(256).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "mode"),
+    [(2, "RGB"), (2, "RGBA"), (5, "CMYK"), (1, "L")],
+    ids=["RGB", "RGBA", "CMYK", "L"],
+)
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_planes_of_a_tiff_are_read_as_one_image(
+    photometric: int, mode: str, bits: int, order: str, packed: bool
+) -> None:
+    """Pillow took those of 16 bits for others' bytes, and 16 bits of grey for no image."""
+    image = Image.merge("RGB", [Image.fromarray(np.rot90(RAMP, turn).astype(np.uint8)) for turn in range(3)])
+    values = np.atleast_3d(np.asarray(image.convert(mode))).astype(int) * (257 if bits == 16 else 1)
+    bands = values.astype(f"{order}u{bits // 8}")
+    found = decoded(tiff(bands, bits, photometric, planes=True, packed=packed))
+    assert np.array_equal(found, np.asarray(image.convert(mode).convert("RGB")))
+
+
 def test_transparency_becomes_white() -> None:
     assert decoded(saved(Image.new("RGBA", (4, 4), (*ORANGE, 0)), "PNG")).min() == 255
 

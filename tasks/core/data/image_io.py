@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from tasks.core.base.console import quiet
 from tasks.core.base.contract import Packing, Resize
@@ -70,11 +70,27 @@ def open_image(data: bytes) -> Image.Image:
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     try:
-        return Image.open(BytesIO(data), formats=FORMATS)
+        image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         if data.startswith(PNG):
             PngImagePlugin.PngImageFile(BytesIO(data))  # whose error says what is wrong with it
         raise
+    return _by_libtiff(data) if _is_in_planes(image) else image
+
+
+def _is_in_planes(image: ImageFile.ImageFile) -> bool:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    return image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and not image.use_load_libtiff
+
+
+def _by_libtiff(data: bytes) -> TiffImagePlugin.TiffImageFile:
+    """Pillow's own reader, for what is not compressed, takes each plane for one of 8 bits, black at 0."""
+    TiffImagePlugin.READ_LIBTIFF = True
+    try:
+        return TiffImagePlugin.TiffImageFile(BytesIO(data))
+    finally:
+        TiffImagePlugin.READ_LIBTIFF = False
 
 
 def _scale_transparent_level(image: ImageFile.ImageFile) -> None:
