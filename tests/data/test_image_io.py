@@ -133,6 +133,16 @@ def test_planes_of_a_tiff_are_read_as_one_image(
     assert np.array_equal(found, np.asarray(image.convert(mode).convert("RGB")))
 
 
+@pytest.mark.parametrize("kind", ["f4", "i4", "i2", "u2"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_numbers_of_a_tiff_are_read_in_its_order_of_bytes(kind: str, order: str, packed: bool) -> None:
+    """Compressed, those of big-endian were read as of little-endian, unless they had no sign."""
+    bands = (RAMP[..., None] * (257 if kind == "u2" else 1)).astype(order + kind)
+    found = decoded(tiff(bands, 8 * int(kind[1]), 1, packed=packed))
+    assert np.array_equal(found[..., 0], RAMP)
+
+
 def test_transparency_becomes_white() -> None:
     assert decoded(saved(Image.new("RGBA", (4, 4), (*ORANGE, 0)), "PNG")).min() == 255
 

@@ -35,6 +35,8 @@ OTHER_FORMATS = {
     b"ftypmif1": "HEIC",
     b"jP  \r\n\x87\n": "JPEG 2000",
 }
+# Pillow's names of numbers in this machine's order of bytes, by those of big-endian ones.
+NATIVE = {"F;32BF": "F;32NF", "I;16BS": "I;16NS", "I;32BS": "I;32NS"}
 HIGHEST = {"L;2": 3, "L;4": 15}  # level of a PNG's grey, by what Pillow calls its depth
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, for an error not a warning
 
@@ -75,12 +77,12 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         if data.startswith(PNG):
             PngImagePlugin.PngImageFile(BytesIO(data))  # whose error says what is wrong with it
         raise
-    return _by_libtiff(data) if _is_in_planes(image) else image
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return _in_native_order(_by_libtiff(data) if _is_in_planes(image) else image)
+    return image
 
 
-def _is_in_planes(image: ImageFile.ImageFile) -> bool:
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return False
+def _is_in_planes(image: TiffImagePlugin.TiffImageFile) -> bool:
     return image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and not image.use_load_libtiff
 
 
@@ -91,6 +93,17 @@ def _by_libtiff(data: bytes) -> TiffImagePlugin.TiffImageFile:
         return TiffImagePlugin.TiffImageFile(BytesIO(data))
     finally:
         TiffImagePlugin.READ_LIBTIFF = False
+
+
+def _in_native_order(image: TiffImagePlugin.TiffImageFile) -> TiffImagePlugin.TiffImageFile:
+    """libtiff puts bytes in this machine's order; of floats and signed numbers Pillow expects the file's."""
+    if image.use_load_libtiff:
+        kinds: list[Any] = [tile.args for tile in image.tile]
+        image.tile = [
+            tile._replace(args=(NATIVE.get(kind, kind), *others))
+            for tile, (kind, *others) in zip(image.tile, kinds, strict=True)
+        ]
+    return image
 
 
 def _scale_transparent_level(image: ImageFile.ImageFile) -> None:
