@@ -181,6 +181,66 @@ def test_an_orientation_of_four_bytes_counts() -> None:
     assert farthest(data) <= 2
 
 
+def tag(kind: int, count: int, value: bytes) -> bytes:
+    """A directory of one tag, the orientation."""
+    entry = struct.pack("<HHI", ExifTags.Base.Orientation, kind, count) + value
+    return b"\x08\0\0\0\1\0" + entry + bytes(4)
+
+
+def in_jpeg(exif: bytes, before: bytes = b"") -> bytes:
+    plain = encoded(PHOTOGRAPH)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    return plain[:2] + before + segment + plain[2:]
+
+
+SIX = tag(3, 1, b"\6\0\0\0")
+
+
+@pytest.mark.parametrize("head", [b"II*\0", b"II\0*", b"XX*\0", b"IM*\0", b"II\0\0", b"II+\0", b"II**"])
+@pytest.mark.parametrize("marks", [1, 2, 3])
+def test_exif_counts_if_it_begins_as_pillow_wants_it(head: bytes, marks: int) -> None:
+    assert farthest(in_jpeg(b"Exif\0\0" * marks + head + SIX)) <= 2
+
+
+@pytest.mark.parametrize("kind", [0, 1, 3, 4, 5, 7, 8, 9, 11, 13, 99])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_an_orientation_counts_if_it_is_of_a_type_that_pillow_takes(kind: int, count: int) -> None:
+    assert farthest(in_jpeg(b"Exif\0\0II*\0" + tag(kind, count, b"\6\0\0\0"))) <= 2
+
+
+def test_of_two_orientations_the_first_counts() -> None:
+    two = b"\x08\0\0\0\2\0" + (SIX[6:18].replace(b"\6", b"\3") + SIX[6:18]) + bytes(4)
+    assert farthest(in_jpeg(b"Exif\0\0II*\0" + two)) <= 2
+
+
+def test_exif_ends_with_its_segment() -> None:
+    cut = in_jpeg(b"Exif\0\0II*\0" + SIX[:-14])
+    place = cut.index(SIX[:-14]) + len(SIX) - 14
+    comment = b"\xff\xfe\0\x0c"
+    assert farthest(cut[:place] + comment + bytes(10) + cut[place:]) <= 2
+
+
+def test_what_a_comment_says_of_exif_is_none() -> None:
+    text = b"Exif\0\0II*\0" + SIX.replace(b"\6", b"\3")
+    comment = b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text
+    assert farthest(in_jpeg(b"Exif\0\0II*\0" + SIX, comment)) <= 2
+
+
+@pytest.mark.parametrize("marks", [0, 1, 2])
+def test_exif_of_a_png_may_begin_as_that_of_a_jpeg_does(marks: int) -> None:
+    """As ImageMagick and old programs write it."""
+    plain = encoded(PHOTOGRAPH, "PNG")
+    chunk = b"eXIf" + b"Exif\0\0" * marks + b"II*\0" + SIX
+    data = (
+        plain[:33]
+        + struct.pack(">I", len(chunk) - 4)
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + plain[33:]
+    )
+    assert farthest(data) <= 2
+
+
 def test_a_grey_jpeg_is_read_as_colour() -> None:
     assert farthest(encoded(PHOTOGRAPH.convert("L"))) <= 2
 

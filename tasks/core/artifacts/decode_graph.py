@@ -1,5 +1,6 @@
 """Reading encoded images within a TensorFlow graph, as `image_io` reads files."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from tasks.core.backbones.tensorflow_setup import tf
@@ -7,13 +8,19 @@ from tasks.core.base.contract import Contract, Resize
 
 HEADER = 1 << 16  # bytes, within which EXIF lies
 ORIENTATION = 0x0112  # the tag's number
+FIELDS = (slice(2), slice(2, 4), slice(4, 8))  # of a tag: its number, the type and the count of its values
+SHORTS, LONGS = (3, 8), (4, 9, 13)  # types of two and of four bytes
+# What stands before EXIF, its length as two `?`; and how many of these bytes that length counts.
+JPEG_EXIF = (b"\xff\xe1??Exif\0\0", 8)
+PNG_EXIF = (b"\0\0??eXIf", 0)
 ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # what its programs mark a JPEG with
 
 
 def images(encoded: Any, contract: Contract) -> Any:
     """Reads JPEG and PNG, upright by EXIF, transparency on white, fitted into the contract's square.
 
-    EXIF is looked for in the first 64 KB, and an orientation that stands in XMP alone is not found.
+    EXIF is looked for in the first 64 KB, and an orientation that stands in XMP alone, in text as
+    ImageMagick's `Raw profile type exif`, or as a text or a float is not found.
 
     Args:
         encoded: string (n,), the files' bytes.
@@ -33,7 +40,7 @@ def decode(data: Any) -> Any:
 
 def _jpeg(data: Any) -> Any:
     pixels = tf.io.decode_jpeg(_inverted(data), channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.cast(upright(pixels, orientation(data, b"Exif\0\0")), tf.float32)
+    return tf.cast(upright(pixels, orientation(data, *JPEG_EXIF)), tf.float32)
 
 
 def _inverted(data: Any) -> Any:
@@ -49,7 +56,7 @@ def _inverted(data: Any) -> Any:
 def _png(data: Any) -> Any:
     pixels = tf.cast(tf.io.decode_png(data, channels=4), tf.float32)
     opacity = pixels[..., 3:] / _opaque(data)
-    return upright(tf.round(pixels[..., :3] * opacity + 255 * (1 - opacity)), orientation(data, b"eXIf"))
+    return upright(tf.round(pixels[..., :3] * opacity + 255 * (1 - opacity)), orientation(data, *PNG_EXIF))
 
 
 def _opaque(data: Any) -> Any:
@@ -67,38 +74,57 @@ def _head(data: Any) -> Any:
 
 
 def _place(head: Any, mark: bytes) -> Any:
-    """Where a mark begins; after the end if it isn't there."""
+    """Where a mark begins, in which `?` is any byte; after the end if it isn't there."""
     count = tf.maximum(tf.size(head) - len(mark), 0)
-    found = tf.reduce_all([head[place : place + count] == byte for place, byte in enumerate(mark)], 0)
+    known = [(place, byte) for place, byte in enumerate(mark) if byte != ord("?")]
+    found = tf.reduce_all([head[place : place + count] == byte for place, byte in known], 0)
     places = tf.where(found, tf.range(count), tf.size(head))
     return tf.reduce_min(tf.concat([places, [tf.size(head)]], 0))
 
 
-def orientation(data: Any, mark: bytes) -> Any:
-    """What the EXIF after a mark says, 1 (upright) to 8; broken or no EXIF says 1."""
+def _number(digits: Any, little: Any = False) -> Any:
+    """Of bytes along the last axis, the most significant one first unless `little`."""
+    ordered = tf.where(little, tf.reverse(digits, [-1]), digits)
+    return tf.reduce_sum(ordered * 256 ** tf.range(tf.shape(ordered)[-1])[::-1], -1)
+
+
+def orientation(data: Any, mark: bytes, counted: int) -> Any:
+    """What the EXIF after a mark says, 1 (upright) to 8; broken or no EXIF says 1, as Pillow has it."""
     head = _head(data)
-    tiff = head[_place(head, mark) + len(mark) :]  # its offsets are from there
+    place = _place(head, mark)
+    size = _number(head[place + 2 : place + 4])
+    exif = head[place + len(mark) :][: tf.maximum(size - counted, 0)]
+    again = tf.reduce_all(exif[:6] == tf.constant(list(b"Exif\0\0"))[: tf.size(exif)])
+    tiff = exif[tf.where(again, 6, 0) :]  # its offsets are from there
     return tf.cond(tf.size(tiff) > 8, lambda: _orientation(tiff), lambda: tf.constant(1))
 
 
 def _orientation(tiff: Any) -> Any:
     """Looks for the tag in the first directory of a TIFF header: int32 (bytes,)."""
     little = tf.equal(tiff[0], ord("I"))
-
-    def number(digits: Any) -> Any:
-        ordered = tf.where(little, tf.reverse(digits, [-1]), digits)
-        return tf.reduce_sum(ordered * 256 ** tf.range(tf.shape(ordered)[-1])[::-1], -1)
-
-    start = number(tiff[4:8])
-    inside = (start >= 8) & (start < tf.size(tiff))
+    start = _number(tiff[4:8], little)
+    inside = _is_tiff(tiff) & (start >= 8) & (start < tf.size(tiff))
     directory = tiff[tf.where(inside, start, tf.size(tiff)) :]
     there = tf.maximum(tf.size(directory) - 2, 0) // 12
-    count = tf.minimum(number(directory[:2]), there)
+    count = tf.minimum(_number(directory[:2], little), there)
     entries = tf.reshape(directory[2 : 2 + 12 * count], (-1, 12))
-    long = number(entries[:, 2:4]) == 4
-    value = tf.where(long, number(entries[:, 8:]), number(entries[:, 8:10]))
-    said = tf.reduce_max(tf.concat([tf.where(number(entries[:, :2]) == ORIENTATION, value, 1), [1]], 0))
-    return tf.where(said <= 8, said, 1)
+    tag, kind, values = (_number(entries[:, place], little) for place in FIELDS)
+    short = _is_one_of(kind, SHORTS) & _is_one_of(values, (1, 2))  # more would stand elsewhere
+    long = _is_one_of(kind, LONGS) & (values == 1)
+    value = tf.where(long, _number(entries[:, 8:], little), _number(entries[:, 8:10], little))
+    said = tf.boolean_mask(value, (tag == ORIENTATION) & (short | long))
+    first = tf.concat([said, [1]], 0)[0]
+    return tf.where((first >= 1) & (first <= 8), first, 1)
+
+
+def _is_tiff(head: Any) -> Any:
+    """Whether it begins as TIFF does; Pillow doesn't mind in which order the second half stands."""
+    low, high = tf.reduce_min(head[2:4]), tf.reduce_max(head[2:4])
+    return _is_one_of(head[0], b"IM") & (head[1] == head[0]) & (low == 0) & (high == 42)
+
+
+def _is_one_of(values: Any, known: Iterable[int]) -> Any:
+    return tf.reduce_any([values == one for one in known], 0)
 
 
 def upright(pixels: Any, orientation: Any) -> Any:
