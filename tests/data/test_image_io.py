@@ -83,11 +83,21 @@ def test_a_mark_for_no_data_is_black_and_changes_no_other_pixel(mark: float) -> 
 
 
 def tiff(
-    bands: np.ndarray, bits: int, photometric: int, *, planes: bool = False, packed: bool = False
+    bands: np.ndarray,
+    bits: int,
+    photometric: int,
+    *,
+    size: tuple[int, int] | None = None,
+    planes: bool = False,
+    packed: bool = False,
 ) -> bytes:
-    """A TIFF of numbers (height, width, bands) in their own order of bytes, as Pillow writes few."""
+    """A TIFF of numbers (height, width, bands) in their own order of bytes, as Pillow writes few.
+
+    `size`, width and height, is for numbers that aren't of whole bytes.
+    """
     order = ">" if bands.dtype.byteorder == ">" else "<"
-    height, width, count = bands.shape
+    count = bands.shape[2]
+    width, height = size or bands.shape[1::-1]
     strips = [band.tobytes() for band in np.moveaxis(bands, -1, 0)] if planes else [bands.tobytes()]
     strips = [zlib.compress(strip) for strip in strips] if packed else strips
     places = np.cumsum([8, *map(len, strips)]).tolist()
@@ -141,6 +151,16 @@ def test_numbers_of_a_tiff_are_read_in_its_order_of_bytes(kind: str, order: str,
     bands = (RAMP[..., None] * (257 if kind == "u2" else 1)).astype(order + kind)
     found = decoded(tiff(bands, 8 * int(kind[1]), 1, packed=packed))
     assert np.array_equal(found[..., 0], RAMP)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_grey_of_12_bits_is_white_at_4095(packed: bool) -> None:
+    """Two numbers in three bytes, of which Pillow makes numbers of 16 bits."""
+    levels = (RAMP * 4095 // 255).astype(">u2")
+    bits = np.unpackbits(levels.view(np.uint8)).reshape(16, 16, 16)[..., 4:]
+    strip = np.packbits(bits).reshape(1, 384, 1)
+    data = tiff(strip, 12, 1, packed=packed, size=(16, 16))
+    assert np.array_equal(decoded(data)[..., 0], RAMP)
 
 
 def test_transparency_becomes_white() -> None:

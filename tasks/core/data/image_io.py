@@ -186,14 +186,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it, transparency and all.
 
-    White is 65535 where a file has 16 bits. 32 bits and floats don't say what it is: of what is usual, it is
-    the least that holds the image. What is no number, or as large as only a mark for no data is, is black.
+    White is 65535 where a file has 16 bits, and 4095 where it has 12. 32 bits and floats don't say what it
+    is: of what is usual, it is the least that holds the image. What is no number, or as large as only a mark
+    for no data is, is black.
     """
     values = np.asarray(image).astype(np.float64)
     values[~(np.abs(values) < NO_DATA)] = 0
-    whites = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        whites = [65535.0]
+    whites = _whites(image)
     highest = values.max(initial=0)
     top = next((white for white in whites if highest <= white), whites[-1])
     grey = Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
@@ -201,6 +200,21 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if level is not None:
         grey.putalpha(Image.fromarray(np.where(values == level, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _whites(image: Image.Image) -> list[float]:
+    """What white may be, the least first."""
+    if image.mode == "F":
+        return [1.0, 255.0, 65535.0]
+    if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == (12,):
+        return [4095.0]
+    is_deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    return [65535.0] if is_deep else [255.0, 65535.0]
+
+
+def _tag(image: Image.Image, number: int) -> Any:
+    """What a TIFF's tag says; nothing of another format."""
+    return image.tag_v2.get(number) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
 
 
 def resize_image(image: Image.Image, size: int, how: Resize) -> Pixels:
