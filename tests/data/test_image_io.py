@@ -163,6 +163,20 @@ def test_grey_of_12_bits_is_white_at_4095(packed: bool) -> None:
     assert np.array_equal(decoded(data)[..., 0], RAMP)
 
 
+@pytest.mark.parametrize(("kind", "white"), [("u1", 255), ("<u2", 65535), ("<f4", 1), (">f4", 255)])
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_tiff_whose_white_is_zero_is_no_negative(kind: str, white: int, planes: bool, packed: bool) -> None:
+    bands = ((255 - RAMP[..., None]) / 255 * white).round(5).astype(kind)
+    found = decoded(tiff(bands, 8 * bands.itemsize, 0, planes=planes, packed=packed))
+    assert np.array_equal(found[..., 0], RAMP)
+
+
+def test_a_mark_for_no_data_is_black_where_white_is_zero() -> None:
+    bands = np.array([[[0.0], [1.0], [np.nan]]], np.float32)
+    assert decoded(tiff(bands, 32, 0))[0, :, 0].tolist() == [255, 0, 0]
+
+
 def test_transparency_becomes_white() -> None:
     assert decoded(saved(Image.new("RGBA", (4, 4), (*ORANGE, 0)), "PNG")).min() == 255
 

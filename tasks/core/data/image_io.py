@@ -191,11 +191,16 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     for no data is, is black.
     """
     values = np.asarray(image).astype(np.float64)
-    values[~(np.abs(values) < NO_DATA)] = 0
+    is_none = ~(np.abs(values) < NO_DATA)
+    values[is_none] = 0
     whites = _whites(image)
     highest = values.max(initial=0)
     top = next((white for white in whites if highest <= white), whites[-1])
-    grey = Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
+    levels = values.clip(0, top) / top * 255
+    if _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # white; Pillow heeds it up to 8 bits
+        levels = 255 - levels
+    levels[is_none] = 0
+    grey = Image.fromarray(levels.round().astype(np.uint8))
     level = image.info.get("transparency")
     if level is not None:
         grey.putalpha(Image.fromarray(np.where(values == level, 0, 255).astype(np.uint8)))
