@@ -177,6 +177,13 @@ def test_a_mark_for_no_data_is_black_where_white_is_zero() -> None:
     assert decoded(tiff(bands, 32, 0))[0, :, 0].tolist() == [255, 0, 0]
 
 
+@pytest.mark.parametrize("white", [255, 65535, 2**32 - 1])
+@pytest.mark.parametrize("packed", [False, True])
+def test_numbers_of_32_bits_without_a_sign_keep_their_upper_half(white: int, packed: bool) -> None:
+    bands = (RAMP[..., None] * (white // 255)).astype(np.uint32)
+    assert np.array_equal(decoded(tiff(bands, 32, 1, packed=packed))[..., 0], RAMP)
+
+
 def test_transparency_becomes_white() -> None:
     assert decoded(saved(Image.new("RGBA", (4, 4), (*ORANGE, 0)), "PNG")).min() == 255
 

@@ -190,7 +190,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     is: of what is usual, it is the least that holds the image. What is no number, or as large as only a mark
     for no data is, is black.
     """
-    values = np.asarray(image).astype(np.float64)
+    numbers = np.asarray(image)
+    values = (numbers.view(np.uint32) if _is_unsigned(image) else numbers).astype(np.float64)
     is_none = ~(np.abs(values) < NO_DATA)
     values[is_none] = 0
     whites = _whites(image)
@@ -213,8 +214,16 @@ def _whites(image: Image.Image) -> list[float]:
         return [1.0, 255.0, 65535.0]
     if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == (12,):
         return [4095.0]
+    if _is_unsigned(image):
+        return [255.0, 65535.0, 4294967295.0]
     is_deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     return [65535.0] if is_deep else [255.0, 65535.0]
+
+
+def _is_unsigned(image: Image.Image) -> bool:
+    """Whether it is a TIFF of 32 bits without a sign, to which Pillow gives one."""
+    form = _tag(image, TiffImagePlugin.SAMPLEFORMAT)
+    return _tag(image, TiffImagePlugin.BITSPERSAMPLE) == (32,) and form in (None, (1,))
 
 
 def _tag(image: Image.Image, number: int) -> Any:
