@@ -296,6 +296,17 @@ def test_of_a_large_jpeg_less_is_decoded_and_the_whole_size_told(orientation: in
         image_io.shrink(image_io.open_image(data.getvalue()[:-5000]), 100)
 
 
+def test_a_lossless_jpeg_is_decoded_whole() -> None:
+    """Which has no smaller size to be decoded at, and was told of as corrupt."""
+    table = b"\xff\xc4" + struct.pack(">H", 20) + b"\0\1" + bytes(15) + b"\0"
+    frame = b"\xff\xc3" + struct.pack(">HBHHB", 11, 8, 300, 600, 1) + b"\1\x11\0"
+    scan = b"\xff\xda" + struct.pack(">H", 8) + b"\1\1\0\1\0\0"
+    grey = b"\xff\xd8" + table + frame + scan + bytes(300 * 600 // 8) + b"\xff\xd9"  # no pixel differs
+    rgb, size = image_io.shrink(image_io.open_image(grey), 100)
+    assert size == rgb.size == (600, 300)
+    assert rgb.getextrema() == ((128, 128),) * 3
+
+
 def test_a_pointer_of_git_lfs_says_what_brings_the_image() -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
     with pytest.raises(DataError, match="a pointer of Git LFS, in whose place `git lfs pull` puts the image"):

@@ -145,11 +145,16 @@ def shrink(image: Image.Image, side: int) -> tuple[Image.Image, tuple[int, int]]
     Returns:
         What `decode` gives, and the width and height of the whole image, upright.
     """
-    whole = image.size
+    whole, file = image.size, getattr(image, "fp", None)
     image.draft(None, (side, side))
     shrunk = image.size != whole
     turned = shrunk and _orientation(image) in (5, 6, 7, 8)
-    rgb = decode(image)
+    try:
+        rgb = decode(image)
+    except DataError:
+        if not shrunk or not isinstance(file, BytesIO):
+            raise
+        shrunk, rgb = False, decode(open_image(file.getvalue()))  # a lossless JPEG has no smaller size
     return rgb, (whole[::-1] if turned else whole) if shrunk else rgb.size
 
 
