@@ -5,9 +5,12 @@ import io
 import json
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,10 +23,11 @@ from scipy.special import softmax
 
 from tasks import export, latency, verdict
 from tasks.check import Params
-from tasks.core.artifacts import exporter, golden, isolation, runtimes, verification
+from tasks.core.artifacts import decode_graph, exporter, golden, isolation, runtimes, verification
 from tasks.core.artifacts.config import TIMED, ArtifactRule, Export
 from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.backbones import tensorflow_setup
+from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.base.arrays import Array
 from tasks.core.base.contract import Contract
@@ -60,6 +64,7 @@ from pathlib import Path
 from tasks import export
 from tasks.check import Params
 from tasks.core.backbones import tensorflow_setup
+from tasks.core.backbones.tensorflow_setup import tf
 from tasks.core.base import params
 from tasks.core.base.files import write_json
 tensorflow_setup.deterministic(0)
@@ -237,6 +242,44 @@ def test_what_is_no_plain_jpeg_or_png_is_golden_as_png(tmp_path: Path) -> None:
     for place, name in enumerate(["000000.png", "000001.png"]):
         read = runtimes.pixels((tmp_path / "golden" / name).read_bytes(), contract.facts())
         assert np.array_equal(read, seen[0][place])
+
+
+def cut(png: bytes) -> bytes:
+    return png[:-12]  # IEND
+
+
+def miscounted(png: bytes) -> bytes:
+    end = png.index(b"IEND") - 4
+    return png[: end - 1] + bytes([png[end - 1] ^ 1]) + png[end:]  # of IDAT's checksum
+
+
+def with_a_profile(png: bytes) -> bytes:
+    """As ImageMagick writes EXIF."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    text = f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n".encode()
+    chunk = b"tEXtRaw profile type exif\0" + text
+    return (
+        png[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+    )
+
+
+@pytest.mark.parametrize("change", [cut, miscounted, with_a_profile])
+def test_what_tensorflow_reads_otherwise_is_golden_as_png(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    """Pillow reads each of these, and one such image among the golden ones had the SavedModel left out."""
+    contract = Contract(("a", "b"), 32, "stretch")
+    buffer = io.BytesIO()
+    Image.effect_noise((40, 60), 60).convert("RGB").save(buffer, "PNG")
+    for name, data in {"odd.png": change(buffer.getvalue()), "plain.png": buffer.getvalue()}.items():
+        (tmp_path / name).write_bytes(data)
+    digests = {name: sha256(tmp_path / name) for name in ("odd.png", "plain.png")}
+    golden.write(tmp_path / "golden", tmp_path, digests, contract, lambda pixels: np.ones((len(pixels), 2)))
+    odd, plain = ((tmp_path / f"golden/00000{place}.png").read_bytes() for place in (0, 1))
+    assert plain == buffer.getvalue()
+    served = decode_graph.images(tf.constant([odd]), contract)[0].numpy() * 255
+    assert np.abs(served - image_io.read(tmp_path / "odd.png", 32, "stretch")).max() <= 2.5
 
 
 # Proofs.
@@ -424,6 +467,7 @@ def test_an_artifact_that_can_not_be_run_is_told_of(
     monkeypatch.setattr(exporter.Exporter, "onnx", lambda _self, path: path.write_bytes(b"\x08nonsense"))
     found = run(tiny, tmp_path, "onnx")["onnx"]
     assert not found["passed"] and "can't be run apart" in found["why"]
+    assert found["why"].startswith("model.onnx can't"), "the folder is a temporary one"
     with pytest.raises(Rejected, match=r"model\.onnx can't be run apart"):
         verdict.check({"gates": []}, {"onnx": found})
     assert latency.with_times(tmp_path, {"onnx": found})["onnx"]["latency_ms"] is None

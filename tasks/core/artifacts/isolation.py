@@ -97,10 +97,10 @@ def _run(what: str, artifact: Path, *files: Path, patience: float = PATIENCE) ->
             words, env=os.environ | settings, check=False, capture_output=True, text=True, timeout=patience
         )
     except subprocess.TimeoutExpired:
-        raise ModelError(f"{artifact} had not answered after {patience:g} seconds") from None
+        raise ModelError(f"{artifact.name} had not answered after {patience:g} seconds") from None
     if -done.returncode in KILLS:
         raise WorkerError(ended_by(f"a process that {artifact.name} was run apart in", -done.returncode))
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ModelError(f"{artifact} can't be run apart ({brief(last)})")
+        raise ModelError(f"{artifact.name} can't be run apart ({brief(last)})")
     return json.loads(done.stdout.splitlines()[-1])
