@@ -188,6 +188,16 @@ def test_transparency_becomes_white() -> None:
     assert decoded(saved(Image.new("RGBA", (4, 4), (*ORANGE, 0)), "PNG")).min() == 255
 
 
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_a_bmp_whose_alpha_is_left_empty_is_opaque(alpha: int) -> None:
+    """As many programs write it. Where alpha is used at all, it counts."""
+    masks = struct.pack("<4I", 0xFF << 16, 0xFF << 8, 0xFF, 0xFF << 24)
+    head = struct.pack("<IiiHHI", 56, 2, 1, 1, 32, 3) + bytes(20) + masks
+    pixels = bytes([*reversed(ORANGE), 0, *reversed(ORANGE), alpha])
+    data = b"BM" + struct.pack("<IHHI", 14 + len(head) + 8, 0, 0, 14 + len(head)) + head + pixels
+    assert decoded(data)[0].tolist() == [list(ORANGE) if alpha == 0 else [255] * 3, list(ORANGE)]
+
+
 def test_exif_orientation_is_applied() -> None:
     image = Image.new("RGB", (20, 10), "black")
     image.paste("white", (0, 0, 10, 10))  # the left half

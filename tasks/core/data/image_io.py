@@ -180,6 +180,8 @@ _TURNS = {
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit(image)
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        image = image.convert("RGB")  # its fourth byte was left empty: it means no transparency
     if image.has_transparency_data:
         # Colours under transparent pixels are arbitrary; white is what a page would show.
         image = image.convert("RGBA")
