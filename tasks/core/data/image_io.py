@@ -21,7 +21,7 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of broken fi
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "PPM")
-_NAMES = "bmp gif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+_NAMES = "bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 PNG = b"\x89PNG\r\n\x1a\n"  # what each file of it begins with
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
