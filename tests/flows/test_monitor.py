@@ -1,6 +1,7 @@
 """New images that have drifted are told of, others are not."""
 
 import errno
+import os
 import shutil
 import signal
 from functools import partial
@@ -112,6 +113,24 @@ def test_a_schedule_tells_of_images_that_it_can_not_list(told: list[dict[str, An
     state = monitor.monitor(only_if_there=True, return_state=True)
     assert state.name == "Failed"
     assert (state.message or "").startswith("data/incoming/linked is a link")
+    assert "DVC" not in (state.message or ""), "which doesn't look there at all"
+    assert [event["payload"]["message"] for event in told] == [state.message]
+
+
+def test_a_folder_that_goes_away_while_it_is_listed_is_no_matter_of_permissions(
+    told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_classes(Path("data/incoming"), count=1)
+    scandir = os.scandir
+
+    def late(path: Any) -> Any:
+        if str(path).endswith("green"):
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    state = monitor.monitor("data/incoming", return_state=True)
+    assert state.message == "data/incoming/green went away while its images were listed; run it again"
     assert [event["payload"]["message"] for event in told] == [state.message]
 
 

@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.core.base.errors import DataError, brief
+from tasks.core.base.errors import AGAIN, DataError, brief
+from tasks.core.base.errors import remedy as remedy_for
 from tasks.core.data import archives, image_io
 
 HINTS = (  # what people call the splits, in lower case
@@ -69,7 +70,7 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
         raise DataError(f"data.images: {folder} is not a folder; {remedy}")
     skipped: Counter[str] = Counter()
     named = _read_entries(folder, labels)
-    below = images_below(folder, skipped, strict=not named)
+    below = images_below(folder, skipped, strict=not named, on_link=_refuse_unseen)
     entries = named or _by_folder(folder, below)
     if not entries:
         known = " ".join(sorted(image_io.SUFFIXES))
@@ -100,10 +101,17 @@ def own_columns(labels: Path) -> pd.DataFrame:
     return own.where(own != "")
 
 
-def _refuse_link(folder: str) -> None:
+def _refuse_unseen(folder: str) -> None:
     raise DataError(
         f"{folder} is a link to a folder; DVC doesn't look behind such links, and changes "
         "there would go unseen: move the images here, or link each of them"
+    )
+
+
+def _refuse_link(folder: str) -> None:
+    raise DataError(
+        f"{folder} is a link to a folder, which is not followed, since it may lead in a circle; give the "
+        "folder that it leads to, or move its images here"
     )
 
 
@@ -193,7 +201,11 @@ def _is_linked(folder: str) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename} can't be listed ({error.strerror}); check its permissions")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise DataError(f"{error.filename} went away while its images were listed; {AGAIN}")
+    raise DataError(
+        f"{error.filename} can't be listed ({error.strerror}); {remedy_for(error) or 'check its permissions'}"
+    )
 
 
 def _hidden(name: str) -> bool:
@@ -447,7 +459,7 @@ def _check_files(folder: Path, labels: Path, entries: list[Entry]) -> None:
     parents = {parent for entry in entries for parent in PurePath(entry.path).parents if parent.name}
     for parent in sorted(parents):
         if _is_linked(f"{folder}/{parent}"):
-            _refuse_link(f"{folder}/{parent}")
+            _refuse_unseen(f"{folder}/{parent}")
 
 
 def _shown(path: str) -> str:
