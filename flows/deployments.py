@@ -1,10 +1,12 @@
 """What `make serve` keeps up to date in Prefect: work pool, deployments of prefect.yaml, automations."""
 
+import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +18,7 @@ from httpx import Response, codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
@@ -30,33 +33,115 @@ from tasks.core.base import console
 from tasks.core.base.errors import DarkroomError, brief
 
 POOL = "darkroom"
+DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")
 PULL_STEP = "prefect.deployments.steps.set_working_directory"
+MADE = re.compile(r"successfully created with id \S*?([0-9a-f]{8}-[0-9a-f-]{27})")  # as Prefect says it
+WIDE = "500"  # columns, so that it breaks no line
 PLANNING = 15  # seconds that the server has to plan its next runs
 
 
 def deploy() -> None:
-    """Makes the work pool, the deployments and the automations, or brings them up to date.
+    """Makes work pool, deployments and automations what the files say, and removes those they had before.
 
     Raises:
         DarkroomError: prefect.yaml or automations.yaml has a slip, or another working copy is served.
     """
     with get_client(sync_client=True) as client:
         check_unserved(client)
+        listed = deployments()
+        wanted = list(automations(client))
         template = ProcessWorker.get_default_base_job_template()
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
-        for wanted in automations(client):
-            create_or_update(client, wanted)
+        for one in wanted:
+            create_or_update(client, one)
+        remove_automations(client, {one.name for one in wanted})
+        made = deploy_all() if listed else []
+        remove_deployments(client, dict(zip(made, listed, strict=True)))
+
+
+def deployments() -> list[dict[str, Any]]:
+    """What prefect.yaml lists, but for what has no name, which Prefect passes over.
+
+    Raises:
+        DarkroomError: it can't be read, or two have one name, or two schedules of one.
+    """
+    parts = "name, entrypoint and work_pool"
+    listed = [one for one in entries(DEPLOYMENTS, "deployments", parts) if one.get("name") is not None]
+    refuse_twins(str(DEPLOYMENTS), (one["name"] for one in listed))
+    for one in listed:
+        slugs = (each["slug"] for each in schedules(one) if isinstance(each, dict) and each.get("slug"))
+        refuse_twins(f"{DEPLOYMENTS}: {one['name']}.schedules", slugs)
+    return listed
+
+
+def refuse_twins(place: str, names: Iterable[Any]) -> None:
+    """Sees that no name is there twice: the one would be made, and the other be made of it."""
+    twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+    if twice:
+        raise DarkroomError(f"{place} names {twice[0]} twice; give each a name of its own, or remove one")
+
+
+def deploy_all() -> list[UUID]:
+    """Has Prefect make or update the deployments of prefect.yaml; returns their ids, in the file's order."""
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         check=False,
         text=True,
+        env=os.environ | {"COLUMNS": WIDE},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     if done.returncode:
-        raise DarkroomError(f"prefect.yaml can't be deployed: {complaint(done.stdout)}")
+        raise DarkroomError(f"{DEPLOYMENTS} can't be deployed: {complaint(done.stdout)}")
+    return [UUID(one) for one in MADE.findall(done.stdout)]
+
+
+def remove_deployments(client: SyncPrefectClient, made: Mapping[UUID, Mapping[str, Any]]) -> None:
+    """Removes what prefect.yaml has no more: deployments of this folder, and schedules of those it has.
+
+    Args:
+        made: what it has, by the ids that the server knows them by.
+    """
+    for known in client.read_deployments():
+        if known.id in made:
+            remove_schedules(client, known, schedules(made[known.id]))
+        elif Path.cwd().resolve() in folders(known):
+            client.delete_resource_owned_automations(f"prefect.deployment.{known.id}")  # of its triggers
+            client.delete_deployment(known.id)
+            console.say(f"serve: {known.name} isn't in {DEPLOYMENTS}; removed")
+
+
+def schedules(entry: Mapping[str, Any]) -> Any:
+    """What an entry of prefect.yaml lists below `schedules`, or has below `schedule`, as it was called."""
+    return entry.get("schedules") or [one for one in [entry.get("schedule")] if one]
+
+
+def remove_schedules(client: SyncPrefectClient, known: DeploymentResponse, listed: Any) -> None:
+    """Removes a deployment's schedules whose slugs aren't listed; Prefect itself changes and adds only."""
+    if "{{" in str(listed):  # nobody here knows what Prefect makes of a template
+        return
+    slugs = {one.get("slug") for one in listed}
+    for one in known.schedules:
+        if one.slug not in slugs:
+            client.delete_deployment_schedule(known.id, one.id)
+            console.say(
+                f"serve: {known.name}'s schedule {one.slug or one.id} isn't in {DEPLOYMENTS}; removed"
+            )
+
+
+def remove_automations(client: SyncPrefectClient, names: set[str]) -> None:
+    """Removes those that an earlier automations.yaml of this folder had, by the tag that it gave them."""
+    for known in client.read_automations():
+        if mark() in known.tags and known.name not in names:
+            client.delete_automation(known.id)
+            console.say(f"serve: {known.name} isn't in {AUTOMATIONS}; removed")
+
+
+def mark() -> str:
+    """The tag of automations that come from this folder's file; a user's have none, nor have triggers."""
+    return str(AUTOMATIONS.resolve())
 
 
 def complaint(said: str) -> str:
@@ -75,13 +160,18 @@ def check_unserved(client: SyncPrefectClient) -> None:
         DarkroomError: one is, by this server or with its database.
     """
     for known in client.read_deployments():
-        for step in known.pull_steps or ():
-            place = (step.get(PULL_STEP) or {}).get("directory") or "."
-            folder = Path(str(place)).resolve()
+        for folder in folders(known):
             if folder != Path.cwd().resolve() and is_locked(folder / SERVICE_LOCK):
                 raise DarkroomError(
                     f"{known.name} is served from {folder}; end that, or set PREFECT_HOME and another port"
                 )
+
+
+def folders(known: DeploymentResponse) -> Iterator[Path]:
+    """The working copies that a deployment runs in: one, or none if it gets its code otherwise."""
+    for step in known.pull_steps or ():
+        if directory := (step.get(PULL_STEP) or {}).get("directory"):
+            yield Path(str(directory)).resolve()
 
 
 def create_or_update(client: SyncPrefectClient, wanted: AutomationCore) -> None:
@@ -129,32 +219,35 @@ def automations(client: SyncPrefectClient) -> Iterator[AutomationCore]:
     """
     name = "it"
     try:
-        for number, one in enumerate(entries(), 1):
+        listed = entries(AUTOMATIONS, "automations", "name, trigger and actions")
+        refuse_twins(str(AUTOMATIONS), (one["name"] for one in listed if "name" in one))
+        for number, one in enumerate(listed, 1):
             name = str(one.get("name") or f"number {number}")
             for action in one.get("actions") or ():
                 if isinstance(action, dict) and (block := action.get("block_document_id")):
                     action["block_document_id"] = block_id(client, str(block))
-            yield AutomationCore.model_validate(one)
+            automation = AutomationCore.model_validate(one)
+            yield automation.model_copy(update={"tags": [*automation.tags, mark()]})
     except ValidationError as error:
         raise DarkroomError(f"{AUTOMATIONS}: {name}: {slip(error.errors())}") from None
-    except (OSError, AttributeError, TypeError, KeyError, YAMLError) as error:
+    except (AttributeError, TypeError, KeyError) as error:
         raise DarkroomError(f"{AUTOMATIONS}: {name} can't be used: {brief(error)}") from None
 
 
-def entries() -> list[dict[str, Any]]:
-    """What automations.yaml lists.
+def entries(file: Path, key: str, parts: str) -> list[dict[str, Any]]:
+    """What a file lists below `key`, each with these parts.
 
     Raises:
-        DarkroomError: it has another form.
+        DarkroomError: it can't be read, or has another form.
     """
-    content = YAML(typ="safe").load(AUTOMATIONS)
-    listed = content.get("automations") if isinstance(content, dict) else None
+    try:
+        content = YAML(typ="safe").load(file)
+    except (OSError, ValueError, YAMLError) as error:
+        raise DarkroomError(f"{file} can't be used: {brief(error)}") from None
+    listed = content.get(key) if isinstance(content, dict) else None
     if isinstance(listed, list) and all(isinstance(one, dict) for one in listed):
         return listed
-    raise DarkroomError(
-        f"{AUTOMATIONS} must have `automations:` and below it a list, each with name, trigger and actions; "
-        "give [] for none"
-    )
+    raise DarkroomError(f"{file} must have `{key}:` and below it a list, each with {parts}; give [] for none")
 
 
 def block_id(client: SyncPrefectClient, block: str) -> str:

@@ -156,6 +156,90 @@ def test_the_deployments_of_a_working_copy_that_is_served_are_left_to_it(
         client.delete_deployment(made)
 
 
+WORK = """
+from prefect import flow
+
+@flow
+def work(only_if_there: bool = False) -> None: ...
+"""
+
+
+@pytest.fixture
+def copy(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working copy with a flow of its own to deploy, and automations.yaml."""
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+    Path("work.py").write_text(WORK)
+    return file.resolve().parent
+
+
+def write_deployments(copy: Path, **parts: str) -> None:
+    """Writes a prefect.yaml of deployments with these parts beyond those that all have."""
+    entries = [
+        f"  - {{name: {name}, entrypoint: 'work.py:work', work_pool: {{name: darkroom}}{part}}}"
+        for name, part in parts.items()
+    ]
+    pull = f"pull: [{{{deployments.PULL_STEP}: {{directory: '{copy}'}}}}]"
+    deployments.DEPLOYMENTS.write_text("\n".join([pull, "deployments:", *entries]))
+
+
+def schedules(*slugs: str) -> str:
+    return ", schedules: [" + ", ".join(f"{{cron: 0 0 1 1 *, slug: {slug}}}" for slug in slugs) + "]"
+
+
+def test_what_the_files_have_no_more_is_removed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trigger = ", triggers: [{name: by-event, type: event, expect: [darkroom.a]}]"
+    write_deployments(copy, nightly=schedules("one", "two"), weekly=schedules("three") + trigger)
+    ours = {"by-event", "darkroom-lost-runs"}
+    with get_client(sync_client=True) as client:
+        (lost,) = deployments.automations(client)
+        client.create_automation(lost.model_copy(update={"tags": []}))  # as it was before they had tags
+        deployments.deploy()
+        theirs = [client.create_automation(lost.model_copy(update={"name": "theirs", "tags": ["a"]}))]
+        assert ours < {one.name for one in client.read_automations()}
+        nightly = client.read_deployment_by_name("work/nightly")
+        paused = next(one for one in nightly.schedules if one.slug == "one")
+        client.update_deployment_schedule(nightly.id, paused.id, active=False)
+        other = [{deployments.PULL_STEP: {"directory": str(copy / "other")}}]
+        theirs.append(client.create_deployment(nightly.flow_id, "weekly2", pull_steps=other))
+        deployments.AUTOMATIONS.write_text("automations: []")
+        write_deployments(copy, nightly=schedules("one"))
+        capsys.readouterr()
+        deployments.deploy()
+        assert capsys.readouterr().out.splitlines() == [
+            "serve: darkroom-lost-runs isn't in automations.yaml; removed",
+            "serve: nightly's schedule two isn't in prefect.yaml; removed",
+            "serve: weekly isn't in prefect.yaml; removed",
+        ]
+        assert {one.name for one in client.read_automations()} & (ours | {"theirs"}) == {"theirs"}
+        known = {one.name: one for one in client.read_deployments()}
+        assert {"nightly", "weekly", "weekly2"} & set(known) == {"nightly", "weekly2"}
+        left = [(one.slug, one.active) for one in known["nightly"].schedules]
+        assert left == [("one", False)], "still paused"
+        deployments.DEPLOYMENTS.write_text("deployments: []")
+        deployments.deploy()
+        assert "nightly" not in {one.name for one in client.read_deployments()}
+        client.delete_automation(theirs[0])
+        client.delete_deployment(theirs[1])
+
+
+def test_a_name_that_is_there_twice_is_refused_before_anything_is_made(copy: Path) -> None:
+    write_deployments(copy, nightly=schedules("one"))
+    text = deployments.DEPLOYMENTS.read_text()
+    deployments.DEPLOYMENTS.write_text(text + "\n" + text.splitlines()[-1])
+    with pytest.raises(DarkroomError, match=r"^prefect\.yaml names nightly twice; give each"):
+        deployments.deploy()
+    with get_client(sync_client=True) as client:
+        assert "nightly" not in {one.name for one in client.read_deployments()}
+    write_deployments(copy, nightly=schedules("one", "one"))
+    with pytest.raises(DarkroomError, match=r"^prefect\.yaml: nightly\.schedules names one twice"):
+        deployments.deploy()
+    write_deployments(copy, nightly=schedules("one"))
+    text = deployments.AUTOMATIONS.read_text()
+    deployments.AUTOMATIONS.write_text(text + text.partition("automations:")[2])
+    with pytest.raises(DarkroomError, match=r"^automations\.yaml names darkroom-lost-runs twice"):
+        deployments.deploy()
+
+
 FRAME = """
 ╭───────────────────╮
 │ Deploying monitor │
