@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +18,7 @@ from httpx import Response, codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.objects import State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.schemas.automations import AutomationCore
@@ -38,6 +39,7 @@ AUTOMATIONS = Path("automations.yaml")
 PULL_STEP = "prefect.deployments.steps.set_working_directory"
 MADE = re.compile(r"successfully created with id \S*?([0-9a-f]{8}-[0-9a-f-]{27})")  # as Prefect says it
 WIDE = "500"  # columns, so that it breaks no line
+AT_WORK = ["PENDING", "RUNNING", "CANCELLING"]  # states in which a run has a process
 PLANNING = 15  # seconds that the server has to plan its next runs
 
 
@@ -261,6 +263,23 @@ def block_id(client: SyncPrefectClient, block: str) -> str:
         raise DarkroomError(
             f"{AUTOMATIONS} names the block {block}, but there is none; see `prefect block ls`"
         ) from None
+
+
+def end_runs(state: State[Any], spared: Collection[str] = ()) -> None:
+    """Gives a last state to the runs of this folder's deployments that Prefect takes for being at work.
+
+    Args:
+        spared: ids of runs that are.
+    """
+    with get_client(sync_client=True) as client:
+        here = [one.id for one in client.read_deployments() if Path.cwd().resolve() in folders(one)]
+        runs = client.read_flow_runs(
+            deployment_filter=DeploymentFilter.model_validate({"id": {"any_": here}}),
+            flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": AT_WORK}}}),
+        )
+        for run in runs:
+            if str(run.id) not in spared:
+                client.set_flow_run_state(run.id, state, force=True)
 
 
 def print_next_runs() -> None:

@@ -30,11 +30,19 @@ from urllib.parse import urljoin, urlsplit
 
 import psutil
 import zc.lockfile
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from httpx import HTTPError
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
+from prefect.states import Cancelled, Crashed
 
 from flows import working_copy
 from flows.children import start
-from flows.deployments import POOL, deploy, print_next_runs
+from flows.deployments import POOL, deploy, end_runs, print_next_runs
 from flows.events import REPORTS_URL
 from tasks.core.base import cli, console, process
 from tasks.core.base.errors import DarkroomError
@@ -48,6 +56,9 @@ MAX_SHORT_LIVES = 3  # in a row, before it all ends
 INTERVAL = 5  # seconds between two looks at a server that isn't ours
 OUTAGE = 60  # seconds that it may be away, as when it is started again
 GRACE = 30  # seconds that a worker has to end its runs
+HASTE = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 2.0}  # seconds, of a server at the end
+WORKER = "the worker"
+RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a run's processes
 
 
 @dataclass
@@ -110,10 +121,11 @@ def main() -> int:
         else:
             start_child(children, "the server", partial(start_server, address, named_by))
         with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: key}):
+            end_runs(Crashed(message="its process is gone; the next run goes on from here"), at_work())
             deploy()
             worker = f"{socket.gethostname()}-{Path.cwd().name}"
             words = ("prefect", "worker", "start", "--pool", POOL, "--name", worker)
-            start_child(children, "the worker", partial(start, *words, env=os.environ | {"TMPDIR": folder}))
+            start_child(children, WORKER, partial(start, *words, env=os.environ | {"TMPDIR": folder}))
             console.say(f"serve: the UI is at {ui(address)}, the reports at {reports}")
             print_next_runs()
         console.say("serve: ctrl-c ends it")
@@ -170,7 +182,16 @@ def child_processes() -> Iterator[list[Child]]:
         process.ignore_signals()
         for child in reversed(children):
             end(child.process)
-            end_orphans()  # while the server is there, which gets their states
+            end_orphans()
+            if child.name == WORKER:  # while the server is there
+                tell_end()
+
+
+def tell_end() -> None:
+    """Tells the server that the runs have ended, which nobody else does; one that is gone is left alone."""
+    settings = {PREFECT_API_URL: os.environ[server.URL], PREFECT_API_AUTH_STRING: server.key()}
+    with suppress(HTTPError, RuntimeError), temporary_settings(settings | HASTE):
+        end_runs(Cancelled(message="`make serve` was ended; the next run goes on from here"))
 
 
 def start_child(children: list[Child], name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
@@ -196,6 +217,15 @@ def end_orphans() -> None:
                 runs.append(one)
     for one in psutil.wait_procs(runs, GRACE)[1]:
         one.kill()
+
+
+def at_work() -> set[str]:
+    """The ids of runs that have a process; one whose worker was killed goes on."""
+    found = set()
+    for one in psutil.process_iter():
+        with suppress(psutil.Error):
+            found.add(one.environ().get(RUN_ID, ""))
+    return found
 
 
 def start_server(address: str, named_by: str) -> subprocess.Popen[bytes]:

@@ -1,9 +1,11 @@
 """What `make serve` reads is taken as it is meant, and a slip in it is told in one line."""
 
 import asyncio
+import os
 import socket
 import socketserver
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +15,15 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
+from uuid import UUID
 
 import pytest
 from prefect import flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Crashed, Pending, Running, Scheduled
 
 from flows import deployments, serve, server, working_copy
 from tasks.core.base.errors import DarkroomError
@@ -238,6 +243,50 @@ def test_a_name_that_is_there_twice_is_refused_before_anything_is_made(copy: Pat
     deployments.AUTOMATIONS.write_text(text + text.partition("automations:")[2])
     with pytest.raises(DarkroomError, match=r"^automations\.yaml names darkroom-lost-runs twice"):
         deployments.deploy()
+
+
+def test_runs_whose_process_is_gone_have_crashed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @flow
+    def nothing() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        made = []
+        for folder in (copy, copy / "other"):
+            steps = [{deployments.PULL_STEP: {"directory": str(folder)}}]
+            name = f"of-{folder.name}"
+            made.append(client.create_deployment(client.create_flow(nothing), name, pull_steps=steps))
+
+        def run(deployment: UUID, state: State[Any]) -> UUID:
+            identifier = client.create_flow_run_from_deployment(deployment).id
+            client.set_flow_run_state(identifier, state, force=True)
+            return identifier
+
+        states: list[State[Any]] = [Running(), Pending(), Running(), Completed(), Scheduled()]
+        runs = [run(made[0], state) for state in states]
+        runs.append(run(made[1], Running()))
+        code = "print(flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | {serve.RUN_ID: str(runs[2])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout
+            process.stdout.readline()
+            deployments.end_runs(Crashed(message="gone"), serve.at_work())
+            process.kill()
+        found = [client.read_flow_run(one).state_name for one in runs]
+        assert found == ["Crashed", "Crashed", "Running", "Completed", "Scheduled", "Running"]
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_ports()[0]}/api")
+        began = time.monotonic()
+        serve.tell_end()
+        assert time.monotonic() - began < 3, "a server that is gone isn't waited for"
+        monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+        serve.tell_end()
+        ended = client.read_flow_run(runs[2]).state
+        assert ended and ended.name == "Cancelled" and "`make serve` was ended" in str(ended.message)
+        for one in made:
+            client.delete_deployment(one)
 
 
 FRAME = """

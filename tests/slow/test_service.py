@@ -7,10 +7,11 @@ are the last.
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,13 @@ class Service:
         """State and message of a flow run."""
         (found,) = self.ask("flow_runs/filter", {"flow_runs": {"id": {"any_": [identifier]}}})
         return found["state"]["name"], found["state"]["message"] or ""
+
+    def kept(self, identifier: str) -> str:
+        """The name of a flow run's state, when the server has ended, in its database."""
+        home = environment(self.project)["PREFECT_HOME"]
+        with closing(sqlite3.connect(Path(home) / "prefect.db")) as database:
+            asked = "SELECT state_name FROM flow_run WHERE replace(id, '-', '') = replace(?, '-', '')"
+            return str(database.execute(asked, [identifier]).fetchone()[0])
 
     def runs(self) -> set[str]:
         """The runs of `nightly` that no schedule has made."""
@@ -203,12 +211,16 @@ def own_service(tmp_path: Path) -> Iterator[Service]:
 
 def test_a_run_whose_worker_was_killed_ends_with_the_service(own_service: Service) -> None:
     service = own_service
-    service.held()
+    run = service.held()
     service.child("prefect worker start").kill()
     service.until(lambda: "the worker has ended" in service.said())
+    waiting = service.start("pipeline/nightly")  # for the end of the other, with a worker
+    service.until(lambda: service.run(waiting)[0] == "Running")
     service.process.send_signal(signal.SIGINT)
     assert service.process.wait(60) == 0
     service.until(lambda: not working(service.folder), 30)
+    assert service.kept(run) in ("Cancelled", "Crashed"), "the last is what it may have said itself"
+    assert service.kept(waiting) == "Cancelled"
 
 
 def test_a_deployment_runs_and_a_second_serve_finds_it_served(service: Service) -> None:
