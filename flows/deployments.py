@@ -1,5 +1,6 @@
 """What `make serve` keeps up to date in Prefect: work pool, deployments of prefect.yaml, automations."""
 
+import ast
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from httpx import Response, codes
+from httpx import codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
@@ -38,6 +39,7 @@ DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")
 PULL_STEP = "prefect.deployments.steps.set_working_directory"
 MADE = re.compile(r"successfully created with id \S*?([0-9a-f]{8}-[0-9a-f-]{27})")  # as Prefect says it
+ANSWER = re.compile(r" - Response: (\{.*\})(?: - |$)", re.MULTILINE)  # as its client tells what a server said
 WIDE = "500"  # columns, so that it breaks no line
 AT_WORK = ["PENDING", "RUNNING", "CANCELLING"]  # states in which a run has a process
 PLANNING = 15  # seconds that the server has to plan its next runs
@@ -105,14 +107,35 @@ def remove_deployments(client: SyncPrefectClient, made: Mapping[UUID, Mapping[st
 
     Args:
         made: what it has, by the ids that the server knows them by.
+
+    Raises:
+        DarkroomError: a flow has no such parameter as it is to be given.
     """
     for known in client.read_deployments():
         if known.id in made:
+            check_parameters(known, made[known.id])
             remove_schedules(client, known, schedules(made[known.id]))
         elif Path.cwd().resolve() in folders(known):
             client.delete_resource_owned_automations(f"prefect.deployment.{known.id}")  # of its triggers
             client.delete_deployment(known.id)
             console.say(f"serve: {known.name} isn't in {DEPLOYMENTS}; removed")
+
+
+def check_parameters(known: DeploymentResponse, entry: Mapping[str, Any]) -> None:
+    """Sees that the flow has the parameters that it is to be given; Prefect's runs end by a traceback else.
+
+    Raises:
+        DarkroomError: it has no such one.
+    """
+    there = (known.parameter_openapi_schema or {}).get("properties", {})
+    for giver in (entry, *schedules(entry), *(entry.get("triggers") or ())):
+        given = giver.get("parameters") if isinstance(giver, dict) else None
+        unknown = [name for name in given if name not in there] if isinstance(given, dict) else []
+        if unknown:
+            raise DarkroomError(
+                f"{DEPLOYMENTS}: {known.name}: the flow has no parameter {unknown[0]!r}; "
+                f"it has {', '.join(there) or 'none'}"
+            )
 
 
 def schedules(entry: Mapping[str, Any]) -> Any:
@@ -152,7 +175,9 @@ def complaint(said: str) -> str:
     if "Traceback" not in cause:
         return brief(cause)
     names = re.findall(r"│ Deploying (.+?) +│", said)
-    return ": ".join([*names[-1:], server.last_error(cause)])
+    answers = ANSWER.findall(cause)
+    why = refusal(ast.literal_eval(answers[-1])) if answers else server.last_error(cause)
+    return ": ".join([*names[-1:], why])
 
 
 def check_unserved(client: SyncPrefectClient) -> None:
@@ -190,15 +215,15 @@ def create_or_update(client: SyncPrefectClient, wanted: AutomationCore) -> None:
     except PrefectHTTPStatusError as error:
         if error.response.status_code != codes.UNPROCESSABLE_ENTITY:
             raise
-        raise DarkroomError(f"{AUTOMATIONS}: {wanted.name}: {refusal(error.response)}") from None
+        raise DarkroomError(f"{AUTOMATIONS}: {wanted.name}: {refusal(error.response.json())}") from None
 
 
-def refusal(response: Response) -> str:
+def refusal(answer: dict[str, Any]) -> str:
     """What Prefect's server finds wrong with what it was sent."""
     try:
-        return brief(slip(response.json()["exception_detail"]))
-    except (ValueError, LookupError, TypeError):  # it says so otherwise
-        return brief(response.text)
+        return brief(slip(answer["exception_detail"]))
+    except (LookupError, TypeError):  # it says so otherwise
+        return brief(answer.get("detail", answer))
 
 
 def slip(errors: Sequence[Mapping[str, Any]]) -> str:

@@ -289,6 +289,24 @@ def test_runs_whose_process_is_gone_have_crashed(copy: Path, monkeypatch: pytest
             client.delete_deployment(one)
 
 
+def test_what_a_deployment_can_not_be_given_is_told_to_its_end(copy: Path) -> None:
+    given = {"parameters": {"only_if_ther": True}}
+    said = r"^prefect\.yaml: nightly: the flow has no parameter 'only_if_ther'; it has only_if_there$"
+    write_deployments(copy, nightly=", parameters: {only_if_ther: true}" + schedules("one"))
+    with pytest.raises(DarkroomError, match=said):
+        deployments.deploy()
+    with get_client(sync_client=True) as client:
+        known = client.read_deployment_by_name("work/nightly")
+    for entry in ({"schedules": [given]}, {"schedule": given}, {"triggers": [given]}):
+        with pytest.raises(DarkroomError, match=said):
+            deployments.check_parameters(known, entry)
+    for named in ({"only_if_there": True}, None, "{{ $GIVEN }}"):
+        deployments.check_parameters(known, {"parameters": named})
+    write_deployments(copy, nightly=", schedules: [{cron: 0 1 1 1 *}]")
+    with pytest.raises(DarkroomError, match=r"^prefect\.yaml can't be deployed: Please provide a slug"):
+        deployments.deploy()
+
+
 FRAME = """
 ╭───────────────────╮
 │ Deploying monitor │
@@ -303,6 +321,11 @@ An exception occurred.
 """
 
 
+REFUSED = f"""
+Traceback (most recent call last):
+prefect.exceptions.PrefectHTTPStatusError: Client error '422 ...' for url '{"x" * 200}' - Response: """
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -311,6 +334,12 @@ An exception occurred.
             "monitor: prefect.exceptions.MissingFlowError: Flow function with name 'monitr' not found",
         ),
         ("\nNo such file\nFor further information ...", "No such file"),
+        (f"{REFUSED}{{'detail': \"it isn't a boolean\"}} - For more", "monitor: it isn't a boolean"),
+        (
+            f"{REFUSED}{{'exception_detail': [{{'type': 'gt', 'loc': ['body', 'limit'], 'msg': 'too low', "
+            "'input': -1}], 'request_body': {}} - For more",
+            "monitor: body.limit: too low",
+        ),
     ],
 )
 def test_what_prefect_has_against_a_deployment_is_told_in_a_line(text: str, said: str) -> None:
