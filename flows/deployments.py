@@ -38,7 +38,6 @@ POOL = "darkroom"
 DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")
 PULL_STEP = "prefect.deployments.steps.set_working_directory"
-MADE = re.compile(r"successfully created with id \S*?([0-9a-f]{8}-[0-9a-f-]{27})")  # as Prefect says it
 ANSWER = re.compile(r" - Response: (\{.*\})(?: - |$)", re.MULTILINE)  # as its client tells what a server said
 WIDE = "500"  # columns, so that it breaks no line
 AT_WORK = ["PENDING", "RUNNING", "CANCELLING"]  # states in which a run has a process
@@ -61,8 +60,9 @@ def deploy() -> None:
         for one in wanted:
             create_or_update(client, one)
         remove_automations(client, {one.name for one in wanted})
-        made = deploy_all() if listed else []
-        remove_deployments(client, dict(zip(made, listed, strict=True)))
+        if listed:
+            deploy_all()
+        remove_deployments(client, {str(one["name"]): one for one in listed})
 
 
 def deployments() -> list[dict[str, Any]]:
@@ -87,8 +87,8 @@ def refuse_twins(place: str, names: Iterable[Any]) -> None:
         raise DarkroomError(f"{place} names {twice[0]} twice; give each a name of its own, or remove one")
 
 
-def deploy_all() -> list[UUID]:
-    """Has Prefect make or update the deployments of prefect.yaml; returns their ids, in the file's order."""
+def deploy_all() -> None:
+    """Has Prefect make or update the deployments of prefect.yaml."""
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         check=False,
@@ -99,23 +99,24 @@ def deploy_all() -> list[UUID]:
     )
     if done.returncode:
         raise DarkroomError(f"{DEPLOYMENTS} can't be deployed: {complaint(done.stdout)}")
-    return [UUID(one) for one in MADE.findall(done.stdout)]
 
 
-def remove_deployments(client: SyncPrefectClient, made: Mapping[UUID, Mapping[str, Any]]) -> None:
+def remove_deployments(client: SyncPrefectClient, listed: Mapping[str, Mapping[str, Any]]) -> None:
     """Removes what prefect.yaml has no more: deployments of this folder, and schedules of those it has.
 
     Args:
-        made: what it has, by the ids that the server knows them by.
+        listed: what it has, by name. Where a name is a template, nobody here knows what is another's.
 
     Raises:
         DarkroomError: a flow has no such parameter as it is to be given.
     """
     for known in client.read_deployments():
-        if known.id in made:
-            check_parameters(known, made[known.id])
-            remove_schedules(client, known, schedules(made[known.id]))
-        elif Path.cwd().resolve() in folders(known):
+        if Path.cwd().resolve() not in folders(known) or "{{" in str(list(listed)):
+            continue
+        if known.name in listed:
+            check_parameters(known, listed[known.name])
+            remove_schedules(client, known, schedules(listed[known.name]))
+        elif known.work_pool_name == POOL:  # else somebody's own
             client.delete_resource_owned_automations(f"prefect.deployment.{known.id}")  # of its triggers
             client.delete_deployment(known.id)
             console.say(f"serve: {known.name} isn't in {DEPLOYMENTS}; removed")
@@ -144,16 +145,14 @@ def schedules(entry: Mapping[str, Any]) -> Any:
 
 
 def remove_schedules(client: SyncPrefectClient, known: DeploymentResponse, listed: Any) -> None:
-    """Removes a deployment's schedules whose slugs aren't listed; Prefect itself changes and adds only."""
+    """Removes a deployment's schedules whose slugs aren't listed; where one has none, Prefect has done so."""
     if "{{" in str(listed):  # nobody here knows what Prefect makes of a template
         return
     slugs = {one.get("slug") for one in listed}
     for one in known.schedules:
-        if one.slug not in slugs:
+        if one.slug and one.slug not in slugs:
             client.delete_deployment_schedule(known.id, one.id)
-            console.say(
-                f"serve: {known.name}'s schedule {one.slug or one.id} isn't in {DEPLOYMENTS}; removed"
-            )
+            console.say(f"serve: {known.name}'s schedule {one.slug} isn't in {DEPLOYMENTS}; removed")
 
 
 def remove_automations(client: SyncPrefectClient, names: set[str]) -> None:

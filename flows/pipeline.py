@@ -81,12 +81,12 @@ def pipeline(
         params.read(params.FILE, preconditions.Params)
         if (pull or push) and not dvc_api.has_remote():
             raise DarkroomError("DVC has no remote; name one: `dvc remote add --default NAME URL`")
-        if pull and (absent := dvc_api.absent_remote()):  # DVC would fetch nothing, and all stages run
-            raise DarkroomError(absent)
         with working_copy.exclusive_run(say, wait=not only_if_changed):
             if only_if_changed and (why := working_copy.retry_while_busy(working_copy.nothing_new, say)):
                 return Completed(name="Skipped", message=why)
             pull, push = (dvc_api.has_remote() if wish is None else wish for wish in (pull, push))
+            if pull and (absent := dvc_api.absent_remote()):  # DVC would fetch nothing, and all stages run
+                raise DarkroomError(absent)
             return run_steps(targets, steps(targets, set, pull, push, force, stage_hours))
     except working_copy.Busy as error:
         return Completed(name="Skipped", message=str(error))
@@ -179,7 +179,8 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
         return Completed(name=CACHED, message=f"{stage} is up to date")
     code, lines = dvc_command.run("repro", "--single-item", *(["--force"] if force else []), stage)
     if code and (lock := dvc_api.git_lock(lines)) and not dvc_api.changed_stages(stage):
-        get_run_logger().warning("%s is done, but dvc.lock is not staged: %s is another git's", stage, lock)
+        text = "%s is done, but what it changed is not staged, as by `git add dvc.lock`: %s is there; %s"
+        get_run_logger().warning(text, stage, lock, dvc_api.OTHER_GIT)
         code = 0
     if code:
         return stopped(dvc_api.complaint(stage, lines), dvc_api.stage_exit(lines))
@@ -202,7 +203,7 @@ def transfer(*words: str) -> State:
     code, lines = dvc_command.run(*words)
     if not code:
         return Completed(message=f"{words[0]} is done")
-    if refusal := dvc_api.refusal_of_folder(lines):
+    if words[0] == "push" and (refusal := dvc_api.refusal_of_folder(lines)):
         return stopped(refusal)
     return stopped(dvc_api.complaint(words[0], lines), Unreachable.exit_code)
 

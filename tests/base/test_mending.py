@@ -178,3 +178,20 @@ def test_what_was_damaged_in_dvcs_cache_is_made_again_and_not_restored(twice: Pa
     assert (twice / "result.txt").read_text() == "oneone"
     (twice / "source.txt").write_text("two")
     assert "is cached - skipping run" in repeated(twice).stdout, "what is sound is restored"
+
+
+@pytest.mark.parametrize("words", [["repro"], ["experiments", "run"], ["stage", "add", "--run"]])
+def test_each_command_that_restores_is_guarded(words: list[str], tmp_path: Path) -> None:
+    """Also in a clone that no DVC has been at work in yet."""
+    show = "from dvc.stage.cache import StageCache; print(StageCache.restore.__qualname__)"
+    begin = "from tasks.core.base import mending; mending.begin_dvc()"
+    start = f"import sys; sys.orig_argv = ['dvc', *{words}]; {begin}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{start}; {show}"],
+        cwd=tmp_path,
+        env=environment(),
+        check=True,
+        text=True,
+        stdout=-1,
+    )
+    assert "guard_restores" in done.stdout

@@ -184,6 +184,11 @@ def test_numbers_of_32_bits_without_a_sign_keep_their_upper_half(white: int, pac
     assert np.array_equal(decoded(tiff(bands, 32, 1, packed=packed))[..., 0], RAMP)
 
 
+def test_counts_of_more_than_16_bits_are_cut_off_and_not_made_black() -> None:
+    bands = np.array([[[0], [32768], [65535], [70_000], [1 << 30]]], np.uint32)
+    assert decoded(tiff(bands, 32, 1))[0, :, 0].tolist() == [0, 128, 255, 255, 255]
+
+
 def test_transparency_becomes_white() -> None:
     assert decoded(saved(Image.new("RGBA", (4, 4), (*ORANGE, 0)), "PNG")).min() == 255
 

@@ -69,6 +69,19 @@ def test_images_named_for_training_stay_there_where_others_are_named_for_nothing
     assert told.endswith("no others are drawn for test" if test else "none of these is drawn for another")
 
 
+def test_a_few_images_named_for_nothing_are_all_that_is_drawn_from_and_said_to_be() -> None:
+    """Also where a group ties them to training, so that none is left without a name."""
+    frame = rows(100)
+    frame["split_hint"] = "train"
+    frame.loc[:1, "split_hint"] = None
+    frame.loc[:1, "group"] = frame.loc[5:6, "group"] = "g"
+    result = split(frame, SHARES)
+    assert set(result) == {"train"}
+    with pytest.raises(DataError, match="from the 2 images that the labels file names for no split: name"):
+        splits.check(frame, result, SHARES)
+    assert set(split(frame.assign(split_hint="train"), SHARES)) == set(splits.SPLITS)
+
+
 def test_a_few_images_named_for_a_split_are_told_to_be_all_of_it() -> None:
     frame = rows(100)
     assert splits.named(frame["split_hint"]) is None

@@ -196,7 +196,8 @@ def test_a_git_that_holds_the_index_fails_no_stage(
     (repository / ".git/index.lock").touch()
     states, message = run()
     assert set(states.values()) == {"Completed"} and "up to date" in message
-    assert f"last is done, but dvc.lock is not staged: {repository / '.git/index.lock'}" in caplog.text
+    assert "last is done, but what it changed is not staged" in caplog.text
+    assert f"{repository / '.git/index.lock'} is there; another git is at work" in caplog.text
     assert subprocess.run(["dvc", "status", "--quiet"], check=False).returncode == 0
     lines = [f"ERROR: unexpected error - [Errno 17] File exists: '{repository / '.git/index.lock'}'"]
     assert dvc_api.complaint("push", lines).endswith("was killed; remove it if none is")
@@ -211,6 +212,7 @@ def test_results_go_to_a_remote_and_come_back(
     subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "../store"], check=True)
     assert start(monkeypatch, "--pull") == 2, "as where a share isn't mounted"
     assert "is not there: mount it" in capsys.readouterr().err.splitlines()[-1]
+    assert "is not there: mount it" in run(pull=None)[1]
     assert start(monkeypatch, "--push") == 0
     for name in ("first.txt", "middle.txt", "last.txt", ".dvc/cache"):
         remove(repository / name)
@@ -497,7 +499,8 @@ def test_a_remote_that_is_full_is_told_once(
 @pytest.mark.usefixtures("repository")
 def test_null_means_if_there_is_a_remote() -> None:
     assert "push" not in run(push=None, pull=None)[0]
-    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "../store"], check=True)
+    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", "store"], check=True)
+    Path("store").mkdir()
     states = run(push=None, pull=None)[0]
     assert (states["pull"], states["push"]) == ("Completed", "Completed")
 

@@ -74,7 +74,8 @@ def test_what_stages_read_and_git_does_not_know_of_is_refused() -> None:
             promotion.check_committed()
         Path(file).unlink()
     Path(".git/info/exclude").write_text("mine.*\n")
-    Path("code/mine.txt").touch()
+    for file in ("code/mine.txt", "pictures/mine.py"):
+        Path(file).touch()
     promotion.check_committed()
     Path("code/mine.py").touch()
     with pytest.raises(DarkroomError, match=r"^code/mine\.py, which git is to ignore, is code"):

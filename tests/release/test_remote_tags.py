@@ -33,7 +33,8 @@ def test_what_nobody_else_could_fetch_is_refused(variants: Path, tmp_path: Path)
     (tmp_path / "store").rename(tmp_path / "away")
     code, said = promoted()
     assert (code, tags()) == (2, [])
-    assert said == f"DVC's remote, {tmp_path / 'store'}, is not there: mount it, or `dvc push` makes it"
+    store = tmp_path / "store"
+    assert said == f"DVC's remote, {store}, is not there: mount it, or `mkdir -p {store}` if it is new"
     (tmp_path / "away").rename(tmp_path / "store")
     file = cached(Path("export/model.onnx"), tmp_path / "store")
     assert promoted(dry_run=True)[0] == 0

@@ -29,7 +29,7 @@ RUNS = Path(".dvc/cache/runs")  # a folder for each set of inputs, with what a s
 RECORD_HELD, LOCK_HELD = Path(".dvc/tmp/rwlock.lock"), Path(".dvc/tmp/lock")  # by who writes these
 CHANGED = 2  # exit code
 OLD = 600  # seconds
-RESTORING = {"repro", "exp"}  # commands of DVC's that restore stages from its run cache
+RESTORING = {"repro", "exp", "experiments", "stage"}  # DVC's commands that restore stages from its run cache
 CONFLICT = "<<<<<<<"  # of git, which a person has to resolve
 
 
@@ -182,6 +182,9 @@ def _locks_by_links() -> bool:
 
 def begin_dvc() -> None:
     """What a `dvc` that starts does first, and last, in the project that it is in."""
+    if RESTORING.intersection(sys.orig_argv):
+        with suppress(ImportError, AttributeError):  # another DVC than the lock's
+            guard_restores()
     here = Path.cwd()
     project = next((folder for folder in (here, *here.parents) if (folder / RECORD.parent).is_dir()), None)
     if not project:
@@ -195,17 +198,15 @@ def begin_dvc() -> None:
     finally:
         os.chdir(here)
     atexit.register(_end_dvc, project, os.getpid())
-    if RESTORING.intersection(sys.orig_argv):
-        guard_restores()
 
 
 def guard_restores() -> None:
-    """Has DVC restore a stage from its run cache only if its inputs stay as they are, and from sound files.
+    """Has DVC restore a stage from its run cache only if its inputs stay, and from files as it made.
 
     DVC looks for a run of the inputs, brings back what that gave, and records it beside the inputs as they
     are by then: what was edited meanwhile would be clean and wrong. And it takes each read-only file of its
-    cache for sound. Its own check of others, which goes by its list of digests, removes what is damaged, and
-    the stage runs.
+    cache for sound. Its own check of others, which reads what has another time or size than in its list of
+    digests, removes what was changed, and the stage runs.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may be that they are errors still

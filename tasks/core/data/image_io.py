@@ -201,8 +201,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     values = (numbers.view(np.uint32) if _is_unsigned(image) else numbers).astype(np.float64)
     is_none = ~(np.abs(values) < NO_DATA)
     values[is_none] = 0
-    whites = _whites(image)
     highest = values.max(initial=0)
+    whites = _whites(image, highest)
     top = next((white for white in whites if highest <= white), whites[-1])
     levels = values.clip(0, top) / top * 255
     if _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # white; Pillow heeds it up to 8 bits
@@ -215,14 +215,14 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _whites(image: Image.Image) -> list[float]:
-    """What white may be, the least first."""
+def _whites(image: Image.Image, highest: float) -> list[float]:
+    """What white may be, the least first; counts go some way beyond 65535, and are cut off there."""
     if image.mode == "F":
         return [1.0, 255.0, 65535.0]
     if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == (12,):
         return [4095.0]
-    if _is_unsigned(image):
-        return [255.0, 65535.0, 4294967295.0]
+    if highest >= 1 << 31:  # where numbers with a sign end
+        return [4294967295.0]
     is_deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     return [65535.0] if is_deep else [255.0, 65535.0]
 

@@ -60,7 +60,7 @@ def _groups(manifest: pd.DataFrame) -> tuple[pd.Series, pd.Series, set[str]]:
     if hint.notna().any():
         hint = hint.fillna(_followed(hint, group))
     held = set(hint.dropna())
-    return group, hint, held - {"train"} if hint.notna().all() else held
+    return group, hint, held - {"train"} if manifest["split_hint"].notna().all() else held
 
 
 def write(dataset: Path, images: pd.DataFrame) -> None:
@@ -123,6 +123,12 @@ def check(manifest: pd.DataFrame, splits: pd.Series, shares: Shares) -> str | No
     group, _, _ = _groups(manifest)
     of_label = group[manifest["label"] == label]
     remedy = f"add images to it, or name splits in the labels file{_better_seed(manifest, shares)}"
+    unnamed = int(manifest["split_hint"].isna().sum())
+    if (manifest["split_hint"] == "train").any() and unnamed:
+        remedy = (
+            f"it is drawn from the {unnamed:,} images that the labels file names for no split: name some "
+            f"for {name}; or name all for a split, and it is drawn from those for training"
+        )
     count = of_label.nunique()
     if name != "train" and count < min(len(SPLITS), len(of_label)):  # naming splits would part groups
         sets = "one set" if count == 1 else f"{count} sets"

@@ -250,7 +250,7 @@ def absent_remote() -> str | None:
 def _absent(remote: Any) -> str | None:
     if remote.fs.protocol != "local" or remote.fs.exists(remote.path):
         return None
-    return f"DVC's remote, {remote.path}, is not there: mount it, or `dvc push` makes it"
+    return f"DVC's remote, {remote.path}, is not there: mount it, or `mkdir -p {remote.path}` if it is new"
 
 
 def forget(store: Any) -> None:
@@ -368,9 +368,10 @@ def refusal_of_folder(lines: list[str]) -> str | None:
     if remote.fs.protocol != "local":
         return None
     text = "\n".join(lines)
-    what = remedy(OSError(text))
+    what = remedy(OSError(text)) if str(remote.path) in text else None
     if not what and "Bad cache file path" in text:  # DVC's words for an object that is there in part
-        what = f"its disk has {shutil.disk_usage(remote.path).free / 1e6:,.0f} MB left; make room there"
+        with suppress(OSError):  # it went away
+            what = f"its disk has {shutil.disk_usage(remote.path).free / 1e6:,.0f} MB left; make room there"
     return f"DVC's remote, {remote.path}, can't be written: {what}" if what else None
 
 

@@ -63,15 +63,19 @@ def check_committed() -> None:
     """Raises a DarkroomError unless what was gated is what this commit has."""
     changed = git.run("diff", "--name-only", "HEAD").splitlines()
     images = Path(params.load(Params).data.images).resolve()  # may be kept from git
-    others = [file for file in git.untracked() if not Path(file).parent.resolve().is_relative_to(images)]
-    left_out = dvc_api.inputs_among(others)
+
+    def inputs(files: list[str]) -> list[Path]:
+        others = [file for file in files if not Path(file).parent.resolve().is_relative_to(images)]
+        return dvc_api.inputs_among(others)
+
+    left_out = inputs(git.untracked())
     if changed or left_out:
         file = [*changed, *left_out][0]
         raise DarkroomError(f"{file} is not committed; commit it, so that a version is a commit")
-    if code := dvc_api.inputs_among(git.ignored_code()):
+    if code := inputs(git.ignored_code()):
         raise DarkroomError(
             f"{code[0]}, which git is to ignore, is code that a stage reads; commit it (git add --force), or "
-            "move it elsewhere"
+            "name it in .dvcignore if none does"
         )
     if found := git.unlooked():
         raise DarkroomError(
