@@ -18,6 +18,7 @@ import json
 import os
 import sys
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -33,7 +34,7 @@ from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import replacing
 from tasks.core.data import image_io
-from tasks.core.data.discovery import images_below, images_in, is_archive
+from tasks.core.data.discovery import images_below, images_in, is_archive, tell_skipped
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import Predictor, load_predictor
 
@@ -84,7 +85,10 @@ def _images(name: str) -> list[str]:
     """Those in a folder or an archive; else, or if that can't be listed, itself as one."""
     path = Path(name)
     if path.is_dir():
-        return [str(path / below) for below in images_below(path, on_link=_pass_over)]
+        skipped: Counter[str] = Counter()
+        found = [str(path / below) for below in images_below(path, skipped, on_link=_pass_over)]
+        tell_skipped(path, skipped)
+        return found
     try:
         return images_in(name) if is_archive(name) else [name]
     except DataError:

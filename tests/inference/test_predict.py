@@ -21,6 +21,7 @@ from tasks.core.artifacts.exporter import Exporter
 from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
+from tasks.core.data.discovery import list_images
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.training import classifier
@@ -87,6 +88,21 @@ def test_a_pattern_is_what_it_matches(tiny: Tiny, tmp_path: Path) -> None:
     for none in ("empty", "emp*"):
         with pytest.raises(DataError, match=f"{re.escape(none)} holds no images"):
             predict.list_sources([str(tmp_path / none)])
+
+
+def test_what_is_passed_over_in_a_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A phone's images would else be missing from the predictions, and from what drift is measured on."""
+    for name in ("1.png", "2.HEIC", "3.heic", "notes"):
+        (tmp_path / name).touch()
+    said = f"{tmp_path}: passed over 1 without a suffix, 2 .heic; no image is read that is called so\n"
+    (found,) = predict.list_sources([str(tmp_path)])
+    assert found.name == str(tmp_path / "1.png")
+    assert capsys.readouterr().err == said
+    assert list_images(tmp_path) == ["1.png"]
+    assert capsys.readouterr().err == said
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(DataError, match=r"holds no images, but 1 without a suffix, 2 \.heic; give"):
+        list_images(tmp_path)
 
 
 def test_a_pattern_takes_no_links_to_folders_and_nothing_that_is_no_file(

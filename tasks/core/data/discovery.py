@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.core.base import console
 from tasks.core.base.errors import AGAIN, DataError, brief
 from tasks.core.base.errors import remedy as remedy_for
 from tasks.core.data import archives, image_io
@@ -183,17 +184,28 @@ def _suffix(name: str) -> str:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Paths of all images below a folder, as `images_below` gives them.
+    """Paths of all images below a folder, as `images_below` gives them; what isn't read is told of.
 
     Raises:
         DataError: no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with images")
-    paths = list(images_below(folder))
+    skipped: Counter[str] = Counter()
+    paths = list(images_below(folder, skipped))
     if not paths:
-        raise DataError(f"{folder} holds no images; give a folder that does")
+        held = f", but {describe_suffixes(skipped)}" if skipped else ""
+        raise DataError(f"{folder} holds no images{held}; give a folder that does")
+    tell_skipped(folder, skipped)
     return paths
+
+
+def tell_skipped(folder: Path, skipped: Mapping[str, int]) -> None:
+    """Tells of files that nobody reads: an image in another format would be missed without a word."""
+    if skipped:
+        console.warn(
+            f"{folder}: passed over {describe_suffixes(skipped)}; no image is read that is called so"
+        )
 
 
 def _is_linked(folder: str) -> bool:
