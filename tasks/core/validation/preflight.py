@@ -125,11 +125,9 @@ def check_repository() -> None:
 
 def _check_digests() -> None:
     """Refuses a repository of SHA-256: DVC runs stages there, and can't compare or promote what they give."""
-    if git := shutil.which("git"):
-        words = [git, "rev-parse", "--show-object-format"]
-        said = subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip()
-        if said == "sha256":
-            raise DataError(f"this git repository is of SHA-256, which DVC can't read; make one anew: {SHA1}")
+    done = _rev_parse("--show-object-format")
+    if done and done.stdout.strip() == "sha256":
+        raise DataError(f"this git repository is of SHA-256, which DVC can't read; make one anew: {SHA1}")
 
 
 def _works_without_git() -> bool:
@@ -140,8 +138,11 @@ def _works_without_git() -> bool:
 
 def _refusal(what: str) -> str:
     """What git has to say against it; nothing where there is no git, or it knows it."""
+    done = _rev_parse(what)
+    return done.stderr.strip() or "nothing" if done and done.returncode else ""
+
+
+def _rev_parse(what: str) -> subprocess.CompletedProcess[str] | None:
     git = shutil.which("git")
-    if not git:
-        return ""
-    done = subprocess.run([git, "rev-parse", what], check=False, capture_output=True, text=True)
-    return done.stderr.strip() or "nothing" if done.returncode else ""
+    words = [str(git), "rev-parse", what]
+    return subprocess.run(words, check=False, capture_output=True, text=True) if git else None
