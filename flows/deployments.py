@@ -110,9 +110,9 @@ def remove_deployments(client: SyncPrefectClient, listed: Mapping[str, Mapping[s
     Raises:
         DarkroomError: a flow has no such parameter as it is to be given.
     """
-    for known in client.read_deployments():
-        if Path.cwd().resolve() not in folders(known) or "{{" in str(list(listed)):
-            continue
+    if "{{" in str(list(listed)):
+        return
+    for known in filter(runs_here, client.read_deployments()):
         if known.name in listed:
             check_parameters(known, listed[known.name])
             remove_schedules(client, known, schedules(listed[known.name]))
@@ -198,6 +198,11 @@ def folders(known: DeploymentResponse) -> Iterator[Path]:
     for step in known.pull_steps or ():
         if directory := (step.get(PULL_STEP) or {}).get("directory"):
             yield Path(str(directory)).resolve()
+
+
+def runs_here(known: DeploymentResponse) -> bool:
+    """Whether a deployment runs in this working copy."""
+    return Path.cwd().resolve() in folders(known)
 
 
 def create_or_update(client: SyncPrefectClient, wanted: AutomationCore) -> None:
@@ -296,7 +301,7 @@ def end_runs(state: State[Any], spared: Collection[str] = ()) -> None:
         spared: ids of runs that are.
     """
     with get_client(sync_client=True) as client:
-        here = [one.id for one in client.read_deployments() if Path.cwd().resolve() in folders(one)]
+        here = [one.id for one in client.read_deployments() if runs_here(one)]
         runs = client.read_flow_runs(
             deployment_filter=DeploymentFilter.model_validate({"id": {"any_": here}}),
             flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": AT_WORK}}}),

@@ -166,13 +166,15 @@ def may_pass(_task: Any, _run: Any, state: State) -> bool:
     return bool(code_of(state) == Unreachable.exit_code)
 
 
-@task(
-    retries=3,
-    retry_delay_seconds=[60, 300, 900],
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+OPTIONS: dict[str, Any] = {
+    "retries": 3,
+    "retry_condition_fn": may_pass,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+@task(retry_delay_seconds=[60, 300, 900], **OPTIONS)
 def reproduce(stage: str, is_due: bool, force: bool) -> State:
     """Has DVC bring one stage up to date."""
     if not (is_due or force):
@@ -191,13 +193,7 @@ def reproduce(stage: str, is_due: bool, force: bool) -> State:
     return Completed(name=CACHED, message=f"{stage} was restored from the cache")
 
 
-@task(
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@task(retry_delay_seconds=[1, 5, 15], **OPTIONS)
 def transfer(*words: str) -> State:
     """Fetches or pushes data and runs; a network may come back, so this is tried again."""
     code, lines = dvc_command.run(*words)
