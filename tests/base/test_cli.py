@@ -43,6 +43,7 @@ def run(folder: Path, body: str, **more: str) -> Done:
         ("raise KeyboardInterrupt", 130, "work: interrupted\n"),
         ("os.kill(os.getpid(), 15)", 130, "work: interrupted\n"),
         (UNHEARD, 130, "work: interrupted\n"),
+        ("import atexit; atexit.register(os.kill, os.getpid(), 2)", -2, ""),  # its work is done
         (
             "{}['a']",
             70,
@@ -53,6 +54,21 @@ def run(folder: Path, body: str, **more: str) -> Done:
 def test_an_end_is_an_exit_code_and_at_most_one_line(tmp_path: Path, body: str, code: int, line: str) -> None:
     done = run(tmp_path, body)
     assert (done.returncode, done.stderr) == (code, line)
+
+
+def test_a_command_that_is_interrupted_while_it_imports_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/__init__.py").write_text("import os; os.kill(os.getpid(), 2)")
+    words = [sys.executable, "-m", "tasks.work"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(), check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_stage_that_is_interrupted_when_its_work_is_done_gives_its_outputs_back(repository: Path) -> None:
+    body = "import atexit; atexit.register(os.kill, os.getpid(), 2)"
+    done = repro(repository, f"{HALF}Path('result').write_text('second')\n{body}")
+    assert done.returncode and "work: interrupted\n" in done.stderr and "Traceback" not in done.stderr
+    assert is_as_the_first_run_left_it(repository)
 
 
 SQLITE_FULL = """import sqlite3

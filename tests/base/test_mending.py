@@ -1,6 +1,7 @@
 """What DVC has left half written is seen as such; tests/soak kills it to make some."""
 
 import os
+import signal
 import subprocess
 import sys
 from itertools import product
@@ -195,3 +196,18 @@ def test_each_command_that_restores_is_guarded(words: list[str], tmp_path: Path)
         stdout=-1,
     )
     assert "guard_restores" in done.stdout
+
+
+@pytest.mark.parametrize(("at_end", "code"), [(False, -signal.SIGINT), (True, mending.CHANGED)])
+def test_an_interrupt_waits_until_records_are_judged(at_end: bool, code: int, tmp_path: Path) -> None:
+    """It left them as they were, and two tracebacks; the soak found it."""
+    (tmp_path / ".dvc/tmp/stages").mkdir(parents=True)
+    (tmp_path / "tasks/core/base").mkdir(parents=True)
+    interrupt = "import os, sys; os.kill(os.getpid(), 2); os.kill(os.getppid(), 2); open('judged', 'w')"
+    (tmp_path / "tasks/core/base/inputs.py").write_text(f"{interrupt}; sys.exit({mending.CHANGED})")
+    note = "open('.dvc/tmp/stages/work.json', 'w').close()"
+    begin = f"import runpy; runpy.run_path({mending.__file__!r})['begin_dvc']()"
+    words = [sys.executable, "-c", f"{begin}; {note}" if at_end else f"{note}; {begin}"]
+    done = subprocess.run(words, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert (tmp_path / "judged").exists()

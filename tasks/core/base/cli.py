@@ -128,7 +128,9 @@ def _guard(work: Callable[[], int]) -> int:
     sys.unraisablehook = _unheard
     try:
         leftovers.use_own_temporary_folder()
-        return work()
+        code = work()
+        process.end_on_signals()
+        return code
     except DarkroomError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:

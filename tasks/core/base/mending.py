@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -182,9 +183,14 @@ def _locks_by_links() -> bool:
 
 def begin_dvc() -> None:
     """What a `dvc` that starts does first, and last, in the project that it is in."""
-    if RESTORING.intersection(sys.orig_argv):
-        with suppress(ImportError, AttributeError):  # another DVC than the lock's
-            guard_restores()
+    with _interrupts_waiting():
+        if RESTORING.intersection(sys.orig_argv):
+            with suppress(ImportError, AttributeError):  # another DVC than the lock's
+                guard_restores()
+        _begin_in_project()
+
+
+def _begin_in_project() -> None:
     here = Path.cwd()
     project = next((folder for folder in (here, *here.parents) if (folder / RECORD.parent).is_dir()), None)
     if not project:
@@ -198,6 +204,20 @@ def begin_dvc() -> None:
     finally:
         os.chdir(here)
     atexit.register(_end_dvc, project, os.getpid())
+
+
+@contextmanager
+def _interrupts_waiting() -> Iterator[None]:
+    """Has ctrl-c wait here, and in what is started, and then end this process without Python's traceback."""
+    handler = signal.getsignal(signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if handler is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, handler)
 
 
 def guard_restores() -> None:
@@ -253,6 +273,7 @@ def _end_dvc(project: Path, pid: int) -> None:
     """Ends a DVC whose last stage was given something else than is recorded with an exit code of its own."""
     if os.getpid() != pid:  # a fork, which has its parent's functions
         return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of what judges too; the work is done
     with suppress(OSError):
         os.chdir(project)
         if judge() == CHANGED:

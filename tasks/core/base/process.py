@@ -55,8 +55,7 @@ def install_stage_handlers() -> None:
     if STAGE in os.environ:
         os.environ.setdefault(OWN_PID, str(os.getpid()))
     if stage():
-        for number in SIGNALS:
-            signal.signal(number, _stop_early)
+        end_on_signals()
         sys.excepthook = _fail_early
         end_with_dvc()
         with suppress(OSError):  # a file system without locks
@@ -77,6 +76,15 @@ def _wait_for_predecessor() -> None:
         predecessors.append(str(stage()))
         console.say(f"{stage()}: waiting for this stage of an earlier run to end")
         fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def end_on_signals() -> None:
+    """Has signals end this process where an exception would come out of the middle of Python's own work.
+
+    That is while it imports, and once its work is done.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _stop_early if stage() else signal.SIG_DFL)
 
 
 def undo_warnings_as_errors() -> None:
@@ -163,7 +171,7 @@ def die_with_parent() -> None:
 
 
 def _stop_early(_signum: int, _frame: FrameType | None) -> None:
-    """Ends a stage that is still importing: an exception would come out of the middle of an import."""
+    """Ends a stage that isn't at work yet, or no more."""
     console.warn(f"{stage()}: interrupted")
     restore_outputs()
     os._exit(INTERRUPTED)
