@@ -351,7 +351,7 @@ def test_a_class_whose_name_is_not_utf8_is_named(workplace: Path) -> None:
         ("path,label\nred/000.png,red\n".encode("utf-16"), "UTF-8"),
         (b"path,label\nred/000.png,red,1,2\nred/001.png,red,1,2,3\n", "can't be read"),
         (b"Path,Label\nred/000.png,red\n", "no column 'path' but 'Path', 'Label'"),
-        (b"path, label\nred/000.png, red\n", "no column 'label' but 'path', ' label'"),
+        (b"path,label \nred/000.png,red\n", "no column 'label' but 'path', 'label '"),
         (b"path,label,Group\nred/000.png,red,a\n", "'Group', which is nearly 'group'"),
         (b"path,label,splits\nred/000.png,red,test\n", "'splits', which is nearly 'split'"),
         (b"path,label\nred/000.png,red\nred/000.png,red\n", "twice; keep one"),
@@ -395,8 +395,9 @@ def test_the_line_of_a_labels_file_reaches_the_shell(workplace: Path) -> None:
         b'path,label\n"red/000.png",warm\n\nblue/000.png,"cold"',
         b"label,note,path\nwarm,mine,red/000.png\ncold,,blue/000.png\n",
         b"path,label,group\nred/000.png,warm,NA\nblue/000.png,cold,NA\n",
+        b'path, label, split\nred/000.png, warm,\nblue/000.png, "cold", \n',
     ],
-    ids=["windows", "quoted", "another order and a column of the user's own", "the text NA"],
+    ids=["windows", "quoted", "another order and a column of the user's own", "the text NA", "blanks"],
 )
 def test_a_labels_file_of_any_make_is_read(workplace: Path, content: bytes) -> None:
     (workplace / "data/labels.csv").write_bytes(content)

@@ -224,6 +224,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, suffix: str) ->
         (("red", "red\u200b"), r"'red' and 'red\\u200b' look alike"),
         (("light  red", "light red"), "look alike"),
         (("red\nor so", "blue"), r"the class 'red\\nor so' holds a line end or another control character"),
+        (("red\u202ebulb", "blue"), r"the class 'red\\u202ebulb' holds a line end or another control"),
         (("red\u2028", "blue"), "holds a line end"),
         (("red\x07", "blue"), "control character"),
     ],

@@ -35,6 +35,8 @@ COLUMNS = ("path", "label", "group", "split")  # of a labels file; others are th
 UNSEEN = dict.fromkeys((0x200B, 0x2060, 0xFEFF, 0x00AD, 0x200E, 0x200F))
 SHOWN = 100  # characters of a path
 BREAKING = ("Cc", "Zl", "Zp")  # categories of Unicode: what ends a line, or does something else but show
+# Bidirectional classes of Unicode: what has the text after it shown in another order.
+REORDERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +387,10 @@ def _check_names(classes: Iterable[str]) -> None:
     """Refuses classes that nobody can tell from one another, and those that are more than one line."""
     known: dict[str, str] = {}
     for label in sorted(classes):
-        if any(unicodedata.category(character) in BREAKING for character in label):
+        if any(
+            unicodedata.category(character) in BREAKING or unicodedata.bidirectional(character) in REORDERING
+            for character in label
+        ):
             raise DataError(f"the class {label!a} holds a line end or another control character; take it out")
         twin = known.setdefault(_appearance(label), label)
         if twin != label:
@@ -504,6 +509,7 @@ def _read_labels(labels: Path) -> pd.DataFrame:
         if _is_parquet(labels):
             return _without_blank_rows(_read_parquet(labels))
         as_text: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
+        as_text["skipinitialspace"] = True  # of `path, label`
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             _check_twice(labels, pd.read_csv(labels, header=None, nrows=1, **as_text).iloc[0].tolist())
