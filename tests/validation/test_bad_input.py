@@ -73,6 +73,21 @@ def empty_images(folder: Path) -> None:
     (folder / "pictures").mkdir()
 
 
+def in_dvc_alone(folder: Path) -> None:
+    remove_images(folder)
+    (folder / "pictures.dvc").touch()
+
+
+def labels_in_dvc_alone(folder: Path) -> None:
+    (folder / "data/labels.csv").rename(folder / "data/elsewhere.csv")
+    (folder / "data/labels.csv.dvc").write_text("outs:\n- path: labels.csv\n")
+
+
+def in_a_submodule(folder: Path) -> None:
+    empty_images(folder)
+    (folder / ".gitmodules").write_text('[submodule "a"]\n\tpath = pictures\n\turl = ../a\n')
+
+
 def move_images(folder: Path, place: str) -> None:
     (folder / "pictures").rename(folder / place)
     change(folder, "images: pictures", f"images: {place}")
@@ -92,11 +107,17 @@ def one_class(folder: Path) -> None:
     [
         (remove_images, ("data.images", "pictures", "is not a folder")),
         (empty_images, ("data.images", "pictures", "holds no image")),
+        (in_dvc_alone, ("data.images", "pictures", "is not a folder; `dvc pull pictures.dvc`")),
+        (in_a_submodule, ("data.images", "pictures", "is empty; `git submodule update --init pictures`")),
+        (
+            labels_in_dvc_alone,
+            ("data.labels", "data/labels.csv is not a file; `dvc pull data/labels.csv.dvc`"),
+        ),
         (one_class, ("data.images", "'cat'", "at least two")),
         (lambda f: change(f, "  epochs: auto ", "  epochs: ten "), ("train.epochs", "'ten'", "whole number")),
         (lambda f: change(f, "  patience: 3", "  patiense: 3"), ("train.patiense", "not a parameter")),
     ],
-    ids=["missing folder", "empty folder", "one class", "wrong type", "unknown parameter"],
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_a_mistake_is_exit_2(
     workplace: Path, mistake: Callable[[Path], None], words: tuple[str, ...]

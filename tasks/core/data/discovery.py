@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.core.base import console
+from tasks.core.base import console, presence
 from tasks.core.base.errors import AGAIN, DataError, brief
 from tasks.core.base.errors import remedy as remedy_for
 from tasks.core.data import archives, image_io
@@ -68,9 +68,7 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
         DataError: no such folder, nothing in it, images outside of every class, a class folder without any,
             one class only, classes that look alike or break lines, or classes beside splits.
     """
-    if not folder.is_dir():
-        remedy = "put it into a folder, and give that" if folder.is_file() else "point it at your images"
-        raise DataError(f"data.images: {folder} is not a folder; {remedy}")
+    presence.check_images(folder)
     skipped: Counter[str] = Counter()
     named = _read_entries(folder, labels)
     below = images_below(folder, skipped, strict=not named, on_link=_refuse_unseen)
@@ -503,8 +501,7 @@ def _remedy(folder: Path, path: str) -> str:
 
 
 def _read_labels(labels: Path) -> pd.DataFrame:
-    if not labels.is_file():
-        raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
+    presence.check_labels(labels)
     try:
         if _is_parquet(labels):
             return _without_blank_rows(_read_parquet(labels))

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from tasks.core.base import presence
 from tasks.core.base.errors import DataError
 from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MODELS
 
@@ -27,13 +28,11 @@ def check(images: Path, labels: Path, schema: Path) -> None:
     Raises:
         DataError: names the key, the value and the remedy.
     """
-    if images != DIGITS and not images.is_dir():
-        home = "; write ~ out in full" if str(images).startswith("~") else ""
-        raise DataError(f"data.images: {images} is not a folder; point it at your images{home}")
+    if images != DIGITS:
+        presence.check_images(images)
     _check_apart(images)
     _check_recordable(images)
-    if not labels.is_file():
-        raise DataError(f"data.labels: {labels} is not a file; give a CSV or Parquet of path,label")
+    presence.check_labels(labels)
     if not schema.is_file():
         raise DataError(f"data.schema: {schema} is not there; `python -m tasks.validate --suggest` writes it")
 
