@@ -29,7 +29,7 @@ from tasks.check import Params
 from tasks.core.base import cli, console, params
 from tasks.core.base.errors import DarkroomError
 from tasks.core.base.files import read_json
-from tasks.core.data.discovery import images_below
+from tasks.core.data.listing import images_below
 from tasks.core.inference.scoring import MONITORED
 from tasks.core.release import deployment
 

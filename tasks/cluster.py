@@ -33,7 +33,7 @@ from tasks.core.base.files import replacing, sha256, write_text
 from tasks.core.base.params import Data
 from tasks.core.data import image_io
 from tasks.core.data.config import Build
-from tasks.core.data.discovery import list_images
+from tasks.core.data.listing import list_images
 from tasks.core.reporting import html
 from tasks.core.reporting.contact_sheet import box, contact_sheet
 

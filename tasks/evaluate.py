@@ -17,8 +17,8 @@ from tasks.core.base.arrays import Array, rounded
 from tasks.core.base.files import replacing, write_json
 from tasks.core.base.params import Data
 from tasks.core.base.paths import DATASET, EVALUATION, LABEL_ERRORS, MANIFEST, METRICS, MODELS, PREDICTIONS
-from tasks.core.data.discovery import own_columns
 from tasks.core.data.image_io import Pixels
+from tasks.core.data.labels_file import own_columns
 from tasks.core.data.manifest import MEASURES
 from tasks.core.data.parquet import read_parquet
 from tasks.core.evaluation import (

@@ -34,7 +34,7 @@ from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import replacing
 from tasks.core.data import image_io
-from tasks.core.data.discovery import images_below, images_in, is_archive, tell_skipped
+from tasks.core.data.listing import images_below, images_in, is_archive, tell_skipped
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import Predictor, load_predictor
 

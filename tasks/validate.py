@@ -17,7 +17,7 @@ from tasks.core.base.errors import DataError, Rejected, first_of
 from tasks.core.base.files import replacing, write_json, write_text
 from tasks.core.base.params import Data
 from tasks.core.base.paths import DATA_DOCS, MANIFEST, PAGE, VALIDATION
-from tasks.core.data import discovery, manifest
+from tasks.core.data import discovery, listing, manifest
 from tasks.core.data.config import Processes
 from tasks.core.data.last_run import is_another, last_output
 from tasks.core.data.parquet import read_parquet, write_parquet
@@ -144,7 +144,7 @@ def validate(
     names = sorted(images["label"].unique())
     console.say(f"validate: {len(images)} images, {len(names)} classes: {first_of(names, SHOWN_CLASSES)}")
     if skipped:
-        counts = discovery.describe_suffixes(skipped)
+        counts = listing.describe_suffixes(skipped)
         console.say(f"validate: passed over, since no image is called so: {counts}")
     unread = images["error"].notna()
     left_out = images.loc[unread, "path"].tolist()

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
-from tasks.core.data import discovery, image_io
+from tasks.core.data import image_io, listing
 
 ORANGE = (250, 130, 10)
 
@@ -325,7 +325,7 @@ def test_a_lossless_jpeg_is_decoded_whole() -> None:
 @pytest.mark.parametrize("suffix", ["jpg", "jfif", "JFIF"])
 def test_a_jpeg_is_found_by_each_name_that_browsers_give_it(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"a.{suffix}").write_bytes(saved(plain(), "JPEG"))
-    assert list(discovery.images_below(tmp_path)) == [f"a.{suffix}"]
+    assert list(listing.images_below(tmp_path)) == [f"a.{suffix}"]
 
 
 def test_a_pointer_of_git_lfs_says_what_brings_the_image() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tasks.core.base.errors import DataError
 from tasks.core.data import discovery, manifest
+from tasks.core.data.labels_file import own_columns
 from tasks.core.data.parquet import read_parquet, write_parquet
 from tests.images import scanned, write_classes
 
@@ -100,7 +101,7 @@ def test_blank_rows_of_a_spreadsheet_are_none(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures", count=1)
     file = labels_file(tmp_path, "path,label\nred/000.png,red\n,\nblue/000.png,blue\n,\n,\n")
     assert len(found(tmp_path / "pictures", file)) == 2
-    assert list(discovery.own_columns(file).index) == ["red/000.png", "blue/000.png"]
+    assert list(own_columns(file).index) == ["red/000.png", "blue/000.png"]
 
 
 def test_a_letter_that_unicode_writes_in_two_ways_is_told(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_a_column_that_is_no_text_makes_no_classes(
         discovery.discover(tmp_path / "pictures", file)
     own: dict[str, Any] = {"embedding": [[0.5], [0.7]], "image": [b"1", b"2"], "place": ["here", "there"]}
     known.assign(**own).to_parquet(file)
-    assert list(discovery.own_columns(file).columns) == ["place"], "of the user's own, text makes slices"
+    assert list(own_columns(file).columns) == ["place"], "of the user's own, text makes slices"
 
 
 def test_numbers_and_what_pandas_stores_beside_them_are_read_as_they_are(tmp_path: Path) -> None:

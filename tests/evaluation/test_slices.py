@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.core.data.discovery import own_columns
+from tasks.core.data.labels_file import own_columns
 from tasks.core.data.manifest import MEASURES
 from tasks.core.evaluation import slices
 

@@ -33,7 +33,7 @@ from tasks.core.backbones.efficientnet_lite import read_state_dict
 from tasks.core.base import params
 from tasks.core.base.arrays import load_arrays
 from tasks.core.base.errors import DataError
-from tasks.core.data import archives, discovery, image_io
+from tasks.core.data import archives, discovery, image_io, labels_file
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.release import registry
 from tasks.core.release.evidence import Evidence
@@ -102,7 +102,7 @@ def _read_labels(suffix: str) -> Callable[[bytes, Path], None]:
         labels = folder / f"labels{suffix}"
         labels.write_bytes(data)
         discovery.discover(folder / "images", labels)
-        discovery.own_columns(labels)
+        labels_file.own_columns(labels)
 
     return read
 

@@ -21,7 +21,7 @@ from tasks.core.artifacts.exporter import Exporter
 from tasks.core.artifacts.formats import FORMATS, Format
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import DataError
-from tasks.core.data.discovery import list_images
+from tasks.core.data.listing import list_images
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.training import classifier

@@ -18,7 +18,7 @@ from tasks.core.base.files import size
 from tasks.core.base.params import Data
 from tasks.core.data import discovery, image_io
 from tasks.core.data.config import Build
-from tasks.core.data.discovery import Entry
+from tasks.core.data.entries import Entry
 from tasks.core.evaluation.intervals import wilson
 
 

@@ -25,7 +25,8 @@ from tasks.core.base.files import fingerprint, remove, sha256
 from tasks.core.base.paths import cache_folder
 from tasks.core.data import image_io
 from tasks.core.data.config import Processes
-from tasks.core.data.discovery import Entry, list_images
+from tasks.core.data.entries import Entry
+from tasks.core.data.listing import list_images
 from tasks.core.data.manifest import MEASURES
 from tasks.core.data.parallel import each, limit_workers
 from tasks.core.data.parquet import read_parquet, write_parquet

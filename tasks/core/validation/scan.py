@@ -16,7 +16,7 @@ import pyarrow as pa
 from tasks.core.base.errors import DataError
 from tasks.core.data import archives, image_io
 from tasks.core.data.config import Processes
-from tasks.core.data.discovery import Entry
+from tasks.core.data.entries import Entry
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parallel import each, limit_workers
 from tasks.core.validation.image_quality import SAMPLE, measures
