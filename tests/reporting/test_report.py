@@ -509,3 +509,15 @@ def test_a_slice_that_is_too_small_is_shown_and_never_the_weakest() -> None:
     text = rendered()
     assert "camera = odd" in part(text, "slices")
     assert "brightness is q4" in part(text, "card") and "camera is odd" not in part(text, "card")
+
+
+def test_curves_of_robustness_share_one_axis() -> None:
+    robustness: Any = MEASURED["robustness"]
+    blur, jpeg = charts.robustness_curves(robustness)
+    width, height = charts.CURVE_SIZE
+    assert blur.values == [0.95, 0.9, 0.7, 0.4]
+    assert [place for place, _ in blur.points] == pytest.approx([0, width / 3, width * 2 / 3, width], abs=0.1)
+    assert blur.points[-1][1] == height, "the worst of all is at the foot"
+    assert jpeg.points[-1][1] == pytest.approx(height * 0.1 / 0.6, abs=0.1)
+    unharmed = charts.robustness_curves({"unharmed": 1.0, "corruptions": {"blur": {"1": 1.0}}})[0]
+    assert [high for _, high in unharmed.points] == [0, 0]

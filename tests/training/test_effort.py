@@ -53,6 +53,12 @@ def test_epochs_that_are_asked_for_count_too() -> None:
     assert settle(changed(effort="quick"), many)[0].unfreeze == 0
 
 
+def test_an_epoch_of_a_frozen_backbone_is_little_work() -> None:
+    frozen = changed(fine_tune=False, augment=dataclasses.replace(SHIPPED.augment, rotation=10.0))
+    recipe, why = settle(frozen, Work(2.0, 1 / 7, 900))
+    assert recipe.epochs == 2 and "an epoch takes 3.5 passes" in why["train.epochs"]
+
+
 def test_images_of_a_large_class_are_none_of_a_small_one() -> None:
     facts = Facts("0" * 64, None, 16, is_stochastic=False, has_endpoints=False)
     assert effort.work("a/folder", facts, 112, [700, 35], 10).even_images == 70

@@ -1,6 +1,7 @@
 """Training learns, keeps its best epoch, and gives the same bytes for the same seed."""
 
 import dataclasses
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -437,13 +438,18 @@ def test_no_strength_is_no_change() -> None:
     assert np.allclose(augment(IMAGE, tf.ones((1, len(Draw))), STILL), IMAGE, atol=1e-6)
 
 
-def test_rotation_is_in_degrees() -> None:
-    p = dataclasses.replace(STILL, rotation=40)
-    turned = augment(IMAGE, numbers(ANGLE=1.0), p).numpy()[0, ..., 0]
-    expected = Image.fromarray((IMAGE[0, ..., 0] * 255).astype(np.uint8)).rotate(
-        40, Image.Resampling.BILINEAR
-    )
-    assert np.abs(turned - np.asarray(expected) / 255).mean() < 0.01
+@pytest.mark.parametrize(("drawn", "zoomed"), [(0.0, 1.0), (1.0, 1.5), (-1.0, 0.5)])
+def test_rotation_is_in_degrees_and_zoom_a_share(drawn: float, zoomed: float) -> None:
+    image = np.zeros((1, 33, 33, 3), np.float32)
+    image[0, 11:16, 16], image[0, 12, 17:20] = 1, 0.5
+    p = dataclasses.replace(STILL, rotation=40, zoom=0.5)
+    turned = augment(image, numbers(ANGLE=1.0, ZOOM=drawn), p).numpy()[0, ..., 0]
+    grey = Image.fromarray((image[0, ..., 0] * 255).astype(np.uint8))
+    a, b = zoomed * math.cos(math.radians(40)), zoomed * math.sin(math.radians(40))
+    places = (a, -b, 16.5 * (1 - a + b), b, a, 16.5 * (1 - a - b))  # about the centre
+    expected = grey.transform(grey.size, Image.Transform.AFFINE, places, Image.Resampling.BILINEAR)
+    inner = slice(8, 25), slice(8, 25)  # into which nothing comes mirrored
+    assert np.abs(turned - np.asarray(expected) / 255)[inner].sum() < 0.02 * turned[inner].sum()
 
 
 def test_a_flip_mirrors_left_and_right() -> None:
