@@ -2,6 +2,7 @@
 
 import random
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -332,3 +333,18 @@ def test_a_pointer_of_git_lfs_says_what_brings_the_image() -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
     with pytest.raises(DataError, match="a pointer of Git LFS, in whose place `git lfs pull` puts the image"):
         image_io.open_image(pointer)
+
+
+def test_sixteen_bits_take_little_more_memory_than_the_image() -> None:
+    """Scaled as a whole they took 30 bytes a pixel, 5 GB of an image that 360 kB held."""
+    side = 3000
+    buffer = BytesIO()
+    Image.fromarray(np.full((side, side), 30_000, np.uint16)).save(buffer, "PNG")
+    tracemalloc.start()
+    try:
+        found = image_io.pixels(buffer.getvalue(), Path("deep.png"), 8, "stretch")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found == round(30_000 / 65_535 * 255)).all()
+    assert peak / side**2 < 15

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from tasks.core.base.arrays import Array
 from tasks.core.base.console import quiet
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
@@ -25,6 +26,7 @@ _NAMES = "bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 PNG = b"\x89PNG\r\n\x1a\n"  # what each file of it begins with
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+STRIP = 1 << 20  # numbers that are scaled at a time, which takes ten times their memory
 NO_DATA = 1e30  # of a float; the largest is a common mark for it
 # What browsers and phones write that isn't read here, by what a file has from its fifth byte on.
 OTHER_FORMATS = {
@@ -198,21 +200,34 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     for no data is, is black.
     """
     numbers = np.asarray(image)
-    values = (numbers.view(np.uint32) if _is_unsigned(image) else numbers).astype(np.float64)
-    is_none = ~(np.abs(values) < NO_DATA)
-    values[is_none] = 0
-    highest = values.max(initial=0)
+    numbers = numbers.view(np.uint32) if _is_unsigned(image) else numbers
+    rows = max(1, STRIP // image.width)
+    strips = [numbers[start : start + rows] for start in range(0, len(numbers), rows)]
+    highest = max(float(_without_none(strip)[0].max(initial=0)) for strip in strips)
     whites = _whites(image, highest)
     top = next((white for white in whites if highest <= white), whites[-1])
-    levels = values.clip(0, top) / top * 255
-    if _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # white; Pillow heeds it up to 8 bits
-        levels = 255 - levels
-    levels[is_none] = 0
-    grey = Image.fromarray(levels.round().astype(np.uint8))
+    is_inverse = _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0  # Pillow heeds it up to 8 bits
+    grey = Image.fromarray(np.concatenate([_levels(strip, top, is_inverse) for strip in strips]))
     level = image.info.get("transparency")
     if level is not None:
-        grey.putalpha(Image.fromarray(np.where(values == level, 0, 255).astype(np.uint8)))
+        grey.putalpha(Image.fromarray(np.where(numbers == level, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _without_none(numbers: Array) -> tuple[Array, Array]:
+    """Numbers as float64, and which of them mark that there is no data, where there is 0."""
+    values = numbers.astype(np.float64)
+    is_none = ~(np.abs(values) < NO_DATA)
+    values[is_none] = 0
+    return values, is_none
+
+
+def _levels(numbers: Array, top: float, is_inverse: bool) -> Pixels:
+    values, is_none = _without_none(numbers)
+    levels = values.clip(0, top) / top * 255
+    levels = 255 - levels if is_inverse else levels
+    levels[is_none] = 0
+    return levels.round().astype(np.uint8)
 
 
 def _whites(image: Image.Image, highest: float) -> list[float]:
