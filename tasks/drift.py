@@ -16,7 +16,7 @@ import pandas as pd
 
 from tasks.core.base import cli, console, params
 from tasks.core.base.errors import DataError, Rejected
-from tasks.core.base.files import remove, write_json, write_text
+from tasks.core.base.files import write_json, write_text
 from tasks.core.base.paths import MANIFEST
 from tasks.core.data.manifest import MEASURES, readable
 from tasks.core.data.parquet import read_parquet
@@ -49,11 +49,11 @@ def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
 
     Raises:
         DataError: a table is missing or damaged, or no image could be read, or less than half of the test
-            images are left; earlier findings are then gone.
+            images are left; where there are tables, earlier findings are then gone.
     """
-    for name in (RESULT, PAGE):
-        remove(folder / name)
     table, answered = (_table(folder / name) for name in (TABLE, REFERENCE))
+    for name in (RESULT, PAGE):
+        (folder / name).unlink(missing_ok=True)
     source = scoring.facts(folder / TABLE)
     old = readable(_table(MANIFEST, source.get("version", "")))
     unread = table[table["predicted"].isna()]

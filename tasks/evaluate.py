@@ -143,8 +143,6 @@ def measure(
     result["per_class"] = metrics.per_class(answers["test"], data.class_names)
     result["slices"] = slices.describe(parted, images, answers["test"].right, p.min_slice)
     temperature = calibration.temperature(*predictions.arrays(frames["validation"]))
-    if (few := len(frames["validation"])) < calibration.MIN_IMAGES:
-        console.say(f"evaluate: temperature 1: {few} validation images are too few to fit one to")
     known, before = predictions.arrays(frames["test"])
     after = Answers.of(known, calibration.apply_temperature(before, temperature))
     curves = {"before": answers["test"], "after": after}

@@ -44,12 +44,11 @@ def score(model: Model, folder: Path, images: Path, output: Path, batch_size: in
         output: a folder for both tables.
 
     Raises:
-        DataError: no such folder, or no image in it, or the output is a file.
+        DataError: no such folder, or no image in it, or the output is a file or has other tables.
         ModelError: the artifact can't be loaded.
         WorkerError: processes or a cluster failed.
     """
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output} is a file; give a folder for the tables")
+    _check_output(output, images)
     table = scoring.score(model.artifact, folder, scoring.describe(folder, compute), batch_size, compute)
     now = datetime.now(UTC).isoformat(timespec="minutes")
     facts = {"folder": str(folder), "model": model.name, "version": model.version, "scored": now}
@@ -65,6 +64,17 @@ def score(model: Model, folder: Path, images: Path, output: Path, batch_size: in
         f"{len(table)} images of {folder}, {unread} unreadable; "
         f"{output / TABLE} has the answers of {model.name}"
     )
+
+
+def _check_output(output: Path, images: Path) -> None:
+    """Refuses, before any work, to write over what isn't ours, or among images that DVC looks at."""
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; give a folder for the tables")
+    if output.resolve().is_relative_to(images.resolve()):
+        raise DataError(f"{output} lies in data.images, {images}; give a folder outside of it")
+    for name in (TABLE, REFERENCE) if output != MONITORED else ():
+        if (output / name).exists() and not scoring.is_ours(output / name):
+            raise DataError(f"{output / name} is not a table of tasks.score; give another folder")
 
 
 def test_images(model: Model) -> pd.DataFrame | None:

@@ -15,7 +15,7 @@ from tasks.core.base.arrays import Array
 from tasks.core.base.files import read_json
 from tasks.core.data.manifest import SCHEMA
 from tasks.core.data.parquet import write_parquet
-from tasks.core.evaluation import calibration, label_errors
+from tasks.core.evaluation import label_errors
 from tasks.core.evaluation.corruptions import CORRUPTIONS
 from tests.images import ALONE, scanned
 from tests.structure import ROOT
@@ -109,7 +109,6 @@ def measured(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labels.csv").write_text("\n".join(["path,label,camera", *rows]) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(calibration, "MIN_IMAGES", 1)  # there are few for validation
         p = dataclasses.replace(params.read(ROOT / "params.yaml", Params).evaluate, robustness=10)
         manifest = tiny.folder / "manifest.parquet"
         evaluate.evaluate(tiny.models, tiny.dataset, manifest, Path("labels.csv"), p)

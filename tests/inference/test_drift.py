@@ -178,6 +178,17 @@ def test_what_can_not_be_compared_leaves_no_earlier_verdict(monitored: Path) -> 
     assert not (monitored / command.RESULT).exists()
 
 
+def test_a_folder_that_is_not_of_scores_loses_nothing(tmp_path: Path) -> None:
+    """Of a gallery, which somebody meant to monitor, the page was deleted first."""
+    files = [tmp_path / command.RESULT, tmp_path / command.PAGE / "mine.html"]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    with pytest.raises(DataError, match=f"^{tmp_path / TABLE} is not there"):
+        command.compare(tmp_path, LIMITS)
+    assert all(file.exists() for file in files)
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"text"])
 def test_a_damaged_table_is_named(monitored: Path, damage: Callable[[bytes], bytes]) -> None:
     path = monitored / TABLE

@@ -255,6 +255,25 @@ def test_a_file_is_no_place_for_tables(model: Path, tiny: Tiny, here: Path) -> N
         score.score(Model(model), tiny.images, tiny.images, here / "file.png", 7, ALONE)
 
 
+@pytest.mark.parametrize("name", [TABLE, REFERENCE])
+def test_tables_of_others_are_not_written_over(model: Path, tiny: Tiny, here: Path, name: str) -> None:
+    """Those of `evaluate`, in reports/, have the same name."""
+    (here / "out").mkdir()
+    pd.DataFrame({"mine": [1]}).to_parquet(here / "out" / name)
+    with pytest.raises(DataError, match=f"^out/{name} is not a table of tasks.score; give another folder"):
+        score.score(Model(model), tiny.images, tiny.images, Path("out"), 7, ALONE)
+    assert list(pd.read_parquet(here / "out" / name)) == ["mine"]
+    (here / "out" / name).unlink()
+    for _ in range(2):  # the second over the first
+        score.score(Model(model), tiny.images / "red", tiny.images, Path("out"), 7, ALONE)
+
+
+def test_tables_do_not_lie_among_the_images(model: Path, tiny: Tiny, here: Path) -> None:
+    shutil.copytree(tiny.images, here / "new")
+    with pytest.raises(DataError, match=r"^new/red lies in data\.images, new; give a folder outside of it"):
+        score.score(Model(model), here / "new", Path("new"), Path("new/red"), 7, ALONE)
+
+
 def test_mistakes_are_named(model: Path, tiny: Tiny, here: Path) -> None:
     (here / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no images"):

@@ -163,6 +163,14 @@ def write(path: Path, table: pd.DataFrame, **facts: str) -> None:
     write_parquet(path, table, pa.schema(types, metadata=facts))
 
 
+def is_ours(path: Path) -> bool:
+    """Whether `write` has made it."""
+    try:
+        return "folder" in facts(path)
+    except (OSError, pa.ArrowException):
+        return False
+
+
 def facts(path: Path) -> dict[str, str]:
     """How a table was made, as `write` was given it."""
     return {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}
