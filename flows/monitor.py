@@ -102,11 +102,11 @@ def compare(p: Params) -> State[Any]:
 def main(run: Run) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "folder", type=cli.name_of_file, nargs="?", metavar="FOLDER", help="images; default monitor.images"
+        "folder", type=cli.given, nargs="?", metavar="FOLDER", help="images; default monitor.images"
     )
     parser.add_argument(
         "--model",
-        type=cli.name_of_file,
+        type=cli.given,
         metavar="MODEL",
         help="an artifact of export/, or a stage; default monitor.model",
     )

@@ -238,7 +238,11 @@ def show() -> None:
 def main(run: Run) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "targets", nargs="*", metavar="STAGE", help="with what it depends on; all if none is given"
+        "targets",
+        nargs="*",
+        type=cli.given,
+        metavar="STAGE",
+        help="with what it depends on; all if none is given",
     )
     parser.add_argument(
         "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml first"

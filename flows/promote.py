@@ -154,9 +154,12 @@ def main(run: Run) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--to", metavar="STAGE", choices=registry.STAGES, help="staging or production")
     what.add_argument(
-        "--verify", metavar="VERSION", help="check a version, or what is in a stage, by its tag alone"
+        "--verify",
+        type=cli.given,
+        metavar="VERSION",
+        help="check a version, or what is in a stage, by its tag alone",
     )
-    what.add_argument("--card", metavar="VERSION", help="print its model card, as Markdown")
+    what.add_argument("--card", type=cli.given, metavar="VERSION", help="print its model card, as Markdown")
     what.add_argument("--changelog", action="store_true", help="print what each version has changed")
     parser.add_argument("--dry-run", action="store_true", help="tell what would come of it")
     parser.add_argument("--push", action="store_true", help="give the tags to git's remote too")

@@ -70,7 +70,7 @@ def main() -> int:
     ranker = commands.add_parser("rank", help="try backbones on your images")
     ranker.add_argument("names", nargs="*", metavar="NAME", help="those that are here, if none is named")
     ranker.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
-    ranker.add_argument("--sizes", nargs="+", type=cli.at_least(32), default=[], help="sides in pixels")
+    ranker.add_argument("--sizes", nargs="+", type=cli.whole(32, 1024), default=[], help="sides in pixels")
     arguments = parser.parse_args()
     if arguments.command == "rank":
         from tasks.core.inference import ranking  # seconds, which the list doesn't need

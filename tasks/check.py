@@ -78,6 +78,7 @@ def _mend() -> None:
 
 
 def main() -> int:
+    cli.parser(__doc__).parse_args()
     check()
     return 0
 

@@ -130,7 +130,9 @@ def of_artifacts(artifacts: dict[str, dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("--base", default="HEAD", metavar="REVISION", help="to compare with; default HEAD")
+    parser.add_argument(
+        "--base", type=cli.given, default="HEAD", metavar="REVISION", help="to compare with; default HEAD"
+    )
     base = parser.parse_args().base
     write_text(TARGET, report(base))
     console.say(f"ci_report: {TARGET} shows what differs from {base}")

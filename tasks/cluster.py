@@ -301,9 +301,9 @@ def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("folder", type=cli.path, metavar="FOLDER", help="images, at any depth")
     number = parser.add_mutually_exclusive_group()
-    number.add_argument("--k", type=cli.at_least(2), help="how many clusters (default: by their silhouette)")
+    number.add_argument("--k", type=cli.whole(2), help="how many clusters (default: by their silhouette)")
     number.add_argument(
-        "--max-k", type=cli.at_least(2), default=20, metavar="K", help="how many to try at most (default 20)"
+        "--max-k", type=cli.whole(2), default=20, metavar="K", help="how many to try at most (default 20)"
     )
     parser.add_argument(
         "--output", type=cli.path, default=OUTPUT, metavar="FOLDER", help=f"where to write (default {OUTPUT})"

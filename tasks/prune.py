@@ -18,7 +18,7 @@ RUNS = 3
 def main() -> int:
     arguments = cli.parser(__doc__)
     arguments.add_argument(
-        "--runs", type=cli.at_least(1), default=RUNS, metavar="N", help=f"of each stage, that stay ({RUNS})"
+        "--runs", type=cli.whole(1), default=RUNS, metavar="N", help=f"of each stage, that stay ({RUNS})"
     )
     arguments.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
     given = arguments.parse_args()

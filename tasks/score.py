@@ -89,7 +89,9 @@ def test_images(model: Model) -> pd.DataFrame | None:
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("model", metavar="MODEL", help="an artifact of export/, or staging or production")
+    parser.add_argument(
+        "model", type=cli.given, metavar="MODEL", help="an artifact of export/, or staging or production"
+    )
     parser.add_argument("folder", type=cli.path, metavar="FOLDER", help="images, at any depth")
     parser.add_argument(
         "--output", type=cli.path, default=MONITORED, metavar="FOLDER", help=f"default {MONITORED}"

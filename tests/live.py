@@ -1,6 +1,7 @@
 """Processes that are started and waited for, and a small repository for them to work in."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.project import FIRST_COMMIT, without_server
 from tests.structure import ROOT
@@ -86,3 +88,12 @@ def main():
 
 cli.stage(main)
 """
+
+
+def unprivileged() -> list[str]:
+    """What takes from root the right to read everything; others never had it."""
+    if os.geteuid() != 0:
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("root reads everything, and setpriv, which takes that away, is not installed")
+    return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]

@@ -56,6 +56,36 @@ def test_an_end_is_an_exit_code_and_at_most_one_line(tmp_path: Path, body: str, 
     assert (done.returncode, done.stderr) == (code, line)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tasks.check", "mine.yaml"], "unrecognized arguments: mine.yaml"),
+        (["tasks.score", "", "."], "argument MODEL: it is empty"),
+        (["tasks.ci_report", "--base", ""], "argument --base: it is empty"),
+        (["flows.pipeline", ""], "argument STAGE: it is empty"),
+        (["flows.promote", "--verify", ""], "argument --verify: it is empty"),
+        (["flows.promote", "--card", ""], "argument --card: it is empty"),
+        (["tasks.predict", "model", "image", "--batch", "9" * 20], "whole number of at least 1 and at most"),
+        (
+            ["tasks.predict", "model", "image", "--batch", "9" * 5000],
+            "whole number of at least 1 and at most",
+        ),
+        (["tasks.backbones", "rank", "--sizes", "2000"], "whole number of at least 32 and at most 1024"),
+    ],
+)
+def test_an_argument_that_no_command_can_take_is_told_before_any_work(words: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        env=environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+
+
 def test_a_command_that_is_interrupted_while_it_imports_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/__init__.py").write_text("import os; os.kill(os.getpid(), 2)")

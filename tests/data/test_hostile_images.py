@@ -23,6 +23,7 @@ from tasks.core.data import discovery, image_io
 from tasks.core.data.splits import SPLITS
 from tasks.core.training.dataset import Dataset
 from tests.images import write_classes
+from tests.live import unprivileged
 from tests.stages import end
 from tests.structure import ROOT
 
@@ -301,13 +302,18 @@ def test_what_may_not_be_listed_is_one_line(workplace: Path, name: str) -> None:
     assert name in line and "Permission denied" in line
 
 
-def unprivileged() -> list[str]:
-    """What takes from root the right to read everything; others never had it."""
-    if os.geteuid() != 0:
-        return []
-    if not shutil.which("setpriv"):
-        pytest.skip("root reads everything, and setpriv, which takes that away, is not installed")
-    return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+@pytest.mark.parametrize("mode", [0, 0o444])
+def test_a_class_folder_that_may_not_be_entered_is_named_and_no_row_of_the_labels(
+    workplace: Path, mode: int
+) -> None:
+    (workplace / "data/labels.csv").write_text("path,label\nred/000.png,red\nblue/000.png,blue\n")
+    (workplace / "pictures/red").chmod(mode)
+    done = {stage: run(stage, workplace, *unprivileged()) for stage in ("check", "validate")}
+    (workplace / "pictures/red").chmod(0o700)
+    for each in done.values():
+        assert each.returncode == 2
+        (line,) = each.stderr.splitlines()
+        assert "pictures/red" in line and "permissions" in line and "labels" not in line
 
 
 def test_a_link_to_a_folder_is_refused(workplace: Path) -> None:

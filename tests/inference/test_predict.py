@@ -25,6 +25,7 @@ from tasks.core.data.listing import list_images
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import load_predictor
 from tasks.core.training import classifier
+from tests.live import unprivileged
 from tests.structure import ROOT
 from tests.tiny import Tiny
 
@@ -168,6 +169,21 @@ def test_a_path_that_is_not_there_costs_only_itself(artifacts: Path, tiny: Tiny)
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 3
     assert done.stderr.splitlines() == [f"predict: {files[1]} is not there; check the path"]
+
+
+def test_a_path_that_nobody_may_look_into_costs_only_itself(
+    artifacts: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    (closed := tmp_path / "closed").mkdir()
+    shutil.copy(tiny.images / "red/000.png", closed)
+    closed.chmod(0)
+    names = [str(closed / "000.png"), str(tiny.images / "red/001.png")]
+    words = [sys.executable, "-m", "tasks.predict", str(artifacts / FORMATS["tflite"].file), *names]
+    done = subprocess.run([*unprivileged(), *words], cwd=ROOT, check=False, capture_output=True, text=True)
+    closed.chmod(0o700)
+    assert done.returncode == 1, done.stderr
+    assert f"predict: {names[0]} can't be read (Permission denied)" in done.stderr
+    assert done.stdout.startswith(names[1])
 
 
 def test_a_name_that_is_no_text_is_no_trouble(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:

@@ -291,7 +291,7 @@ def test_an_image_that_was_changed_meanwhile_is_asked_again(model: Path, tiny: T
     rows = scoring.describe(here / "new", ALONE)
     shutil.copy(tiny.images / "blue/000.png", here / "new/003.png")
     table = scoring.score(model, here / "new", rows, 7, ALONE)
-    assert table.loc[3, "error"] == "was changed while it was scored"
+    assert table.loc[3, "error"] == scoring.MOVED
     assert list(table["predicted"].isna()) == [place == 3 for place in range(20)]
     shutil.copy(tiny.images / "red/003.png", here / "new/003.png")
     assert (scoring.score(model, here / "new", rows, 7, ALONE)["predicted"] == "red").all()

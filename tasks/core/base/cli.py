@@ -15,6 +15,7 @@ from tasks.core.base.errors import AGAIN, DarkroomError, Rejected, brief, remedy
 from tasks.core.base.files import remove
 
 INTERRUPT_DELAY = 0.01  # seconds
+MAX_DIGITS = 20  # of a number
 
 
 def stage(main: Callable[[], None], **instead: Callable[[], int]) -> NoReturn:
@@ -90,19 +91,21 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     )
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """A type of an argument: a whole number, and how small it may be."""
+def whole(least: int, most: int = sys.maxsize) -> Callable[[str], int]:
+    """A type of an argument: a whole number, how small it may be, and how large."""
 
     def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
+        # The length first: Python refuses to read a number of thousands of digits.
+        if not text.isdecimal() or len(text) > MAX_DIGITS or not least <= int(text) <= most:
+            limits = f"at least {least} and at most {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of {limits}")
         return int(text)
 
     return number
 
 
-def name_of_file(text: str) -> str:
-    """A type of an argument: a name; an empty one is an unset variable, and would be the current folder."""
+def given(text: str) -> str:
+    """A type of an argument: a text; an empty one is an unset variable, and would be the default."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty; give a name")
     return text
@@ -110,7 +113,7 @@ def name_of_file(text: str) -> str:
 
 def path(text: str) -> Path:
     """A type of an argument: the path of a file or folder."""
-    return Path(name_of_file(text))
+    return Path(given(text))
 
 
 def name() -> str:

@@ -50,7 +50,8 @@ REFUSALS = {
     ("No space left on device", "disk is full", "errno = 28"): "make room on the disk",
     ("Disk quota exceeded",): "make room within your quota",
     ("Too many open files",): "let it open more, as by `ulimit -n 4096`",
-    ("Read-only file system", "readonly database"): "have the disk mounted so that it can be written",
+    ("Read-only file system",): "have the disk mounted so that it can be written",
+    ("readonly database",): "check its owner and permissions, and that its disk can be written",
     ("Permission denied", "Operation not permitted"): "check owner and permissions",
     ("unable to open database",): "check owner and permissions",
     ("Resource temporarily unavailable", "can't start new thread"): (

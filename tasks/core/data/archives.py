@@ -6,6 +6,7 @@ a whole, so that each image is found by its place in it; WebDataset's aren't.
 
 import os
 import re
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -217,8 +218,17 @@ def find(path: Path | str) -> tuple[Archive, str] | None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file is there, in a folder or in an archive."""
-    if os.path.isfile(path):  # noqa: PTH113, which says no of a name that no file can have
-        return True
+    """Whether a file is there, in a folder or in an archive.
+
+    Raises:
+        PermissionError: nobody may look into its folder.
+    """
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116, a third of Path's time
+            return True
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # a name that no file can have
+        pass
     inner = find(path)
     return inner is not None and inner[1] in inner[0].members

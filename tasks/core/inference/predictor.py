@@ -61,4 +61,4 @@ def load_predictor(path: Path) -> Predictor:
 
 def _broken(path: Path, what: str, error: BaseException) -> ModelError:
     text = brief(f"{type(error).__name__}: {error}")
-    return ModelError(f"{path} {what} ({text}); give one of the artifacts of export/")
+    return ModelError(f"{path} {what} ({text}); {remedy(error) or 'give one of the artifacts of export/'}")

@@ -39,6 +39,7 @@ TABLE = "predictions.parquet"  # in there, of the new images
 REFERENCE = "reference.parquet"  # of the test images by the same artifact, to compare with
 _PREDICT_LOCK = Lock()  # a worker of Dask's has threads, and a TFLite interpreter is for one
 
+MOVED = "was changed while it was scored, or can't be read any more"
 SHARD = 512  # images that are predicted, and kept, at a time
 DESCRIBED = ("path", "sha256", "error", *MEASURES)
 
@@ -97,7 +98,7 @@ def score(
     )
     table = images.join(best).join(probabilities)
     changed = table["error"].isna() & table["predicted"].isna()
-    return table.assign(error=table["error"].mask(changed, "was changed while it was scored"))
+    return table.assign(error=table["error"].mask(changed, MOVED))
 
 
 def shards(model: Path, folder: Path, rows: pd.DataFrame, batch_size: int) -> Iterator[Shard]:

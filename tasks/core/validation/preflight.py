@@ -61,13 +61,15 @@ def _check_recordable(images: Path) -> None:
         return
     place, here = Path(os.path.abspath(images)), Path.cwd()  # noqa: PTH100, which leaves .. in
     is_inside = place.is_relative_to(here)
-    for folder in place.parents[: place.parents.index(here)] if is_inside else ():
-        if (folder / ".dvc").is_dir():
-            raise DataError(f"data.images: {folder / '.dvc'} {OTHER_REPOSITORY}")
+    for above in place.parents[: place.parents.index(here)] if is_inside else ():
+        if (above / ".dvc").is_dir():
+            raise DataError(f"data.images: {above / '.dvc'} {OTHER_REPOSITORY}")
     folders = [str(images)]
     while folders:
-        # What can't be listed DVC passes over, too; `validate` tells of it.
-        with suppress(OSError), os.scandir(folders.pop()) as entries:
+        folder = folders.pop()
+        if not (os.access(folder, os.R_OK | os.X_OK) or Path(folder).name.startswith(".")):
+            raise DataError(f"data.images: {folder} can't be listed; check its owner and permissions")
+        with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith(LOCK):
                     continue
