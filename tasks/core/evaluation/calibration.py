@@ -7,7 +7,7 @@ import numpy as np
 from tasks.core.base.arrays import Array, rounded
 
 MIN_PROBABILITY = 1e-45  # the least float32
-PRIOR = 0.5  # the standard deviation of the temperature's logarithm before any image is seen
+PRIOR = 0.3  # the standard deviation of the temperature's logarithm before any image is seen
 MAX_TEMPERATURE = 20.0  # the temperature is looked for between 1 / MAX_TEMPERATURE and MAX_TEMPERATURE
 
 
