@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from tasks.core.backbones import store
+from tasks.core.backbones.config import MAX_SIDE, MIN_SIDE
 from tasks.core.backbones.store import Listed
 from tasks.core.base import cli, console, params
 from tasks.core.base.files import size
@@ -70,7 +71,8 @@ def main() -> int:
     ranker = commands.add_parser("rank", help="try backbones on your images")
     ranker.add_argument("names", nargs="*", metavar="NAME", help="those that are here, if none is named")
     ranker.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
-    ranker.add_argument("--sizes", nargs="+", type=cli.whole(32, 1024), default=[], help="sides in pixels")
+    side = cli.whole(MIN_SIDE, MAX_SIDE)
+    ranker.add_argument("--sizes", nargs="+", type=side, default=[], help="sides in pixels")
     arguments = parser.parse_args()
     if arguments.command == "rank":
         from tasks.core.inference import ranking  # seconds, which the list doesn't need

@@ -49,11 +49,12 @@ def compare(folder: Path, limits: DriftLimits) -> dict[str, Any]:
 
     Raises:
         DataError: a table is missing or damaged, or no image could be read, or less than half of the test
-            images are left; where there are tables, earlier findings are then gone.
+            images are left; if there is a table of new images, earlier findings are then gone.
     """
-    table, answered = (_table(folder / name) for name in (TABLE, REFERENCE))
+    table = _table(folder / TABLE)
     for name in (RESULT, PAGE):
         (folder / name).unlink(missing_ok=True)
+    answered = _table(folder / REFERENCE)
     source = scoring.facts(folder / TABLE)
     old = readable(_table(MANIFEST, source.get("version", "")))
     unread = table[table["predicted"].isna()]

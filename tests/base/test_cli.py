@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tasks.core.base import process
 from tasks.core.base.files import HOST
 from tests.base.one_stage import FIRST, HALF, Done, environment, is_as_the_first_run_left_it, repro, script
 from tests.structure import ROOT
@@ -24,6 +25,8 @@ thing = Thing()
 watch = weakref.ref(thing, lambda _: [os.kill(os.getpid(), 2), *range(1000)])
 del thing  # what is raised here goes nowhere
 time.sleep(60)"""
+
+ENDING = "import atexit; atexit.register(os.kill, os.getpid(), 2)"  # an interrupt when the work is done
 
 
 def run(folder: Path, body: str, **more: str) -> Done:
@@ -43,7 +46,9 @@ def run(folder: Path, body: str, **more: str) -> Done:
         ("raise KeyboardInterrupt", 130, "work: interrupted\n"),
         ("os.kill(os.getpid(), 15)", 130, "work: interrupted\n"),
         (UNHEARD, 130, "work: interrupted\n"),
-        ("import atexit; atexit.register(os.kill, os.getpid(), 2)", -2, ""),  # its work is done
+        (ENDING, -2, ""),
+        (f"{ENDING}; raise Rejected('no')", -2, "work: no\n"),
+        (f"{ENDING}; raise DataError('bad')", -2, "work: bad\n"),
         (
             "{}['a']",
             70,
@@ -90,13 +95,20 @@ def test_a_command_that_is_interrupted_while_it_imports_says_nothing(tmp_path: P
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/__init__.py").write_text("import os; os.kill(os.getpid(), 2)")
     words = [sys.executable, "-m", "tasks.work"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment(), check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        words,
+        cwd=tmp_path,
+        env=environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=process.die_with_parent,
+    )
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_a_stage_that_is_interrupted_when_its_work_is_done_gives_its_outputs_back(repository: Path) -> None:
-    body = "import atexit; atexit.register(os.kill, os.getpid(), 2)"
-    done = repro(repository, f"{HALF}Path('result').write_text('second')\n{body}")
+    done = repro(repository, f"{HALF}Path('result').write_text('second')\n{ENDING}")
     assert done.returncode and "work: interrupted\n" in done.stderr and "Traceback" not in done.stderr
     assert is_as_the_first_run_left_it(repository)
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.core.base import mending
+from tasks.core.base import mending, process
 from tasks.core.base.files import read_json, write_json
 from tests.base.one_stage import environment
 from tests.live import until
@@ -114,7 +114,7 @@ import sys
 from pathlib import Path
 from dvc.cli import main
 from dvc.stage import PipelineStage
-from tasks.core.base import mending
+from tasks.core.base import mending, process
 
 checkout = PipelineStage.checkout
 
@@ -207,7 +207,11 @@ def test_an_interrupt_waits_until_records_are_judged(at_end: bool, code: int, tm
     (tmp_path / "tasks/core/base/inputs.py").write_text(f"{interrupt}; sys.exit({mending.CHANGED})")
     note = "open('.dvc/tmp/stages/work.json', 'w').close()"
     begin = f"import runpy; runpy.run_path({mending.__file__!r})['begin_dvc']()"
-    words = [sys.executable, "-c", f"{begin}; {note}" if at_end else f"{note}; {begin}"]
-    done = subprocess.run(words, cwd=tmp_path, check=False, capture_output=True, text=True)
+    # A thread that could be given the signal too, as an asynchronous remote has.
+    thread = "import threading, time; threading.Thread(target=time.sleep, args=[60], daemon=True).start()"
+    words = [sys.executable, "-c", f"{begin}; {thread}; {note}" if at_end else f"{note}; {begin}"]
+    done = subprocess.run(
+        words, cwd=tmp_path, check=False, capture_output=True, text=True, preexec_fn=process.die_with_parent
+    )
     assert (done.returncode, done.stderr) == (code, "")
     assert (tmp_path / "judged").exists()

@@ -169,9 +169,13 @@ def test_a_page_says_of_which_images_it_is_and_names_those_that_can_not_be_read(
     assert command.summary(result) == "no drift (200 images, 1 of them unreadable)"
 
 
-def test_what_can_not_be_compared_leaves_no_earlier_verdict(monitored: Path) -> None:
+@pytest.mark.parametrize("name", ["", REFERENCE])
+def test_what_can_not_be_compared_leaves_no_earlier_verdict(monitored: Path, name: str) -> None:
     command.compare(monitored, LIMITS)
-    table(5, seed=1).assign(predicted=None, error="is not an image").to_parquet(monitored / TABLE)
+    if name:
+        (monitored / name).unlink()
+    else:
+        table(5, seed=1).assign(predicted=None, error="is not an image").to_parquet(monitored / TABLE)
     with pytest.raises(DataError):
         command.compare(monitored, LIMITS)
     assert not (monitored / command.PAGE).exists()

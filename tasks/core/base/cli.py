@@ -105,7 +105,7 @@ def whole(least: int, most: int = sys.maxsize) -> Callable[[str], int]:
 
 
 def given(text: str) -> str:
-    """A type of an argument: a text; an empty one is an unset variable, and would be the default."""
+    """A type of an argument: a text; an empty one is an unset variable, and would be what nobody meant."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty; give a name")
     return text
@@ -122,7 +122,14 @@ def name() -> str:
 
 
 def _guard(work: Callable[[], int]) -> int:
-    """Turns every failure into one line on stderr and an exit code."""
+    """Turns every failure into one line on stderr and an exit code; from then on a signal ends it at once."""
+    code = _attempt(work)
+    if code != process.INTERRUPTED:
+        process.end_on_signals()
+    return code
+
+
+def _attempt(work: Callable[[], int]) -> int:
     if sys.flags.optimize > 1:
         text = "Python is to leave docstrings out (-OO), which other packages need; unset PYTHONOPTIMIZE"
         return _complain(text, DarkroomError.exit_code)
@@ -131,9 +138,7 @@ def _guard(work: Callable[[], int]) -> int:
     sys.unraisablehook = _unheard
     try:
         leftovers.use_own_temporary_folder()
-        code = work()
-        process.end_on_signals()
-        return code
+        return work()
     except DarkroomError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:

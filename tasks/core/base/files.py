@@ -121,6 +121,11 @@ def code_files(path: Path) -> list[Path]:
     return [path] if path.exists() else []
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder, by its name alone, is passed over where images are looked for."""
+    return name.startswith((".", "__MACOSX", "@eaDir"))  # what macOS and Synology leave behind
+
+
 def fingerprint(facts: Any, *files: Path) -> str:
     """Digests plain values and files together: what a result depends on, as a name to keep it by."""
     text = json.dumps([facts, *map(sha256, files)], sort_keys=True)

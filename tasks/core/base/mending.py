@@ -210,13 +210,13 @@ def _begin_in_project() -> None:
 def _interrupts_waiting() -> Iterator[None]:
     """Has ctrl-c wait here, and in what is started, and then end this process without Python's traceback."""
     handler = signal.getsignal(signal.SIGINT)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         if handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
 
 
@@ -273,7 +273,7 @@ def _end_dvc(project: Path, pid: int) -> None:
     """Ends a DVC whose last stage was given something else than is recorded with an exit code of its own."""
     if os.getpid() != pid:  # a fork, which has its parent's functions
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of what judges too; the work is done
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # in what judges too; the work is done
     with suppress(OSError):
         os.chdir(project)
         if judge() == CHANGED:

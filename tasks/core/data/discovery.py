@@ -11,12 +11,12 @@ from typing import Self
 
 from tasks.core.base import presence
 from tasks.core.base.errors import DataError
+from tasks.core.base.files import is_hidden
 from tasks.core.data import archives, image_io, labels_file
 from tasks.core.data.entries import HINTS, Entry, check_names
 from tasks.core.data.listing import (
     describe_suffixes,
     images_below,
-    is_hidden,
     members,
     refuse_unseen,
     suffix_of,
@@ -46,6 +46,7 @@ def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
     Raises:
         DataError: no such folder, nothing in it, images outside of every class, a class folder without any,
             one class only, classes that look alike or break lines, or classes beside splits.
+        PermissionError: a folder may not be looked into.
     """
     presence.check_images(folder)
     skipped: Counter[str] = Counter()

@@ -24,7 +24,12 @@ SHOWN = 100  # characters of a path
 
 
 def read_entries(folder: Path, labels: Path) -> list[Entry]:
-    """Entries of the labels file; none where it has no rows."""
+    """Entries of the labels file; none where it has no rows.
+
+    Raises:
+        DataError: names the file, the row and the remedy.
+        PermissionError: a folder may not be looked into.
+    """
     frame = _read_labels(labels)
     _check_columns(labels, list(frame.columns))
     frame = frame.astype(object).where(frame.notna() & (frame != ""), None)
@@ -105,6 +110,7 @@ def _remedy(folder: Path, path: str) -> str:
     table = {
         "write paths with / in place of \\": path.replace("\\", "/"),
         "leave out the blanks around it": path.strip(),
+        "put quotes around it, for a blank at its beginning is left out otherwise": f" {path}",
         f"paths start at data.images: leave out {first}/": below,
         "write its letters in NFC, as the file's name has them": unicodedata.normalize("NFC", path),
         "write its letters in NFD, as the file's name has them": unicodedata.normalize("NFD", path),

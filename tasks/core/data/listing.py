@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.core.base import console
 from tasks.core.base.errors import AGAIN, DataError
 from tasks.core.base.errors import remedy as remedy_for
+from tasks.core.base.files import is_hidden
 from tasks.core.data import archives, image_io
 
 
@@ -120,10 +121,6 @@ def is_archive(path: str) -> bool:
 
 def is_linked(folder: str) -> bool:
     return os.path.islink(folder) and not os.path.isfile(folder)  # noqa: PTH113, PTH114 (an archive's)
-
-
-def is_hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX", "@eaDir"))  # what macOS and Synology leave behind
 
 
 def suffix_of(name: str) -> str:

@@ -165,10 +165,16 @@ def write(path: Path, table: pd.DataFrame, **facts: str) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether `write` has made it."""
+    """Whether `write` has made it.
+
+    Raises:
+        PermissionError: it may not be read.
+    """
     try:
         return "folder" in facts(path)
-    except (OSError, pa.ArrowException):
+    except PermissionError:
+        raise
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
         return False
 
 

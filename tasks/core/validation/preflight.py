@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tasks.core.base import presence
 from tasks.core.base.errors import DataError
+from tasks.core.base.files import is_hidden
 from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MODELS
 
 PATTERN = "*?[\\"  # characters
@@ -67,7 +68,7 @@ def _check_recordable(images: Path) -> None:
     folders = [str(images)]
     while folders:
         folder = folders.pop()
-        if not (os.access(folder, os.R_OK | os.X_OK) or Path(folder).name.startswith(".")):
+        if not (os.access(folder, os.R_OK | os.X_OK) or is_hidden(Path(folder).name)):
             raise DataError(f"data.images: {folder} can't be listed; check its owner and permissions")
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
