@@ -508,6 +508,7 @@ def test_an_artifact_that_could_not_be_run_has_its_row() -> None:
 def test_a_slice_that_is_too_small_is_shown_and_never_the_weakest() -> None:
     text = rendered()
     assert "camera = odd" in part(text, "slices")
+    assert "on an axis from 70" in part(text, "slices"), "the tenth below the least end of an interval"
     assert "brightness is q4" in part(text, "card") and "camera is odd" not in part(text, "card")
 
 
