@@ -3,7 +3,7 @@
   python -m tasks.cluster folder/             as many clusters as tell them apart best
   python -m tasks.cluster folder/ --k 10 --output reports/ten
 
-The output folder gets clusters.csv (path, label, and distance from the cluster's centre), which you can edit
+The output folder gets clusters.csv (path and label, the most typical images first), which you can edit
 and use as `data.labels`; a contact sheet of each cluster, the most typical images first; and index.html,
 which shows them all. An image that can't be read is named on stderr and left out.
 """
@@ -247,7 +247,7 @@ def write(output: Path, folder: Path, rows: pd.DataFrame) -> None:
     page = html.render(TEMPLATE, box=box, clusters=clusters, images=len(rows))
     with replacing(output) as temporary:
         temporary.mkdir()
-        write_text(temporary / TABLE, rows.to_csv(index=False, lineterminator="\n"))
+        write_text(temporary / TABLE, rows[["path", "label"]].to_csv(index=False, lineterminator="\n"))
         write_text(temporary / WRITTEN, _digest(temporary / TABLE))
         write_text(temporary / PAGE, page)
         for one in clusters:

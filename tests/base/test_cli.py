@@ -70,12 +70,12 @@ def test_an_end_is_an_exit_code_and_at_most_one_line(tmp_path: Path, body: str, 
         (["flows.pipeline", ""], "argument STAGE: it is empty"),
         (["flows.promote", "--verify", ""], "argument --verify: it is empty"),
         (["flows.promote", "--card", ""], "argument --card: it is empty"),
-        (["tasks.predict", "model", "image", "--batch", "9" * 20], "whole number of at least 1 and at most"),
+        (["tasks.predict", "model", "image", "--batch", "9" * 20], "whole number of at most"),
         (
             ["tasks.predict", "model", "image", "--batch", "9" * 5000],
-            "whole number of at least 1 and at most",
+            "whole number of at most",
         ),
-        (["tasks.backbones", "rank", "--sizes", "2000"], "whole number of at least 32 and at most 1024"),
+        (["tasks.backbones", "rank", "--sizes", "2000"], "whole number of at most 1024"),
     ],
 )
 def test_an_argument_that_no_command_can_take_is_told_before_any_work(words: list[str], said: str) -> None:

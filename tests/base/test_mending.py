@@ -215,3 +215,22 @@ def test_an_interrupt_waits_until_records_are_judged(at_end: bool, code: int, tm
     )
     assert (done.returncode, done.stderr) == (code, "")
     assert (tmp_path / "judged").exists()
+
+
+@pytest.mark.parametrize(
+    ("digest", "stays"), [("1", True), ("2", False), (None, True)], ids=["of these", "of others", "damaged"]
+)
+def test_facts_of_other_artifacts_do_not_stay_beside_these(
+    digest: str | None, stays: bool, tmp_path: Path
+) -> None:
+    """DVC doesn't look at export.json: after a checkout it had times and digests of another model."""
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / "export").mkdir()
+    write_json(tmp_path / mending.MADE, {"artifacts": {"onnx": {"sha256": "1"}}})
+    write_json(tmp_path / mending.TIMED, {"artifacts": {"onnx": {"sha256": digest, "latency_ms": 2.0}}})
+    if digest is None:
+        (tmp_path / mending.TIMED).write_text("{")
+    words = [sys.executable, "-c", f"import runpy; runpy.run_path({mending.__file__!r})['begin_dvc']()"]
+    done = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert (tmp_path / mending.TIMED).exists() == stays
+    assert ("export.json was of other artifacts, and is removed" in done.stderr) != stays

@@ -96,9 +96,10 @@ def whole(least: int, most: int = sys.maxsize) -> Callable[[str], int]:
 
     def number(text: str) -> int:
         # The length first: Python refuses to read a number of thousands of digits.
-        if not text.isdecimal() or len(text) > MAX_DIGITS or not least <= int(text) <= most:
-            limits = f"at least {least} and at most {most}"
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of {limits}")
+        if text.isdecimal() and (len(text) > MAX_DIGITS or int(text) > most):
+            raise argparse.ArgumentTypeError(f"{text[:MAX_DIGITS]} must be a whole number of at most {most}")
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
         return int(text)
 
     return number
