@@ -28,10 +28,8 @@ RECORD = Path(".dvc/tmp/rwlock")  # which process reads and writes what
 EXPERIMENTS = Path(".dvc/tmp/exps")  # in folders of their own
 RUNS = Path(".dvc/cache/runs")  # a folder for each set of inputs, with what a stage gave for them
 RECORD_HELD, LOCK_HELD = Path(".dvc/tmp/rwlock.lock"), Path(".dvc/tmp/lock")  # by who writes these
-TIMED, MADE = (
-    Path("export/export.json"),
-    Path("export/artifacts.json"),
-)  # with times of this machine, and without
+MADE = Path("export/artifacts.json")
+TIMED = Path("export/export.json")  # that with times of this machine, at which DVC doesn't look
 MEASURE = "`python -m tasks.latency` writes that of these"
 CHANGED = 2  # exit code
 OLD = 600  # seconds
@@ -274,10 +272,10 @@ def judge() -> int:
     return subprocess.run(words, check=False).returncode
 
 
-def _is_of_others(timed: Path) -> bool:
-    """Whether the facts that DVC doesn't look at are of other artifacts than it has brought."""
+def _are_times_of_others() -> bool:
+    """Whether the times are of other artifacts than DVC has brought."""
     try:
-        facts = [json.loads(file.read_text("utf-8"))["artifacts"] for file in (timed, MADE)]
+        facts = [json.loads(file.read_text("utf-8"))["artifacts"] for file in (TIMED, MADE)]
         digests = [{kind: fact.get("sha256") for kind, fact in each.items()} for each in facts]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
@@ -291,7 +289,7 @@ def _end_dvc(project: Path, pid: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # in what judges too; the work is done
     with suppress(OSError):
         os.chdir(project)
-        if _is_of_others(TIMED):
+        if _are_times_of_others():
             TIMED.unlink()
             print(f"dvc: {TIMED} was of other artifacts, and is removed; {MEASURE}", file=sys.stderr)
         if judge() == CHANGED:
