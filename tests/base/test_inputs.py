@@ -9,6 +9,7 @@ import pytest
 
 from tasks.core.base import inputs, process
 from tests.base.one_stage import FIRST, Done, environment, is_as_the_first_run_left_it, repro, script
+from tests.live import unprivileged
 from tests.structure import ROOT
 
 
@@ -131,6 +132,41 @@ def dvc(folder: Path, *words: str) -> Done:
     return subprocess.run(
         ["dvc", *words], cwd=folder, env=environment(), check=False, capture_output=True, text=True
     )
+
+
+@pytest.mark.parametrize("damage", ["printf x >> result", "printf x >> folder/deep/er.txt", "rm folder/one"])
+def test_an_output_that_is_changed_before_dvc_has_read_it_is_made_again(
+    two_stages: Path, damage: str
+) -> None:
+    """DVC recorded the damaged one; the soak found it."""
+    pipeline = (two_stages / "dvc.yaml").read_text()
+    (two_stages / "dvc.yaml").write_text(pipeline.replace("outs: [result]", "outs: [result, folder]"))
+    folder = "Path('folder/deep').mkdir(parents=True); Path('folder/deep/er.txt').write_text('sound')"
+    script(two_stages, f"{COPY}\n{folder}; Path('folder/one').touch()")
+    (two_stages / "work.sh").write_text(damage)
+    done = dvc(two_stages, "repro")
+    (two_stages / "work.sh").write_text("")
+    path = damage.rsplit(maxsplit=1)[-1].partition("/")[0]
+    assert done.returncode and f"{path} was changed while work ran; run it again" in done.stderr
+    done = dvc(two_stages, "repro")
+    assert done.returncode == 0 and "Running stage 'work'" in done.stdout, done.stderr
+    assert (two_stages / "folder/deep/er.txt").read_text() == "sound" and (two_stages / "folder/one").exists()
+    assert not (two_stages / "result").read_text().endswith("x")
+    assert "up to date" in dvc(two_stages, "status").stdout
+    (two_stages / "source").write_text("more")
+    (two_stages / "work.sh").write_text("touch folder/.hidden")
+    assert dvc(two_stages, "repro").returncode == 0, "nothing that it has written is another"
+
+
+def test_a_lock_that_may_not_be_read_is_told_by_dvc_alone(two_stages: Path) -> None:
+    (two_stages / "work.sh").write_text("chmod 0 dvc.lock")
+    words = [*unprivileged(), "dvc", "repro", "work"]
+    done = subprocess.run(
+        words, cwd=two_stages, env=environment(), check=False, capture_output=True, text=True
+    )
+    (two_stages / "dvc.lock").chmod(0o644)
+    assert done.returncode and "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def is_of_what_is_there(folder: Path) -> bool:

@@ -65,8 +65,9 @@ def _work_for_dvc(stage: str, main: Callable[[], None]) -> None:
         if at_fault := inputs.blame(stage, before):
             raise DarkroomError(f"{at_fault} isn't as it was made, or was changed; {AGAIN}") from None
         raise
+    written = inputs.look_at_outputs(stage)
     inputs.check_unchanged(stage, before)
-    inputs.leave_note(stage, before)
+    inputs.leave_note(stage, before, written)
 
 
 def command(main: Callable[[], int]) -> NoReturn:

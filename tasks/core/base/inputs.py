@@ -1,9 +1,9 @@
 """What a stage was given, its code, parameters and inputs, and whether that is what DVC has recorded.
 
 DVC reads them once a stage has ended. If they were edited meanwhile, it would put the new text beside the old
-result, and find nothing to do from then on. So a stage looks at them when it begins and when it ends, and
-leaves a note; whoever comes next holds that against dvc.lock: the next stage, DVC at its end, the flow. As a
-module that is run it does so for the DVC whose process id it is given.
+result, and find nothing to do from then on. So a stage looks at them when it begins and when it ends, and at
+what it has written, and leaves a note; whoever comes next holds that against dvc.lock: the next stage, DVC at
+its end, the flow. As a module that is run it does so for the DVC whose process id it is given.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, reduce
 from operator import getitem
@@ -28,6 +29,9 @@ from tasks.core.base.errors import AGAIN, DarkroomError
 from tasks.core.base.files import code_files, is_json, read_json, remove, write_json
 from tasks.core.base.mending import LOCK
 
+Written = dict[
+    str, str | dict[str, str]
+]  # DVC's digest of a file, or of those in a folder by their path in it
 Seen = dict[str, list[Any]]  # of a file, DVC's digest and its time; of a folder a digest, of a value its text
 IGNORED = Path(".dvcignore")
 PIPELINE, PARAMS = Path("dvc.yaml"), Path("params.yaml")
@@ -94,9 +98,21 @@ def blame(stage: str, before: Seen) -> str | None:
     return None
 
 
-def leave_note(stage: str, seen: Seen) -> None:
-    """Notes what a stage was given: DVC reads it a moment later, and a long one for many images."""
-    note = {"dvc": process.dvc_pid(), "head": _head(), "before": _entry(stage), "seen": seen}
+def look_at_outputs(stage: str) -> Written:
+    """Looks at what a stage has written, before anything else can have changed it."""
+    return {
+        path: {name.removeprefix(f"{path}/"): _md5(Path(name)) for name in _files_below(path)}
+        if Path(path).is_dir()
+        else _md5(Path(path))
+        for path in sorted(outputs(stage))
+        if Path(path).exists()
+    }
+
+
+def leave_note(stage: str, seen: Seen, written: Written) -> None:
+    """Notes what a stage was given, and gives: DVC reads it a moment later, a long one for many images."""
+    note = {"dvc": process.dvc_pid(), "head": _head(), "before": _entry(stage)}
+    note |= {"seen": seen, "written": written}
     write_json(process.RECORDS / f"{stage}.json", note)
 
 
@@ -123,9 +139,13 @@ def withdraw_false_records(dvc: int | None = None) -> list[str]:
         if note["dvc"] and note["head"] == head:  # else another dvc.lock came from git
             with suppress(DvcException):  # of which DVC itself tells
                 entry = _entry(stage)
-                if entry and entry != note["before"] and (path := _false(stage, entry, note["seen"])):
-                    _withdraw(stage, entry, note["before"])
-                    lines.append(f"{path} was changed while {stage} ran; {AGAIN}")
+                if entry and entry != note["before"]:
+                    path = _false(stage, entry, note["seen"]) or _damaged(
+                        stage, entry, note.get("written", {})
+                    )
+                    if path:
+                        _withdraw(stage, entry, note["before"])
+                        lines.append(f"{path} was changed while {stage} ran; {AGAIN}")
         file.unlink(missing_ok=True)
     return lines
 
@@ -151,6 +171,33 @@ def _false(stage: str, entry: dict[str, Any], seen: Seen) -> str | None:
     values = entry.get("params", {}).get(str(PARAMS), {})
     names = {f"{PARAMS}: {key}": _text(value) for key, value in values.items()}
     return next((name for name, digest in names.items() if seen.get(name, [digest]) != [digest]), None)
+
+
+def _damaged(stage: str, entry: dict[str, Any], written: Written) -> str | None:
+    """An output that DVC has recorded otherwise than its stage has written it."""
+    for out in entry.get("outs", ()):
+        path, digest = out["path"], out.get("md5")
+        known = written.get(path, digest)
+        if isinstance(known, dict):
+            listed = [{"md5": known[name], "relpath": name} for name in sorted(known)]
+            text = json.dumps(listed, sort_keys=True)  # as DVC writes it
+            of_folder = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+            if of_folder != digest and _differs(stage, path, known):
+                return str(path)
+        elif known != digest:
+            return str(path)
+    return None
+
+
+def _differs(stage: str, path: str, known: dict[str, str]) -> bool:
+    """Whether DVC has a file in a folder otherwise, or not at all; it may have more, such as hidden ones."""
+    from dvc.repo import Repo  # half a second
+
+    with Repo(".") as repo:
+        outs = repo.stage.load_one(name=stage).outs
+        listed = next((out.get_obj() for out in outs if out.def_path == path), None)
+        recorded = {"/".join(key): info.value for key, _, info in listed or ()}
+        return bool(recorded) and any(recorded.get(name) != digest for name, digest in known.items())
 
 
 def _is_recorded_as_it_is(stage: str, path: str) -> bool:
@@ -214,19 +261,22 @@ def _look_at(path: str) -> Seen:
 
 
 def _look_into(folder: str) -> str:
-    """Those that .dvcignore names it doesn't see: `latency` writes one into export/."""
+    found = hashlib.sha256()
+    for name in _files_below(folder):
+        status = os.stat(name)  # noqa: PTH116, a third of Path's time
+        found.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
+    return found.hexdigest()
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """Paths of the files in a folder, but those that .dvcignore names: `latency` writes one into export/."""
     patterns = IGNORED.read_text("utf-8").splitlines() if IGNORED.is_file() else ()
     ignored = PathSpec.from_lines("gitignore", patterns)
-    found = hashlib.sha256()
     for top, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.startswith(".") or ignored.match_file(f"{top}/{name}"):
-                continue
-            status = os.stat(f"{top}/{name}")  # noqa: PTH116, a third of Path's time
-            seen = f"{top}/{name}", status.st_size, status.st_mtime_ns
-            found.update(repr(seen).encode())
-    return found.hexdigest()
+            if not (name.startswith(".") or ignored.match_file(f"{top}/{name}")):
+                yield f"{top}/{name}"
 
 
 def _md5(file: Path) -> str:
@@ -270,7 +320,9 @@ def _yaml(file: Path) -> Any:
 
 
 if __name__ == "__main__":
-    found = withdraw_false_records(int(sys.argv[1]))
+    found = []
+    with suppress(OSError):  # what hinders this has hindered DVC, which has told of it
+        found = withdraw_false_records(int(sys.argv[1]))
     for line in found:
         console.warn(line)
     sys.exit(DarkroomError.exit_code if found else 0)
