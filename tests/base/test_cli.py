@@ -297,7 +297,15 @@ def test_interrupted_twice_a_stage_still_gives_back(repository: Path, importing:
     pipe = subprocess.PIPE
     words = ["dvc", "repro"]
     run = subprocess.Popen(
-        words, cwd=repository, env=environment(), stderr=pipe, stdout=pipe, text=True, start_new_session=True
+        words,
+        cwd=repository,
+        env=environment(),
+        stderr=pipe,
+        stdout=pipe,
+        text=True,
+        start_new_session=True,
+        # `nohup make test` would have it ignored.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509
     )
     _wait_for((repository / "started").exists)
     for _ in range(2):
