@@ -100,13 +100,13 @@ def blame(stage: str, before: Seen) -> str | None:
 
 def look_at_outputs(stage: str) -> Written:
     """Looks at what a stage has written, before anything else can have changed it."""
-    return {
-        path: {name.removeprefix(f"{path}/"): _md5(Path(name)) for name in _files_below(path)}
-        if Path(path).is_dir()
-        else _md5(Path(path))
-        for path in sorted(outputs(stage))
-        if Path(path).exists()
-    }
+    written: Written = {}
+    for path in sorted(outputs(stage)):
+        if Path(path).is_dir():
+            written[path] = {name.removeprefix(f"{path}/"): _md5(Path(name)) for name in _files_below(path)}
+        elif Path(path).exists():
+            written[path] = _md5(Path(path))
+    return written
 
 
 def leave_note(stage: str, seen: Seen, written: Written) -> None:
@@ -139,15 +139,16 @@ def withdraw_false_records(dvc: int | None = None) -> list[str]:
         if note["dvc"] and note["head"] == head:  # else another dvc.lock came from git
             with suppress(DvcException):  # of which DVC itself tells
                 entry = _entry(stage)
-                if entry and entry != note["before"]:
-                    path = _false(stage, entry, note["seen"]) or _damaged(
-                        stage, entry, note.get("written", {})
-                    )
-                    if path:
-                        _withdraw(stage, entry, note["before"])
-                        lines.append(f"{path} was changed while {stage} ran; {AGAIN}")
+                if entry and entry != note["before"] and (path := _changed_since(stage, entry, note)):
+                    _withdraw(stage, entry, note["before"])
+                    lines.append(f"{path} was changed while {stage} ran; {AGAIN}")
         file.unlink(missing_ok=True)
     return lines
+
+
+def _changed_since(stage: str, entry: dict[str, Any], note: dict[str, Any]) -> str | None:
+    """What of an entry of dvc.lock isn't as its stage has left it in a note; an older one has no outputs."""
+    return _false(stage, entry, note["seen"]) or _damaged(stage, entry, note.get("written", {}))
 
 
 def _false(stage: str, entry: dict[str, Any], seen: Seen) -> str | None:
