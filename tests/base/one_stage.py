@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.structure import ROOT
@@ -48,11 +49,27 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | more
 
 
+def finish(
+    words: list[str],
+    folder: Path,
+    preexec_fn: Callable[[], None] | None = None,
+    env: dict[str, str] | None = None,
+) -> Done:
+    """Runs a command in a folder to its end, whatever that is."""
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env=env or environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=preexec_fn,
+    )
+
+
 def repro(folder: Path, body: str) -> Done:
     script(folder, body)
-    return subprocess.run(
-        ["dvc", "repro"], cwd=folder, env=environment(), check=False, capture_output=True, text=True
-    )
+    return finish(["dvc", "repro"], folder)
 
 
 def is_as_the_first_run_left_it(folder: Path) -> bool:

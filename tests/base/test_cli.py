@@ -15,7 +15,16 @@ import pytest
 
 from tasks.core.base import process
 from tasks.core.base.files import HOST
-from tests.base.one_stage import FIRST, HALF, Done, environment, is_as_the_first_run_left_it, repro, script
+from tests.base.one_stage import (
+    FIRST,
+    HALF,
+    Done,
+    environment,
+    finish,
+    is_as_the_first_run_left_it,
+    repro,
+    script,
+)
 from tests.structure import ROOT
 
 UNHEARD = """import weakref
@@ -30,10 +39,7 @@ ENDING = "import atexit; atexit.register(os.kill, os.getpid(), 2)"  # an interru
 
 
 def run(folder: Path, body: str, **more: str) -> Done:
-    words = [sys.executable, str(script(folder, body))]
-    return subprocess.run(
-        words, cwd=folder, env=environment(**more), check=False, capture_output=True, text=True
-    )
+    return finish([sys.executable, str(script(folder, body))], folder, env=environment(**more))
 
 
 @pytest.mark.parametrize(
@@ -79,14 +85,7 @@ def test_an_end_is_an_exit_code_and_at_most_one_line(tmp_path: Path, body: str, 
     ],
 )
 def test_an_argument_that_no_command_can_take_is_told_before_any_work(words: list[str], said: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=ROOT,
-        env=environment(),
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = finish([sys.executable, "-m", *words], ROOT)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
 
@@ -94,16 +93,7 @@ def test_an_argument_that_no_command_can_take_is_told_before_any_work(words: lis
 def test_a_command_that_is_interrupted_while_it_imports_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/__init__.py").write_text("import os; os.kill(os.getpid(), 2)")
-    words = [sys.executable, "-m", "tasks.work"]
-    done = subprocess.run(
-        words,
-        cwd=tmp_path,
-        env=environment(),
-        check=False,
-        capture_output=True,
-        text=True,
-        preexec_fn=process.die_with_parent,
-    )
+    done = finish([sys.executable, "-m", "tasks.work"], tmp_path, process.die_with_parent)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
@@ -261,9 +251,7 @@ def test_a_stage_that_can_not_work_gives_back_what_dvc_removed(repository: Path)
 def test_a_stage_that_can_not_start_gives_back_too(repository: Path, slip: str, said: str) -> None:
     (repository / "slip.py").write_text(slip)
     (repository / "work.py").write_text("import tasks\nimport slip\n")
-    done = subprocess.run(
-        ["dvc", "repro"], cwd=repository, env=environment(), check=False, capture_output=True, text=True
-    )
+    done = finish(["dvc", "repro"], repository)
     assert done.returncode and "exited with 70" in done.stderr
     assert re.search(f"^work: can't start, {said}", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
@@ -369,14 +357,7 @@ def test_a_stage_that_is_started_from_elsewhere_works_and_gives_back(repository:
     (repository / "deep/er").mkdir(parents=True)
     script(repository, HALF + "raise DataError('source is bad')")
     for folder, words in (("deep/er", ["-P"]), ("deep", ["../dvc.yaml:work"])):
-        done = subprocess.run(
-            ["dvc", "repro", *words],
-            cwd=repository / folder,
-            env=environment(),
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        done = finish(["dvc", "repro", *words], repository / folder)
         assert done.returncode and "work: source is bad" in done.stderr
         assert is_as_the_first_run_left_it(repository)
     script(repository, FIRST)

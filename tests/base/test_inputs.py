@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.base import inputs, process
-from tests.base.one_stage import FIRST, Done, environment, is_as_the_first_run_left_it, repro, script
+from tests.base.one_stage import FIRST, Done, environment, finish, is_as_the_first_run_left_it, repro, script
 from tests.live import unprivileged
 from tests.structure import ROOT
 
@@ -129,9 +129,7 @@ def two_stages(repository: Path) -> Path:
 
 
 def dvc(folder: Path, *words: str) -> Done:
-    return subprocess.run(
-        ["dvc", *words], cwd=folder, env=environment(), check=False, capture_output=True, text=True
-    )
+    return finish(["dvc", *words], folder)
 
 
 @pytest.mark.parametrize("damage", ["printf x >> result", "printf x >> folder/deep/er.txt", "rm folder/one"])
@@ -160,10 +158,7 @@ def test_an_output_that_is_changed_before_dvc_has_read_it_is_made_again(
 
 def test_a_lock_that_may_not_be_read_is_told_by_dvc_alone(two_stages: Path) -> None:
     (two_stages / "work.sh").write_text("chmod 0 dvc.lock")
-    words = [*unprivileged(), "dvc", "repro", "work"]
-    done = subprocess.run(
-        words, cwd=two_stages, env=environment(), check=False, capture_output=True, text=True
-    )
+    done = finish([*unprivileged(), "dvc", "repro", "work"], two_stages)
     (two_stages / "dvc.lock").chmod(0o644)
     assert done.returncode and "Permission denied" in done.stderr
     assert "Traceback" not in done.stderr

@@ -29,9 +29,7 @@ from tasks.core.base.errors import AGAIN, DarkroomError
 from tasks.core.base.files import code_files, is_json, read_json, remove, write_json
 from tasks.core.base.mending import LOCK
 
-Written = dict[
-    str, str | dict[str, str]
-]  # DVC's digest of a file, or of those in a folder by their path in it
+Written = dict[str, str | dict[str, str]]  # DVC's digest of a file; of a folder those of its files, by path
 Seen = dict[str, list[Any]]  # of a file, DVC's digest and its time; of a folder a digest, of a value its text
 IGNORED = Path(".dvcignore")
 PIPELINE, PARAMS = Path("dvc.yaml"), Path("params.yaml")

@@ -283,7 +283,10 @@ def _are_times_of_others() -> bool:
 
 
 def _end_dvc(project: Path, pid: int) -> None:
-    """Ends a DVC whose last stage was given something else than is recorded with an exit code of its own."""
+    """Removes times that DVC has left beside other artifacts, and judges what its last stage was given.
+
+    Where that is something else than is recorded, DVC ends with an exit code of its own.
+    """
     if os.getpid() != pid:  # a fork, which has its parent's functions
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # in what judges too; the work is done

@@ -15,7 +15,7 @@ def check_images(images: Path) -> None:
         DataError: names the key, the value and the remedy.
     """
     if images.is_dir():
-        if (remedy := _way_to_fetch(images)) and not any(images.iterdir()):
+        if not any(images.iterdir()) and (remedy := _way_to_fetch(images)):
             raise DataError(f"data.images: {images} is empty; {remedy}")
         return
     remedy = _way_to_fetch(images) or "point it at your images"
@@ -39,11 +39,12 @@ def check_labels(labels: Path) -> None:
 
 def _way_to_fetch(path: Path) -> str | None:
     """The command that brings what DVC or git knows of, be it the path or a folder that it lies in."""
+    submodules = _submodules()
     for place in (path, *path.parents):
         file = place.parent / f"{place.name}.dvc"
         if place.name and file.is_file():
             return f"`dvc pull {file}` brings it"
-        if place.as_posix() in _submodules():
+        if place.as_posix() in submodules:
             return f"`git submodule update --init {place}` brings it"
     return None
 
