@@ -28,8 +28,9 @@ slow: ready
 # The small pipeline in faults at random moments, of which each round is told by seed and number.
 ROUNDS ?= 300
 SEED ?= 1
+FIRST ?= 0
 soak: ready
-	@$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED)
+	@$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED) --first $(FIRST)
 
 # What strangers give, changed at random: each input comes to a result or to one line.
 COUNT ?= 2000

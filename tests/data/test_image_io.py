@@ -257,6 +257,15 @@ NOISE = Image.effect_noise((64, 64), 90)
         (b"just some text", "not an image"),
         (b"\0\0\0\x1cftypavif\0\0\0\0", "is AVIF, which isn't read"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "is HEIC, which isn't read"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n\0\0", "is JPEG XL, which isn't read"),
+        (b"\xff\n\xfa\x7f\1", "is JPEG XL, which isn't read"),
+        (
+            saved(Image.new("I;16", (4, 4)), "TIFF").replace(
+                b"\2\1\3\0\1\0\0\0\x10", b"\2\1\3\0\1\0\0\0\x0a"
+            ),
+            "kind of TIFF",
+        ),
+        (b"\n <!DOCTYPE html><html><body>Not found", "is HTML, which isn't read"),
         (saved(NOISE, "PNG")[:900], "truncated"),
         (saved(NOISE, "JPEG")[:900], "truncated"),
         (
@@ -265,7 +274,7 @@ NOISE = Image.effect_noise((64, 64), 90)
         ),
         (bomb(), "too large"),
     ],
-    ids=["empty", "text", "avif", "heic", "truncated png", "truncated jpeg", "bad checksum", "bomb"],
+    ids="empty text avif heic jxl jxl-codestream 10-bit-tiff html truncated-png truncated-jpeg bad-checksum bomb".split(),
 )
 def test_what_can_not_be_read_is_refused_in_one_line(tmp_path: Path, data: bytes, words: str) -> None:
     file = tmp_path / "an image.jpg"

@@ -26,6 +26,7 @@ from tests.soak.rounds import REPRO, Soak
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     arguments.add_argument("--rounds", type=int, default=300)
+    arguments.add_argument("--first", type=int, default=0, help="the round to begin at, to go on with a seed")
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--round", type=int, help="only this one, with all that is printed")
     arguments.add_argument(
@@ -37,7 +38,7 @@ def main() -> int:
         soak = Soak.prepare(top, ["flows.pipeline", "--no-server"] if given.flow else REPRO)
         forks.warm()
         soak.learn()
-        numbers = range(given.rounds) if given.round is None else [given.round]
+        numbers = range(given.first, given.first + given.rounds) if given.round is None else [given.round]
         talks = given.round is not None
         failed = []
         with suppress(KeyboardInterrupt):  # thousands take hours, of which what was tried counts

@@ -66,6 +66,7 @@ class Soak:
             data__images="pictures", backbone="backbone", effort="quick", robustness="0", formats="[onnx]"
         )
         drop_digits(project.folder / "dvc.yaml")
+        project.git("gc", "--quiet")  # one file of objects, where each round would copy 400
         (top / "disk").mkdir()
         can = faults.can_mount(top / "disk")
         kinds = [

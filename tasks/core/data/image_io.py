@@ -28,7 +28,7 @@ PNG = b"\x89PNG\r\n\x1a\n"  # what each file of it begins with
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 STRIP = 1 << 20  # numbers that are scaled at a time, which takes ten times their memory
 NO_DATA = 1e30  # of a float; the largest is a common mark for it
-# What browsers and phones write that isn't read here, by what a file has from its fifth byte on.
+# What browsers, phones and cameras write that isn't read here, by what a file has from its fifth byte on.
 OTHER_FORMATS = {
     b"ftypavif": "AVIF",
     b"ftypavis": "AVIF",
@@ -36,6 +36,18 @@ OTHER_FORMATS = {
     b"ftypheix": "HEIC",
     b"ftypmif1": "HEIC",
     b"jP  \r\n\x87\n": "JPEG 2000",
+    b"JXL \r\n\x87\n": "JPEG XL",
+}
+# The same by what it begins with; a page in place of an image is what a server sends where there is none.
+OTHER_STARTS = {
+    b"\xff\n": "JPEG XL",
+    b"II*\0": "a kind of TIFF",
+    b"MM\0*": "a kind of TIFF",
+    b"8BPS": "PSD",
+    b"%PDF-": "PDF",
+    b"<svg": "SVG",
+    b"<!doctype html": "HTML",
+    b"<html": "HTML",
 }
 # Pillow's names of numbers in this machine's order of bytes, by those of big-endian ones.
 NATIVE = {"F;32BF": "F;32NF", "I;16BS": "I;16NS", "I;32BS": "I;32NS"}
@@ -58,7 +70,7 @@ def open_image(data: bytes) -> Image.Image:
         try:
             image = _open(data)
         except UnidentifiedImageError:
-            other = OTHER_FORMATS.get(data[4:12])
+            other = _other_format(data)
             raise DataError(f"is {other}, which isn't read" if other else "is not an image") from None
         except Image.DecompressionBombError:
             raise DataError("is too large to open safely") from None
@@ -70,6 +82,12 @@ def open_image(data: bytes) -> Image.Image:
         raise DataError(f"is too large: {image.width} x {image.height} pixels")
     _scale_transparent_level(image)
     return image
+
+
+def _other_format(data: bytes) -> str | None:
+    start = data[:64].lstrip()
+    starts = (name for other, name in OTHER_STARTS.items() if start.lower().startswith(other.lower()))
+    return OTHER_FORMATS.get(data[4:12]) or next(starts, None)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
