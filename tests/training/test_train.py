@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 from tasks.core.backbones import saved_model
 from tasks.core.backbones.layer import backbone_layer
@@ -23,6 +24,7 @@ from tasks.core.training.batches import Batches
 from tasks.core.training.config import Augment, Recipe
 from tasks.core.training.dataset import Dataset
 from tests.backbone import FEATURES, save_tensorflow_1_backbone
+from tests.structure import ROOT
 from tests.tiny import Tiny, recipe
 
 STILL = Augment(0, 0, 0, 0, False, 0, 0)
@@ -35,6 +37,16 @@ def test_it_learns_in_two_phases(tiny: Tiny) -> None:
     facts = read_json(tiny.models / "classifier.json")
     assert facts["best_epoch"]["val_accuracy"] >= 0.9
     assert facts["class_names"] == ["blue", "green", "red"]
+
+
+def test_a_phase_that_is_not_trained_has_plots_without_points(tiny: Tiny, tmp_path: Path) -> None:
+    """A file that dvc.yaml names and nobody writes makes DVC say that plots failed to load."""
+    tiny.train(tmp_path / "models", fine_tune=False)
+    shown = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["plots"]
+    curves = [plot["y"] for entry in shown for plot in entry.values() if plot["x"] == "step"]
+    for file, column in (pair for curve in curves for pair in curve.items()):
+        inner = Path(file).relative_to("reports/training")
+        assert column in pd.read_csv(tmp_path / "models-live" / inner, sep="\t").columns
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tiny: Tiny, tmp_path: Path) -> None:

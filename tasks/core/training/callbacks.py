@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ class Log:
             self.live.log_metric(f"{curve}/{name}", row[name])
 
     def write(self, file: Path) -> None:
+        """Writes the history, and empty plots of a phase that wasn't trained, which DVC would miss."""
+        for curve, name in product(("head", "fine_tune"), NUMBERS):
+            plot = Path(self.live.plots_dir) / "metrics" / curve / f"{name}.tsv"
+            plot.parent.mkdir(parents=True, exist_ok=True)
+            if not plot.exists():
+                plot.write_text(f"step\t{name}\n", "utf-8")
         with file.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(
                 stream, ["phase", "epoch", *NUMBERS], extrasaction="ignore", lineterminator="\n"
