@@ -30,6 +30,8 @@ def test_what_gto_takes_back_is_taken_back() -> None:
     known = Registry.read()
     assert [one.name for one in known.history("production")] == ["v1.3.0", "v1.2.0", "v1.1.0"]
     assert known.history("staging") == []
+    with pytest.raises(DataError, match="production#2 tells of a stage; name .* about, classifier@v1.2.0"):
+        known.find("classifier#production#2")
     registry.assign("staging", known.find("v1.1.0"), "v1.1.0 is back into staging tomorrow")
     registry.assign("staging", known.find("v1.2.0"), "text")
     registry.assign("staging", known.find("v1.1.0"), "the good one goes back into staging")

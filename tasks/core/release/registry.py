@@ -97,9 +97,11 @@ class Registry:
         """The version of a tag, of a name such as v1.2.0, or in a stage.
 
         Raises:
-            DataError: there is none; says which there are.
+            DataError: there is none; says which there are, or which one a tag put into a stage.
         """
         known = {one.tag: one for one in self.versions}
+        if assigned := next((self.at(one.commit) for one in self.assignments if one.tag == tag), None):
+            raise DataError(f"{tag} tells of a stage; name the version that it is about, {assigned.tag}")
         found = known.get(tag) or known.get(f"{MODEL}@{tag}") or self.champion(tag)
         if not found:
             raise DataError(
