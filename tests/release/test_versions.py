@@ -30,7 +30,7 @@ def test_what_gto_takes_back_is_taken_back() -> None:
     known = Registry.read()
     assert [one.name for one in known.history("production")] == ["v1.3.0", "v1.2.0", "v1.1.0"]
     assert known.history("staging") == []
-    with pytest.raises(DataError, match="production#2 tells of a stage; name .* about, classifier@v1.2.0"):
+    with pytest.raises(DataError, match=r"production#2 tells of a stage; name .* classifier@v1\.2\.0"):
         known.find("classifier#production#2")
     registry.assign("staging", known.find("v1.1.0"), "v1.1.0 is back into staging tomorrow")
     registry.assign("staging", known.find("v1.2.0"), "text")
@@ -48,7 +48,8 @@ def test_what_gto_takes_back_is_taken_back() -> None:
     assert [one.name for one in Registry.read().versions] == ["v1.2.0"]
     assert Registry.read().next(breaks=False) == "v1.4.0", "no name is given twice"
     subprocess.run(["git", "tag", "classifier@v9.0.0"], check=True)
-    assert Registry.read().next(breaks=True) == "v2.0.0", "a lightweight tag is none of GTO's"
+    by_hand("data-2024/07")
+    assert Registry.read().next(breaks=True) == "v2.0.0", "neither a lightweight tag nor any other is GTO's"
 
 
 @pytest.mark.usefixtures("here")
