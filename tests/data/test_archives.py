@@ -321,7 +321,7 @@ def unpacked_beside(file: Path) -> None:
         (deflate64, "can't be read as a ZIP file (it is compressed by method 9, not by deflate)"),
         (linked, "cat/1.png is a link or sparse"),
         (linked_to_nothing, "(cat/1.png is a hard link to gone.png, which is not before it); make it anew"),
-        (without_class, "a.tar/1.png lies outside of every class folder"),
+        (without_class, "a.tar/1.png lies outside of every class folder; pack it with a folder of"),
         (unpacked_beside, "a.zip/cat/1.png lies beside the archive as well"),
     ],
 )
