@@ -34,6 +34,7 @@ from tasks.core.base.params import Data
 from tasks.core.data import image_io
 from tasks.core.data.config import Build
 from tasks.core.data.listing import list_images
+from tasks.core.inference.target import check_target
 from tasks.core.reporting import html
 from tasks.core.reporting.contact_sheet import box, contact_sheet
 
@@ -215,13 +216,7 @@ def check_output(output: Path, folder: Path) -> None:
     Raises:
         DataError: names what is there.
     """
-    if output.resolve().is_relative_to(folder.resolve()):
-        raise DataError(
-            f"--output {output} lies in {folder}, where contact sheets would be taken for images; "
-            "give a folder outside of it"
-        )
-    if output.exists() and not output.is_dir():
-        raise DataError(f"--output {output} is a file; give a folder")
+    check_target("--output", output, folder)
     others = sorted(file.name for file in output.glob("*") if not OURS.fullmatch(file.name))
     if others:
         raise DataError(

@@ -29,17 +29,24 @@ from typing import Any, TextIO
 import numpy as np
 
 from tasks.core.artifacts import runtimes
-from tasks.core.base import cli, console, process
+from tasks.core.base import cli, console, params, process
 from tasks.core.base.contract import Contract
-from tasks.core.base.errors import DataError
+from tasks.core.base.errors import DataError, ParamError
 from tasks.core.base.files import replacing
+from tasks.core.base.params import Data
 from tasks.core.data import image_io
 from tasks.core.data.listing import images_below, images_in, is_archive, tell_skipped
 from tasks.core.inference import saliency
 from tasks.core.inference.predictor import Predictor, load_predictor
+from tasks.core.inference.target import check_target
 
 BATCH = 32
 STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Params(params.Section):
+    data: Data
 
 
 @dataclass(frozen=True)
@@ -209,8 +216,9 @@ def main() -> int:
     # Names may be no text; and JSON is UTF-8 wherever it goes, as is CSV, for no name to be lost.
     encoding = "utf-8" if arguments.json or arguments.csv else None
     sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
-    if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
-        raise DataError(f"--explain: {arguments.explain} is no folder; give one, or a new name")
+    if arguments.explain:
+        asked = [Path(name) for name in arguments.images if name != STDIN and Path(name).is_dir()]
+        check_target("--explain", arguments.explain, *asked, *_known_images())
     unread: list[str] = []
     sources = list_sources(arguments.images, sys.stdin.buffer)
     predictor = load_predictor(arguments.model)
@@ -230,6 +238,14 @@ def main() -> int:
     else:
         as_table(rows(), sys.stdout, min(60, max(len(source.name) for source in sources)))
     return 0 if not unread else 1 if len(unread) < len(sources) else DataError.exit_code
+
+
+def _known_images() -> list[Path]:
+    """The folder that a run reads; none where params.yaml can't be read, which predicting doesn't need."""
+    try:
+        return [Path(params.load(Params).data.images)]
+    except ParamError:
+        return []
 
 
 def _arguments() -> argparse.Namespace:

@@ -25,6 +25,7 @@ from tasks.core.data.manifest import readable
 from tasks.core.inference import scoring
 from tasks.core.inference.config import Monitor
 from tasks.core.inference.scoring import MONITORED, REFERENCE, TABLE
+from tasks.core.inference.target import check_target
 from tasks.core.release import deployment
 from tasks.core.release.deployment import Model
 
@@ -67,11 +68,8 @@ def score(model: Model, folder: Path, images: Path, output: Path, batch_size: in
 
 
 def _check_output(output: Path, images: Path) -> None:
-    """Refuses, before any work, to write over what isn't ours, or among images that DVC looks at."""
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output} is a file; give a folder for the tables")
-    if output.resolve().is_relative_to(images.resolve()):
-        raise DataError(f"{output} lies in data.images, {images}; give a folder outside of it")
+    """Refuses, before any work, to write over what isn't ours, or where a run would meet it."""
+    check_target("--output", output, images)
     for name in (TABLE, REFERENCE) if output != MONITORED else ():
         if (output / name).exists() and not scoring.is_ours(output / name):
             raise DataError(f"{output / name} is not a table of tasks.score; give another folder")

@@ -209,9 +209,9 @@ def test_json_and_csv_are_utf_8_whatever_the_stream_is(artifacts: Path, tiny: Ti
 
 def test_explanations_of_namesakes_are_two(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
     for name in ("a/ok.png", "a_ok.png", "b/" + "long" * 50 + ".png", "é" + "😀" * 60 + ".png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(tiny.images / "red/000.png", tmp_path / name)
-    run(artifacts / "model.onnx", tmp_path, "--explain", tmp_path / "why")
+        (tmp_path / "all" / name).parent.mkdir(exist_ok=True, parents=True)
+        shutil.copy(tiny.images / "red/000.png", tmp_path / "all" / name)
+    run(artifacts / "model.onnx", tmp_path / "all", "--explain", tmp_path / "why")
     assert len(list((tmp_path / "why").glob("*.png"))) == 4
 
 
@@ -222,6 +222,15 @@ def test_an_explanation_is_drawn_beside_each_image(artifacts: Path, tiny: Tiny, 
     assert drawn.size == (2 * saliency.SHOWN, saliency.SHOWN + saliency.CAPTION)
     left = np.asarray(drawn)[: saliency.SHOWN, : saliency.SHOWN].mean(axis=(0, 1))
     assert left.argmax() == 0, "the image itself, which is red"
+
+
+def test_explanations_are_not_drawn_among_images(artifacts: Path, tiny: Tiny, tmp_path: Path) -> None:
+    shutil.copytree(tiny.images, tmp_path / "new")
+    image = tiny.images / "red/000.png"
+    for asked, folder in ((tmp_path / "new", tmp_path / "new/red/why"), (image, Path("data/digits/why"))):
+        done = run(artifacts / "model.onnx", asked, "--explain", folder)
+        assert done.returncode == 2 and "where it would be taken for images" in done.stderr
+        assert not folder.exists()
 
 
 def test_occlusion_finds_the_part_that_speaks_for_a_class() -> None:

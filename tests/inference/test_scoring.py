@@ -27,6 +27,7 @@ from tasks.core.inference.scoring import REFERENCE, TABLE, Shard
 from tasks.core.release.deployment import Model
 from tasks.core.training import classifier
 from tests.images import ALONE, scanned
+from tests.structure import ROOT
 from tests.tiny import Tiny
 from tests.workers import local_cluster
 
@@ -270,8 +271,16 @@ def test_tables_of_others_are_not_written_over(model: Path, tiny: Tiny, here: Pa
 
 def test_tables_do_not_lie_among_the_images(model: Path, tiny: Tiny, here: Path) -> None:
     shutil.copytree(tiny.images, here / "new")
-    with pytest.raises(DataError, match=r"^new/red lies in data\.images, new; give a folder outside of it"):
+    with pytest.raises(DataError, match=r"new/red lies in new, where .* give a folder outside of it"):
         score.score(Model(model), here / "new", Path("new"), Path("new/red"), 7, ALONE)
+
+
+def test_tables_do_not_lie_in_what_a_stage_writes(model: Path, tiny: Tiny, here: Path) -> None:
+    """DVC would remove them."""
+    shutil.copy(ROOT / "dvc.yaml", here)
+    for name in ("export", "reports/evaluation/new", "data/../models"):
+        with pytest.raises(DataError, match=rf"{name} lies in .*, which a stage writes; give another folder"):
+            score.score(Model(model), tiny.images, tiny.images, Path(name), 7, ALONE)
 
 
 def test_mistakes_are_named(model: Path, tiny: Tiny, here: Path) -> None:
