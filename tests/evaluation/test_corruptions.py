@@ -44,3 +44,13 @@ def test_brightness_goes_both_ways_and_contrast_keeps_the_mean() -> None:
 def test_a_turned_image_has_no_black_corners() -> None:
     white = np.full((1, 64, 64, 3), 255, np.uint8)
     assert corrupt(white, "rotation", 3, 1).min() == 255
+
+
+def test_an_image_is_turned_by_the_degrees_that_are_told_to_either_side() -> None:
+    halves = np.zeros((12, 96, 96, 3), np.uint8)
+    halves[:, :, 48:] = 255
+    for severity, degrees in zip(SEVERITIES, (5, 10, 15), strict=True):
+        edges = (corrupt(halves, "rotation", severity, 1)[..., 0] < 128).sum(axis=2)
+        found = np.degrees(np.arctan((edges[:, 84] - edges[:, 12]) / 72))
+        assert np.allclose(np.abs(found), degrees, atol=1)
+        assert len(set(np.sign(found))) == 2
