@@ -365,12 +365,6 @@ def test_a_jpeg_is_found_by_each_name_that_browsers_give_it(tmp_path: Path, suff
     assert list(listing.images_below(tmp_path)) == [f"a.{suffix}"]
 
 
-def test_a_pointer_of_git_lfs_says_what_brings_the_image() -> None:
-    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
-    with pytest.raises(DataError, match="a pointer of Git LFS, in whose place `git lfs pull` puts the image"):
-        image_io.open_image(pointer)
-
-
 def test_sixteen_bits_take_little_more_memory_than_the_image() -> None:
     """Scaled as a whole they took 30 bytes a pixel, 5 GB of an image that 360 kB held."""
     side = 3000

@@ -20,6 +20,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 
 from tasks.core.base.errors import ParamError
+from tasks.core.base.presence import IS_POINTER, is_pointer
 
 FILE = Path("params.yaml")
 RENAMED = {  # keys of earlier versions, and what they are called now
@@ -133,6 +134,8 @@ def _parse(file: Path, constructor: type[SafeConstructor] | None = None) -> Any:
     reader: Any = YAML(typ="safe", pure=True)
     reader.Constructor = constructor or _TextKeys
     try:
+        if is_pointer(file):
+            raise ParamError(f"{file} {IS_POINTER}")
         raw = reader.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamError(f"{file} is not here; run from the root of the repository") from None

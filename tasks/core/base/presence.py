@@ -1,4 +1,4 @@
-"""Whether the images and labels that params.yaml names are there, and what brings them if they are not."""
+"""Whether what params.yaml names is there, and not only a pointer to it; and what brings it if it is not."""
 
 from configparser import ConfigParser, Error
 from pathlib import Path
@@ -6,6 +6,18 @@ from pathlib import Path
 from tasks.core.base.errors import DataError
 
 MODULES = Path(".gitmodules")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+IS_POINTER = "is a pointer of Git LFS, in whose place `git lfs pull` puts the file"
+
+
+def is_pointer(file: str | Path) -> bool:
+    """Whether a file has only what Git LFS leaves where it hasn't fetched the content.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with Path(file).open("rb") as stream:
+        return stream.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def check_images(images: Path) -> None:
@@ -27,7 +39,7 @@ def check_images(images: Path) -> None:
 
 
 def check_labels(labels: Path) -> None:
-    """Refuses a labels file that isn't there.
+    """Refuses a labels file that isn't there, or is only a pointer to it.
 
     Raises:
         DataError: names the key, the value and the remedy.
@@ -35,6 +47,8 @@ def check_labels(labels: Path) -> None:
     if not labels.is_file():
         remedy = _way_to_fetch(labels) or "give a CSV or Parquet of path,label"
         raise DataError(f"data.labels: {labels} is not a file; {remedy}")
+    if is_pointer(labels):
+        raise DataError(f"data.labels: {labels} {IS_POINTER}")
 
 
 def _way_to_fetch(path: Path) -> str | None:

@@ -15,6 +15,7 @@ from tasks.core.base.arrays import Array
 from tasks.core.base.console import quiet
 from tasks.core.base.contract import Packing, Resize
 from tasks.core.base.errors import DataError
+from tasks.core.base.presence import IS_POINTER, LFS_POINTER
 from tasks.core.data import archives
 
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of broken files it raises, too
@@ -25,7 +26,6 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "PPM")
 _NAMES = "bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 PNG = b"\x89PNG\r\n\x1a\n"  # what each file of it begins with
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 STRIP = 1 << 20  # numbers that are scaled at a time, which takes ten times their memory
 NO_DATA = 1e30  # of a float; the largest is a common mark for it
 # What browsers, phones and cameras write that isn't read here, by what a file has from its fifth byte on.
@@ -64,7 +64,7 @@ def open_image(data: bytes) -> Image.Image:
     if not data:
         raise DataError("is empty (0 bytes)")
     if data.startswith(LFS_POINTER):
-        raise DataError("is a pointer of Git LFS, in whose place `git lfs pull` puts the image")
+        raise DataError(IS_POINTER)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd EXIF and of size, which is judged below
         try:

@@ -9,6 +9,7 @@ from tasks.core.artifacts.runtimes import Images, Probabilities
 from tasks.core.base.console import quiet
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import ModelError, brief, remedy
+from tasks.core.base.presence import IS_POINTER, is_pointer
 
 
 class Predictor:
@@ -47,6 +48,8 @@ def load_predictor(path: Path) -> Predictor:
             ) from None
         raise ModelError(f"{path} is not there; `make run` makes export/, unless a gate says no") from None
     except ValueError:
+        if is_pointer(path):
+            raise ModelError(f"{path} {IS_POINTER}") from None
         raise ModelError(
             f"{path} is of no format that is known; give one of the artifacts of export/"
         ) from None
