@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from tasks.core.backbones import store
+from tasks.core.backbones import catalogue, store
 from tasks.core.backbones.config import MAX_SIDE, MIN_SIDE
 from tasks.core.backbones.store import Listed
 from tasks.core.base import cli, console, params
@@ -74,6 +74,8 @@ def main() -> int:
     side = cli.whole(MIN_SIDE, MAX_SIDE)
     ranker.add_argument("--sizes", nargs="+", type=side, default=[], help="sides in pixels")
     arguments = parser.parse_args()
+    for name in arguments.names if arguments.command else ():
+        catalogue.check(name, "NAME")
     if arguments.command == "rank":
         from tasks.core.inference import ranking  # seconds, which the list doesn't need
 

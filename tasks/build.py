@@ -117,6 +117,8 @@ def build(
         console.say(f"build: {note}")
     if warning := splits.check(frame, frame["split"], shares):
         console.say(f"build: warning, {warning}")
+    if warning := splits.large(frame, frame["split"]):
+        console.say(f"build: warning, {warning}")
     if warning := splits.few(frame["label"], frame["split"]):
         console.say(f"build: warning, {warning}")
     counts = pd.crosstab(frame["label"], frame["split"])

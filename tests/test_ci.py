@@ -108,7 +108,7 @@ def test_a_base_that_a_clone_of_one_branch_lacks_comes_by_what_is_said(
     changed = {"params.yaml": {"train.epochs": {"old": 6, "new": 9, "diff": 3}}}
     assert dvc_api.difference("params", "origin/base") == (changed, True)
     with pytest.raises(
-        DataError, match=f"`git fetch {'--unshallow ' * bool(depth)}--tags` brings it, if it is there"
+        DataError, match=f"`git fetch {'--unshallow ' * bool(depth)}--tags origin` brings it, if it is there"
     ):
         dvc_api.difference("params", "nonsense")
 

@@ -352,7 +352,11 @@ def test_a_class_whose_name_is_not_utf8_is_named(workplace: Path) -> None:
     [
         (b"", "can't be read"),
         (b"\n\n", "can't be read"),
-        (b"path;label\nred/000.png;red\n", "no column 'path' but 'path;label'"),
+        (b"path;label\nred/000.png;red\n", "has ';' between its columns; save it with commas"),
+        (b"path\tlabel\nred/000.png\tred\n", "has '\\t' between its columns; save it with commas"),
+        (b"\xef\xbb\xbfsep=,\npath,label\nred/000.png,red\n", "begins with Excel's line sep=; remove it"),
+        (b'[{"path": "red/000.png", "label": "red"}]', "is JSON; save it as a CSV"),
+        (b"PK\3\4 of a workbook", "is Excel; save it as a CSV"),
         ("path,label\nred/000.png,größe\n".encode("latin-1"), "UTF-8"),
         ("path,label\nred/000.png,red\n".encode("utf-16"), "UTF-8"),
         (b"path,label\nred/000.png,red,1,2\nred/001.png,red,1,2,3\n", "can't be read"),

@@ -203,7 +203,9 @@ def test_a_damaged_table_is_named(monitored: Path, damage: Callable[[bytes], byt
 
 def test_another_table_is_named_with_what_it_lacks(monitored: Path) -> None:
     table(200, seed=2).drop(columns="confidence").to_parquet(monitored / TABLE)
-    with pytest.raises(DataError, match="has no column confidence"):
+    with pytest.raises(
+        DataError, match=r"has no column confidence, so .* give a folder that `python -m tasks.score`"
+    ):
         command.compare(monitored, LIMITS)
 
 

@@ -48,14 +48,19 @@ def test_a_backbone_has_a_row_for_each_size(workplace: Path) -> None:
 
 
 def test_one_that_can_not_be_had_is_left_out(workplace: Path) -> None:
-    done = run("rank", "backbone", "no_such_name", "--sizes", "32")
+    (workplace / "broken").mkdir()
+    (workplace / "broken/saved_model.pb").write_bytes(b"none")
+    done = run("rank", "backbone", "broken", "--sizes", "32")
     assert done.returncode == 0, done.stderr
-    assert "no_such_name left out" in done.stderr
+    assert "broken left out" in done.stderr
     assert done.stdout.splitlines()[0].startswith("name") and done.stdout.splitlines()[1].startswith(
         "backbone"
     )
     assert len(done.stdout.splitlines()) == 2
-    assert run("rank", "no_such_name").returncode == 1, "nothing is left to rank"
+    assert run("rank", "broken").returncode == 1, "nothing is left to rank"
+    for command in ("rank", "fetch"):
+        slip = run(command, "backbone", "no_such_name")
+        assert slip.returncode == 2 and "NAME is 'no_such_name'; it must be" in slip.stderr
     (workplace / "labels.csv").write_text("path,label\nred/001.png,a\nblue/001.png,b\n")
     few = run("rank", "backbone", "--sizes", "32")
     assert few.returncode == 2 and "too few images" in few.stderr and "Traceback" not in few.stderr

@@ -74,7 +74,9 @@ def test_of_two_promotions_one_wins_and_the_other_is_told(variants: Path, tmp_pa
     subprocess.run(push, cwd="../other", check=True)
     code, said = promoted()
     assert (code, tags()) == (2, [])
-    assert "origin has classifier#production#1, which is not here; `git fetch --tags` brings it" in said
+    assert (
+        "origin has classifier#production#1, which is not here; `git fetch --tags origin` brings it" in said
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(git, "check_tags", lambda _: None)  # they were there a moment later
         code, said = promoted(push=True)
@@ -104,7 +106,7 @@ def test_a_shallow_clone_is_told_what_it_lacks(
     monkeypatch.chdir(tmp_path / "shallow")
     code, said = promoted()
     assert code == 2
-    assert "`git fetch --tags` brings it" in said
+    assert "`git fetch --tags origin` brings it" in said
     with pytest.raises(DataError, match=r"there is no version v1\.0\.0, but none at all"):
         promotion.verify("v1.0.0")
     subprocess.run(["git", "fetch", "-q", "--tags"], check=True)

@@ -67,8 +67,9 @@ def test_folded_weights_do_what_those_on_scaled_features_do(reduced: bool) -> No
 def test_what_hardly_varies_is_not_blown_up() -> None:
     values = np.random.default_rng(1).normal(0, 1, (1000, 3)).astype(np.float32) * np.array(
         [1, 1, 1e-6], np.float32
-    )
+    ) + np.array([5, -3, 0], np.float32)
     scaled = Scaling.of(values).apply(values)
+    assert scaled.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-3)
     assert scaled.std(axis=0)[:2] == pytest.approx([1, 1], abs=0.05)
     assert scaled.std(axis=0)[2] < 1e-4
     alike = Scaling.of(np.ones((5, 3), np.float32))

@@ -48,8 +48,11 @@ def package(name: str) -> str | None:
     return row.package if row else None
 
 
-def check(name: str) -> None:
+def check(name: str, given: str = "model.backbone") -> None:
     """Refuses a name that can't be a backbone.
+
+    Args:
+        given: where the name came from, for the message.
 
     Raises:
         ParamError: says what it may be, and which names are near it.
@@ -58,7 +61,7 @@ def check(name: str) -> None:
         return
     near = get_close_matches(name, catalogue())
     raise ParamError(
-        f"model.backbone is {name!r}; it must be {BUILT_IN} or another name that `python -m tasks.backbones` "
+        f"{given} is {name!r}; it must be {BUILT_IN} or another name that `python -m tasks.backbones` "
         "lists, the URL of a TF Hub or Kaggle feature vector, or a folder that holds a SavedModel"
         + (f"; did you mean {' or '.join(near)}?" if near else "")
     )

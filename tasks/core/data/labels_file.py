@@ -5,6 +5,7 @@ import os
 import sys
 import unicodedata
 import warnings
+from codecs import BOM_UTF8
 from collections import Counter
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,6 +22,10 @@ from tasks.core.data.listing import is_linked, refuse_unseen
 
 COLUMNS = ("path", "label", "group", "split")  # others are the user's own
 SHOWN = 100  # characters of a path
+FORMATS = "a CSV in UTF-8, with commas, or Parquet"
+# What else tables are kept in, by the bytes that a file begins with.
+OTHER_FORMATS = {b"PK\3\4": "Excel", b"\xd0\xcf\x11\xe0": "Excel", b"[": "JSON", b"{": "JSON"}
+SEPARATORS = (";", "\t", "|")
 
 
 def read_entries(folder: Path, labels: Path) -> list[Entry]:
@@ -50,7 +55,19 @@ def own_columns(labels: Path) -> pd.DataFrame:
     return own.where(own != "")
 
 
+def _check_format(labels: Path) -> None:
+    with labels.open("rb") as stream:
+        start = stream.read(100).removeprefix(BOM_UTF8).lstrip()
+    for mark, kind in OTHER_FORMATS.items():
+        if start.startswith(mark):
+            raise DataError(f"data.labels: {labels} is {kind}; save it as {FORMATS}")
+    if start.startswith(b"sep="):
+        raise DataError(f"data.labels: {labels} begins with Excel's line sep=; remove it, and use commas")
+
+
 def _check_columns(labels: Path, columns: list[str]) -> None:
+    if len(columns) == 1 and (used := next((mark for mark in SEPARATORS if mark in columns[0]), None)):
+        raise DataError(f"data.labels: {labels} has {used!r} between its columns; save it with commas")
     for name in ("path", "label"):
         if name not in columns:
             had = ", ".join(map(repr, columns))
@@ -123,6 +140,7 @@ def _remedy(folder: Path, path: str) -> str:
 
 def _read_labels(labels: Path) -> pd.DataFrame:
     presence.check_labels(labels)
+    _check_format(labels)
     try:
         if _is_parquet(labels):
             return _without_blank_rows(_read_parquet(labels))
@@ -141,8 +159,7 @@ def _read_labels(labels: Path) -> pd.DataFrame:
         if isinstance(error, OSError) and error.errno:  # else it is Arrow's, about what is in the file
             raise
         raise DataError(
-            f"data.labels: {labels} can't be read ({brief(error)}); "
-            "it must be a CSV in UTF-8, with commas, or Parquet"
+            f"data.labels: {labels} can't be read ({brief(error)}); it must be {FORMATS}"
         ) from None
 
 

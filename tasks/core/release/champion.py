@@ -4,6 +4,7 @@ import pandas as pd
 
 from tasks.core.base.errors import DataError, ParamError, Unreachable
 from tasks.core.base.paths import PREDICTIONS
+from tasks.core.release import git
 from tasks.core.release.revision import Revision
 
 
@@ -24,7 +25,7 @@ def predictions(name: str) -> pd.DataFrame:
     except DataError:
         raise ParamError(
             f"{key}, which git doesn't know; give a tag or a commit, or none "
-            "(`git fetch --tags` brings those of a remote)"
+            f"(`{git.FETCH_TAGS}` brings those of the remote)"
         ) from None
     if not revision.stays:
         raise ParamError(

@@ -205,7 +205,7 @@ def commit(name: str, published: bool) -> Commit:
             remote = repo.cloud.get_remote_odb() if published and known else None
     except SCMError:
         raise DataError(
-            f"{name} is nothing that git knows here; `git fetch --tags` brings the tags of a remote"
+            f"{name} is nothing that git knows here; `{git.FETCH_TAGS}` brings the tags of the remote"
         ) from None
     except DvcException as error:
         raise DataError(f"DVC: {brief(error)}") from None

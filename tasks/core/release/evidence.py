@@ -96,5 +96,5 @@ class Evidence:
             return found
         raise DataError(
             f"{tag} carries no evidence, so it wasn't made by `python -m flows.promote`; "
-            "promote that commit again"
+            f"`git tag --delete '{tag}'`, and promote that commit"
         )

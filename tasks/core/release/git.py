@@ -15,6 +15,7 @@ from tasks.core.base.params import FILE
 
 MODEL = "classifier"  # its name in dvc.yaml, under artifacts
 REMOTE = "origin"
+FETCH_TAGS = f"git fetch --tags {REMOTE}"  # without the name git asks the remote that the branch follows
 # What a user may have set otherwise, and would change what git prints for us to read, or pushes.
 SETTINGS = (
     *("core.quotePath=false", "color.ui=false", "column.ui=never", "diff.relative=false"),
@@ -160,9 +161,9 @@ def check_tags(push: bool) -> str | None:
     )
     for tag, digest in remote.items():
         if tag not in local:
-            raise DarkroomError(f"{REMOTE} has {tag}, which is not here; `git fetch --tags` brings it")
+            raise DarkroomError(f"{REMOTE} has {tag}, which is not here; `{FETCH_TAGS}` brings it")
         if local[tag] != digest:
-            raise DarkroomError(f"{REMOTE} has another {tag}: git tag --delete '{tag}'; git fetch --tags")
+            raise DarkroomError(f"{REMOTE} has another {tag}: git tag --delete '{tag}'; {FETCH_TAGS}")
     return None
 
 
@@ -192,7 +193,7 @@ def remedy(name: str) -> str:
     remote, _, branch = name.partition("/")
     is_shallow = run("rev-parse", "--is-shallow-repository") == "true"
     if not branch or remote not in run("remote").split() or set(name) & set("~^:@"):
-        return "git fetch --unshallow --tags" if is_shallow else "git fetch --tags"
+        return FETCH_TAGS.replace("fetch", "fetch --unshallow") if is_shallow else FETCH_TAGS
     return f"git fetch {'--depth 1 ' if is_shallow else ''}{remote} {branch}:refs/remotes/{name}"
 
 
@@ -260,13 +261,11 @@ def push(tags: list[str]) -> None:
         remote = remote_tags()
     except Unreachable as error:
         raise Unreachable(
-            f"{error}, and so it isn't known whether it took these; `git fetch --tags`, and run it again"
+            f"{error}, and so it isn't known whether it took these; `{FETCH_TAGS}`, and run it again"
         ) from None
     local = {tag: run("rev-parse", f"refs/tags/{tag}") for tag in tags}
     if any(remote.get(tag, digest) != digest for tag, digest in local.items()):
-        raise DarkroomError(
-            f"another promotion was there first; `git fetch --tags {REMOTE}`, and run it again"
-        )
+        raise DarkroomError(f"another promotion was there first; `{FETCH_TAGS}`, and run it again")
     if set(tags) <= set(remote):
         return  # the connection broke after that
     if "[remote rejected]" in done.stderr:

@@ -106,7 +106,7 @@ class Registry:
         if not found:
             raise DataError(
                 f"there is no version {tag}, but {', '.join(known) or 'none at all'}; "
-                "`git fetch --tags` brings those of a remote"
+                f"`{git.FETCH_TAGS}` brings those of the remote"
             )
         return found
 
