@@ -155,6 +155,10 @@ class _TextKeys(SafeConstructor):
                 key.tag = "tag:yaml.org,2002:str"
 
 
+# YAML 1.1 has a type of its own for =, of which nothing makes use.
+_TextKeys.add_constructor("tag:yaml.org,2002:value", _TextKeys.construct_yaml_str)
+
+
 class _AllText(_TextKeys):
     """Every value too: numbers and dates as they were written."""
 
