@@ -22,7 +22,7 @@ from tasks.core.evaluation.predictions import answers as answers_of
 from tasks.core.evaluation.rejection import left_out, rejection_reasons
 from tasks.core.reporting import charts, html, thumbnails
 from tasks.core.reporting.config import Report
-from tasks.core.reporting.parameters import shown
+from tasks.core.reporting.parameters import changed, shown
 
 TEMPLATE = html.TEMPLATES / "report.html"
 COLUMNS = ("path", "label", "sha256", "error", *MEASURES)  # of the manifest
@@ -161,10 +161,7 @@ def changes(
             if name in old
         ]
     had = {_present_name(key): value for key, value in shown(values).items()}
-    found += [
-        Change(key, had.get(key, "not there"), parameters.get(key, "not there"))
-        for key in dict.fromkeys([*had, *parameters])
-    ]
+    found += [Change(*change) for change in changed(had, parameters)]
     return [change for change in found if change.before != change.now]
 
 

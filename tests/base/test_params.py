@@ -10,7 +10,7 @@ from tasks.core.base import params
 from tasks.core.base.errors import ParamError
 from tasks.core.data.config import Processes
 from tasks.core.evaluation.config import Rule
-from tasks.core.reporting.parameters import shown
+from tasks.core.reporting.parameters import changed, shown
 from tests.structure import ROOT
 
 
@@ -202,6 +202,19 @@ def test_rules_read_and_rules_recorded_are_shown_alike() -> None:
     one = shown({"gate": {"rules": [recorded]}})
     assert one == shown({"gate": {"rules": (dataclasses.asdict(rule),)}})
     assert one == {"gate.rules.0": "metric: test.accuracy, min: 0, slice: worst"}
+
+
+def test_a_rule_that_is_put_between_others_is_the_only_change() -> None:
+    then = shown({"gate": {"rules": [{"min": 1}, {"min": 2}, {"min": 3}]}, "seed": 1, "old": True})
+    assert changed(then, then) == []
+    now = shown({"gate": {"rules": [{"min": 1}, {"max": 9}, {"min": 2}, {"min": 3}]}, "seed": 1, "old": True})
+    assert changed(then, now) == [("gate.rules.1", "not there", "max: 9")]
+    now = shown({"gate": {"rules": [{"min": 1}, {"min": 4}, {"min": 3}]}, "seed": 2})
+    assert changed(then, now) == [
+        ("gate.rules.1", "min: 2", "min: 4"),
+        ("seed", "1", "2"),
+        ("old", "true", "not there"),
+    ]
 
 
 def test_a_required_format_that_is_not_written_is_a_slip(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The card has the sections of Mitchell et al., Model Cards for Model Reporting (2
 """
 
 from itertools import pairwise
+from typing import Any
 
 from tasks.core.base.paths import MANIFEST
 from tasks.core.release import git
@@ -11,7 +12,7 @@ from tasks.core.release.evidence import Evidence
 from tasks.core.release.git import MODEL
 from tasks.core.release.registry import STAGES, Registry, Version
 from tasks.core.reporting.markdown import bullets, plain, section, table
-from tasks.core.reporting.parameters import shown
+from tasks.core.reporting.parameters import changed, shown
 
 DATA = MANIFEST.as_posix()
 OFF = "export DVC_NO_ANALYTICS=1 ORT_DISABLE_TELEMETRY=1    # they send telemetry otherwise"
@@ -97,9 +98,9 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
     lines = [_accuracy(now, then) if now else "made by hand, without evidence"]
     if now and then:
         unset = ("classes", "pictures", "tested")  # what parameters don't say
-        lines += _changes(*(shown({name: one.about[name] for name in unset}) for one in (then, now)))
+        lines += _changes(*({name: one.about[name] for name in unset} for one in (then, now)))
     if before:
-        lines += _changes(*(shown(git.parameters(one.commit)) for one in (before, version)))
+        lines += _changes(*(git.parameters(one.commit) for one in (before, version)))
     if now and then and now.digests[DATA] != then.digests[DATA]:
         lines.append("another manifest: other images or labels, or more said of them")
     for one in known.of(version):
@@ -113,10 +114,5 @@ def _accuracy(now: Evidence, then: Evidence | None) -> str:
     return text + (f", after {then.metrics['accuracy']:.4f} on {then.about['tested']}" if then else "")
 
 
-def _changes(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    names = dict.fromkeys([*then, *now])
-    return [
-        f"{name}: {then.get(name, 'not there')} → {now.get(name, 'not there')}"
-        for name in names
-        if then.get(name) != now.get(name)
-    ]
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [f"{name}: {before} → {after}" for name, before, after in changed(shown(then), shown(now))]
