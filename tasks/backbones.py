@@ -74,8 +74,8 @@ def main() -> int:
     side = cli.whole(MIN_SIDE, MAX_SIDE)
     ranker.add_argument("--sizes", nargs="+", type=side, default=[], help="sides in pixels")
     arguments = parser.parse_args()
-    for name in arguments.names if arguments.command else ():
-        catalogue.check(name, "NAME")
+    for name in getattr(arguments, "names", ()):
+        catalogue.check(name, "the backbone")
     if arguments.command == "rank":
         from tasks.core.inference import ranking  # seconds, which the list doesn't need
 

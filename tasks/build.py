@@ -31,7 +31,9 @@ from tasks.core.data.parquet import read_parquet
 from tasks.core.data.shards import Image, Recipe, Shard
 from tasks.core.data.splits import SPLITS
 
-COLUMNS = ("path", "label", "group", "split_hint", "sha256", "bytes", "width", "height", "error")
+COLUMNS = (
+    *("path", "label", "group", "given_group", "split_hint", "sha256", "bytes", "width", "height", "error"),
+)
 PER_SHARD = 500  # images on average; with raw images of 224 pixels a shard is about 75 MB
 
 
@@ -115,11 +117,8 @@ def build(
     frame["split"] = splits.split(frame, shares)
     if note := splits.named(frame["split_hint"]):
         console.say(f"build: {note}")
-    if warning := splits.check(frame, frame["split"], shares):
-        console.say(f"build: warning, {warning}")
-    if warning := splits.large(frame, frame["split"]):
-        console.say(f"build: warning, {warning}")
-    if warning := splits.few(frame["label"], frame["split"]):
+    gaps = splits.check(frame, frame["split"], shares)
+    for warning in filter(None, (gaps, splits.large(frame), splits.few(frame["label"], frame["split"]))):
         console.say(f"build: warning, {warning}")
     counts = pd.crosstab(frame["label"], frame["split"])
     classes = sorted(frame["label"].unique())

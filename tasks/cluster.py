@@ -305,6 +305,7 @@ def main() -> int:
     )
     a = parser.parse_args()
     p = params.load(Params)
+    check_target("--output", a.output, Path(p.data.images))
     for line in summary(cluster(a.folder, a.output, a.k, a.max_k, p.model, p.build.resize)):
         console.say(line)
     console.say(

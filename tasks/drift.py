@@ -93,8 +93,9 @@ def _table(path: Path, version: str = "") -> pd.DataFrame:
         raise DataError(f"{path} is not there; {way}") from None
     needed = {*MEASURES, "error"} if path == MANIFEST else {*MEASURES, "predicted", "confidence"}
     if missing := sorted(needed - set(table)):
-        way = way if path == MANIFEST else "give a folder that `python -m tasks.score` has written"
-        raise DataError(f"{path} has no column {missing[0]}, so it is another table; {way}")
+        scored = "give a folder that `python -m tasks.score` has written"
+        remedy = way if path == MANIFEST else scored
+        raise DataError(f"{path} has no column {missing[0]}, so it is another table; {remedy}")
     return table
 
 

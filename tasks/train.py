@@ -41,6 +41,7 @@ def train(
         logs: gets TensorBoard's logs.
     """
     fitted = fit(data, params, model_params, hardware, live_folder, logs)
+    fitted.log.write_missing_plots()
     if fitted.recipe.goes_on and fitted.recipe.augment.changes:
         sheet(data, fitted.recipe).save(live_folder / AUGMENTED)
     contract = Contract(data.class_names, data.image_size, data.resize)

@@ -64,9 +64,11 @@ def test_a_format_may_be_exempt_from_a_rule_and_bytes_are_no_share(tmp_path: Pat
     load(tmp_path, text.replace("sum_error, max: 0.03", "bytes, max: 5000000"))
 
 
-def test_an_equals_sign_is_text(tmp_path: Path) -> None:
-    """A class may be called so; YAML 1.1 has a type of its own for it."""
-    assert load(tmp_path, SHIPPED.replace("images: data/digits", "images: =")).data.images == "="
+def test_an_equals_sign_wants_quotes(tmp_path: Path) -> None:
+    """A class may be called so; YAML 1.1, as DVC reads it, has a type of its own for it."""
+    with pytest.raises(ParamError, match="has = as a value; put it in quotes"):
+        load(tmp_path, SHIPPED.replace("images: data/digits", "images: ="))
+    assert load(tmp_path, SHIPPED.replace("images: data/digits", "images: '='")).data.images == "="
 
 
 def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:

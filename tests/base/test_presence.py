@@ -21,6 +21,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "labels.csv": labels_file.own_columns,
     "labels.parquet": labels_file.own_columns,
     "model.onnx": load_predictor,
+    "saved_model/saved_model.pb": lambda file: load_predictor(file.parent),
     "params.yaml": lambda file: params.read(file, Data),
     "saved_model.pb": lambda file: saved_model.inspect(file.parent),
 }
@@ -29,8 +30,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("name", READERS)
 def test_a_pointer_of_git_lfs_says_what_brings_the_file(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
-    with pytest.raises(
-        (DarkroomError, ValueError), match="a pointer of Git LFS, in whose place `git lfs pull`"
-    ):
+    with pytest.raises((DarkroomError, ValueError), match="is a pointer of Git LFS; `git lfs pull`"):
         READERS[name](file)

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tasks.core.base.errors import DataError
-from tasks.core.data import discovery, image_io
+from tasks.core.data import discovery, image_io, labels_file
 from tasks.core.data.splits import SPLITS
 from tasks.core.training.dataset import Dataset
 from tests.images import write_classes
@@ -347,6 +347,13 @@ def test_a_class_whose_name_is_not_utf8_is_named(workplace: Path) -> None:
     assert all("not UTF-8" in said for said in unreadable(workplace).values())
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.csv.gz", "labels.csv.zip"])
+def test_a_labels_file_that_begins_as_json_or_a_workbook_does_is_read(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    pd.DataFrame({"[id]": [1], "path": ["a.png"], "label": ["red"]}).to_csv(file, index=False)
+    assert labels_file.own_columns(file)["[id]"].tolist() == ["1"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -354,9 +361,9 @@ def test_a_class_whose_name_is_not_utf8_is_named(workplace: Path) -> None:
         (b"\n\n", "can't be read"),
         (b"path;label\nred/000.png;red\n", "has ';' between its columns; save it with commas"),
         (b"path\tlabel\nred/000.png\tred\n", "has '\\t' between its columns; save it with commas"),
-        (b"\xef\xbb\xbfsep=,\npath,label\nred/000.png,red\n", "begins with Excel's line sep=; remove it"),
+        (b"\xef\xbb\xbfsep=,\npath,label\nred/000.png,red\n", "begins with `sep=`, of Excel's"),
         (b'[{"path": "red/000.png", "label": "red"}]', "is JSON; save it as a CSV"),
-        (b"PK\3\4 of a workbook", "is Excel; save it as a CSV"),
+        (b"PK\3\4 of a workbook", "is a workbook; save it as a CSV"),
         ("path,label\nred/000.png,größe\n".encode("latin-1"), "UTF-8"),
         ("path,label\nred/000.png,red\n".encode("utf-16"), "UTF-8"),
         (b"path,label\nred/000.png,red,1,2\nred/001.png,red,1,2,3\n", "can't be read"),

@@ -93,15 +93,17 @@ def test_a_few_images_named_for_a_split_are_told_to_be_all_of_it() -> None:
 def test_a_group_that_no_draw_can_divide_is_named() -> None:
     """As where a program writes NA for each image of no group."""
     frame = rows(50)
-    frame.loc[:24, "group"] = "a"
-    result = split(frame, SHARES)
-    assert splits.large(frame, result) is None, "a quarter"
-    frame.loc[:25, "group"] = "NA"
-    found = f"26 of 100 images are one group, 'NA', all for {split(frame, SHARES)[0]}; if that stands for no"
-    assert str(splits.large(frame, split(frame, SHARES))).startswith(found)
-    frame.loc[:25, "group"] = f"{3:064x}"
-    found = str(splits.large(frame, split(frame, SHARES)))
-    assert found.startswith("26 of 100 images are one set of near-duplicates, all for ")
+    frame["given_group"] = None
+    assert splits.large(frame) is None
+    frame.loc[:49, "given_group"] = frame.loc[:49, "group"] = "NA"
+    assert splits.large(frame) is None, "a half"
+    frame.loc[50, "given_group"] = frame.loc[50, "group"] = "NA"
+    assert str(splits.large(frame)).startswith(
+        "51 of 100 images are one group, 'NA', which no split may part"
+    )
+    frame["split_hint"] = ["train", "validation", "test", "test"] * 25
+    assert splits.large(frame) is None, "nothing is drawn"
+    assert splits.large(frame.head(10).assign(split_hint=None)) is None, "of so few nothing can be said"
 
 
 def test_a_group_goes_with_its_named_image() -> None:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -208,8 +209,18 @@ def test_an_output_folder_with_anything_else_in_it_is_left_alone(
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+def test_features_have_the_length_of_one_however_small_they_are(world: World) -> None:
+    """So that a distance is one of directions."""
+    model = Model(str(world.backbone), "none", 32, "last", dropout=0, l2=0)
+    pixels = np.random.default_rng(1).integers(0, 3, (4, 32, 32, 3)).astype(np.uint8)
+    ((_, values),) = cluster.features(
+        iter([(f"{place}.png", one) for place, one in enumerate(pixels)]), model
+    )
+    assert np.linalg.norm(values, axis=1) == pytest.approx(1, abs=1e-5)
+
+
 def test_the_output_is_not_put_among_the_images(world: World) -> None:
-    with pytest.raises(DataError, match=r"--output .*/pictures/found lies in"):
+    with pytest.raises(DataError, match=r"--output .*/pictures/found lies among the images of"):
         world.cluster(world.images / "found")
 
 

@@ -229,7 +229,7 @@ def test_explanations_are_not_drawn_among_images(artifacts: Path, tiny: Tiny, tm
     image = tiny.images / "red/000.png"
     for asked, folder in ((tmp_path / "new", tmp_path / "new/red/why"), (image, Path("data/digits/why"))):
         done = run(artifacts / "model.onnx", asked, "--explain", folder)
-        assert done.returncode == 2 and "where it would be taken for images" in done.stderr
+        assert done.returncode == 2 and "lies among the images of" in done.stderr
         assert not folder.exists()
 
 

@@ -60,7 +60,7 @@ def test_one_that_can_not_be_had_is_left_out(workplace: Path) -> None:
     assert run("rank", "broken").returncode == 1, "nothing is left to rank"
     for command in ("rank", "fetch"):
         slip = run(command, "backbone", "no_such_name")
-        assert slip.returncode == 2 and "NAME is 'no_such_name'; it must be" in slip.stderr
+        assert slip.returncode == 2 and "the backbone is 'no_such_name'; it must be" in slip.stderr
     (workplace / "labels.csv").write_text("path,label\nred/001.png,a\nblue/001.png,b\n")
     few = run("rank", "backbone", "--sizes", "32")
     assert few.returncode == 2 and "too few images" in few.stderr and "Traceback" not in few.stderr

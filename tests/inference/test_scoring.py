@@ -271,7 +271,7 @@ def test_tables_of_others_are_not_written_over(model: Path, tiny: Tiny, here: Pa
 
 def test_tables_do_not_lie_among_the_images(model: Path, tiny: Tiny, here: Path) -> None:
     shutil.copytree(tiny.images, here / "new")
-    with pytest.raises(DataError, match=r"new/red lies in new, where .* give a folder outside of it"):
+    with pytest.raises(DataError, match=r"new/red lies among the images of new; give a folder outside of it"):
         score.score(Model(model), here / "new", Path("new"), Path("new/red"), 7, ALONE)
 
 

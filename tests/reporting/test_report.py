@@ -461,6 +461,16 @@ def test_a_rejected_model_says_why_at_the_top() -> None:
     assert "<h1>Passed</h1>" in rendered().split("</header>")[0]
 
 
+def test_the_confusion_matrix_gives_shares_of_each_true_class_and_links_mistakes() -> None:
+    predictions = pd.DataFrame({"label": list("aaab"), "predicted": list("aaba")})
+    rows = report.confusion(predictions, ["a", "b", "c"])
+    cells = {(row["label"], cell["to"]): cell for row in rows for cell in row["cells"]}
+    assert cells["a", "a"]["count"] == 2 and cells["a", "a"]["anchor"] is None
+    assert cells["a", "b"]["anchor"] and cells["b", "a"]["anchor"]
+    shares = {pair: cell["share"] for pair, cell in cells.items() if cell["share"]}
+    assert shares == {("a", "a"): 2 / 3, ("a", "b"): 1 / 3, ("b", "a"): 1}
+
+
 def test_what_changed_since_the_last_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, validation = read_json(paths.METRICS), read_json(paths.VALIDATION)
     old = now | {"test": now["test"] | {"accuracy": 0.5}}

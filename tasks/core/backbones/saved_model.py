@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 import tasks.core.backbones.tensorflow_setup  # noqa: F401 (before what imports TensorFlow bare)
 from tasks.core.backbones.catalogue import SAVED_MODEL
-from tasks.core.base.presence import IS_POINTER, is_pointer
+from tasks.core.base.presence import tell_pointer
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def _read(folder: Path) -> Any:
     try:
         saved = saved_model_pb2.SavedModel.FromString((folder / SAVED_MODEL).read_bytes())
     except (FileNotFoundError, DecodeError):
-        if (folder / SAVED_MODEL).exists() and is_pointer(folder / SAVED_MODEL):
-            raise ValueError(f"its {SAVED_MODEL} {IS_POINTER}") from None
+        if told := tell_pointer(folder):
+            raise ValueError(told) from None
         saved = None
     if saved is None or not saved.meta_graphs:
         raise ValueError(f"it holds no SavedModel, as its {SAVED_MODEL} is missing or broken")

@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 
 from tasks.core.base.errors import ParamError
-from tasks.core.base.presence import IS_POINTER, is_pointer
+from tasks.core.base.presence import tell_pointer
 
 FILE = Path("params.yaml")
 RENAMED = {  # keys of earlier versions, and what they are called now
@@ -134,13 +134,15 @@ def _parse(file: Path, constructor: type[SafeConstructor] | None = None) -> Any:
     reader: Any = YAML(typ="safe", pure=True)
     reader.Constructor = constructor or _TextKeys
     try:
-        if is_pointer(file):
-            raise ParamError(f"{file} {IS_POINTER}")
+        if told := tell_pointer(file):
+            raise ParamError(told)
         raw = reader.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamError(f"{file} is not here; run from the root of the repository") from None
     except (YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
+        if "yaml.org,2002:value" in where:  # a type of its own in YAML 1.1, also for DVC
+            raise ParamError(f"{file} has = as a value; put it in quotes") from None
         raise ParamError(f"{file} is not valid YAML: {where}") from None
     return {} if raw is None else raw
 
@@ -153,10 +155,6 @@ class _TextKeys(SafeConstructor):
         for key, _ in node.value:
             if isinstance(key, ScalarNode):
                 key.tag = "tag:yaml.org,2002:str"
-
-
-# YAML 1.1 has a type of its own for =, of which nothing makes use.
-_TextKeys.add_constructor("tag:yaml.org,2002:value", _TextKeys.construct_yaml_str)
 
 
 class _AllText(_TextKeys):

@@ -7,17 +7,22 @@ from tasks.core.base.errors import DataError
 
 MODULES = Path(".gitmodules")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-IS_POINTER = "is a pointer of Git LFS, in whose place `git lfs pull` puts the file"
+IS_POINTER = "is a pointer of Git LFS; `git lfs pull` brings the content"
 
 
-def is_pointer(file: str | Path) -> bool:
-    """Whether a file has only what Git LFS leaves where it hasn't fetched the content.
+def tell_pointer(path: str | Path) -> str | None:
+    """Says so where a file, or one in a folder, is only what Git LFS leaves of what it hasn't fetched.
 
     Raises:
         OSError: it can't be read.
     """
-    with Path(file).open("rb") as stream:
-        return stream.read(len(LFS_POINTER)) == LFS_POINTER
+    top = Path(path)
+    for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
+        if file.is_file():
+            with file.open("rb") as stream:
+                if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+                    return f"{file} {IS_POINTER}"
+    return None
 
 
 def check_images(images: Path) -> None:
@@ -47,8 +52,8 @@ def check_labels(labels: Path) -> None:
     if not labels.is_file():
         remedy = _way_to_fetch(labels) or "give a CSV or Parquet of path,label"
         raise DataError(f"data.labels: {labels} is not a file; {remedy}")
-    if is_pointer(labels):
-        raise DataError(f"data.labels: {labels} {IS_POINTER}")
+    if told := tell_pointer(labels):
+        raise DataError(f"data.labels: {told}")
 
 
 def _way_to_fetch(path: Path) -> str | None:

@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from tasks.core.base.errors import DataError, brief
-from tasks.core.base.presence import IS_POINTER, is_pointer
+from tasks.core.base.presence import tell_pointer
 
 SUFFIXES = (".tar", ".zip")
 INTO = re.compile(r"\.(?:tar|zip)/", re.IGNORECASE)  # where a path may go on into an archive
@@ -70,10 +70,9 @@ class Archive:
         try:
             listed = list(self._list_zip() if self._is_zip else self._list_tar())
         except DAMAGED as error:
-            if is_pointer(self.file):
-                raise DataError(f"{self.file} {IS_POINTER}") from None
             kind = "a ZIP file" if self._is_zip else "an uncompressed tar file"
-            raise DataError(f"{self.file} can't be read as {kind} ({brief(error)}); make it anew") from None
+            broken = f"{self.file} can't be read as {kind} ({brief(error)}); make it anew"
+            raise DataError(tell_pointer(self.file) or broken) from None
         members: dict[str, Member] = {}
         for name, member in listed:
             path = os.path.normpath(name)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import warnings
+from codecs import BOM_UTF8
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,27 +29,28 @@ SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 PNG = b"\x89PNG\r\n\x1a\n"  # what each file of it begins with
 STRIP = 1 << 20  # numbers that are scaled at a time, which takes ten times their memory
 NO_DATA = 1e30  # of a float; the largest is a common mark for it
-# What browsers, phones and cameras write that isn't read here, by what a file has from its fifth byte on.
-OTHER_FORMATS = {
+# What browsers, phones and cameras write that isn't read here, by what a file has from its fifth byte on...
+BY_BRAND = {
     b"ftypavif": "AVIF",
     b"ftypavis": "AVIF",
     b"ftypheic": "HEIC",
     b"ftypheix": "HEIC",
+    b"ftyphevc": "HEIC",
     b"ftypmif1": "HEIC",
     b"jP  \r\n\x87\n": "JPEG 2000",
     b"JXL \r\n\x87\n": "JPEG XL",
 }
-# The same by what it begins with; a page in place of an image is what a server sends where there is none.
-OTHER_STARTS = {
+# ...or by what it begins with. A page is what a server sends in place of an image that isn't there.
+BY_START = {
     b"\xff\n": "JPEG XL",
-    b"II*\0": "a kind of TIFF",
-    b"MM\0*": "a kind of TIFF",
     b"8BPS": "PSD",
     b"%PDF-": "PDF",
     b"<svg": "SVG",
+    b"<?xml": "XML or SVG",
     b"<!doctype html": "HTML",
     b"<html": "HTML",
 }
+TIFF = (b"II*\0", b"MM\0*")
 # Pillow's names of numbers in this machine's order of bytes, by those of big-endian ones.
 NATIVE = {"F;32BF": "F;32NF", "I;16BS": "I;16NS", "I;32BS": "I;32NS"}
 HIGHEST = {"L;2": 3, "L;4": 15}  # level of a PNG's grey, by what Pillow calls its depth
@@ -70,8 +72,7 @@ def open_image(data: bytes) -> Image.Image:
         try:
             image = _open(data)
         except UnidentifiedImageError:
-            other = _other_format(data)
-            raise DataError(f"is {other}, which isn't read" if other else "is not an image") from None
+            raise DataError(_why_unknown(data)) from None
         except Image.DecompressionBombError:
             raise DataError("is too large to open safely") from None
         except MemoryError:
@@ -84,10 +85,14 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
-def _other_format(data: bytes) -> str | None:
-    start = data[:64].lstrip()
-    starts = (name for other, name in OTHER_STARTS.items() if start.lower().startswith(other.lower()))
-    return OTHER_FORMATS.get(data[4:12]) or next(starts, None)
+def _why_unknown(data: bytes) -> str:
+    """What a file is that Pillow finds no image in, as far as it is known."""
+    if data.startswith(TIFF):
+        return "is a TIFF that is damaged, or of a kind that isn't read"
+    start = data[:64].removeprefix(BOM_UTF8).lstrip().lower()
+    starts = (name for other, name in BY_START.items() if start.startswith(other.lower()))
+    other = BY_BRAND.get(data[4:12]) or next(starts, None)
+    return f"is {other}, which isn't read" if other else "is not an image"
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sys
 import unicodedata
 import warnings
@@ -23,8 +24,8 @@ from tasks.core.data.listing import is_linked, refuse_unseen
 COLUMNS = ("path", "label", "group", "split")  # others are the user's own
 SHOWN = 100  # characters of a path
 FORMATS = "a CSV in UTF-8, with commas, or Parquet"
-# What else tables are kept in, by the bytes that a file begins with.
-OTHER_FORMATS = {b"PK\3\4": "Excel", b"\xd0\xcf\x11\xe0": "Excel", b"[": "JSON", b"{": "JSON"}
+IS_JSON = re.compile(rb'\[\s*[\[{]|\{\s*"')  # and no name of a column
+WORKBOOK = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # of Excel and others; a .zip with a CSV in it begins so, too
 SEPARATORS = (";", "\t", "|")
 
 
@@ -58,11 +59,15 @@ def own_columns(labels: Path) -> pd.DataFrame:
 def _check_format(labels: Path) -> None:
     with labels.open("rb") as stream:
         start = stream.read(100).removeprefix(BOM_UTF8).lstrip()
-    for mark, kind in OTHER_FORMATS.items():
-        if start.startswith(mark):
-            raise DataError(f"data.labels: {labels} is {kind}; save it as {FORMATS}")
+    is_workbook = start.startswith(WORKBOOK) and labels.suffix != ".zip"
+    if is_workbook or IS_JSON.match(start):
+        raise DataError(
+            f"data.labels: {labels} is {'a workbook' if is_workbook else 'JSON'}; save it as {FORMATS}"
+        )
     if start.startswith(b"sep="):
-        raise DataError(f"data.labels: {labels} begins with Excel's line sep=; remove it, and use commas")
+        raise DataError(
+            f"data.labels: {labels} begins with `sep=`, of Excel's; remove the line, and use commas"
+        )
 
 
 def _check_columns(labels: Path, columns: list[str]) -> None:

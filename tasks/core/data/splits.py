@@ -15,7 +15,7 @@ SPLITS = ("train", "validation", "test")
 STRICTEST = ("test", "validation", "train")  # what a group follows if its images' hints differ
 SEEDS = 100  # tried when looking for a better one
 MIN_TEST_IMAGES = 10  # of 10 right predictions, 95 % are sure of no more than an accuracy of 72 % (Wilson)
-LARGE = 0.25  # share of all images in one group, beyond which splits can't have theirs
+LARGE = 0.5  # share of the images that splits are drawn from, in one group
 SHOWN = 5  # classes that a line names
 FILE = "splits.parquet"  # in the data set's folder
 SCHEMA = pa.schema([("path", pa.string()), ("split", pa.string())])
@@ -173,17 +173,21 @@ def _fill(wanted: Collection[str], groups: Iterable[str], shares: Shares, named:
     return not left
 
 
-def large(manifest: pd.DataFrame, splits: pd.Series) -> str | None:
-    """Names the group that has so many images that no draw can give the splits their shares."""
-    groups = manifest["group"].dropna()
-    name, count = next(iter(groups.value_counts().items()), ("", 0))
-    if count <= LARGE * len(manifest):
+def large(manifest: pd.DataFrame) -> str | None:
+    """Names the user's group that most of the images are in that splits are drawn from.
+
+    Args:
+        manifest: what `split` takes, with `given_group`.
+    """
+    _, hint, held = _groups(manifest)
+    drawn = manifest["given_group"][~hint.isin(held)]
+    name, count = next(iter(drawn.value_counts().items()), ("", 0))
+    if set(SPLITS[1:]) <= held or count <= max(LARGE * len(drawn), MIN_TEST_IMAGES):
         return None
-    where = splits[groups.index[groups == name][0]]
-    text = f"{count:,} of {len(manifest):,} images are one group, {name!r}, all for {where}"
-    if name in set(manifest["sha256"]):  # as sets of near-duplicates are called
-        return text.replace(f"group, {name!r}", "set of near-duplicates")
-    return f"{text}; if that stands for no group, leave the field empty"
+    return (
+        f"{count:,} of {len(drawn):,} images are one group, {name!r}, which no split may part; if that "
+        "stands for no group, leave the field empty in the labels file"
+    )
 
 
 def few(labels: pd.Series, splits: pd.Series) -> str | None:

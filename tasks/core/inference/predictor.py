@@ -9,7 +9,7 @@ from tasks.core.artifacts.runtimes import Images, Probabilities
 from tasks.core.base.console import quiet
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import ModelError, brief, remedy
-from tasks.core.base.presence import IS_POINTER, is_pointer
+from tasks.core.base.presence import tell_pointer
 
 
 class Predictor:
@@ -48,11 +48,8 @@ def load_predictor(path: Path) -> Predictor:
             ) from None
         raise ModelError(f"{path} is not there; `make run` makes export/, unless a gate says no") from None
     except ValueError:
-        if is_pointer(path):
-            raise ModelError(f"{path} {IS_POINTER}") from None
-        raise ModelError(
-            f"{path} is of no format that is known; give one of the artifacts of export/"
-        ) from None
+        unknown = f"{path} is of no format that is known; give one of the artifacts of export/"
+        raise ModelError(tell_pointer(path) or unknown) from None
     if runtime in runtimes.NEED_TENSORFLOW:
         from tasks.core.backbones import tensorflow_setup  # noqa: F401, TensorFlow as this project sets it up
     try:
@@ -63,5 +60,7 @@ def load_predictor(path: Path) -> Predictor:
 
 
 def _broken(path: Path, what: str, error: BaseException) -> ModelError:
+    if told := tell_pointer(path):
+        return ModelError(told)
     text = brief(f"{type(error).__name__}: {error}")
     return ModelError(f"{path} {what} ({text}); {remedy(error) or 'give one of the artifacts of export/'}")

@@ -20,8 +20,7 @@ def check_target(option: str, folder: Path, *images: Path) -> None:
         raise DataError(f"{option} {folder} is a file; give a folder")
     for each in images:
         if folder.resolve().is_relative_to(each.resolve()):
-            what = f"{option} {folder} lies in {each}, where it would be taken for images"
-            raise DataError(f"{what}; give a folder outside of it")
+            raise DataError(f"{option} {folder} lies among the images of {each}; give a folder outside of it")
     for output in sorted(outputs()):
         if folder.resolve().is_relative_to(Path(output).resolve()):
             raise DataError(f"{option} {folder} lies in {output}, which a stage writes; give another folder")

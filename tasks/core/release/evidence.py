@@ -95,6 +95,6 @@ class Evidence:
         if found := cls.of(tag):
             return found
         raise DataError(
-            f"{tag} carries no evidence, so it wasn't made by `python -m flows.promote`; "
-            f"`git tag --delete '{tag}'`, and promote that commit"
+            f"{tag} carries no evidence, as it wasn't made by `python -m flows.promote`; "
+            "a version that this makes of another commit has some"
         )

@@ -193,7 +193,7 @@ def remedy(name: str) -> str:
     remote, _, branch = name.partition("/")
     is_shallow = run("rev-parse", "--is-shallow-repository") == "true"
     if not branch or remote not in run("remote").split() or set(name) & set("~^:@"):
-        return FETCH_TAGS.replace("fetch", "fetch --unshallow") if is_shallow else FETCH_TAGS
+        return f"git fetch --unshallow --tags {REMOTE}" if is_shallow else FETCH_TAGS
     return f"git fetch {'--depth 1 ' if is_shallow else ''}{remote} {branch}:refs/remotes/{name}"
 
 

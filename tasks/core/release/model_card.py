@@ -102,7 +102,7 @@ def _entry(version: Version, before: Version | None, known: Registry) -> str:
     if before:
         lines += _changes(*(git.parameters(one.commit) for one in (before, version)))
     if now and then and now.digests[DATA] != then.digests[DATA]:
-        lines.append("another manifest: other images or labels, or more said of them")
+        lines.append("another manifest: other images or labels, or other columns")
     for one in known.of(version):
         evidence = Evidence.of(one.tag)
         lines.append(f"{git.date(one.tag)}: {evidence.verdict if evidence else f'{one.what}, by hand'}")

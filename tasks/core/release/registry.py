@@ -101,7 +101,9 @@ class Registry:
         """
         known = {one.tag: one for one in self.versions}
         if assigned := next((self.at(one.commit) for one in self.assignments if one.tag == tag), None):
-            raise DataError(f"{tag} tells of a stage; name the version that it is about, {assigned.tag}")
+            raise DataError(
+                f"{tag} puts a version into a stage or out of it; give that version, {assigned.tag}"
+            )
         found = known.get(tag) or known.get(f"{MODEL}@{tag}") or self.champion(tag)
         if not found:
             raise DataError(

@@ -14,6 +14,7 @@ from tasks.core.training.checkpoint import Backup, Row, TrainingState, Weights
 from tasks.core.training.devices import variables
 
 NUMBERS = ("loss", "accuracy", "val_loss", "val_accuracy")
+CURVES = ("head", "fine_tune")  # dvc.yaml draws all phases after the first as one
 VAL_LOSS_ERROR = "val_loss_error"  # standard error of how much that differs from the first head's
 # What is above the head's loss by less than this share of the error is in doubt, and taken. On seven data
 # sets fine-tuning took 8 % off the test loss, with a spread of 20 %: more than some hundred images can tell.
@@ -30,17 +31,19 @@ class Log:
     def add(self, row: Row) -> None:
         self.rows.append(row)
         self.live.step = row["epoch"]
-        curve = "head" if row["phase"] == "head" else "fine_tune"  # dvc.yaml draws the second phase as one
+        curve = CURVES[row["phase"] != "head"]
         for name in NUMBERS:
             self.live.log_metric(f"{curve}/{name}", row[name])
 
-    def write(self, file: Path) -> None:
-        """Writes the history, and empty plots of a phase that wasn't trained, which DVC would miss."""
-        for curve, name in product(("head", "fine_tune"), NUMBERS):
+    def write_missing_plots(self) -> None:
+        """Writes plots without points, as `Live` has them, of a phase that wasn't trained: DVC wants them."""
+        for curve, name in product(CURVES, NUMBERS):
             plot = Path(self.live.plots_dir) / "metrics" / curve / f"{name}.tsv"
             plot.parent.mkdir(parents=True, exist_ok=True)
             if not plot.exists():
                 plot.write_text(f"step\t{name}\n", "utf-8")
+
+    def write(self, file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(
                 stream, ["phase", "epoch", *NUMBERS], extrasaction="ignore", lineterminator="\n"
