@@ -110,6 +110,17 @@ def test_intervals_hold_their_numbers_and_hang_on_the_seed() -> None:
             assert low <= first[name] <= high
 
 
+def test_no_interval_of_a_share_goes_beyond_1() -> None:
+    """Means over small classes come out lower in resamples, and the ends are moved up by that."""
+    labels = np.array([0] * 18 + [1, 2])
+    probabilities = np.eye(3)[labels] * 0.9 + 0.1 / 3
+    probabilities[0] = probabilities[0, ::-1]
+    intervals_95 = estimates.headline(Answers.of(labels, probabilities), 15, 200, 1)["interval_95"]
+    ends = {name: intervals_95[name] for name, metric in METRICS.items() if metric.bounded}
+    assert all(0 <= low <= high <= 1 for low, high in ends.values())
+    assert 1 in [high for _, high in ends.values()]
+
+
 def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:
     values = np.random.default_rng(1).normal(size=400)
     interval = intervals.bootstrap(lambda rows: values[rows].mean(), 400, 4000, 1)
