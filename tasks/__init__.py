@@ -13,4 +13,5 @@ except ModuleNotFoundError as error:
 
 process.open_streams()
 process.undo_warnings_as_errors()
+process.forget_git_hook()
 process.install_stage_handlers()

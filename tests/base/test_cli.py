@@ -169,6 +169,25 @@ def test_warnings_that_are_to_be_errors_are_those_of_other_packages(tmp_path: Pa
     assert done.returncode == 0 and "UserWarning: odd" in done.stderr and "Deprecation" not in done.stderr
 
 
+def test_in_a_hook_of_another_repository_git_is_asked_about_this_one(tmp_path: Path) -> None:
+    """As DVC is. Tags would be made over there."""
+    for name in ("here", "there"):
+        subprocess.run(["git", "init", "-q", tmp_path / name], check=True)
+    hook = {"GIT_DIR": str(tmp_path / "there/.git"), "GIT_INDEX_FILE": str(tmp_path / "there/.git/index")}
+    body = (
+        "import tasks; from tasks.core.release import git; print(git.run('rev-parse', '--absolute-git-dir'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", body],
+        cwd=tmp_path / "here",
+        env=os.environ | hook | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"{tmp_path / 'here/.git'}\n"
+
+
 def test_what_can_not_work_without_docstrings_is_told(tmp_path: Path) -> None:
     done = run(tmp_path, "pass", PYTHONOPTIMIZE="2")
     assert (done.returncode, done.stderr) == (

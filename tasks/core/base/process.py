@@ -27,6 +27,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 SIGNALS += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
 PR_SET_PDEATHSIG = 1
 QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # as Python has it
+OF_GIT_HOOKS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 STAGE = "DVC_STAGE"  # in the environment of what DVC starts: the stage's name
 RECORDS = Path(".dvc/tmp/stages")  # what stages tell those that come after them
 OWN_PID = "DARKROOM_PID"  # in the environment, which a stage's children get too, with a pid that isn't theirs
@@ -95,6 +96,16 @@ def undo_warnings_as_errors() -> None:
         warnings.resetwarnings()
         for category in QUIET:
             warnings.simplefilter("ignore", category)
+
+
+def forget_git_hook() -> None:
+    """Has git look for the repository from this folder on, as DVC does.
+
+    A hook is told which repository it is of, and what it starts is, too: a deployment that a push to another
+    repository starts would read and make tags over there.
+    """
+    for name in OF_GIT_HOOKS:
+        os.environ.pop(name, None)
 
 
 def stage() -> str | None:
