@@ -30,6 +30,7 @@ OTHERS = {
     "PYTHONOPTIMIZE": "1",
     "PYTHONSAFEPATH": "1",
     "PYTHONWARNINGS": "error",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
     "TF_USE_LEGACY_KERAS": "0",
 }
 HOME = {
