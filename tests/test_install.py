@@ -175,6 +175,15 @@ def test_every_python_in_the_environment_is_first_on_the_path_and_calls_nobody(t
     assert found.items() >= OFF.items()
     assert found["PATH"].split(os.pathsep)[0] == str(tmp_path / ".venv/bin")
     assert found["DVC_SITE_CACHE_DIR"] == str(Path(bare["DARKROOM_CACHE"]) / "dvc"), "a list of all images"
+    for name in ("json", "shared", "theirs"):
+        (tmp_path / f"theirs/{name}.py").parent.mkdir(exist_ok=True)
+        (tmp_path / f"theirs/{name}.py").write_text("whose = 'theirs'\n")
+    (packages / "shared.py").write_text("whose = 'ours'\n")
+    words = [words[0], "-c", "import json, shared, theirs; print(shared.whose, theirs.whose, json.dumps(1))"]
+    done = subprocess.run(
+        words, env=bare | {"PYTHONPATH": str(tmp_path / "theirs")}, check=True, stdout=subprocess.PIPE
+    )
+    assert done.stdout == b"ours theirs 1\n", "another Python's packages come last"
     for switch in ("-P", "-B"):  # not to look in the current folder; the other changes nothing of that
         words = [str(tmp_path / ".venv/bin/python"), switch, "-c", "import tasks.telemetry"]
         subprocess.run(words, env=bare, cwd=tmp_path, check=True)
