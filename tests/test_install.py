@@ -181,9 +181,9 @@ def test_every_python_in_the_environment_is_first_on_the_path_and_calls_nobody(t
     (packages / "shared.py").write_text("whose = 'ours'\n")
     words = [words[0], "-c", "import json, shared, theirs; print(shared.whose, theirs.whose, json.dumps(1))"]
     done = subprocess.run(
-        words, env=bare | {"PYTHONPATH": str(tmp_path / "theirs")}, check=True, stdout=subprocess.PIPE
+        words, env=bare | {"PYTHONPATH": str(tmp_path / "theirs")}, check=True, capture_output=True, text=True
     )
-    assert done.stdout == b"ours theirs 1\n", "another Python's packages come last"
+    assert done.stdout == "ours theirs 1\n", "another Python's packages come last"
     for switch in ("-P", "-B"):  # not to look in the current folder; the other changes nothing of that
         words = [str(tmp_path / ".venv/bin/python"), switch, "-c", "import tasks.telemetry"]
         subprocess.run(words, env=bare, cwd=tmp_path, check=True)

@@ -42,6 +42,18 @@ def test_a_variable(words: tuple[str, ...], setting: str, said: str, tmp_path: P
     assert errors.startswith(said)
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"])
+@pytest.mark.parametrize("words", [VERIFY, ("flows.pipeline", "--no-server"), ("flows.serve",)])
+def test_certificates_that_are_none(words: tuple[str, ...], content: str | None, tmp_path: Path) -> None:
+    """A variable that an environment sets, such as conda's, outlives it in a shell."""
+    file = tmp_path / "certificates.pem"
+    if content:
+        file.write_text(content)
+    code, errors = ended(tmp_path, words, SSL_CERT_FILE=str(file))
+    assert (code, errors.count("\n")) == (2, 1), errors
+    assert errors.startswith(f"SSL_CERT_FILE is '{file}', of no certificates (")
+
+
 def test_settings_that_dont_go_together(tmp_path: Path) -> None:
     """What Prefect says of these has all of them in it."""
     code, errors = ended(tmp_path, VERIFY, PREFECT_LOGGING_TO_API_MAX_LOG_SIZE="99999999999")

@@ -108,6 +108,22 @@ def forget_git_hook() -> None:
         os.environ.pop(name, None)
 
 
+def check_certificates() -> None:
+    """Ends this process with a line where SSL_CERT_FILE names none, as that of an environment that is gone.
+
+    httpx, by which Prefect talks also to a server on this machine, would show a traceback.
+    """
+    if file := os.environ.get("SSL_CERT_FILE"):
+        import ssl  # a hundredth of a second, for nothing in most cases
+
+        try:
+            ssl.create_default_context(cafile=file)
+        except OSError as error:
+            why = error.strerror or error
+            print(f"SSL_CERT_FILE is {file!r}, of no certificates ({why}); mend or unset it", file=sys.stderr)
+            raise SystemExit(2) from None
+
+
 def stage() -> str | None:
     """The name of the stage that this process is; none for a command, and for what a stage has started.
 
