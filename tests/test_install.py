@@ -184,6 +184,12 @@ def test_every_python_in_the_environment_is_first_on_the_path_and_calls_nobody(t
         words, env=bare | {"PYTHONPATH": str(tmp_path / "theirs")}, check=True, capture_output=True, text=True
     )
     assert done.stdout == "ours theirs 1\n", "another Python's packages come last"
+    (tmp_path / "dvc").write_text("import os; print(os.environ['SHELL'])")
+    words = [words[0], str(tmp_path / "dvc")]
+    done = subprocess.run(
+        words, env=bare | {"SHELL": "/usr/sbin/nologin"}, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "/bin/sh\n", "by which DVC starts stages"
     for switch in ("-P", "-B"):  # not to look in the current folder; the other changes nothing of that
         words = [str(tmp_path / ".venv/bin/python"), switch, "-c", "import tasks.telemetry"]
         subprocess.run(words, env=bare, cwd=tmp_path, check=True)
