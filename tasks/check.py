@@ -62,6 +62,7 @@ def check() -> None:
     preflight.check(Path(p.data.images), Path(p.data.labels), Path(p.data.schema))
     catalogue.check(p.model.backbone)
     preflight.check_repository()
+    preflight.check_cache()
     if p.gate.champion != NONE:
         from tasks.core.release import champion  # half a second
 

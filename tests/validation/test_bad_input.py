@@ -253,6 +253,18 @@ def test_a_repository_of_another_user_is_told_with_the_command_that_allows_it(
     assert end("check") == (0, ""), "the command helps"
 
 
+def test_a_cache_that_can_not_be_is_told_before_dvcs_unexpected_error(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "a file").touch()
+    for name in ("DVC_SITE_CACHE_DIR", "DARKROOM_CACHE"):
+        monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+        monkeypatch.setenv(name, str(workplace / "a file/cache"))
+        code, line = end("check")
+        assert code == 2
+        assert "a file/cache" in line and "(Not a directory); name another folder by DARKROOM_CACHE" in line
+
+
 def test_what_a_full_disk_left_of_dvcs_record_is_removed(workplace: Path) -> None:
     record = workplace / RECORD
     record.parent.mkdir()

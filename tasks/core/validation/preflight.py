@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks.core.base import presence
 from tasks.core.base.errors import DataError
 from tasks.core.base.files import is_hidden
-from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MODELS
+from tasks.core.base.paths import DATASET, DIGITS, EXPORT, MANIFEST, METRICS, MODELS, cache_folder
 
 PATTERN = "*?[\\"  # characters
 BEGIN = "git add -A && git commit -m Begin"
@@ -123,6 +123,22 @@ def check_repository() -> None:
     _check_digests()
     if _refusal("HEAD"):
         raise DataError(f"this git repository has no commit yet; make one: {BEGIN}")
+
+
+def check_cache() -> None:
+    """Looks for a folder that DVC's database can be in, without which it ends by an unexpected error.
+
+    Raises:
+        DataError: names the folder, and what hinders.
+    """
+    place = Path(os.environ.get("DVC_SITE_CACHE_DIR") or cache_folder() / "dvc")
+    why = "it may not be written to"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = str(error.strerror)
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        raise DataError(f"{place} is where caches are to lie ({why}); name another folder by DARKROOM_CACHE")
 
 
 def _check_digests() -> None:
