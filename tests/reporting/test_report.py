@@ -522,6 +522,16 @@ def test_a_slice_that_is_too_small_is_shown_and_never_the_weakest() -> None:
     assert "brightness is q4" in part(text, "card") and "camera is odd" not in part(text, "card")
 
 
+def test_curves_of_reliability_go_up_with_accuracy_and_come_before_what_they_became() -> None:
+    rows = {"n": [10, 40, 50], "confidence": [0.5, 1.0, 0.9], "accuracy": [0.4, 1.0, 0.8]}
+    found = charts.reliability(pd.DataFrame(rows).assign(when=["before", "before", "after"]))
+    assert list(found) == ["before", "after"]
+    (small, large), ((x, y, radius, _),) = found["before"], found["after"]
+    assert (x, y) == pytest.approx((0.9 * charts.SQUARE, 0.2 * charts.SQUARE), abs=0.1)
+    assert large[:2] == (charts.SQUARE, 0)
+    assert (radius / small[2]) ** 2 == pytest.approx(5, rel=0.05), "areas are numbers of images"
+
+
 def test_curves_of_robustness_share_one_axis() -> None:
     robustness: Any = MEASURED["robustness"]
     blur, jpeg = charts.robustness_curves(robustness)
