@@ -14,7 +14,7 @@ import pytest
 from flows import working_copy
 from tasks.core.base.errors import DarkroomError, DataError
 from tasks.core.base.paths import EXPORT
-from tasks.core.release import comparison, probe, promotion
+from tasks.core.release import comparison, git, probe, promotion
 from tasks.core.release.evidence import Evidence
 from tasks.core.release.revision import Revision
 from tests.release.promotions import by_hand, cached, commit, flipped, promoted, tags
@@ -293,3 +293,9 @@ def test_a_slip_in_the_configuration_of_dvc_is_the_users(variants: Path) -> None
     Path(".dvc/config.local").write_text("[core\n")
     with pytest.raises(DataError, match="DVC: "):
         Revision("HEAD")
+
+
+def test_a_machine_without_git_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DarkroomError, match="git is not found; install it"):
+        git.run("tag")

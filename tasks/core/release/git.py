@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from functools import cache
@@ -40,7 +41,13 @@ def run(*words: str, given: str = "") -> str:
 
 
 def attempt(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs a git command, however it ends."""
+    """Runs a git command, however it ends.
+
+    Raises:
+        DarkroomError: there is no git.
+    """
+    if not shutil.which("git"):
+        raise DarkroomError("git is not found; install it, or add its folder to PATH")
     settings = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its own words, and no question for a password
     inherited = {name: value for name, value in os.environ.items() if name != "GIT_COMMITTER_DATE"}
     return subprocess.run(
