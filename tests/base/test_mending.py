@@ -129,6 +129,29 @@ sys.exit(main(["repro"]))
 """
 
 
+DAMAGING = """
+import sys
+from pathlib import Path
+from dvc.cli import main
+from dvc_data.hashfile.checkout import Link
+from tasks.core.base import mending
+
+link = Link.__call__
+
+def linking(*words, **options):
+    Link.__call__ = link  # once
+    for file in Path(".dvc/cache/files").rglob("*"):
+        if file.is_file() and b"oneone" in file.read_bytes():
+            file.chmod(0o644)
+            file.write_text("onEone")
+    return link(*words, **options)
+
+Link.__call__ = linking
+mending.guard_restores()
+sys.exit(main(["repro"]))
+"""
+
+
 @pytest.fixture
 def twice(tmp_path: Path) -> Path:
     """A project that has run on `one`, then on `two`."""
@@ -179,6 +202,14 @@ def test_what_was_damaged_in_dvcs_cache_is_made_again_and_not_restored(twice: Pa
     assert (twice / "result.txt").read_text() == "oneone"
     (twice / "source.txt").write_text("two")
     assert "is cached - skipping run" in repeated(twice).stdout, "what is sound is restored"
+
+
+def test_what_is_damaged_while_dvc_copies_it_is_made_again(twice: Path) -> None:
+    """Between its check and its copy; what it has copied it takes for what it has checked."""
+    (twice / "source.txt").write_text("one")
+    done = repeated(twice, "-c", DAMAGING)
+    assert done.returncode == 0 and "Running stage 'copy'" in done.stdout, done.stderr
+    assert (twice / "result.txt").read_text() == "oneone"
 
 
 @pytest.mark.parametrize("words", [["repro"], ["experiments", "run"], ["stage", "add", "--run"]])

@@ -229,17 +229,18 @@ def guard_restores() -> None:
     DVC looks for a run of the inputs, brings back what that gave, and records it beside the inputs as they
     are by then: what was edited meanwhile would be clean and wrong. And it takes each read-only file of its
     cache for sound. Its own check of others, which reads what has another time or size than in its list of
-    digests, removes what was changed, and the stage runs.
+    digests, removes what was changed, and the stage runs. It is asked again after files were copied.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may be that they are errors still
         from dvc.exceptions import DvcException
         from dvc.stage import Stage
-        from dvc.stage.cache import StageCache
+        from dvc.stage.cache import RunCacheNotFoundError, StageCache
         from dvc_data.hashfile.db import HashFileDB
         from dvc_data.hashfile.db.local import LocalHashFileDB
 
     restore, save_deps, check = StageCache.restore, Stage.save_deps, LocalHashFileDB.check
+    checkout = Stage.checkout
     restored: dict[str, list[Any]] = {}  # the inputs of each stage that was, which DVC saves next
 
     def restoring(self: Any, stage: Any, *words: Any, **options: Any) -> None:
@@ -250,6 +251,15 @@ def guard_restores() -> None:
             LocalHashFileDB.check = check  # type: ignore[method-assign]
         restored[stage.addressing] = _digests(stage)
 
+    def checking_out(self: Any, *words: Any, **options: Any) -> Any:
+        found = checkout(self, *words, **options)
+        if (
+            LocalHashFileDB.check is HashFileDB.check and not self.outs_cached()
+        ):  # restored, and damaged by now
+            self.remove_outs(force=True)
+            raise RunCacheNotFoundError(self)
+        return found
+
     def saving(self: Any, *words: Any, **options: Any) -> None:
         before = restored.pop(self.addressing, None)
         save_deps(self, *words, **options)
@@ -258,6 +268,7 @@ def guard_restores() -> None:
             raise DvcException(f"{path} was changed while DVC restored {self.addressing}; run it again")
 
     StageCache.restore, Stage.save_deps = restoring, saving
+    Stage.checkout = checking_out
 
 
 def _digests(stage: Any) -> list[Any]:
