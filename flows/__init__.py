@@ -1,6 +1,3 @@
 """Prefect only: chain, schedule, observe. The work itself is in `tasks`."""
 
 import tasks.telemetry  # noqa: F401 (first of all: it must be set before Prefect is imported)
-from tasks.core.base import process
-
-process.check_certificates()

@@ -9,6 +9,7 @@ import gc
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,7 @@ def check_settings() -> None:
 
     A command does so where it would import Prefect, which is when that looks for them.
     """
+    _check_certificates()
     heard = StringIO()
     try:
         with redirect_stderr(heard):  # it says the same of plugins, which there are none of
@@ -115,6 +117,16 @@ def check_settings() -> None:
     except (ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
         _end(_fault(error))
     sys.stderr.write(heard.getvalue())
+
+
+def _check_certificates() -> None:
+    """httpx reads them for this machine's server too; conda's variable outlives its environment."""
+    if file := os.environ.get("SSL_CERT_FILE"):
+        try:
+            ssl.create_default_context(cafile=file)
+        except OSError as error:
+            why = f"no certificates can be read ({error.strerror or error})"
+            _end(f"SSL_CERT_FILE is {file!r}, where {why}; correct it or unset it")
 
 
 def _fault(error: Exception) -> str:

@@ -31,9 +31,8 @@ from tasks.core.data.parquet import read_parquet
 from tasks.core.data.shards import Image, Recipe, Shard
 from tasks.core.data.splits import SPLITS
 
-COLUMNS = (
-    *("path", "label", "group", "given_group", "split_hint", "sha256", "bytes", "width", "height", "error"),
-)
+SPLIT_BY = ("path", "label", "group", "given_group", "split_hint", "sha256")
+COLUMNS = (*SPLIT_BY, "bytes", "width", "height", "error")
 PER_SHARD = 500  # images on average; with raw images of 224 pixels a shard is about 75 MB
 
 

@@ -49,7 +49,7 @@ def score(model: Model, folder: Path, images: Path, output: Path, batch_size: in
         ModelError: the artifact can't be loaded.
         WorkerError: processes or a cluster failed.
     """
-    _check_output(output, images)
+    _check_output(output, folder, images)
     table = scoring.score(model.artifact, folder, scoring.describe(folder, compute), batch_size, compute)
     now = datetime.now(UTC).isoformat(timespec="minutes")
     facts = {"folder": str(folder), "model": model.name, "version": model.version, "scored": now}
@@ -67,9 +67,9 @@ def score(model: Model, folder: Path, images: Path, output: Path, batch_size: in
     )
 
 
-def _check_output(output: Path, images: Path) -> None:
+def _check_output(output: Path, *images: Path) -> None:
     """Refuses, before any work, to write over what isn't ours, or where a run would meet it."""
-    check_target("--output", output, images)
+    check_target("--output", output, *images)
     for name in (TABLE, REFERENCE) if output != MONITORED else ():
         if (output / name).exists() and not scoring.is_ours(output / name):
             raise DataError(f"{output / name} is not a table of tasks.score; give another folder")

@@ -66,7 +66,7 @@ def test_a_format_may_be_exempt_from_a_rule_and_bytes_are_no_share(tmp_path: Pat
 
 def test_an_equals_sign_wants_quotes(tmp_path: Path) -> None:
     """A class may be called so; YAML 1.1, as DVC reads it, has a type of its own for it."""
-    with pytest.raises(ParamError, match="has = as a value; put it in quotes"):
+    with pytest.raises(ParamError, match="has = as a value in line 5; put it in quotes"):
         load(tmp_path, SHIPPED.replace("images: data/digits", "images: ="))
     assert load(tmp_path, SHIPPED.replace("images: data/digits", "images: '='")).data.images == "="
 

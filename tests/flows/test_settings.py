@@ -51,7 +51,7 @@ def test_certificates_that_are_none(words: tuple[str, ...], content: str | None,
         file.write_text(content)
     code, errors = ended(tmp_path, words, SSL_CERT_FILE=str(file))
     assert (code, errors.count("\n")) == (2, 1), errors
-    assert errors.startswith(f"SSL_CERT_FILE is '{file}', of no certificates (")
+    assert errors.startswith(f"SSL_CERT_FILE is '{file}', where no certificates can be read (")
 
 
 def test_settings_that_dont_go_together(tmp_path: Path) -> None:

@@ -272,7 +272,9 @@ def test_tables_of_others_are_not_written_over(model: Path, tiny: Tiny, here: Pa
 def test_tables_do_not_lie_among_the_images(model: Path, tiny: Tiny, here: Path) -> None:
     shutil.copytree(tiny.images, here / "new")
     with pytest.raises(DataError, match=r"new/red lies among the images of new; give a folder outside of it"):
-        score.score(Model(model), here / "new", Path("new"), Path("new/red"), 7, ALONE)
+        score.score(Model(model), tiny.images, Path("new"), Path("new/red"), 7, ALONE)
+    with pytest.raises(DataError, match=r"new/red lies among the images of new; give a folder outside of it"):
+        score.score(Model(model), Path("new"), tiny.images, Path("new/red"), 7, ALONE)
 
 
 def test_tables_do_not_lie_in_what_a_stage_writes(model: Path, tiny: Tiny, here: Path) -> None:

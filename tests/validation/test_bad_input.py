@@ -257,12 +257,12 @@ def test_a_cache_that_can_not_be_is_told_before_dvcs_unexpected_error(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workplace / "a file").touch()
-    for name in ("DVC_SITE_CACHE_DIR", "DARKROOM_CACHE"):
-        monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
-        monkeypatch.setenv(name, str(workplace / "a file/cache"))
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(workplace / "a file/cache/dvc"))
+    for variable in ("DVC_SITE_CACHE_DIR", "DARKROOM_CACHE"):
         code, line = end("check")
         assert code == 2
-        assert "a file/cache" in line and "(Not a directory); name another folder by DARKROOM_CACHE" in line
+        assert f"a file/cache/dvc (Not a directory); set {variable} to a folder" in line
+        monkeypatch.setenv("DARKROOM_CACHE", str(workplace / "a file/cache"))
 
 
 def test_what_a_full_disk_left_of_dvcs_record_is_removed(workplace: Path) -> None:

@@ -20,8 +20,13 @@ from tasks.core.base.paths import folders_of_others
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF Hub layers are written for Keras 2, that is tf-keras
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors are raised as exceptions too
 # What would change results. TensorFlow advises to set the first, and ends the process at an unknown XLA flag.
-TOLD = ("TF_ENABLE_ONEDNN_OPTS", "TF_SET_ONEDNN_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_XLA_FLAGS")
-for told in TOLD:
+NOT_HEEDED = (
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_SET_ONEDNN_FPMATH_MODE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "TF_XLA_FLAGS",
+)
+for told in NOT_HEEDED:
     os.environ.pop(told, None)
 os.environ.update(folders_of_others())
 

@@ -253,10 +253,9 @@ def guard_restores() -> None:
 
     def checking_out(self: Any, *words: Any, **options: Any) -> Any:
         found = checkout(self, *words, **options)
-        if (
-            LocalHashFileDB.check is HashFileDB.check and not self.outs_cached()
-        ):  # restored, and damaged by now
-            self.remove_outs(force=True)
+        is_restoring = LocalHashFileDB.check is HashFileDB.check
+        if is_restoring and not self.outs_cached():
+            self.remove_outs()  # what was copied is damaged; the stage, which runs now, isn't to find it
             raise RunCacheNotFoundError(self)
         return found
 

@@ -142,7 +142,8 @@ def _parse(file: Path, constructor: type[SafeConstructor] | None = None) -> Any:
     except (YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         if "yaml.org,2002:value" in where:  # a type of its own in YAML 1.1, also for DVC
-            raise ParamError(f"{file} has = as a value; put it in quotes") from None
+            line = error.problem_mark.line + 1  # type: ignore[union-attr]
+            raise ParamError(f"{file} has = as a value in line {line}; put it in quotes") from None
         raise ParamError(f"{file} is not valid YAML: {where}") from None
     return {} if raw is None else raw
 

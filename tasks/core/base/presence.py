@@ -17,7 +17,7 @@ def tell_pointer(path: str | Path) -> str | None:
         OSError: it can't be read.
     """
     top = Path(path)
-    for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
+    for file in (*top.glob("*"), *top.glob("variables/*")) if top.is_dir() else [top]:  # as of a SavedModel
         if file.is_file():
             with file.open("rb") as stream:
                 if stream.read(len(LFS_POINTER)) == LFS_POINTER:

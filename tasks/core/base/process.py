@@ -27,7 +27,11 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 SIGNALS += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
 PR_SET_PDEATHSIG = 1
 QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # as Python has it
-OF_GIT_HOOKS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+# What git tells a hook of its repository: of `git rev-parse --local-env-vars` those that aren't settings.
+OF_GIT_HOOKS = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH", "GIT_SHALLOW_FILE"),
+)
 STAGE = "DVC_STAGE"  # in the environment of what DVC starts: the stage's name
 RECORDS = Path(".dvc/tmp/stages")  # what stages tell those that come after them
 OWN_PID = "DARKROOM_PID"  # in the environment, which a stage's children get too, with a pid that isn't theirs
@@ -106,22 +110,6 @@ def forget_git_hook() -> None:
     """
     for name in OF_GIT_HOOKS:
         os.environ.pop(name, None)
-
-
-def check_certificates() -> None:
-    """Ends this process with a line where SSL_CERT_FILE names none, as that of an environment that is gone.
-
-    httpx, by which Prefect talks also to a server on this machine, would show a traceback.
-    """
-    if file := os.environ.get("SSL_CERT_FILE"):
-        import ssl  # a hundredth of a second, for nothing in most cases
-
-        try:
-            ssl.create_default_context(cafile=file)
-        except OSError as error:
-            why = error.strerror or error
-            print(f"SSL_CERT_FILE is {file!r}, of no certificates ({why}); mend or unset it", file=sys.stderr)
-            raise SystemExit(2) from None
 
 
 def stage() -> str | None:

@@ -59,7 +59,7 @@ def own_columns(labels: Path) -> pd.DataFrame:
 def _check_format(labels: Path) -> None:
     with labels.open("rb") as stream:
         start = stream.read(100).removeprefix(BOM_UTF8).lstrip()
-    is_workbook = start.startswith(WORKBOOK) and labels.suffix != ".zip"
+    is_workbook = start.startswith(WORKBOOK) and labels.suffix.lower() != ".zip"
     if is_workbook or IS_JSON.match(start):
         raise DataError(
             f"data.labels: {labels} is {'a workbook' if is_workbook else 'JSON'}; save it as {FORMATS}"

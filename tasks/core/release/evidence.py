@@ -95,6 +95,6 @@ class Evidence:
         if found := cls.of(tag):
             return found
         raise DataError(
-            f"{tag} carries no evidence, as it wasn't made by `python -m flows.promote`; "
-            "a version that this makes of another commit has some"
+            f"{tag} was made by hand and carries no evidence, so there is nothing to look at; "
+            "versions that `python -m flows.promote` makes carry some"
         )

@@ -23,7 +23,7 @@ def shown(values: dict[str, Any]) -> dict[str, str]:
 def changed(then: dict[str, str], now: dict[str, str]) -> list[tuple[str, str, str]]:
     """What differs between parameters as they are shown: key, value before and value now.
 
-    Of a list of rules those that are in both, at whatever place: one more doesn't change all after it.
+    Rules that both lists have are left out, whatever their places: one more doesn't change all after it.
     """
     then, now = _without(then, now), _without(now, then)
     pairs = [(key, then.get(key, NONE), now.get(key, NONE)) for key in dict.fromkeys([*then, *now])]

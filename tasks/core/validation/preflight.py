@@ -131,14 +131,20 @@ def check_cache() -> None:
     Raises:
         DataError: names the folder, and what hinders.
     """
-    place = Path(os.environ.get("DVC_SITE_CACHE_DIR") or cache_folder() / "dvc")
-    why = "it may not be written to"
+    named = os.environ.get("DVC_SITE_CACHE_DIR")  # by the start of .venv, if not by the user
+    if not named:
+        return
+    place, why = Path(named), "it may not be written to"
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = str(error.strerror)
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        raise DataError(f"{place} is where caches are to lie ({why}); name another folder by DARKROOM_CACHE")
+        is_ours = place.absolute() == (cache_folder() / "dvc").absolute()
+        variable = "DARKROOM_CACHE" if is_ours else "DVC_SITE_CACHE_DIR"
+        raise DataError(
+            f"DVC can't keep its database in {place} ({why}); set {variable} to a folder that you may use"
+        )
 
 
 def _check_digests() -> None:
