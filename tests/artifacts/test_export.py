@@ -454,6 +454,13 @@ def test_a_ratio_without_what_it_is_a_ratio_to_is_a_slip() -> None:
         dataclasses.replace(ALL, formats=("onnx",), rules=rules)
 
 
+def test_the_contract_says_what_an_artifact_takes() -> None:
+    contract = Contract(("a", "b"), 64, "pad")
+    said = json.loads(contract.text())
+    assert said["input"] == {"shape": [None, 64, 64, 3], "dtype": "float32", "range": [0, 1]}
+    assert Contract.of(said) == contract
+
+
 def test_budgets_of_time_are_measured_when_asked_for(tiny: Tiny, tmp_path: Path) -> None:
     most = [ArtifactRule("peak_memory_bytes", max=each) for each in (1e7, 1e10)]
     found = run(tiny, tmp_path, "onnx", rules=(ArtifactRule("latency_ms", max=0.0), *most))["onnx"]
