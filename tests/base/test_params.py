@@ -71,6 +71,17 @@ def test_an_equals_sign_wants_quotes(tmp_path: Path) -> None:
     assert load(tmp_path, SHIPPED.replace("images: data/digits", "images: '='")).data.images == "="
 
 
+def test_a_rule_on_robustness_needs_it_measured(tmp_path: Path) -> None:
+    rule = "metric: test.accuracy, against: majority, min: 0.0"
+    asked = SHIPPED.replace(rule, "metric: robustness.accuracy, min: 0.5")
+    for text in (asked, SHIPPED.replace("robustness: 300", "robustness: 0")):
+        load(tmp_path, text)
+    with pytest.raises(
+        ParamError, match=r"gate\.rules\.0\.metric .* but evaluate\.robustness is 0; raise it"
+    ):
+        load(tmp_path, asked.replace("robustness: 300", "robustness: 0"))
+
+
 def test_a_number_may_have_an_exponent(tmp_path: Path) -> None:
     assert (
         load(tmp_path, SHIPPED.replace("learning_rate: auto", "learning_rate: 1e-3")).train.learning_rate
