@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -44,6 +45,7 @@ def _run_once(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
         errors="replace",
     )
     lines = []
+    _repeat_alarm(ends=False)
     with child, Run.current().undoing(partial(stop, child, words)):
         try:
             for line in child.stdout or []:
@@ -52,11 +54,22 @@ def _run_once(words: Sequence[str], say: Say) -> tuple[int, list[str]]:
                     if not dvc_api.CHATTER.match(text):
                         say(text)
         except BaseException:  # Prefect turns a SIGTERM, and the end of a task's time, into an exception
+            _repeat_alarm(ends=True)
             stop(child, words)
             raise
     if child.returncode and dvc_api.was_busy(lines):
         raise Busy("another DVC command is at work here")
     return child.returncode, lines
+
+
+def _repeat_alarm(ends: bool) -> None:
+    """Has the end of a task's time, an alarm in the main thread, come again and again, or no more.
+
+    Prefect's exception may be raised where Python ignores it, as in a finalizer: the stage would never end.
+    """
+    left, _ = signal.getitimer(signal.ITIMER_REAL)
+    if left and threading.current_thread() is threading.main_thread():
+        signal.setitimer(signal.ITIMER_REAL, 0 if ends else left, 0 if ends else AGAIN)
 
 
 def stop(child: subprocess.Popen[str], words: Sequence[str]) -> None:

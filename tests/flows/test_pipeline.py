@@ -620,6 +620,29 @@ def test_a_stage_that_does_not_heed_its_end_is_killed(
     assert (repository / "copy.txt").read_text() == "good\n"
 
 
+def test_the_end_of_a_stages_time_comes_again_where_its_exception_was_ignored(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python ignores it in a finalizer. The stage went on for ever."""
+    ignored: list[BaseException] = []
+
+    class Ignoring:
+        def match(self, _text: str) -> bool:
+            if not ignored:
+                try:
+                    time.sleep(5)
+                except BaseException as error:
+                    ignored.append(error)
+            return True
+
+    monkeypatch.setattr(dvc_command, "AGAIN", 1)
+    monkeypatch.setattr("tasks.core.release.dvc_api.CHATTER", Ignoring())
+    stage = "stages: {long: {cmd: sleep 20 && cp source.txt copy.txt, deps: [source.txt], outs: [copy.txt]}}"
+    (repository / "dvc.yaml").write_text(stage)
+    assert run(stage_hours=2 / 3600)[0] == {"long": "TimedOut"}
+    assert ignored
+
+
 def test_what_outlives_dvc_is_ended_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt may end DVC while it starts a stage, which then has no parent, and may ignore it."""
     monkeypatch.chdir(tmp_path)
