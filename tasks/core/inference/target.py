@@ -18,9 +18,10 @@ def check_target(option: str, folder: Path, *images: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{option} {folder} is a file; give a folder")
+    place = folder.resolve()
     for each in images:
-        if folder.resolve().is_relative_to(each.resolve()):
+        if place.is_relative_to(each.resolve()):
             raise DataError(f"{option} {folder} lies among the images of {each}; give a folder outside of it")
     for output in sorted(outputs()):
-        if folder.resolve().is_relative_to(Path(output).resolve()):
+        if place.is_relative_to(Path(output).resolve()):
             raise DataError(f"{option} {folder} lies in {output}, which a stage writes; give another folder")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from functools import cache
@@ -46,19 +45,20 @@ def attempt(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
     Raises:
         DarkroomError: there is no git.
     """
-    if not shutil.which("git"):
-        raise DarkroomError("git is not found; install it, or add its folder to PATH")
     settings = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its own words, and no question for a password
     inherited = {name: value for name, value in os.environ.items() if name != "GIT_COMMITTER_DATE"}
-    return subprocess.run(
-        ["git", *(word for one in SETTINGS for word in ("-c", one)), *words],
-        env=inherited | settings,  # a tag is of the moment: GTO and DVC go by the times of tags
-        check=False,
-        capture_output=True,
-        input=given,
-        encoding="utf-8",
-        errors="replace",  # names and texts need not be UTF-8
-    )
+    try:
+        return subprocess.run(
+            ["git", *(word for one in SETTINGS for word in ("-c", one)), *words],
+            env=inherited | settings,  # a tag is of the moment: GTO and DVC go by the times of tags
+            check=False,
+            capture_output=True,
+            input=given,
+            encoding="utf-8",
+            errors="replace",  # names and texts need not be UTF-8
+        )
+    except FileNotFoundError:
+        raise DarkroomError("git is not found; install it, or add its folder to PATH") from None
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
