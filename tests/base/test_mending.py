@@ -1,5 +1,6 @@
 """What DVC has left half written is seen as such; tests/soak kills it to make some."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -202,6 +203,25 @@ def test_what_was_damaged_in_dvcs_cache_is_made_again_and_not_restored(twice: Pa
     assert (twice / "result.txt").read_text() == "oneone"
     (twice / "source.txt").write_text("two")
     assert "is cached - skipping run" in repeated(twice).stdout, "what is sound is restored"
+
+
+@pytest.mark.parametrize("damage", ["half is there", "another digest"])
+def test_a_damaged_note_of_a_run_is_not_restored_from(twice: Path, damage: str) -> None:
+    """Half of it may be YAML too, and stopped each run: "failed to reproduce 'copy': 'outs'"."""
+    (file,) = [
+        file
+        for file in (twice / ".dvc/cache/runs").glob("*/*/*")
+        if hashlib.md5(b"oneone").hexdigest() in file.read_text()
+    ]
+    text = file.read_text()
+    two = hashlib.md5(b"twotwo").hexdigest()
+    changed = text.replace(hashlib.md5(b"oneone").hexdigest(), two)
+    file.write_text(text[: text.index("outs:")] if damage == "half is there" else changed)
+    (twice / "source.txt").write_text("one")
+    done = repeated(twice)
+    assert done.returncode == 0 and "Running stage 'copy'" in done.stdout, done.stderr
+    assert (twice / "result.txt").read_text() == "oneone"
+    assert file.read_text() == text, "it is written anew"
 
 
 def test_what_is_damaged_while_dvc_copies_it_is_made_again(twice: Path) -> None:

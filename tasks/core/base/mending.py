@@ -230,17 +230,19 @@ def guard_restores() -> None:
     are by then: what was edited meanwhile would be clean and wrong. And it takes each read-only file of its
     cache for sound. Its own check of others, which reads what has another time or size than in its list of
     digests, removes what was changed, and the stage runs. It is asked again after files were copied.
+    A note of a run is named for its own digest, at which DVC doesn't look: one that was cut short may still
+    be YAML, of which half is there.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may be that they are errors still
         from dvc.exceptions import DvcException
         from dvc.stage import Stage
-        from dvc.stage.cache import RunCacheNotFoundError, StageCache
+        from dvc.stage.cache import RunCacheNotFoundError, StageCache, _get_cache_hash
         from dvc_data.hashfile.db import HashFileDB
         from dvc_data.hashfile.db.local import LocalHashFileDB
 
     restore, save_deps, check = StageCache.restore, Stage.save_deps, LocalHashFileDB.check
-    checkout = Stage.checkout
+    checkout, load = Stage.checkout, StageCache._load_cache
     restored: dict[str, list[Any]] = {}  # the inputs of each stage that was, which DVC saves next
 
     def restoring(self: Any, stage: Any, *words: Any, **options: Any) -> None:
@@ -259,6 +261,13 @@ def guard_restores() -> None:
             raise RunCacheNotFoundError(self)
         return found
 
+    def loading(self: Any, key: str, name: str) -> Any:
+        note = load(self, key, name)
+        if note and _get_cache_hash(note) != name:
+            Path(self._get_cache_path(key, name)).unlink()
+            return None
+        return note
+
     def saving(self: Any, *words: Any, **options: Any) -> None:
         before = restored.pop(self.addressing, None)
         save_deps(self, *words, **options)
@@ -267,7 +276,7 @@ def guard_restores() -> None:
             raise DvcException(f"{path} was changed while DVC restored {self.addressing}; run it again")
 
     StageCache.restore, Stage.save_deps = restoring, saving
-    Stage.checkout = checking_out
+    Stage.checkout, StageCache._load_cache = checking_out, loading
 
 
 def _digests(stage: Any) -> list[Any]:
