@@ -78,8 +78,8 @@ def _run_dvc(words: list[str]) -> int:
 
     from tasks.core.base import mending
 
+    sys.orig_argv = ["dvc", *words]
     mending.begin_dvc()  # as each Python of .venv does that is a dvc; what it does at its end, `_end` calls
-    mending.guard_restores()
     run._run = _run_stage
     return int(main(words))
 
