@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tasks.core.backbones.tensorflow_setup import tf
+from tasks.core.backbones.tensorflow_setup import tf, unconverted
 from tasks.core.base.contract import Contract, Resize
 
 HEADER = 1 << 16  # bytes, within which EXIF lies
@@ -16,6 +16,7 @@ PNG_EXIF = (b"\0\0??eXIf", 0)
 ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # what its programs mark a JPEG with
 
 
+@unconverted
 def images(encoded: Any, contract: Contract) -> Any:
     """Reads JPEG and PNG, upright by EXIF, transparency on white, fitted into the contract's square.
 

@@ -6,7 +6,7 @@ from typing import Any
 from tasks.core.backbones import saved_model, store
 from tasks.core.backbones.catalogue import BUILT_IN, UNPINNED
 from tasks.core.backbones.pooling import pool
-from tasks.core.backbones.tensorflow_setup import hub, tf, without_keras_3
+from tasks.core.backbones.tensorflow_setup import hub, tf, unconverted, without_keras_3
 from tasks.core.base.errors import BackboneError, brief
 
 
@@ -50,6 +50,7 @@ def extractor(backbone: Any) -> Any:
     """Gives a function from images, uint8 (n, h, w, 3), to all of a frozen backbone's features, (n, k)."""
 
     @tf.function(reduce_retracing=True)
+    @unconverted
     def extract(images: Any) -> Any:
         return pool(backbone(to_float(images), training=False))
 

@@ -9,10 +9,10 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from tasks.core.base.console import quiet
 from tasks.core.base.paths import folders_of_others
@@ -42,12 +42,21 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 tf.get_logger().setLevel(logging.ERROR)
 
 AUTOTUNE = tf.data.AUTOTUNE
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def deterministic(seed: int) -> None:
     """Makes this process give the same bits for the same work on the same kind of CPU."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+
+
+def unconverted(function: Function) -> Function:
+    """Has AutoGraph leave a function alone, and all that it calls; for what branches on no tensor.
+
+    It would write them anew, TF Hub's layer among them, which takes up to half of a short stage.
+    """
+    return cast(Function, tf.autograph.experimental.do_not_convert(function))
 
 
 def without_autotune(stream: Any) -> Any:
@@ -99,6 +108,7 @@ __all__ = [
     "hub",
     "keras",
     "tf",
+    "unconverted",
     "verbosity",
     "without_autotune",
     "without_keras_3",

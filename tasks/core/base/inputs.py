@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -315,7 +315,13 @@ def outputs(*names: str) -> set[str]:
 
 
 def _yaml(file: Path) -> Any:
-    return YAML(typ="safe", pure=True).load(file.read_text("utf-8"))
+    return _parsed(file.read_text("utf-8"))
+
+
+@lru_cache(8)
+def _parsed(text: str) -> Any:
+    """What no caller changes; dvc.yaml takes a thirtieth of a second, and is read five times in a stage."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from tasks.core.backbones.config import Features
 from tasks.core.backbones.layer import backbone_layer, to_float
 from tasks.core.backbones.pooling import pool
 from tasks.core.backbones.scaling import Scaling
-from tasks.core.backbones.tensorflow_setup import keras, tf
+from tasks.core.backbones.tensorflow_setup import keras, tf, unconverted
 from tasks.core.base.contract import Contract
 from tasks.core.base.errors import BackboneError, ModelError, brief
 from tasks.core.base.files import read_json, write_json
@@ -20,6 +20,7 @@ Predict = Callable[[Any], Any]  # images, uint8 (n, size, size, 3), to probabili
 WEIGHTS = "classifier.weights.h5"
 
 
+@unconverted
 def network(backbone: Any, classes: int, image_size: int, features: Features) -> Any:
     """Builds the classifier: images of float32 (n, image_size, image_size, 3) to logits.
 
@@ -46,6 +47,7 @@ class InTraining(keras.Model):  # type: ignore[misc]
         return [*backbone[first:], *self.get_layer("head").trainable_weights]
 
 
+@unconverted
 def in_training(
     model: Any,
     features: Features,
@@ -154,6 +156,7 @@ def predictor(model: Any) -> Predict:
     """Compiles a classifier."""
 
     @tf.function
+    @unconverted
     def probabilities(pixels: Any) -> Any:
         return tf.nn.softmax(model(to_float(pixels), training=False))
 
