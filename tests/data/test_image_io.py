@@ -60,6 +60,14 @@ def test_grey_of_16_bits_is_scaled_and_not_clipped() -> None:
     assert np.array_equal(pixels[..., 0].ravel(), np.arange(256))
 
 
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_floats_that_go_a_little_beyond_their_white_stay_as_bright(white: float) -> None:
+    """As a resampled image does in a pixel; with the next white it was black."""
+    ramp = np.linspace(0, white, 256, dtype=np.float32).reshape(16, 16)
+    ramp[-1, -1] *= 1.08
+    assert np.array_equal(decoded(saved(Image.fromarray(ramp), "TIFF"))[..., 0].ravel(), np.arange(256))
+
+
 @pytest.mark.parametrize("highest", [200, 255, 256, 4095])
 def test_dark_grey_of_16_bits_stays_dark_whatever_its_brightest_pixel(highest: int) -> None:
     image = Image.fromarray(np.linspace(0, highest, 256).astype(np.uint16).reshape(16, 16))

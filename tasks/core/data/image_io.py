@@ -28,6 +28,7 @@ _NAMES = "bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 PNG = b"\x89PNG\r\n\x1a\n"  # what each file of it begins with
 STRIP = 1 << 20  # numbers that are scaled at a time, which takes ten times their memory
+BEYOND = 1.1  # times its white, as far as a float goes where an image was resampled
 NO_DATA = 1e30  # of a float; the largest is a common mark for it
 # What browsers, phones and cameras write that isn't read here, by what a file has from its fifth byte on...
 BY_BRAND = {
@@ -219,16 +220,15 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """Scales grey of more than 8 bits to 0-255; Pillow's own conversion would clip it, transparency and all.
 
     White is 65535 where a file has 16 bits, and 4095 where it has 12. 32 bits and floats don't say what it
-    is: of what is usual, it is the least that holds the image. What is no number, or as large as only a mark
-    for no data is, is black.
+    is: of what is usual, it is the least that holds the image, floats but for a tenth of it. What is no
+    number, or as large as only a mark for no data is, is black.
     """
     numbers = np.asarray(image)
     numbers = numbers.view(np.uint32) if _is_unsigned(image) else numbers
     rows = max(1, STRIP // image.width)
     strips = [numbers[start : start + rows] for start in range(0, len(numbers), rows)]
     highest = max(float(_without_none(strip)[0].max(initial=0)) for strip in strips)
-    whites = _whites(image, highest)
-    top = next((white for white in whites if highest <= white), whites[-1])
+    top = _white(image, highest)
     is_inverse = _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0  # Pillow heeds it up to 8 bits
     grey = Image.fromarray(np.concatenate([_levels(strip, top, is_inverse) for strip in strips]))
     level = image.info.get("transparency")
@@ -253,16 +253,17 @@ def _levels(numbers: Array, top: float, is_inverse: bool) -> Pixels:
     return levels.round().astype(np.uint8)
 
 
-def _whites(image: Image.Image, highest: float) -> list[float]:
-    """What white may be, the least first; counts go some way beyond 65535, and are cut off there."""
-    if image.mode == "F":
-        return [1.0, 255.0, 65535.0]
+def _white(image: Image.Image, highest: float) -> float:
+    """What white is; counts go some way beyond 65535, and are cut off there, as are floats beyond theirs."""
     if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == (12,):
-        return [4095.0]
-    if highest >= 1 << 31:  # where numbers with a sign end
-        return [4294967295.0]
-    is_deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
-    return [65535.0] if is_deep else [255.0, 65535.0]
+        return 4095.0
+    if image.mode != "F" and highest >= 1 << 31:  # where numbers with a sign end
+        return 4294967295.0
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return 65535.0
+    if image.mode != "F":
+        return 255.0 if highest <= 255 else 65535.0
+    return next((white for white in (1.0, 255.0) if highest <= BEYOND * white), 65535.0)
 
 
 def _is_unsigned(image: Image.Image) -> bool:
