@@ -20,7 +20,7 @@ SHARES = Shares(validation=0.1, test=0.2, seed=123)
 def rows(count: int) -> pd.DataFrame:
     """A manifest of two classes with `count` images each."""
     frame = pd.DataFrame({"label": ["a", "b"] * count, "sha256": [f"{n:064x}" for n in range(2 * count)]})
-    frame["group"], frame["split_hint"] = None, None
+    frame["group"], frame["given_group"], frame["split_hint"] = None, None, None
     return frame
 
 
@@ -93,7 +93,6 @@ def test_a_few_images_named_for_a_split_are_told_to_be_all_of_it() -> None:
 def test_a_group_that_no_draw_can_divide_is_named() -> None:
     """As where a program writes NA for each image of no group."""
     frame = rows(50)
-    frame["given_group"] = None
     assert splits.large(frame) is None
     frame.loc[:49, "given_group"] = frame.loc[:49, "group"] = "NA"
     assert splits.large(frame) is None, "a half"
@@ -137,11 +136,33 @@ def test_a_class_that_is_one_film_is_not_to_be_parted() -> None:
     shares = next(s for seed in range(99) if split(frame, s := replace(SHARES, seed=seed))[0] == "train")
     warning = splits.check(frame, split(frame, shares), shares)
     assert warning and warning.startswith("class 'a' has no image for validation (and 1 more of the kind); ")
-    assert "its 200 images are one set of near-duplicates or groups, which no split may part" in warning
-    assert "name splits" not in warning
+    assert "its 200 images are one set of near-duplicates or group, which no split may part" in warning
+    assert "name splits" not in warning and "lower validate.near_distance" in warning
+    frame["given_group"] = frame["group"]
+    warning = splits.check(frame, split(frame, shares), shares)
+    assert warning and "200 images are one group, which no split may part; add images of other gr" in warning
 
 
-@settings(max_examples=60, deadline=None)
+def test_a_group_of_nearly_all_is_told_where_it_leaves_a_class_without_images() -> None:
+    """As a column of `none`: to add images would not help."""
+    frame = rows(30)
+    frame["given_group"] = frame["group"] = "none"
+    with pytest.raises(DataError, match=r"60 of 60 images are one group, 'none', .*; if that stands for no"):
+        splits.check(frame, pd.Series("train", frame.index), SHARES)
+
+
+def test_shares_of_less_than_an_image_are_told_and_so_is_a_test_folder_without_labels() -> None:
+    frame, none = rows(30), replace(SHARES, test=0.0001)
+    with pytest.raises(
+        DataError, match=r"for test .*build\.test_split is 0\.0001, less than one of 60: raise"
+    ):
+        splits.check(frame, split(frame, none).replace("test", "train"), none)
+    frame.loc[frame["label"] == "a", "split_hint"] = "test"
+    with pytest.raises(DataError, match="all of it is named for test: if that has no labels, take it away"):
+        splits.check(frame, split(frame, SHARES), SHARES)
+
+
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -130,17 +130,31 @@ def check(manifest: pd.DataFrame, splits: pd.Series, shares: Shares) -> str | No
             f"it is drawn from the {unnamed:,} images that the labels file names for no split: name some "
             f"for {name}; or name all for a split, and it is drawn from those for training"
         )
+    share = {"validation": shares.validation, "test": shares.test}.get(name)
+    if share is not None and share * group.nunique() < 1 and name not in set(splits):
+        remedy = f"build.{name}_split is {share:g}, less than one of {group.nunique():,}: raise it"
+    hints = manifest["split_hint"][manifest["label"] == label]
+    if name == "train" and hints.notna().all():
+        remedy = f"all of it is named for {hints.iloc[0]}: if that has no labels, take it away"
     count = of_label.nunique()
     if name != "train" and count < min(len(SPLITS), len(of_label)):  # naming splits would part groups
-        sets = "one set" if count == 1 else f"{count} sets"
-        remedy = (
-            f"its {len(of_label)} images are {sets} of near-duplicates or groups, which no split may part; "
-        )
-        remedy += "add images that are unlike these"
+        given = manifest["given_group"][manifest["label"] == label]
+        remedy = large(manifest) or _of_few_groups(len(of_label), count, are_given=bool(given.notna().all()))
     text = f"class {label!r} has no image for {name}{more}; {remedy}"
     if name == "train" or set(splits) != set(SPLITS):
         raise DataError(text)
     return text
+
+
+def _of_few_groups(images: int, count: int, *, are_given: bool) -> str:
+    if are_given:
+        what, remedy = "group", "add images of other groups"
+    else:
+        what = "set of near-duplicates or group"
+        remedy = "add images that are unlike these, or, if they are different images, lower "
+        remedy += "validate.near_distance"
+    number = "one" if count == 1 else count
+    return f"its {images} images are {number} {what}{'s' * (count > 1)}, which no split may part; {remedy}"
 
 
 def _better_seed(manifest: pd.DataFrame, shares: Shares) -> str:
