@@ -85,10 +85,37 @@ def test_classes_with_words_of_splits_in_their_names_are_classes(
     assert labels == set(names)
 
 
+@pytest.mark.parametrize("names", [("seg_train", "seg_test", "seg_pred"), ("training", "validation")])
+@pytest.mark.parametrize("within", ["red/0.png", "0.png"])
+def test_splits_within_folders_of_their_own_names_are_no_classes(
+    tmp_path: Path, names: tuple[str, ...], within: str
+) -> None:
+    """As some archives unpack: a model would learn to tell train from test, without a word."""
+    for name in names:
+        file = tmp_path / "pictures" / name / name / within
+        file.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(file)
+    doubled = "seg_test/seg_test" if len(names) == 3 else "training/training"
+    with pytest.raises(DataError, match=f"{doubled}.* make classes of splits; move what is in"):
+        discovery.discover(tmp_path / "pictures", labels_file(tmp_path))
+
+
 def test_classes_that_hold_other_folders_are_no_splits(tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures/Training Shoes", ["gold"], count=1)
     write_classes(tmp_path / "pictures/Test Strips", ["navy"], count=1)
     assert len(found(tmp_path / "pictures", labels_file(tmp_path))) == 2
+
+
+def test_copies_of_a_data_set_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A model would learn to tell the copies apart, and do so without a mistake."""
+    for name in ("color", "grayscale"):
+        write_classes(tmp_path / "pictures" / name, ["gold", "navy"], count=1)
+    assert len(found(tmp_path / "pictures", labels_file(tmp_path))) == 4
+    said = capfd.readouterr().err
+    assert "color, grayscale, all hold the folders gold, navy; if these are the classes, give" in said
+    write_classes(tmp_path / "pictures/color", ["pink"], count=1)
+    found(tmp_path / "pictures", labels_file(tmp_path))
+    assert capfd.readouterr().err == "", "as where a class has folders of dates"
 
 
 def test_a_folder_around_the_classes_is_told(tmp_path: Path) -> None:
@@ -157,6 +184,12 @@ def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
         (f"path,label\nred/{'0' * 5000}.png,red\n", r"lists 'red/0{96}\.\.\.', which is not in"),
         ("path,label\nred/000.png ,red\n", "leave out the blanks around it"),
         ("path,label\npictures/red/000.png,red\n", "leave out pictures/"),
+        ("path,label\na/b/pictures/red/000.png,red\n", "leave out a/b/pictures/"),
+        ("path,label\nred/000,red\n", r"its name there ends with \.png: add that"),
+        ("path,label\nred/000.PNG,red\n", r"write the suffix as the file has it, not \.PNG"),
+        ("path,label\n%72ed/000.png,red\n", "write them without %"),
+        ("path;label;score\nred/000.png;red;0,5\n", "';' between its columns"),
+        ("# labels\npath,label\nred/000.png,red\n", "begins with a comment, '# labels'; remove the line"),
         ("path,label\nred/000.png,red,\n", "more fields than its first line"),
         ("path,label\nred/0,0.png,red\n", "more fields than its first line"),
     ],

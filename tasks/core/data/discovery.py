@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tasks.core.base import presence
-from tasks.core.base.errors import DataError
+from tasks.core.base import console, presence
+from tasks.core.base.errors import DataError, first_of
 from tasks.core.base.files import is_hidden
 from tasks.core.data import archives, image_io, labels_file
 from tasks.core.data.entries import HINTS, Entry, check_names
@@ -26,6 +26,7 @@ from tasks.core.data.listing import (
 OTHERS = ("validate", "eval", "evaluation", "holdout", "extra", "pred", "unseen")
 LIKE_SPLITS = HINTS | {name: name for name in OTHERS}
 WORDS = re.compile("[a-z]+")
+SHOWN = 5  # folders that a line names
 
 
 def discover(folder: Path, labels: Path) -> tuple[list[Entry], dict[str, int]]:
@@ -113,6 +114,7 @@ def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
     folders = [path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
     places = [_Place.of(folder, path) for path in below]
     _check_unpacked(folder, places)
+    _check_doubled(folder, places)
     inner = {place.in_split[0] for place in places if place.archive and len(place.in_split) > 1}
     hinted = _are_splits(folder, sorted({*folders, *inner}))
     depth = 2 if hinted else 1
@@ -134,6 +136,7 @@ def _by_folder(folder: Path, below: Iterable[str]) -> list[Entry]:
         known.add(parts[depth - 1] if len(parts) > depth else label)
     if not hinted:
         _check_splits(folder, places)
+        _tell_of_classes_within(folder, places)
     _check_classes_in_archives(folder, places, known, depth)
     _check_wrapped(places)
     of_classes = [folder / top for top in folders]
@@ -159,6 +162,18 @@ def _are_splits(folder: Path, tops: list[str]) -> bool:
     return bool(splits) and not others
 
 
+def _check_doubled(folder: Path, places: list[_Place]) -> None:
+    """Refuses splits of which each lies in a folder of its own name: `seg_train/seg_train/cat/1.jpg`."""
+    parts = {tuple(place.parts[:2]) for place in places}
+    kinds = {_kind_of_split(top) for top, *_ in parts}
+    if len(kinds) > 1 and None not in kinds and all(len(each) == 2 and len(set(each)) == 1 for each in parts):
+        doubled = first_of([f"{top}/{top}" for top, _ in sorted(parts)], SHOWN)
+        raise DataError(
+            f"data.images: {folder} holds {doubled}, which would make classes of splits; "
+            "move what is in each inner folder up, into the outer one"
+        )
+
+
 def _check_splits(folder: Path, places: list[_Place]) -> None:
     """Refuses folders and archives that are called nearly as splits are, and hold the same folders."""
     inner: dict[str, set[str]] = {}
@@ -176,6 +191,19 @@ def _check_splits(folder: Path, places: list[_Place]) -> None:
         raise DataError(
             f"data.images: {folder} holds {' and '.join(sorted(kinds))}, which would be taken for no splits; "
             "name splits train, validation and test; if these are none, name the classes in data.labels"
+        )
+
+
+def _tell_of_classes_within(folder: Path, places: list[_Place]) -> None:
+    """Warns where all classes hold the same folders: `color/rose` beside `grey/rose` are copies of a set."""
+    inner: dict[str, set[str]] = {}
+    for place in places:
+        inner.setdefault(place.parts[0], set()).add(place.parts[1] if len(place.parts) > 2 else "")
+    first, *others = inner.values()
+    if others and len(first) > 1 and all(other == first for other in others):
+        console.warn(
+            f"data.images: the classes of {folder}, {first_of(sorted(inner), SHOWN)}, all hold the folders "
+            f"{first_of(sorted(first), SHOWN)}; if these are the classes, give {folder / min(inner)}"
         )
 
 

@@ -8,8 +8,10 @@ import unicodedata
 import warnings
 from codecs import BOM_UTF8
 from collections import Counter
+from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 
 from tasks.core.base import presence
 from tasks.core.base.errors import DataError, brief
-from tasks.core.data import archives
+from tasks.core.data import archives, image_io
 from tasks.core.data.entries import HINTS, Entry, appearance
 from tasks.core.data.listing import is_linked, refuse_unseen
 
@@ -71,8 +73,7 @@ def _check_format(labels: Path) -> None:
 
 
 def _check_columns(labels: Path, columns: list[str]) -> None:
-    if len(columns) == 1 and (used := next((mark for mark in SEPARATORS if mark in columns[0]), None)):
-        raise DataError(f"data.labels: {labels} has {used!r} between its columns; save it with commas")
+    _check_separator(labels, columns)
     for name in ("path", "label"):
         if name not in columns:
             had = ", ".join(map(repr, columns))
@@ -85,6 +86,13 @@ def _check_columns(labels: Path, columns: list[str]) -> None:
                 f"data.labels: {labels} has a column {name!r}, which is nearly {meant[0]!r}; name it so, "
                 "or something else"
             )
+
+
+def _check_separator(labels: Path, columns: list[str]) -> None:
+    if len(columns) == 1 and (used := next((mark for mark in SEPARATORS if mark in columns[0]), None)):
+        raise DataError(f"data.labels: {labels} has {used!r} between its columns; save it with commas")
+    if columns[0].startswith("#"):
+        raise DataError(f"data.labels: {labels} begins with a comment, {columns[0]!r}; remove the line")
 
 
 def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
@@ -128,15 +136,21 @@ def _remedy(folder: Path, path: str) -> str:
     """What to do about a path that is not there."""
     if "\n" in path:
         return "a quote before it is not closed, perhaps"
-    first, _, below = path.partition("/")
+    suffix = PurePath(path).suffix
     table = {
         "write paths with / in place of \\": path.replace("\\", "/"),
         "leave out the blanks around it": path.strip(),
         "put quotes around it, for a blank at its beginning is left out otherwise": f" {path}",
-        f"paths start at data.images: leave out {first}/": below,
+        "write them without %, as the files are named": unquote(path),
+        f"write the suffix as the file has it, not {suffix}": path.removesuffix(suffix) + suffix.swapcase(),
         "write its letters in NFC, as the file's name has them": unicodedata.normalize("NFC", path),
         "write its letters in NFD, as the file's name has them": unicodedata.normalize("NFD", path),
     }
+    folders = list(accumulate(path.split("/")[:-1], "{}/{}".format))
+    table |= {
+        f"paths start at data.images: leave out {above}/": path.removeprefix(f"{above}/") for above in folders
+    }
+    table |= {f"its name there ends with {kind}: add that": path + kind for kind in sorted(image_io.SUFFIXES)}
     for what, other in table.items():
         if other not in ("", path) and archives.is_there(folder / other):
             return what
@@ -156,6 +170,8 @@ def _read_labels(labels: Path) -> pd.DataFrame:
             _check_twice(labels, pd.read_csv(labels, header=None, nrows=1, **as_text).iloc[0].tolist())
             return _without_blank_rows(pd.read_csv(labels, **as_text))
     except pd.errors.ParserWarning:
+        with labels.open(encoding="utf-8-sig") as lines:
+            _check_separator(labels, next(lines).rstrip("\n").split(","))
         raise DataError(
             f"data.labels: {labels} has rows with more fields than its first line; a comma too many at their "
             "end perhaps, or one within a path that isn't in quotes"
