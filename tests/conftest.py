@@ -23,8 +23,8 @@ os.environ.setdefault("DARKROOM_CACHE", str(ROOT / ".cache"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole pipelines, which take minutes, come first: else one worker is left with them in the end."""
-    items.sort(key=lambda item: "slow" not in item.path.parts)
+    """What takes minutes comes first, the soak before all: else one worker is left with it in the end."""
+    items.sort(key=lambda item: (item.path.name != "test_soak.py", "slow" not in item.path.parts))
 
 
 @pytest.fixture(scope="session")
