@@ -129,6 +129,14 @@ def damage_a_branch() -> None:
     git("checkout", "-q", "main")
 
 
+def stash_twice() -> None:
+    """Of which git's names have the last alone."""
+    Path("dvc.lock").write_text(git("show", f"{commit('one')}:dvc.lock") + "\n")
+    git("stash", "push", "-q")
+    Path("source").write_text("of nothing yet")
+    git("stash", "push", "-q")
+
+
 def begin_a_history() -> None:
     git("tag", "one", commit("one"))
     git("checkout", "-q", "--orphan", "fresh")
@@ -143,6 +151,7 @@ NAMES: dict[str, Callable[[], object]] = {
     "working copy": lambda: git("checkout", "-q", commit("one"), "--", "dvc.lock"),
     "worktree": lambda: git("worktree", "add", "-q", "--detach", "../other", commit("one")),
     "champion": name_champion,
+    "older stash": stash_twice,
     "branch that is damaged": damage_a_branch,
     "tag, and a HEAD without commits": begin_a_history,
 }
@@ -193,6 +202,16 @@ def test_where_there_is_no_git_the_working_copy_and_the_last_runs_stay(repositor
     dvc("config", "core.no_scm", "true")
     assert prune("--runs", "1")[0] == 0
     assert kept() == {"one", "five"}
+
+
+def test_what_git_cannot_read_is_not_taken_for_no_git(repository: Path) -> None:
+    """As after a power cut; all but the last run's results would go, branches' and tags' among them."""
+    git("tag", "one", commit("one"))
+    Path(".git/HEAD").write_text("")
+    before = objects()
+    code, said = prune("--runs", "1")
+    assert code == 2 and said.startswith(f"prune: git can't read {repository / '.git'}: ")
+    assert objects() == before
 
 
 def test_a_cache_that_may_be_of_others_is_left_alone(repository: Path) -> None:

@@ -1,5 +1,6 @@
 """What others have, know and can fetch, by the remotes of git and of DVC."""
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -161,13 +162,35 @@ def test_a_clone_that_knows_less_says_so(
     subprocess.run(["git", "clone", "-q", "-b", "main", tmp_path / "origin", tmp_path / "clone"], check=True)
     assert promoted(push=True)[0] == 0
     monkeypatch.chdir(tmp_path / "clone")
+    words = "promote: origin has classifier#production#1, which is not here; `git fetch"
     monkeypatch.setattr("sys.argv", ["flows/promote.py", "--changelog"])
     assert promote.main(Run()) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("# Changelog of classifier\n")
-    assert captured.err.startswith(
-        "promote: origin has classifier#production#1, which is not here; `git fetch"
-    )
+    assert captured.out.startswith("# Changelog of classifier\n") and captured.err.startswith(words)
+    monkeypatch.setattr("sys.argv", ["flows/promote.py", "--verify", "production"])
+    with pytest.raises(DataError, match="there is no version production"):
+        promote.main(Run())
+    assert capsys.readouterr().err.startswith(words)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = (one.replace(f"Time={git.SILENT}", "Time=1") for one in git.SETTINGS)
+    monkeypatch.setattr(git, "SETTINGS", tuple(settings))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/here.git"
+        subprocess.run(["git", "remote", "set-url", "origin", address], check=True)
+        with pytest.raises(Unreachable, match=r"origin can't be asked .*too slow"):
+            git.remote_tags()
+
+
+@pytest.mark.usefixtures("here")
+def test_tags_of_another_model_that_end_alike_are_none_of_ours(variants: Path) -> None:
+    commit(variants, "good")
+    by_hand("team/classifier@v8.0.0")
+    subprocess.run(["git", "push", "-q", "origin", "team/classifier@v8.0.0"], check=True)
+    subprocess.run(["git", "tag", "--delete", "team/classifier@v8.0.0"], check=True, capture_output=True)
+    assert git.remote_tags() == {} and git.unknown_tags() is None
 
 
 @pytest.mark.usefixtures("here")

@@ -16,10 +16,12 @@ from tasks.core.base.params import FILE
 MODEL = "classifier"  # its name in dvc.yaml, under artifacts
 REMOTE = "origin"
 FETCH_TAGS = f"git fetch --tags {REMOTE}"  # without the name git asks the remote that the branch follows
+SILENT = 300  # seconds that a server may say nothing, as where a hook of its own is at work
 # What a user may have set otherwise, and would change what git prints for us to read, or pushes.
 SETTINGS = (
     *("core.quotePath=false", "color.ui=false", "column.ui=never", "diff.relative=false"),
     *("log.showSignature=false", "push.gpgSign=if-asked", "push.pushOption="),
+    *("http.lowSpeedLimit=1", f"http.lowSpeedTime={SILENT}"),  # else it waits for ever
 )
 LOST = re.compile(  # what git, curl and ssh say of a connection
     r"[Cc]onnect|resolve|[Tt]imed out|[Uu]nreachable|No route|hung up|EOF|RPC failed|Broken pipe|error: 5\d\d"
@@ -71,12 +73,15 @@ def is_here() -> bool:
     """Whether this is part of a repository.
 
     Raises:
-        DarkroomError: it is one of another user, which git doesn't touch.
+        DarkroomError: it is one that git can't read, as with an empty HEAD, or of another user.
     """
     done = attempt("rev-parse", "--git-dir")
-    if done.returncode and "not a git repository" not in done.stderr:
-        raise DarkroomError(f"git: {_why(done)}")
-    return done.returncode == 0
+    if not done.returncode:
+        return True
+    there = [folder / ".git" for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".git").exists()]
+    if there or "not a git repository" not in done.stderr:
+        raise DarkroomError(f"git can't read {there[0] if there else 'this repository'}: {_why(done)}")
+    return False
 
 
 def check_place() -> None:
@@ -188,7 +193,7 @@ def remote_tags() -> dict[str, str]:
     Raises:
         Unreachable: it can't be asked.
     """
-    done = attempt("ls-remote", "--tags", "--refs", REMOTE, f"{MODEL}@*", f"{MODEL}#*")
+    done = attempt("ls-remote", "--tags", "--refs", REMOTE, *TAGS)
     if done.returncode:
         raise Unreachable(f"{REMOTE} can't be asked for its tags ({_why(done)})")
     rows = (line.split("\trefs/tags/") for line in done.stdout.splitlines())

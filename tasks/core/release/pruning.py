@@ -112,6 +112,7 @@ def _blobs() -> set[str]:
 
 def _tips() -> Iterator[str]:
     yield from set(git.run("for-each-ref", "--format=%(objectname)").splitlines())
+    yield from git.attempt("log", "--walk-reflogs", "--format=%H", "refs/stash", "--").stdout.split()
     for line in git.run("worktree", "list", "--porcelain").splitlines():
         if line.startswith("HEAD "):
             yield line.split()[1]
