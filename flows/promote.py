@@ -170,12 +170,12 @@ def main(run: Run) -> int:
     if not given.to and (given.dry_run or given.push or given.rollback or given.no_champion):
         parser.error("--dry-run, --push, --rollback and --no-champion go with --to")
     git.check_place()
+    if not given.to and (unknown := git.unknown_tags()):
+        console.warn(f"promote: {unknown}")
     if given.verify:
         console.say(f"promote: {promotion.verify(given.verify)}")
         return 0
     if given.card or given.changelog:
-        if unknown := git.unknown_tags():
-            console.warn(f"promote: {unknown}")
         sys.stdout.write(model_card.card(given.card) if given.card else model_card.changelog())
         return 0
     with server.reporting(run.server), run.by_hand():

@@ -102,6 +102,22 @@ def test_a_version_made_by_hand_is_one_without_evidence(variants: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_a_tag_of_a_tag_counts_as_one_of_its_commit(variants: Path) -> None:
+    """As `git tag -a` makes it of another tag's name, and as DVC and GTO have it."""
+    commit(variants, "good")
+    by_hand("classifier@v1.0.0")
+    words = ["git", "tag", "-a", "-m", "mine", "classifier#production#1", "classifier@v1.0.0"]
+    subprocess.run(words, check=True, capture_output=True)
+    assert champion() == "v1.0.0"
+
+
+def test_evidence_stays_where_a_tag_is_signed() -> None:
+    signature = "-----BEGIN PGP SIGNATURE-----\n\niQ\n-----END PGP SIGNATURE-----\n"
+    assert registry.facts(f'text\n\n{{"format": 3}}\n{signature}') == {"format": 3}
+    assert registry.facts('text\n\n{"format": 3}\nmore') == {}
+
+
+@pytest.mark.usefixtures("here")
 def test_a_clock_that_is_behind_is_told(variants: Path) -> None:
     """By the times of their tags GTO and DVC would go on with the champion of before."""
     commit(variants, "good")

@@ -65,11 +65,13 @@ class Registry:
     def read(cls) -> Self:
         """Reads the tags of this repository."""
         versions, withdrawn, assignments = [], set(), []
-        form = "--format=%(refname:strip=2) %(*objectname) %(contents)%00"
+        form = "--format=%(refname:strip=2) %(*objecttype) %(*objectname) %(contents)%00"
         for entry in git.run("for-each-ref", form, "refs/tags").split("\0")[:-1]:
-            tag, commit, message = entry.removeprefix("\n").split(" ", 2)
+            tag, kind, commit, message = entry.removeprefix("\n").split(" ", 3)
             if not commit:
                 continue  # a lightweight tag, which GTO passes over too
+            if kind == "tag":  # a tag of a tag
+                commit = git.run("rev-parse", f"{commit}^{{}}")
             found = parse_name(tag, raise_on_fail=False)
             if found.get("name") != MODEL:
                 continue
@@ -148,8 +150,9 @@ class Registry:
 
 
 def facts(message: str) -> dict[str, Any]:
-    """The JSON at the end of a tag's message; nothing where there is none."""
+    """The JSON at the end of a tag's message, but for a signature; nothing where there is none."""
     _, brace, text = message.partition("\n{")
+    text = text.partition("\n-----BEGIN ")[0]
     try:
         found: dict[str, Any] = json.loads(brace + text)
         return found
