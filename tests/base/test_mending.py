@@ -232,6 +232,14 @@ def test_what_is_damaged_while_dvc_copies_it_is_made_again(twice: Path) -> None:
     assert (twice / "result.txt").read_text() == "oneone"
 
 
+def test_what_ctrl_c_leaves_half_made_is_no_traceback(tmp_path: Path) -> None:
+    """DVC's progress bar then lacks what its end asks for."""
+    half = "from dvc.progress import Tqdm\ndel Tqdm.__init__\nbar = Tqdm.__new__(Tqdm)\ndel bar"
+    for begin, words in (("", "postfix"), ("from tasks.core.base import mending; mending.begin_dvc()", "")):
+        done = repeated(tmp_path, "-c", f"{begin}\n{half}")
+        assert done.returncode == 0 and (words in done.stderr if words else not done.stderr)
+
+
 @pytest.mark.parametrize("words", [["repro"], ["experiments", "run"], ["stage", "add", "--run"]])
 def test_each_command_that_restores_is_guarded(words: list[str], tmp_path: Path) -> None:
     """Also in a clone that no DVC has been at work in yet."""

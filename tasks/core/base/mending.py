@@ -186,6 +186,7 @@ def _locks_by_links() -> bool:
 
 def begin_dvc() -> None:
     """What a `dvc` that starts does first, and last, in the project that it is in."""
+    sys.unraisablehook = lambda _: None  # such as of a progress bar that ctrl-c met half made
     with _interrupts_waiting():
         if RESTORING.intersection(sys.orig_argv):
             with suppress(ImportError, AttributeError):  # another DVC than the lock's
