@@ -189,7 +189,10 @@ def test_a_labels_file_with_rows_wins(tmp_path: Path, suffix: str) -> None:
         ("path,label\nred/000.PNG,red\n", r"write the suffix as the file has it, not \.PNG"),
         ("path,label\n%72ed/000.png,red\n", "write them without %"),
         ("path;label;score\nred/000.png;red;0,5\n", "';' between its columns"),
-        ("# labels\npath,label\nred/000.png,red\n", "begins with a comment, '# labels'; remove the line"),
+        (
+            "# labels\npath,label\nred/000.png,red\n",
+            "begins with '# labels'; its first line must be path,label",
+        ),
         ("path,label\nred/000.png,red,\n", "more fields than its first line"),
         ("path,label\nred/0,0.png,red\n", "more fields than its first line"),
     ],

@@ -136,7 +136,7 @@ def test_a_class_that_is_one_film_is_not_to_be_parted() -> None:
     shares = next(s for seed in range(99) if split(frame, s := replace(SHARES, seed=seed))[0] == "train")
     warning = splits.check(frame, split(frame, shares), shares)
     assert warning and warning.startswith("class 'a' has no image for validation (and 1 more of the kind); ")
-    assert "its 200 images are one set of near-duplicates or group, which no split may part" in warning
+    assert "its 200 images are one set of near-duplicates, which no split may part" in warning
     assert "name splits" not in warning and "lower validate.near_distance" in warning
     frame["given_group"] = frame["group"]
     warning = splits.check(frame, split(frame, shares), shares)

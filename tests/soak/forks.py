@@ -25,14 +25,8 @@ from tests.structure import ROOT
 
 OTHERS = (
     *("dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.repo.datasets", "dvc.scm", "dvc_data.hashfile.build"),
-    *(
-        "great_expectations",
-        "networkx",
-        "pygit2",
-        "tasks.prune",
-        "tasks.core.release.dvc_api",
-        "tf2onnx.convert",
-    ),
+    *("great_expectations", "networkx", "pygit2", "tf2onnx.convert"),
+    *("tasks.prune", "tasks.core.release.dvc_api"),
 )
 PR_CAPBSET_DROP, CAPABILITIES = 24, (1, 2)  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 CAPABILITY_VERSION = 0x20080522

@@ -92,7 +92,9 @@ def _check_separator(labels: Path, columns: list[str]) -> None:
     if len(columns) == 1 and (used := next((mark for mark in SEPARATORS if mark in columns[0]), None)):
         raise DataError(f"data.labels: {labels} has {used!r} between its columns; save it with commas")
     if columns[0].startswith("#"):
-        raise DataError(f"data.labels: {labels} begins with a comment, {columns[0]!r}; remove the line")
+        raise DataError(
+            f"data.labels: {labels} begins with {columns[0]!r}; its first line must be path,label"
+        )
 
 
 def _row_entry(labels: Path, row: dict[Any, Any]) -> Entry:
@@ -170,7 +172,7 @@ def _read_labels(labels: Path) -> pd.DataFrame:
             _check_twice(labels, pd.read_csv(labels, header=None, nrows=1, **as_text).iloc[0].tolist())
             return _without_blank_rows(pd.read_csv(labels, **as_text))
     except pd.errors.ParserWarning:
-        with labels.open(encoding="utf-8-sig") as lines:
+        with labels.open(encoding="utf-8-sig", errors="replace") as lines:
             _check_separator(labels, next(lines).rstrip("\n").split(","))
         raise DataError(
             f"data.labels: {labels} has rows with more fields than its first line; a comma too many at their "

@@ -147,14 +147,11 @@ def check(manifest: pd.DataFrame, splits: pd.Series, shares: Shares) -> str | No
 
 
 def _of_few_groups(images: int, count: int, *, are_given: bool) -> str:
-    if are_given:
-        what, remedy = "group", "add images of other groups"
-    else:
-        what = "set of near-duplicates or group"
-        remedy = "add images that are unlike these, or, if they are different images, lower "
-        remedy += "validate.near_distance"
-    number = "one" if count == 1 else count
-    return f"its {images} images are {number} {what}{'s' * (count > 1)}, which no split may part; {remedy}"
+    one, many, remedy = "one group", f"{count} groups", "add images of other groups"
+    if not are_given:
+        one, many = (f"{what} of near-duplicates" for what in ("one set", f"{count} sets"))
+        remedy = "add images unlike these, or, if they are different images, lower validate.near_distance"
+    return f"its {images} images are {one if count == 1 else many}, which no split may part; {remedy}"
 
 
 def _better_seed(manifest: pd.DataFrame, shares: Shares) -> str:
