@@ -13,7 +13,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("rounds", "way"), [(300, []), (6, ["--flow"])])
+@pytest.mark.parametrize(("rounds", "way"), [(200, []), (6, ["--flow"])])
 def test_no_fault_at_a_random_moment_leaves_a_wrong_result_or_something_to_mend(
     rounds: int, way: list[str]
 ) -> None:
