@@ -199,8 +199,8 @@ def _tell_of_classes_within(folder: Path, places: list[_Place]) -> None:
     inner: dict[str, set[str]] = {}
     for place in places:
         inner.setdefault(place.parts[0], set()).add(place.parts[1] if len(place.parts) > 2 else "")
-    first, *others = inner.values()
-    if others and len(first) > 1 and all(other == first for other in others):
+    first = next(iter(inner.values()), set[str]())
+    if len(inner) > 1 and len(first) > 1 and all(each == first for each in inner.values()):
         console.warn(
             f"data.images: the classes of {folder}, {first_of(sorted(inner), SHOWN)}, all hold the folders "
             f"{first_of(sorted(first), SHOWN)}; if these are the classes, give {folder / min(inner)}"
