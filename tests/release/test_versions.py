@@ -111,6 +111,23 @@ def test_a_tag_of_a_tag_counts_as_one_of_its_commit(variants: Path) -> None:
     assert champion() == "v1.0.0"
 
 
+@pytest.mark.usefixtures("here")
+def test_a_stage_that_is_assigned_without_a_number_counts_by_its_time(variants: Path) -> None:
+    """As `gto assign --simple true` makes it, and DVC follows it."""
+    commit(variants, "good")
+    by_hand("classifier@v1.0.0", GIT_COMMITTER_DATE="2026-01-01T10:00:00Z")
+    by_hand("classifier#production#7", GIT_COMMITTER_DATE="2026-01-01T10:00:01Z")
+    commit(variants, "equal")
+    by_hand("classifier@v1.1.0", GIT_COMMITTER_DATE="2026-01-01T10:00:02Z")
+    by_hand("classifier#production", GIT_COMMITTER_DATE="2026-01-01T10:00:03Z")
+    assert champion() == "v1.1.0"
+    by_hand("classifier#production#8", GIT_COMMITTER_DATE="2026-01-01T10:00:04Z")
+    assert [one.tag for one in Registry.read().assignments][1:] == [
+        "classifier#production",
+        "classifier#production#8",
+    ]
+
+
 def test_evidence_stays_where_a_tag_is_signed() -> None:
     signature = "-----BEGIN PGP SIGNATURE-----\n\niQ\n-----END PGP SIGNATURE-----\n"
     assert registry.facts(f'text\n\n{{"format": 3}}\n{signature}') == {"format": 3}

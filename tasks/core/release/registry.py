@@ -36,13 +36,13 @@ class Version:
 class Assignment:
     """A version that was put into a stage, or by `gto unassign` taken out.
 
-    count: goes up with every one.
+    order: its time, and a number that goes up with every one, which those by `gto assign --simple` lack.
     ends: it was taken out.
     is_rollback: it was put back by a rollback.
     """
 
     stage: str
-    count: int
+    order: tuple[int, int]
     commit: str
     tag: str
     ends: bool = False
@@ -65,9 +65,9 @@ class Registry:
     def read(cls) -> Self:
         """Reads the tags of this repository."""
         versions, withdrawn, assignments = [], set(), []
-        form = "--format=%(refname:strip=2) %(*objecttype) %(*objectname) %(contents)%00"
+        form = "--format=%(refname:strip=2) %(*objecttype) %(*objectname) %(taggerdate:unix) %(contents)%00"
         for entry in git.run("for-each-ref", form, "refs/tags").split("\0")[:-1]:
-            tag, kind, commit, message = entry.removeprefix("\n").split(" ", 3)
+            tag, kind, commit, time, message = entry.removeprefix("\n").split(" ", 4)
             if not commit:
                 continue  # a lightweight tag, which GTO passes over too
             if kind == "tag":  # a tag of a tag
@@ -80,15 +80,16 @@ class Registry:
                 versions.append(Version(found["version"], commit))
             elif action == Action.DEREGISTER:
                 withdrawn.add(found["version"])
-            elif action in (Action.ASSIGN, Action.UNASSIGN) and "counter" in found:
+            elif action in (Action.ASSIGN, Action.UNASSIGN):
+                order = int(time or 0), int(found.get("counter", 0))
                 ends = action == Action.UNASSIGN
                 back = _is_rollback(message, found["stage"])
-                assignments.append(Assignment(found["stage"], found["counter"], commit, tag, ends, back))
+                assignments.append(Assignment(found["stage"], order, commit, tag, ends, back))
         versions.sort(key=lambda one: SemVer.parse(one.name))
         return cls(
             tuple(one for one in versions if one.name not in withdrawn),
             tuple(one for one in versions if one.name in withdrawn),
-            tuple(sorted(assignments, key=lambda one: one.count)),
+            tuple(sorted(assignments, key=lambda one: one.order)),
         )
 
     def at(self, commit: str) -> Version | None:
