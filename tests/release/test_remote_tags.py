@@ -174,6 +174,21 @@ def test_a_clone_that_knows_less_says_so(
 
 
 @pytest.mark.usefixtures("here")
+def test_a_remote_of_another_name_is_not_passed_over_in_silence() -> None:
+    """A stale clone would monitor, and show, what was in production when it was made."""
+    subprocess.run(["git", "remote", "rename", "origin", "github"], check=True)
+    told = git.fetch()
+    assert told and told.startswith("git has no remote origin but github, so that it isn't known what others")
+    assert git.unknown_tags() == told
+    with pytest.raises(DarkroomError, match="no remote origin to push to: git remote rename github origin"):
+        git.check_tags(push=True)
+    subprocess.run(told.rpartition(": ")[2].split(), check=True)
+    assert git.fetch() is None and git.unknown_tags() is None
+    subprocess.run(["git", "remote", "remove", "origin"], check=True)
+    assert git.fetch() is None, "nobody else has any"
+
+
+@pytest.mark.usefixtures("here")
 def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = (one.replace(f"Time={git.SILENT}", "Time=1") for one in git.SETTINGS)
     monkeypatch.setattr(git, "SETTINGS", tuple(settings))

@@ -157,10 +157,10 @@ def check_tags(push: bool) -> str | None:
         DarkroomError: there are such, or there is no remote.
         Unreachable: it can't be asked.
     """
-    if REMOTE not in run("remote").split():
+    if absent := _absent_remote():
         if push:
-            raise DarkroomError(f"git has no remote {REMOTE} to push to: git remote add {REMOTE} ADDRESS")
-        return None
+            raise DarkroomError(f"git has no remote {REMOTE} to push to: {absent[1]}")
+        return absent[0] or None
     try:
         remote = remote_tags()
     except Unreachable as error:
@@ -177,6 +177,18 @@ def check_tags(push: bool) -> str | None:
         if local[tag] != digest:
             raise DarkroomError(f"{REMOTE} has another {tag}: git tag --delete '{tag}'; {FETCH_TAGS}")
     return None
+
+
+def _absent_remote() -> tuple[str, str] | None:
+    """What can't be known without the remote, nothing where there is no other one; and what to do."""
+    remotes = run("remote").split()
+    if REMOTE in remotes:
+        return None
+    if not remotes:
+        return "", f"git remote add {REMOTE} ADDRESS"
+    remedy = f"git remote rename {remotes[0]} {REMOTE}"
+    others = f"git has no remote {REMOTE} but {', '.join(remotes)}"
+    return f"{others}, so that it isn't known what others have promoted: {remedy}", remedy
 
 
 def unknown_tags() -> str | None:
@@ -214,8 +226,8 @@ def fetch() -> str | None:
 
     By the user's fetch.prune git would delete those that only this clone has: promotions not yet pushed.
     """
-    if REMOTE not in run("remote").split():
-        return None
+    if absent := _absent_remote():
+        return absent[0] or None
     words = ("--no-tags", "--no-prune", "--no-prune-tags", "--no-recurse-submodules")
     done = attempt("fetch", *words, REMOTE, *(f"{one}:{one}" for one in TAGS))
     if not done.returncode:
