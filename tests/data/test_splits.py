@@ -162,7 +162,7 @@ def test_shares_of_less_than_an_image_are_told_and_so_is_a_test_folder_without_l
         splits.check(frame, split(frame, SHARES), SHARES)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(
